@@ -1,0 +1,216 @@
+"""VMInstance and VMDisk (apps.cozystack.io/v1alpha1): both dialects of the manifests in one shape; no I/O."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+
+GROUP = "apps.cozystack.io"
+API_VERSION = f"{GROUP}/v1alpha1"
+INSTANCE = "VMInstance"
+DISK = "VMDisk"
+PLURAL = {INSTANCE: "vminstances", DISK: "vmdisks"}
+
+# What kubectl's and virtctl's users call the two kinds.
+KIND_WORDS = {
+    **{w: INSTANCE for w in ("vminstance", "vminstances", "vm", "vms", "vmi", "vmis", f"vminstances.{GROUP}")},
+    **{w: DISK for w in ("vmdisk", "vmdisks", "dv", "dvs", "disk", "disks", f"vmdisks.{GROUP}")},
+}
+
+
+class RunStrategy(StrEnum):
+    """KubeVirt's run strategies."""
+
+    ALWAYS = "Always"
+    HALTED = "Halted"
+    MANUAL = "Manual"
+    RERUN_ON_FAILURE = "RerunOnFailure"
+    ONCE = "Once"
+
+
+def _quantity(value: Any) -> Any:
+    """A quantity may be written as text or as a plain number."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value) if isinstance(value, float) else value
+
+
+def _disk(value: Any) -> Any:
+    """The seed writes disks as names, the chart as objects."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+Quantity = Annotated[StrictStr, BeforeValidator(_quantity)]
+
+
+class Shape(BaseModel):
+    """What both kinds' parts have in common: unknown keys are errors, values are never converted in silence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DiskRef(Shape):
+    """A VMDisk to attach, and how."""
+
+    name: StrictStr = Field(description="Name of the VMDisk, in the machine's namespace.")
+    bus: StrictStr | None = Field(None, description="virtio, sata or scsi; overrides the profile's bus.")
+    hotpluggable: StrictBool | None = Field(None, description="Attach and detach while the machine runs.")
+
+
+class Named(Shape):
+    """A reference by name (networks, gpus)."""
+
+    name: StrictStr
+
+
+class Resources(Shape):
+    """CPU and memory instead of an instanceType: cpu is cores a socket."""
+
+    cpu: Quantity = ""
+    memory: Quantity = ""
+    sockets: Quantity = ""
+
+
+class Firmware(Shape):
+    """Firmware of the machine; a field that the platform is about to take."""
+
+    bootloader: StrictStr | None = None
+    secureBoot: StrictBool | None = None
+    efiPersistent: StrictBool | None = None
+
+
+class VMInstanceSpec(Shape):
+    """A virtual machine."""
+
+    external: StrictBool = Field(False, description="Whether the machine is reached from outside its tenant.")
+    externalMethod: StrictStr = Field("PortList", description="PortList (listed TCP ports) or WholeIP (everything).")
+    externalPorts: list[StrictInt] | None = Field(None, description="TCP ports with PortList; absent means 22.")
+    externalAllowICMP: StrictBool = Field(True, description="PortList: whether ping passes.")
+    running: StrictBool | None = Field(None, description="false leaves the machine defined and stopped.")
+    runStrategy: StrictStr | None = Field(None, description="Always, Halted, Manual, RerunOnFailure or Once.")
+    instanceType: StrictStr = Field("u1.medium", description="vCPUs and memory by name.")
+    instanceProfile: StrictStr = Field("ubuntu", description="Firmware, buses and NIC model by name.")
+    disks: list[Annotated[DiskRef, BeforeValidator(_disk)]] = Field([], description="VMDisks in boot order.")
+    networks: list[Named] = Field([], description="Further networks.")
+    subnets: list[Named] = Field([], description="The old name of networks.")
+    gpus: list[Named] = Field([], description="GPUs to pass through.")
+    cpuModel: StrictStr = Field("", description="CPU model; empty is the host's.")
+    resources: Resources = Field(Resources(), description="CPU and memory instead of an instanceType.")
+    sshKeys: list[StrictStr] = Field([], description="Public keys for the image's default user.")
+    cloudInit: StrictStr = Field("", description="user-data for cloud-init.")
+    cloudInitSeed: StrictStr = Field("", description="A new value makes cloud-init run again at the next boot.")
+    firmware: Firmware | None = Field(None, description="A field that the platform is about to take.")
+
+    @property
+    def strategy(self) -> RunStrategy:
+        """What keeps the machine running: runStrategy wins over running."""
+        if self.runStrategy:
+            return RunStrategy(self.runStrategy)
+        return RunStrategy.HALTED if self.running is False else RunStrategy.ALWAYS
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """The TCP ports that are open from outside (PortList only)."""
+        if not self.external or self.externalMethod != "PortList":
+            return ()
+        return (22,) if self.externalPorts is None else tuple(self.externalPorts)
+
+    @property
+    def has_seed(self) -> bool:
+        return bool(self.cloudInit) or any(self.sshKeys)
+
+
+class Http(Shape):
+    url: StrictStr = Field(description="Where the image is downloaded from.")
+
+
+class Upload(Shape):
+    """Waits for a file that the user uploads."""
+
+
+class Source(Shape):
+    """Where a disk's content comes from: nothing, or exactly one of these."""
+
+    http: Http | None = None
+    image: Named | None = None
+    disk: Named | None = None
+    upload: Upload | None = None
+
+
+class VMDiskSpec(Shape):
+    """A disk."""
+
+    source: Source = Field(Source(), description="{} is an empty disk.")
+    optical: StrictBool = Field(False, description="Attached as a read-only CD-ROM.")
+    storage: Quantity = Field("5Gi", description="Size that the guest sees.")
+    storageClass: StrictStr = Field("replicated", description="local, replicated or replicated-async.")
+
+
+SPECS: dict[str, type[Shape]] = {INSTANCE: VMInstanceSpec, DISK: VMDiskSpec}
+
+
+class Metadata(BaseModel):
+    """What of an object's metadata means something here."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    name: StrictStr
+    namespace: StrictStr = ""
+    labels: dict[StrictStr, StrictStr] = {}
+    annotations: dict[StrictStr, StrictStr] = {}
+
+
+class Object(BaseModel):
+    """One VMInstance or VMDisk as the user asked for it, with what the store adds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Literal["VMInstance", "VMDisk"]
+    namespace: str
+    name: str
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    spec: VMInstanceSpec | VMDiskSpec
+    backend: Literal["qemu", "simulator"] = "qemu"
+    uid: str = ""
+    generation: int = 1
+    resource_version: int = 0
+    created: float = 0.0
+    deletion: float | None = None
+
+    @property
+    def key(self) -> Key:
+        return (self.kind, self.namespace, self.name)
+
+    @property
+    def ref(self) -> str:
+        return f"{self.kind.lower()}/{self.name}"
+
+    @property
+    def instance(self) -> VMInstanceSpec:
+        assert isinstance(self.spec, VMInstanceSpec)
+        return self.spec
+
+    @property
+    def disk(self) -> VMDiskSpec:
+        assert isinstance(self.spec, VMDiskSpec)
+        return self.spec
+
+
+Key = tuple[str, str, str]
+
+
+def spec_of(kind: str, value: dict[str, Any]) -> VMInstanceSpec | VMDiskSpec:
+    """The spec of `kind` from plain data (as the store keeps it)."""
+    return SPECS[kind].model_validate(value)  # type: ignore[return-value]
+
+
+def plain_spec(spec: Shape) -> dict[str, Any]:
+    """The spec as the user wrote it: only what was given, in the shape of today's chart."""
+    return spec.model_dump(mode="json", exclude_unset=True)

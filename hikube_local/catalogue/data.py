@@ -1,0 +1,126 @@
+"""The shipped tables: instance types, profiles, named images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from hikube_local.api.quantities import in_bytes
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def _table(name: str) -> dict[str, dict[str, Any]]:
+    return yaml.load(files(__package__).joinpath(name).read_bytes(), Loader=_Loader)
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceType:
+    """vCPUs and memory (bytes) by name; `hikube`: on Hikube's own page."""
+
+    name: str
+    vcpu: int
+    memory: int
+    hikube: bool
+
+    @property
+    def series(self) -> str:
+        return self.name.split(".")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What an instanceProfile prefers and requires (min_memory in bytes)."""
+
+    name: str
+    os: str
+    disk_bus: str
+    nic: str
+    firmware: str
+    min_vcpu: int
+    min_memory: int
+    hikube: bool
+    smm: bool = False
+    rng: bool = False
+    dedicated_iothread: bool = False
+    secure_boot: bool = False
+    efi_persistent: bool = False
+    cpu_topology: str = "sockets"
+    architecture: str = "amd64"
+    tpm: dict[str, Any] = field(default_factory=dict)
+    input: dict[str, str] = field(default_factory=dict)
+    hyperv: list[str] = field(default_factory=list)
+    hyperv_spinlock_retries: int = 0
+    clock: dict[str, Any] = field(default_factory=dict)
+    termination_grace_seconds: int = 30
+
+
+@dataclass(frozen=True, slots=True)
+class NamedImage:
+    """An image of the catalogue: where it comes from, its default user, the smallest storage in bytes."""
+
+    name: str
+    user: str
+    smallest: int
+    url: str = ""
+    reason: str = ""
+    recipe: str = ""
+    also: str = ""
+    format: str = "qcow2"
+    hikube: bool = True
+    checksum: str = ""
+
+
+@cache
+def instancetypes() -> dict[str, InstanceType]:
+    return {
+        name: InstanceType(name, row["vcpu"], in_bytes(row["memory"]), row["hikube"])
+        for name, row in _table("instancetypes.yaml").items()
+    }
+
+
+@cache
+def profiles() -> dict[str, Profile]:
+    return {
+        name: Profile(name=name, **{**row, "min_memory": in_bytes(row["min_memory"])})
+        for name, row in _table("profiles.yaml").items()
+    }
+
+
+@cache
+def images() -> dict[str, NamedImage]:
+    """The named images under both families of names."""
+    found: dict[str, NamedImage] = {}
+    for name, row in _table("images.yaml").items():
+        image = NamedImage(name=name, **{**row, "smallest": in_bytes(row["smallest"])})
+        found[name] = image
+        if image.also:
+            found[image.also] = image
+    return found
+
+
+def default_user(profile: str, image_name: str | None = None) -> str:
+    """The user that the image's cloud-init makes, as far as its name or the profile tells."""
+    if image_name and (image := images().get(image_name)) and image.user:
+        return image.user
+    for prefix, user in _PROFILE_USERS.items():
+        if profile.startswith(prefix):
+            return user
+    return "root"
+
+
+_PROFILE_USERS = {
+    "alpine": "alpine",
+    "centos": "cloud-user",
+    "cirros": "cirros",
+    "fedora": "fedora",
+    "opensuse": "opensuse",
+    "rhel": "cloud-user",
+    "sles": "sles",
+    "ubuntu": "ubuntu",
+    "windows": "Administrator",
+}

@@ -1,0 +1,57 @@
+"""An error carries a code, what went wrong, why, and what to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """The process exit codes that scripts rely on."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    TIMEOUT = 3
+    CHANGES = 4
+    INTERRUPTED = 130
+
+
+@dataclass
+class HikubeError(Exception):
+    """What a user is told: `what` happened (one sentence), `why`, and the `fix`; `code` is stable (codes.py)."""
+
+    code: str
+    what: str
+    why: str = ""
+    fix: str = ""
+    exit_code: ExitCode = ExitCode.FAILED
+
+    def __str__(self) -> str:
+        return self.what
+
+    def __reduce__(self):
+        return (type(self), (self.code, self.what, self.why, self.fix, self.exit_code))
+
+    def render(self) -> str:
+        """The error as lines for a terminal."""
+        lines = [f"error[{self.code}]: {self.what}"]
+        if self.why:
+            lines.append(f"  why: {self.why}")
+        if self.fix:
+            lines.append(f"  fix: {self.fix}")
+        return "\n".join(lines)
+
+
+class UsageError(HikubeError):
+    """The words of the command are off, or a manifest is invalid: nothing was changed."""
+
+    def __init__(self, code: str, what: str, why: str = "", fix: str = "") -> None:
+        super().__init__(code, what, why, fix, ExitCode.USAGE)
+
+    def __reduce__(self):
+        return (type(self), (self.code, self.what, self.why, self.fix))
+
+
+class NotFound(HikubeError):
+    """An object that is not in the store."""

@@ -1,0 +1,83 @@
+"""Locks that die with their process (flock), and tell who holds them.
+
+Order: tenant network, then objects (sorted), then cache entries. The holder's name is text beside the lock, never the lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from hikube_local.files import make_folder
+
+
+def _command() -> str:
+    words = [os.path.basename(sys.argv[0] or "hikube-local"), *sys.argv[1:4]]
+    return f"{' '.join(w[:60] for w in words)} (pid {os.getpid()})"
+
+
+def holder(path: Path) -> str | None:
+    """Who holds the lock at `path`, in words, or None when nobody does."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as e:
+        if e.errno in (errno.EWOULDBLOCK, errno.EAGAIN):
+            return os.pread(fd, 300, 0).decode("utf-8", "replace").strip() or "another command"
+        raise
+    else:
+        return None
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def locked(path: Path, waiting: Callable[[str], None] | None = None, shared: bool = False) -> Iterator[None]:
+    """Hold the lock at `path`; `waiting` is told once for whom we wait."""
+    make_folder(path.parent)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    try:
+        try:
+            fcntl.flock(fd, mode | fcntl.LOCK_NB)
+        except OSError as e:
+            if e.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
+                raise
+            if waiting:
+                waiting(os.pread(fd, 300, 0).decode("utf-8", "replace").strip() or "another command")
+            while True:
+                try:
+                    fcntl.flock(fd, mode)
+                    break
+                except InterruptedError:
+                    time.sleep(0.01)
+        if not shared:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, _command().encode(), 0)
+        yield
+    finally:
+        os.close(fd)
+
+
+def owner_pid(path: Path) -> int | None:
+    """The process that holds the flock at `path`, by the kernel's own table (/proc/locks), or None."""
+    try:
+        st = os.stat(path)
+    except FileNotFoundError:
+        return None
+    wanted = f"{os.major(st.st_dev):02x}:{os.minor(st.st_dev):02x}:{st.st_ino}"
+    with open("/proc/locks", encoding="ascii") as f:
+        for line in f:
+            fields = line.split()
+            if len(fields) >= 6 and fields[1] == "FLOCK" and fields[5] == wanted and int(fields[4]) > 0:
+                return int(fields[4])
+    return None

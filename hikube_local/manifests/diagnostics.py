@@ -1,0 +1,91 @@
+"""A finding about a manifest: code, place, sentence, help; collected, never raised one by one."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Severity(StrEnum):
+    ERROR = "error"
+    WARNING = "warning"
+    DIFFERENCE = "difference"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in a file, counted from 1; line 0 when there is none."""
+
+    file: str = ""
+    line: int = 0
+    column: int = 0
+    text: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """One finding. `path` is the field (spec.externalPorts[0]), `object` KIND/NAME."""
+
+    code: str
+    severity: Severity
+    message: str
+    place: Place = Place()
+    object: str = ""
+    path: str = ""
+    help: str = ""
+
+    def as_json(self) -> dict[str, object]:
+        """The form of `validate -o json` (cli.md)."""
+        return {
+            "code": self.code,
+            "severity": str(self.severity),
+            "file": self.place.file,
+            "line": self.place.line,
+            "column": self.place.column,
+            "object": self.object,
+            "path": self.path,
+            "message": self.message,
+            "help": self.help,
+        }
+
+    def render(self) -> str:
+        """The finding with its line and a caret, as people read it."""
+        from hikube_local.text import sanitize
+
+        where = f"{self.place}: " if self.place.file else ""
+        lines = [sanitize(f"{where}{self.severity}[{self.code}]: {self.message}")]
+        if self.place.text and self.place.line:
+            text = self.place.text.rstrip()
+            start = max(0, self.place.column - 61)
+            shown = sanitize(text[start : start + 120].replace("\t", " ")).replace("\n", " ")
+            number = f"{self.place.line:>5} | "
+            caret = " " * (len(number) + _width(text[start : self.place.column - 1])) + "^"
+            lines += [number + shown, caret]
+        if self.help:
+            lines.append(f"      = help: {sanitize(self.help)}")
+        return "\n".join(lines)
+
+
+def _width(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 0 if unicodedata.combining(c) else 1 for c in text)
+
+
+@dataclass(slots=True)
+class Findings:
+    """All findings of one run, in the order of their places."""
+
+    items: list[Diagnostic] = field(default_factory=list)
+
+    def add(self, diagnostic: Diagnostic) -> None:
+        self.items.append(diagnostic)
+
+    @property
+    def failed(self) -> bool:
+        return any(d.severity is Severity.ERROR for d in self.items)
+
+    def of(self, severity: Severity) -> list[Diagnostic]:
+        return [d for d in self.items if d.severity is severity]

@@ -1,0 +1,72 @@
+"""Which documents are ours, which are passed over, and which were meant to be ours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+from hikube_local.api.objects import API_VERSION, DISK, GROUP, INSTANCE
+
+# The platform's other applications (hikube-docs.md): nothing that this program makes.
+PLATFORM = frozenset(
+    "BootBox Bucket ClickHouse ComputePlane Etcd ExternalDNS FoundationDB Harbor HTTPCache Info Ingress Kafka Kubernetes"
+    " KubernetesNodes MariaDB MongoDB Monitoring NATS OpenBAO OpenSearch Postgres Qdrant RabbitMQ Redis SeaweedFS"
+    " TCPBalancer Tenant VirtualPrivateCloud VPN".split()
+)
+RETIRED = "VirtualMachine"
+_NEAR = 0.78
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`ours`, `list`, `other` (passed over), or a finding: code, message, help."""
+
+    what: str
+    code: str = ""
+    message: str = ""
+    help: str = ""
+    at: str = "kind"
+
+
+def _ratio(a: str, b: str) -> float:
+    return SequenceMatcher(None, a.lower(), b.lower()).ratio()
+
+
+def _strange(text: str) -> str:
+    odd = [c for c in text if not c.isascii()]
+    return f" (it holds the character U+{ord(odd[0]):04X}, which only looks like a Latin letter)" if odd else ""
+
+
+def judge(api_version: str, kind: str) -> Verdict:
+    """What a document with this apiVersion and kind is to us."""
+    group = api_version.rpartition("/")[0]
+    base = kind.removesuffix("List")
+    if kind == "List" or (kind != base and base in (INSTANCE, DISK)):
+        return Verdict("list")
+    if kind in (INSTANCE, DISK):
+        if api_version == API_VERSION:
+            return Verdict("ours")
+        message = f"{kind} belongs to {API_VERSION}, not {api_version[:60]!r}{_strange(api_version)}"
+        return Verdict("error", "HK203", message, f"write apiVersion: {API_VERSION}", "apiVersion")
+    near = max((INSTANCE, DISK), key=lambda k: _ratio(k, kind))
+    if group == GROUP or (_ratio(group, GROUP) > 0.85 and group != "backups.cozystack.io"):
+        if kind in PLATFORM:
+            return Verdict("other")
+        if kind == RETIRED:
+            return Verdict(
+                "error",
+                "HK208",
+                f"the kind {RETIRED} of {GROUP} was retired in February 2026",
+                "describe it as one VMDisk (source.image or source.http, storage) and one VMInstance (disks: [{name}])",
+            )
+        close = _ratio(near, kind) > 0.5
+        help = f"did you mean {near}?" if close else f"the kinds of virtual machines are {INSTANCE} and {DISK}"
+        return Verdict("error", "HK202", f"unknown kind {kind[:60]!r} of {GROUP}{_strange(kind)}", help)
+    if _ratio(near, kind) >= _NEAR and not group.endswith("kubevirt.io"):
+        return Verdict(
+            "error",
+            "HK202",
+            f"unknown kind {kind[:60]!r} of {api_version[:60]!r}{_strange(kind)}",
+            f"did you mean kind: {near} with apiVersion: {API_VERSION}?",
+        )
+    return Verdict("other")

@@ -1,0 +1,140 @@
+"""Files, folders and standard input to objects with places; every finding of every document, nothing changed."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hikube_local.api.objects import Object
+from hikube_local.manifests import kinds, nodes, shape
+from hikube_local.manifests.diagnostics import Diagnostic, Findings, Place, Severity
+from hikube_local.manifests.nodes import Node, Refused, Text
+
+SUFFIXES = (".yaml", ".yml", ".json")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One object of the input with its place."""
+
+    object: Object
+    node: Node
+    text: Text
+
+    def place(self, *path: str | int, key: bool = False) -> Place:
+        """The place of the value (or the key) at `path`, or of the nearest parent that stands in the file."""
+        for n in range(len(path), -1, -1):
+            found = self.node.key(*path[:n]) if key and n == len(path) and n else self.node.get(*path[:n])
+            if found is not None:
+                return self.text.place(found.line, found.column)
+        return self.text.place(self.node.line, self.node.column)
+
+
+@dataclass(slots=True)
+class Input:
+    """What was read."""
+
+    objects: list[Loaded] = field(default_factory=list)
+    findings: Findings = field(default_factory=Findings)
+    documents: int = 0
+
+
+def load(sources: Iterable[str], namespace: str | None, default_namespace: str) -> Input:
+    """Read manifests from files, folders and `-`; `namespace` is -n, which may not contradict an object's own."""
+    result = Input()
+    for name, raw in _read(sources, result.findings):
+        found: list[Diagnostic] = []
+        try:
+            content = nodes.decode(name, raw)
+            text = Text(name, content)
+            for node in nodes.documents(text, content, found):
+                result.documents += node.value is not None
+                _document(result, text, node, namespace, default_namespace)
+        except Refused as e:
+            found.append(e.diagnostic)
+        for diagnostic in found:
+            result.findings.add(diagnostic)
+    if not result.objects and not result.findings.failed:
+        what = "no VMInstance or VMDisk in the input"
+        result.findings.add(Diagnostic("HK112", Severity.ERROR, what, help="name a file, a folder or -"))
+    return result
+
+
+def _read(sources: Iterable[str], findings: Findings) -> Iterator[tuple[str, bytes]]:
+    for source in sources:
+        if source == "-":
+            yield "<stdin>", sys.stdin.buffer.read(nodes.MAX_BYTES + 1)
+            continue
+        path = Path(source)
+        try:
+            if path.is_dir():
+                files = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES and p.is_file())
+                if not files:
+                    what = f"no manifest ({', '.join(SUFFIXES)}) in the folder {source}"
+                    findings.add(Diagnostic("HK112", Severity.ERROR, what, Place(source)))
+                for file in files:
+                    yield str(file), _bytes(file)
+            else:
+                yield source, _bytes(path)
+        except OSError as e:
+            why = e.strerror or str(e)
+            findings.add(Diagnostic("HK101", Severity.ERROR, f"cannot read {source}: {why}", Place(source)))
+        except ValueError as e:
+            findings.add(Diagnostic("HK101", Severity.ERROR, f"cannot read {source!r}: {e}", Place(source)))
+
+
+def _bytes(path: Path) -> bytes:
+    """The file's content; a pipe is read as bash's <(…) gives it, a device is not."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as f:
+        mode = os.fstat(fd).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
+            raise ValueError("neither a file nor a pipe")
+        return f.read(nodes.MAX_BYTES + 1)
+
+
+def _document(result: Input, text: Text, node: Node, namespace: str | None, default: str) -> None:
+    if node.value is None:
+        return
+    place = text.place(node.line, node.column)
+    if not isinstance(node.value, dict):
+        what = f"a manifest is a mapping with apiVersion and kind, not {nodes.value_words(node.value)}"
+        result.findings.add(Diagnostic("HK201", Severity.ERROR, what, place))
+        return
+    words = {}
+    for name in ("apiVersion", "kind"):
+        part = node.get(name)
+        if part is None or not isinstance(part.value, str) or not part.value:
+            at = text.place(part.line, part.column) if part else place
+            near = shape.near_key(name, node)
+            help = f"did you mean {name}: instead of {near}:?" if near else f"write {name}: at the top of the document"
+            result.findings.add(Diagnostic("HK206", Severity.ERROR, f"{name} is missing or no text", at, help=help))
+        else:
+            words[name] = part.value
+    if len(words) < 2:
+        return
+    verdict = kinds.judge(words["apiVersion"], words["kind"])
+    if verdict.what == "list":
+        items = node.get("items")
+        if items is not None and isinstance(items.value, list):
+            for item in items.value:
+                _document(result, text, item, namespace, default)
+        return
+    at = node.get(verdict.at) or node
+    if verdict.what == "error":
+        where = text.place(at.line, at.column)
+        result.findings.add(Diagnostic(verdict.code, Severity.ERROR, verdict.message, where, help=verdict.help))
+    elif verdict.what == "other":
+        name = node.get("metadata", "name")
+        label = f"{words['kind']}/{name.value}" if name and isinstance(name.value, str) else words["kind"]
+        what = f"{label[:80]} ({words['apiVersion'][:60]}) is passed over: it is nothing that hikube-local makes"
+        where = text.place(at.line, at.column)
+        result.findings.add(Diagnostic("HK207", Severity.DIFFERENCE, what, where, label[:80]))
+    else:
+        obj = shape.build(node, text, words["kind"], namespace, default, result.findings)
+        if obj is not None:
+            result.objects.append(Loaded(obj, node, text))

@@ -1,0 +1,310 @@
+"""What the platform would refuse or a user would regret: rules over objects, each a small function; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from hikube_local.api.objects import INSTANCE, RunStrategy, VMDiskSpec, VMInstanceSpec
+from hikube_local.api.quantities import in_bytes, parse
+from hikube_local.catalogue import data
+from hikube_local.manifests import keys
+from hikube_local.manifests.diagnostics import Diagnostic, Severity
+from hikube_local.manifests.load import Loaded
+from hikube_local.manifests.scalars import disagreement
+from hikube_local.manifests.userdata import userdata_rules
+from hikube_local.render.sizing import Unsized, requested
+from hikube_local.text import mask_url, nearest
+
+METHODS = ("PortList", "WholeIP")
+BUSES = ("virtio", "sata", "scsi")
+CLASSES = ("local", "replicated", "replicated-async")
+SECRET_LIMIT = 1 << 20
+_E, _W, _D = Severity.ERROR, Severity.WARNING, Severity.DIFFERENCE
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A rule's answer, before it has its place."""
+
+    code: str
+    severity: Severity
+    message: str
+    path: Path
+    help: str = ""
+
+
+def check(item: Loaded, extra_images: frozenset[str] = frozenset()) -> Iterator[Diagnostic]:
+    """All findings of one object by itself."""
+    rules: tuple[Callable, ...] = _INSTANCE_RULES if item.object.kind == INSTANCE else _DISK_RULES
+    for rule in rules:
+        found = rule(item.object.spec, extra_images) if rule is disk_source else rule(item.object.spec)
+        for f in found:
+            yield diagnostic(item, f)
+    yield from _readers(item)
+
+
+def diagnostic(item: Loaded, f: Finding) -> Diagnostic:
+    from hikube_local.manifests.shape import path_text
+
+    place = item.place("spec", *f.path)
+    ref = f"{item.object.kind}/{item.object.name}"
+    return Diagnostic(f.code, f.severity, f.message, place, ref, path_text(("spec", *f.path)), f.help)
+
+
+def _readers(item: Loaded) -> Iterator[Diagnostic]:
+    """Plain scalars under spec that YAML's readers do not agree on."""
+    spec = item.node.get("spec")
+    stack: list[tuple[Path, object]] = [(("spec",), spec)] if spec else []
+    while stack:
+        path, node = stack.pop()
+        value = node.value  # type: ignore[attr-defined]
+        if isinstance(value, dict):
+            stack += [((*path, k), v) for k, (_, v) in value.items()]
+        elif isinstance(value, list):
+            stack += [((*path, i), v) for i, v in enumerate(value)]
+        elif node.plain and (how := disagreement(node.text)):  # type: ignore[attr-defined]
+            from hikube_local.manifests.shape import path_text
+
+            place = item.text.place(node.line, node.column)  # type: ignore[attr-defined]
+            ref = f"{item.object.kind}/{item.object.name}"
+            message = f"{node.text[:40]} is {how}"  # type: ignore[attr-defined]
+            yield Diagnostic(
+                "HK111", _W, message, place, ref, path_text(path), "quote text, write true, false and decimals"
+            )
+
+
+def words(spec: VMInstanceSpec) -> Iterator[Finding]:
+    """Closed sets of words, and names of the catalogue."""
+    if spec.externalMethod not in METHODS:
+        yield _unknown("HK304", "externalMethod", spec.externalMethod, METHODS, ("externalMethod",))
+    if spec.runStrategy and spec.runStrategy not in [str(s) for s in RunStrategy]:
+        yield _unknown("HK304", "runStrategy", spec.runStrategy, [str(s) for s in RunStrategy], ("runStrategy",))
+    if spec.instanceType and spec.instanceType not in data.instancetypes():
+        yield _unknown("HK302", "instanceType", spec.instanceType, list(data.instancetypes()), ("instanceType",))
+    if spec.instanceProfile and spec.instanceProfile not in data.profiles():
+        known = list(data.profiles())
+        family = [p for p in known if p.startswith(f"{spec.instanceProfile}.")]
+        if family:
+            help = f"name a version: {', '.join(family)}"
+            what = f"unknown instanceProfile {spec.instanceProfile!r}"
+            yield Finding("HK303", _E, what, ("instanceProfile",), help)
+        else:
+            yield _unknown("HK303", "instanceProfile", spec.instanceProfile, known, ("instanceProfile",))
+
+
+def _unknown(code: str, field: str, value: str, known, path: Path) -> Finding:
+    near = nearest(value, list(known))
+    listing = ", ".join(known) if len(known) < 8 else f"see: hikube-local catalog {field.lower()}s"
+    return Finding(code, _E, f"unknown {field} {value[:60]!r}", path, f"did you mean {near}?" if near else listing)
+
+
+def ports(spec: VMInstanceSpec) -> Iterator[Finding]:
+    given = spec.externalPorts
+    seen: dict[int, int] = {}
+    for i, port in enumerate(given or []):
+        if not 1 <= port <= 65535:
+            yield Finding("HK305", _E, f"port {port} is outside 1-65535", ("externalPorts", i))
+        if port in seen:
+            yield Finding("HK306", _E, f"port {port} stands twice", ("externalPorts", i), "the service refuses it")
+        seen[port] = i
+    if spec.external and spec.externalMethod == "PortList":
+        if given is None:
+            yield Finding("HK324", _D, "no externalPorts: 22 is taken, as the chart does", ("external",))
+        elif not given:
+            why = "externalPorts: [] with PortList makes a service without ports, which the API server refuses"
+            yield Finding("HK307", _E, why, ("externalPorts",), "list at least one port, or set external: false")
+        yield Finding(
+            "HK506",
+            _D,
+            "the listed ports stand at a loopback address of the machine's own, "
+            "seen from this host alone; on Hikube they stand at a public IP",
+            ("externalPorts",),
+        )
+    if given and spec.external and spec.externalMethod == "WholeIP":
+        yield Finding("HK318", _W, "externalPorts means nothing with WholeIP: every port is open", ("externalPorts",))
+    if given and not spec.external:
+        yield Finding("HK318", _W, "externalPorts means nothing with external: false", ("externalPorts",))
+
+
+def sizing(spec: VMInstanceSpec) -> Iterator[Finding]:
+    """vCPUs and memory, from the type or from resources, and what the profile requires."""
+    if spec.instanceType and spec.instanceType not in data.instancetypes():
+        return
+    r = spec.resources
+    for name in ("cpu", "memory", "sockets"):
+        text = getattr(r, name)
+        if text == "":
+            continue
+        try:
+            value = parse(text)
+        except ValueError as e:
+            yield Finding("HK308", _E, str(e), ("resources", name))
+            return
+        if value <= 0 or (name != "memory" and value.denominator != 1):
+            what = f"resources.{name} is {text}: a fraction becomes 0 in the chart, a machine sized by nothing"
+            yield Finding("HK308", _E, what, ("resources", name), "write a whole number of at least 1")
+            return
+    given = [n for n in ("cpu", "sockets", "memory") if getattr(r, n)]
+    if spec.instanceType and given and len(given) < 3:
+        missing = [n for n in ("cpu", "sockets", "memory") if n not in given]
+        what = f"resources has {', '.join(given)} beside instanceType {spec.instanceType}, but no {', '.join(missing)}"
+        yield Finding("HK326", _E, what, ("resources",), "give all three (they replace the type) or none")
+        return
+    if spec.instanceType and given:
+        what = f"resources replaces instanceType {spec.instanceType} (before September 2026 the platform refused both)"
+        yield Finding("HK516", _D, what, ("resources",))
+    try:
+        size = requested(spec)
+    except Unsized:
+        what = "Either instanceType or resources (cpu, sockets, memory) must be specified"
+        yield Finding(
+            "HK309",
+            _E,
+            what,
+            ("instanceType",) if not given else ("resources",),
+            "name an instanceType, or give resources.cpu, resources.sockets and resources.memory",
+        )
+        return
+    profile = data.profiles().get(spec.instanceProfile or "ubuntu")
+    if profile is None:
+        return
+    if size.vcpus < profile.min_vcpu:
+        what = f"profile {profile.name} requires {profile.min_vcpu} vCPUs, the machine has {size.vcpus}"
+        yield Finding("HK310", _E, what, ("instanceType",), "choose a larger instanceType")
+    if size.memory < profile.min_memory:
+        from hikube_local.text import size as words_of
+
+        what = (
+            f"profile {profile.name} requires {words_of(profile.min_memory)}, the machine has {words_of(size.memory)}"
+        )
+        yield Finding("HK310", _E, what, ("instanceType",), "choose a larger instanceType")
+
+
+def disks(spec: VMInstanceSpec) -> Iterator[Finding]:
+    seen: set[str] = set()
+    for i, disk in enumerate(spec.disks):
+        if disk.name in seen:
+            yield Finding("HK323", _E, f"the disk {disk.name!r} stands twice", ("disks", i))
+        seen.add(disk.name)
+        if disk.bus is not None and disk.bus not in BUSES:
+            yield _unknown("HK304", "bus", disk.bus, BUSES, ("disks", i, "bus"))
+        if disk.hotpluggable:
+            what = "disks[].hotpluggable is a field that the platform is about to take"
+            yield Finding("HK516", _D, what, ("disks", i, "hotpluggable"))
+
+
+def ssh_keys(spec: VMInstanceSpec) -> Iterator[Finding]:
+    seen: set[str] = set()
+    for i, key in enumerate(spec.sshKeys):
+        kind = keys.examine(key)
+        if kind is keys.KeyKind.PRIVATE:
+            what = "a private key stands in sshKeys: it would be readable to everyone who reads this manifest"
+            yield Finding("HK314", _E, what, ("sshKeys", i), "put the .pub file's line here, and replace that key")
+        elif kind is keys.KeyKind.MALFORMED:
+            what = "this is no public key that sshd would take (a placeholder?)"
+            yield Finding("HK313", _W, what, ("sshKeys", i), "paste the line of ~/.ssh/id_ed25519.pub")
+        if key and key in seen:
+            yield Finding("HK323", _E, "the key stands twice", ("sshKeys", i))
+        seen.add(key)
+    if sum(len(k.encode()) for k in spec.sshKeys) > SECRET_LIMIT:
+        yield Finding("HK327", _E, "sshKeys are larger than a Secret may be (1 MiB)", ("sshKeys",))
+    if not spec.has_seed:
+        what = "neither sshKeys nor cloudInit: the only way in is the console, if the image has a password"
+        yield Finding("HK325", _W, what, (), "add sshKeys")
+
+
+def differences(spec: VMInstanceSpec) -> Iterator[Finding]:
+    """What means nothing, or something else, on a laptop."""
+    series = spec.instanceType.split(".")[0]
+    if series in ("s1", "u1"):
+        yield Finding(
+            "HK508", _D, f"{series} shares its CPU on Hikube (burstable); here it has the host's", ("instanceType",)
+        )
+    if series == "m1":
+        yield Finding("HK509", _D, "m1 is backed by huge pages on Hikube; here by ordinary memory", ("instanceType",))
+    if spec.gpus:
+        yield Finding("HK505", _D, "gpus are not passed through here: the machine starts without", ("gpus",))
+    if spec.networks or spec.subnets:
+        yield Finding(
+            "HK512", _D, "further networks are not made yet", ("networks",) if spec.networks else ("subnets",)
+        )
+    if spec.cpuModel:
+        yield Finding(
+            "HK513", _D, f"cpuModel {spec.cpuModel[:40]!r} is not taken: the host's own is used", ("cpuModel",)
+        )
+    if spec.firmware is not None:
+        yield Finding(
+            "HK516", _D, "firmware is a field that the platform is about to take: the profile decides", ("firmware",)
+        )
+    if spec.external and spec.externalMethod == "PortList" and spec.externalAllowICMP:
+        yield Finding("HK511", _D, "ping cannot be carried to a loopback address", ("external",))
+    if spec.runStrategy in ("Always", "RerunOnFailure"):
+        what = f"{spec.runStrategy}: a machine that powers itself off or crashed is started again by the next `up`"
+        yield Finding("HK514", _D, what, ("runStrategy",))
+
+
+def disk_source(spec: VMDiskSpec, extra_images: frozenset[str] = frozenset()) -> Iterator[Finding]:
+    given = [n for n in ("http", "image", "disk", "upload") if getattr(spec.source, n) is not None]
+    if len(given) > 1:
+        what = f"source has {' and '.join(given)}: at most one"
+        yield Finding("HK311", _E, what, ("source",), "keep the one that you mean")
+    if spec.source.http:
+        yield from _url(spec.source.http.url)
+    image = spec.source.image
+    if image and image.name not in extra_images:
+        known = data.images().get(image.name)
+        path = ("source", "image", "name")
+        if known is None:
+            finding = _unknown("HK312", "image", image.name, list(data.images()), path)
+            more = "an image of one's own needs an entry under images: in the configuration"
+            yield Finding("HK312", _E, finding.message, path, f"{finding.help}; {more}")
+        elif known.reason:
+            more = "name a URL under images: in the configuration"
+            yield Finding("HK312", _E, f"{image.name} has no public image: {known.reason}", path, more)
+
+
+def _url(url: str) -> Iterator[Finding]:
+    path = ("source", "http", "url")
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError:
+        parts, host = None, None
+    if parts is None or parts.scheme not in ("http", "https"):
+        yield Finding("HK319", _E, f"{mask_url(url)[:80]!r} is no http or https URL", path)
+    elif not host or not host.strip(".") or "<" in url or url.endswith("..."):
+        yield Finding("HK319", _W, f"{mask_url(url)[:80]!r} is a placeholder", path, "put the image's URL here")
+    elif parts.password or parts.username:
+        yield Finding("HK319", _W, "a user name or password stands in the URL", path)
+
+
+def disk_storage(spec: VMDiskSpec) -> Iterator[Finding]:
+    try:
+        size = in_bytes(spec.storage)
+    except ValueError as e:
+        yield Finding("HK308", _E, str(e), ("storage",))
+        return
+    if not 0 < size < 1 << 62:
+        yield Finding("HK322", _E, f"storage is {spec.storage}", ("storage",), "write a size such as 20Gi")
+    name = spec.source.image.name if spec.source.image else ""
+    image = data.images().get(name)
+    if image and 0 < size < image.smallest:
+        from hikube_local.text import size as words_of
+
+        what = f"storage {spec.storage} is below the smallest that image {name} takes, {words_of(image.smallest)}"
+        yield Finding("HK321", _E, what, ("storage",), f"write storage: {words_of(image.smallest)}")
+    if spec.storageClass not in CLASSES:
+        near = nearest(spec.storageClass, list(CLASSES))
+        help = f"did you mean {near}?" if near else f"Hikube has {', '.join(CLASSES)}"
+        yield Finding("HK304", _W, f"unknown storageClass {spec.storageClass[:60]!r}", ("storageClass",), help)
+    elif spec.storageClass != "local":
+        what = f"storageClass {spec.storageClass} keeps three copies on Hikube; here it is one file"
+        yield Finding("HK504", _D, what, ("storageClass",))
+
+
+_INSTANCE_RULES = (words, ports, sizing, disks, ssh_keys, userdata_rules, differences)
+_DISK_RULES = (disk_source, disk_storage)
+

@@ -1,0 +1,209 @@
+"""The shape of one object: fields, types, names; pydantic's errors in our words, at their places."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from hikube_local.api import names
+from hikube_local.api.objects import INSTANCE, SPECS, Metadata, Object
+from hikube_local.manifests.diagnostics import Diagnostic, Findings, Severity
+from hikube_local.manifests.nodes import Node, Text, value_words
+from hikube_local.text import nearest
+
+# Mistakes that get copied from the documentation (hikube-docs.md), with their cure.
+CURES = {
+    ("VMDisk", "size"): "the field is storage; Hikube ignores size and makes a disk of 5Gi",
+    ("VMDisk", "image"): "write source: {image: {name: …}}",
+    ("VMDisk", "url"): "write source: {http: {url: …}}",
+    ("VMInstance", "systemDisk"): "a field of the retired kind: describe a VMDisk and name it in disks",
+    ("VMInstance", "image"): "an image belongs to a VMDisk (source.image.name)",
+    ("VMInstance", "storage"): "storage belongs to a VMDisk",
+    ("VMInstance", "userData"): "the field is cloudInit",
+}
+TOP = ("apiVersion", "kind", "metadata", "spec", "status")
+_WANTED = {
+    "bool_type": "a boolean (true or false)",
+    "bool_parsing": "a boolean (true or false)",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "string_type": "text",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+}
+
+
+def near_key(wanted: str, node: Node) -> str | None:
+    """A key of the mapping that was probably meant to be `wanted`."""
+    found = nearest(wanted, [k for k in node.value if k != wanted])
+    return found if found and found not in TOP else None
+
+
+def without_nulls(value: Any) -> Any:
+    """Null means absent, for every field."""
+    if isinstance(value, dict):
+        return {k: without_nulls(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list):
+        return [without_nulls(v) for v in value]
+    return value
+
+
+def path_text(path: tuple[str | int, ...]) -> str:
+    out = ""
+    for step in path:
+        out += f"[{step}]" if isinstance(step, int) else f".{step}" if out else step
+    return out
+
+
+def build(node: Node, text: Text, kind: str, namespace: str | None, default: str, findings: Findings) -> Object | None:
+    """The object of a document of ours, or None after its findings were added."""
+    before = len([d for d in findings.items if d.severity is Severity.ERROR])
+    report = _Reporter(node, text, kind, findings)
+    report.top()
+    meta = report.metadata()
+    spec = report.spec()
+    own = meta.namespace if meta else ""
+    chosen = own or namespace or default
+    if meta:
+        report.names(meta, chosen)
+    if own and namespace and own != namespace:
+        report.error(
+            "HK406",
+            f"the namespace {own!r} of the object contradicts -n {namespace}",
+            ("metadata", "namespace"),
+            "leave one of them out: the namespace is part of the machine's identity",
+        )
+    if meta is None or spec is None or len([d for d in findings.items if d.severity is Severity.ERROR]) > before:
+        return None
+    return Object(
+        kind=kind,  # type: ignore[arg-type]
+        namespace=chosen,
+        name=meta.name,
+        labels=meta.labels,
+        annotations={k: v for k, v in meta.annotations.items() if k != _LAST_APPLIED},
+        spec=spec,
+    )
+
+
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+
+
+class _Reporter:
+    """Findings of one document."""
+
+    def __init__(self, node: Node, text: Text, kind: str, findings: Findings) -> None:
+        self.node, self.text, self.kind, self.findings = node, text, kind, findings
+        name = node.get("metadata", "name")
+        self.ref = f"{kind}/{name.value}" if name and isinstance(name.value, str) else kind
+
+    def error(self, code: str, message: str, path: tuple[str | int, ...], help: str = "", key: bool = False) -> None:
+        at = None
+        for n in range(len(path), -1, -1):
+            at = self.node.key(*path[:n]) if key and n == len(path) and n else self.node.get(*path[:n])
+            if at is not None:
+                break
+        at = at or self.node
+        place = self.text.place(at.line, at.column)
+        self.findings.add(Diagnostic(code, Severity.ERROR, message, place, self.ref, path_text(path), help))
+
+    def top(self) -> None:
+        for key in self.node.value:
+            if key not in TOP:
+                near = nearest(key, list(TOP))
+                in_spec = key in SPECS[self.kind].model_fields
+                help = "it belongs under spec:" if in_spec else f"did you mean {near}?" if near else ""
+                self.error("HK204", f"unknown field {key[:60]!r}", (key,), help, key=True)
+
+    def metadata(self) -> Metadata | None:
+        part = self.node.get("metadata")
+        if part is None or not isinstance(part.value, dict):
+            self.error("HK206", "metadata.name is missing", ("metadata",))
+            return None
+        if part.get("name") is None and part.get("generateName") is not None:
+            self.error("HK206", "generateName is not taken: give the object a name", ("metadata", "generateName"))
+            return None
+        data = without_nulls({k: v for k, v in part.data.items() if k in Metadata.model_fields})
+        try:
+            return Metadata.model_validate(data)
+        except ValidationError as e:
+            self.pydantic(e, ("metadata",), "HK320")
+            return None
+
+    def names(self, meta: Metadata, namespace: str) -> None:
+        limit = names.INSTANCE_MAX if self.kind == INSTANCE else names.DISK_MAX
+        where = ("metadata", "name")
+        if not names.DNS_1035.fullmatch(meta.name):
+            self.error(
+                "HK301",
+                f"the name {meta.name[:60]!r} is no DNS-1035 label",
+                where,
+                "a lower-case letter first, then letters, digits and -, no dot, no - at the end",
+            )
+        elif len(meta.name) > limit:
+            self.error(
+                "HK301",
+                f"the name has {len(meta.name)} characters: must be no more than {limit} characters "
+                "(release prefix and name share Helm's 53)",
+                where,
+            )
+        if not names.DNS_1123.fullmatch(namespace) or len(namespace) > 63:
+            self.error("HK301", f"the namespace {namespace[:70]!r} is no DNS label", ("metadata", "namespace"))
+
+    def spec(self) -> Any:
+        part = self.node.get("spec")
+        if part is not None and part.value is not None and not isinstance(part.value, dict):
+            self.error("HK205", f"spec is {value_words(part.value)}, wanted a mapping", ("spec",))
+            return None
+        data = without_nulls(part.data) if part is not None and part.value is not None else {}
+        try:
+            return SPECS[self.kind].model_validate(data)
+        except ValidationError as e:
+            self.pydantic(e, ("spec",), "HK205")
+            return None
+
+    def pydantic(self, error: ValidationError, prefix: tuple[str | int, ...], type_code: str) -> None:
+        for item in error.errors(include_url=False, include_input=True):
+            path = (*prefix, *(s for s in item["loc"] if s != "[key]"))
+            name = path_text(path)
+            if item["type"] == "extra_forbidden":
+                self.unknown(path)
+            elif item["type"] == "missing":
+                self.error("HK206", f"{name} is missing", path)
+            else:
+                wanted = _WANTED.get(item["type"], "another type")
+                found = self.node.get(*path)
+                shown = value_words(found.value) if found is not None else value_words(item["input"])
+                help = ""
+                if wanted.startswith("text") and found is not None and found.plain:
+                    help = f'quote it: "{found.text[:40]}"'
+                elif wanted.startswith(("a boolean", "a whole")) and found is not None and isinstance(found.value, str):
+                    help = "take the quotes off" if not found.plain else ""
+                self.error(type_code, f"{name} is {shown}, wanted {wanted}", path, help)
+
+    def unknown(self, path: tuple[str | int, ...]) -> None:
+        key = str(path[-1])
+        known = list(SPECS[self.kind].model_fields) if len(path) == 2 else self.fields(path[:-1])
+        cure = CURES.get((self.kind, key)) if len(path) == 2 else None
+        near = nearest(key, known)
+        help = cure or (f"did you mean {near}?" if near else "Hikube would ignore it without a word")
+        what = f"unknown field {path_text(path)[:80]}"
+        if key.startswith("_") and len(path) == 2:
+            what = f"keys of spec may not begin with _: {key[:60]}"
+        self.error("HK204", what, path, help, key=True)
+
+    def fields(self, path: tuple[str | int, ...]) -> list[str]:
+        """The known keys of the mapping at `path`."""
+        from hikube_local.api import objects
+
+        parts = {
+            "disks": objects.DiskRef,
+            "resources": objects.Resources,
+            "source": objects.Source,
+            "http": objects.Http,
+            "firmware": objects.Firmware,
+        }
+        step = next((s for s in reversed(path) if isinstance(s, str)), "")
+        return list(parts.get(step, objects.Named).model_fields)

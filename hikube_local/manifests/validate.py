@@ -1,0 +1,104 @@
+"""All findings of an input: each object by itself, then the objects together and with what the store holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from hikube_local.api.objects import DISK, INSTANCE, Key, Object
+from hikube_local.manifests import rules
+from hikube_local.manifests.diagnostics import Diagnostic, Severity
+from hikube_local.manifests.load import Input, Loaded, load
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known beside the input: stored objects, image names of the configuration."""
+
+    objects: dict[Key, Object]
+    images: frozenset[str] = frozenset()
+
+    @staticmethod
+    def nothing() -> Known:
+        return Known({})
+
+
+def validate(
+    sources: Iterable[str], namespace: str | None, default_namespace: str, known: Known, for_plan: bool = False
+) -> Input:
+    """Read and check; a disk that is nowhere is a warning, with `for_plan` an error."""
+    result = load(sources, namespace, default_namespace)
+    once: set[str] = set()
+    for item in result.objects:
+        for found in rules.check(item, known.images):
+            # A difference is told once, at its first place.
+            if found.severity is Severity.DIFFERENCE:
+                if found.code in once:
+                    continue
+                once.add(found.code)
+            result.findings.add(found)
+    for found in _together(result.objects, known, for_plan):
+        result.findings.add(found)
+    return result
+
+
+def _together(items: list[Loaded], known: Known, for_plan: bool) -> Iterable[Diagnostic]:
+    first: dict[Key, Loaded] = {}
+    for item in items:
+        obj = item.object
+        if obj.key in first:
+            where = first[obj.key].place("metadata", "name")
+            what = f"{obj.kind}/{obj.name} stands twice in namespace {obj.namespace}, first at {where}"
+            yield _at(item, "HK401", Severity.ERROR, what, "metadata", "name")
+        first.setdefault(obj.key, item)
+    users: dict[Key, str] = {}
+    for obj in known.objects.values():
+        if obj.kind == INSTANCE and obj.key not in first and not obj.deletion:
+            for disk in obj.instance.disks:
+                users[(DISK, obj.namespace, disk.name)] = f"{obj.name} (already here)"
+    for item in first.values():
+        if item.object.kind != INSTANCE:
+            yield from _changes(item, known)
+            continue
+        for i, disk in enumerate(item.object.instance.disks):
+            key = (DISK, item.object.namespace, disk.name)
+            if key not in first and key not in known.objects:
+                what = f"the disk {disk.name!r} is neither in the input nor in the store"
+                severity = Severity.ERROR if for_plan else Severity.WARNING
+                help = f"add a VMDisk named {disk.name}, or correct the name"
+                yield _at(item, "HK402", severity, what, "spec", "disks", i, help=help)
+            if key in users:
+                what = f"the disk {disk.name!r} is attached to two machines: {users[key]} and {item.object.name}"
+                yield _at(item, "HK403", Severity.ERROR, what, "spec", "disks", i)
+            else:
+                users[key] = item.object.name
+
+
+def _changes(item: Loaded, known: Known) -> Iterable[Diagnostic]:
+    """What an existing disk does not let itself be changed to."""
+    from hikube_local.api.quantities import in_bytes
+
+    old = known.objects.get(item.object.key)
+    if old is None or old.deletion:
+        return
+    try:
+        before, after = in_bytes(old.disk.storage), in_bytes(item.object.disk.storage)
+    except ValueError:
+        return
+    if after < before:
+        what = f"storage cannot shrink: {old.disk.storage} is there, the manifest says {item.object.disk.storage}"
+        yield _at(item, "HK405", Severity.ERROR, what, "spec", "storage")
+    for name in ("storageClass", "optical"):
+        if getattr(old.disk, name) != getattr(item.object.disk, name):
+            what = f"{name} is immutable: {getattr(old.disk, name)} is there"
+            yield _at(item, "HK404", Severity.ERROR, what, "spec", name)
+    if old.disk.source != item.object.disk.source:
+        what = "the source is read once: the disk exists and keeps its content"
+        yield _at(item, "HK404", Severity.WARNING, what, "spec", "source")
+
+
+def _at(item: Loaded, code: str, severity: Severity, message: str, *path: str | int, help: str = "") -> Diagnostic:
+    from hikube_local.manifests.shape import path_text
+
+    ref = f"{item.object.kind}/{item.object.name}"
+    return Diagnostic(code, severity, message, item.place(*path), ref, path_text(path), help)

@@ -1,0 +1,211 @@
+"""The libvirt domain XML of a machine, built as a tree, shaped as KubeVirt's own; pure."""
+
+from __future__ import annotations
+
+import hashlib
+import xml.etree.ElementTree as ET
+
+from hikube_local.render.machine import SPARE_PORTS, DiskDevice, Machine
+
+NAMESPACE = "https://hikube-local.invalid/domain/1"
+_TARGET = {"virtio": "vd", "sata": "sd", "scsi": "sd"}
+_VIRTIO = "virtio-non-transitional"
+
+
+def _add(parent: ET.Element, tag: str, text: str | None = None, **attributes: str | int | None) -> ET.Element:
+    """A child element; `_` in an attribute's name is left as it is, None leaves the attribute out."""
+    element = ET.SubElement(parent, tag, {k: str(v) for k, v in attributes.items() if v is not None})
+    element.text = text
+    return element
+
+
+def domain(machine: Machine) -> str:
+    """The XML text; its own digest stands in <metadata>, so that a change is seen without comparing XML."""
+    ET.register_namespace("hikube", NAMESPACE)
+    root = _tree(machine)
+    mark = hashlib.sha256(ET.tostring(root)).hexdigest()
+    metadata = ET.Element("metadata")
+    ET.SubElement(
+        metadata,
+        f"{{{NAMESPACE}}}machine",
+        {"namespace": machine.namespace, "name": machine.name, "digest": mark},
+    )
+    root.insert(2, metadata)
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode") + "\n"
+
+
+def digest(xml: str) -> str:
+    """The digest that `domain` wrote into this XML (libvirt keeps it), or an empty string."""
+    element = ET.fromstring(xml).find(f"metadata/{{{NAMESPACE}}}machine")
+    return element.get("digest", "") if element is not None else ""
+
+
+def _tree(m: Machine) -> ET.Element:
+    root = ET.Element("domain", {"type": "kvm" if m.kvm else "qemu"})
+    _add(root, "name", m.domain)
+    _add(root, "uuid", m.uuid)
+    _add(root, "memory", str(m.size.memory), unit="b")
+    _add(root, "vcpu", str(m.size.vcpus), placement="static")
+    if m.profile.dedicated_iothread:
+        _add(root, "iothreads", "1")
+    system = _add(_add(root, "sysinfo", type="smbios"), "system")
+    for name, value in (("manufacturer", "KubeVirt"), ("product", "None"), ("uuid", m.uuid), ("family", "KubeVirt")):
+        _add(system, "entry", value, name=name)
+    _firmware(root, m)
+    features = _add(root, "features")
+    _add(features, "acpi")
+    _hyperv(features, m)
+    if m.profile.smm:
+        _add(features, "smm", state="on")
+    if m.tb_cache is not None:
+        _add(_add(features, "tcg"), "tb-cache", str(m.tb_cache), unit="MiB")
+    cpu = _add(root, "cpu", mode="host-model" if m.kvm else "maximum")
+    _add(cpu, "topology", sockets=m.size.sockets, dies=1, cores=m.size.cores, threads=1)
+    _clock(root, m)
+    _add(root, "on_poweroff", "destroy")
+    _add(root, "on_reboot", "restart")
+    _add(root, "on_crash", "destroy")
+    _devices(root, m)
+    return root
+
+
+def _firmware(root: ET.Element, m: Machine) -> None:
+    efi = m.profile.firmware == "efi"
+    os = _add(root, "os", firmware="efi" if efi else None)
+    _add(os, "type", "hvm", arch="x86_64", machine="q35")
+    if efi:
+        secure = "yes" if m.profile.secure_boot else "no"
+        features = _add(os, "firmware")
+        _add(features, "feature", enabled=secure, name="enrolled-keys")
+        _add(features, "feature", enabled=secure, name="secure-boot")
+        _add(os, "loader", secure="yes" if m.profile.secure_boot else None)
+    _add(os, "smbios", mode="sysinfo")
+
+
+def _hyperv(features: ET.Element, m: Machine) -> None:
+    if not m.profile.hyperv:
+        return
+    names = {"synictimer": "stimer"}
+    hyperv = _add(features, "hyperv")
+    for feature in m.profile.hyperv:
+        if not m.kvm and feature == "vpindex":
+            continue
+        element = _add(hyperv, names.get(feature, feature), state="on")
+        if feature == "spinlocks":
+            element.set("retries", str(m.profile.hyperv_spinlock_retries))
+
+
+def _clock(root: ET.Element, m: Machine) -> None:
+    clock = _add(root, "clock", offset="utc")
+    _add(clock, "timer", name="rtc", tickpolicy="catchup")
+    if m.profile.clock:
+        _add(clock, "timer", name="pit", tickpolicy="delay")
+    _add(clock, "timer", name="hpet", present="no")
+    if m.profile.clock.get("hypervclock") and m.kvm:
+        _add(clock, "timer", name="hypervclock", present="yes")
+
+
+def _devices(root: ET.Element, m: Machine) -> None:
+    devices = _add(root, "devices")
+    names = _names(m.disks)
+    for disk, target in zip(m.disks, names, strict=True):
+        _disk(devices, m, disk, target)
+    scsi = any(d.bus == "scsi" for d in m.disks)
+    usb = m.profile.input.get("bus") == "usb"
+    _add(devices, "controller", type="usb", index=0, model="qemu-xhci" if usb else "none")
+    if scsi:
+        _add(devices, "controller", type="scsi", index=0, model=_VIRTIO)
+    _add(devices, "controller", type="virtio-serial", index=0, model=_VIRTIO)
+    # NIC, virtio-serial, balloon, then what this machine has, and spare ones for hot plug.
+    used = 3 + scsi + usb + m.profile.rng + (m.profile.input.get("bus") == "virtio")
+    used += sum(d.bus == "virtio" for d in m.disks)
+    _add(devices, "controller", type="pci", index=0, model="pcie-root")
+    for index in range(1, used + SPARE_PORTS + 1):
+        _add(devices, "controller", type="pci", index=index, model="pcie-root-port")
+    _nic(devices, m)
+    _serial(devices, m)
+    channel = _add(devices, "channel", type="unix")
+    _add(channel, "source", mode="bind", path=m.places.agent)
+    _add(channel, "target", type="virtio", name="org.qemu.guest_agent.0")
+    if m.profile.input:
+        bus = m.profile.input["bus"]
+        _add(devices, "input", type=m.profile.input["type"], bus=bus, model=_VIRTIO if bus == "virtio" else None)
+    if m.profile.tpm:
+        # A persistent TPM is tpm-crb, another tpm-tis.
+        persistent = bool(m.profile.tpm.get("persistent"))
+        tpm = _add(devices, "tpm", model="tpm-crb" if persistent else "tpm-tis")
+        _add(tpm, "backend", type="emulator", version="2.0", persistent_state="yes" if persistent else None)
+    graphics = _add(devices, "graphics", type="vnc")
+    _add(graphics, "listen", type="socket", socket=m.places.vnc)
+    video = _add(devices, "video")
+    _add(video, "model", type="vga", heads=1, vram=16384)
+    balloon = _add(devices, "memballoon", model=_VIRTIO, freePageReporting="on")
+    _add(balloon, "stats", period=10)
+    if m.profile.rng:
+        rng = _add(devices, "rng", model=_VIRTIO)
+        _add(rng, "backend", "/dev/urandom", model="random")
+
+
+def _names(disks: tuple[DiskDevice, ...]) -> list[str]:
+    """vda, vdb, … for virtio; sda, sdb, … for sata and scsi together."""
+    counts: dict[str, int] = {}
+    out = []
+    for disk in disks:
+        prefix = _TARGET[disk.bus]
+        index = counts.get(prefix, 0)
+        counts[prefix] = index + 1
+        letters = ""
+        index += 1
+        while index:
+            index, rest = divmod(index - 1, 26)
+            letters = chr(97 + rest) + letters
+        out.append(prefix + letters)
+    return out
+
+
+def _disk(devices: ET.Element, m: Machine, d: DiskDevice, target: str) -> None:
+    model = _VIRTIO if d.bus == "virtio" else None
+    disk = _add(devices, "disk", type="file", device="cdrom" if d.optical else "disk", model=model)
+    iothread = 1 if m.profile.dedicated_iothread and d.bus == "virtio" else None
+    discard = None if d.readonly else "unmap"
+    _add(disk, "driver", name="qemu", type=d.format, error_policy="stop", discard=discard, iothread=iothread)
+    if d.path:
+        _add(disk, "source", file=d.path)
+        store = disk
+        for path, kind in d.backing:
+            store = _add(store, "backingStore", type="file")
+            _add(store, "format", type=kind)
+            _add(store, "source", file=path)
+        _add(store, "backingStore")
+    _add(disk, "target", dev=target, bus=d.bus)
+    if d.readonly:
+        _add(disk, "readonly")
+    if d.boot_order:
+        _add(disk, "boot", order=d.boot_order)
+    _add(disk, "alias", name=f"ua-{d.name}")
+
+
+def _nic(devices: ET.Element, m: Machine) -> None:
+    nic = _add(devices, "interface", type="ethernet")
+    _add(nic, "mac", address=m.mac)
+    _add(nic, "target", dev=m.tap, managed="no")
+    _add(nic, "model", type=_VIRTIO if m.profile.nic == "virtio" else m.profile.nic)
+    _add(nic, "mtu", size=1400)
+    _add(nic, "rom", enabled="no")
+    # The first root port: the guest calls the NIC enp1s0.
+    _add(nic, "address", type="pci", domain="0x0000", bus="0x01", slot="0x00", function="0x0")
+
+
+def _serial(devices: ET.Element, m: Machine) -> None:
+    serial = _add(devices, "serial", type="unix")
+    _add(serial, "source", mode="bind", path=m.places.console)
+    _add(serial, "log", file=m.places.console_log, append="on")
+    # Port 0 must be said: beside the second one libvirt 9.0 would make it ttyS2.
+    _add(_add(serial, "target", type="isa-serial", port=0), "model", name="isa-serial")
+    if m.profile.firmware == "bios":
+        # SeaBIOS says nothing on the serial port.
+        debug = _add(devices, "serial", type="file")
+        _add(debug, "source", path=m.places.firmware_log, append="on")
+        _add(_add(debug, "target", type="isa-debug", port=1), "model", name="isa-debugcon")
+        _add(debug, "address", type="isa", iobase="0x402")

@@ -1,0 +1,125 @@
+"""A VMInstance with its profile and its host, brought to the frozen description that the domain XML is made of; pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hikube_local.api import names
+from hikube_local.api.objects import Object, VMInstanceSpec
+from hikube_local.api.quantities import in_bytes
+from hikube_local.catalogue import data
+from hikube_local.render.sizing import Size, requested
+
+SPARE_PORTS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class DiskDevice:
+    """A disk as the machine sees it. `backing` is the chain below it, (path, format) from the top."""
+
+    name: str
+    path: str
+    format: str
+    bus: str
+    optical: bool = False
+    readonly: bool = False
+    boot_order: int | None = None
+    backing: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Paths of one machine's sockets and logs, as QEMU sees them."""
+
+    console: str
+    console_log: str
+    firmware_log: str
+    agent: str
+    vnc: str
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Everything the domain XML says."""
+
+    namespace: str
+    name: str
+    uuid: str
+    size: Size
+    profile: data.Profile
+    disks: tuple[DiskDevice, ...]
+    mac: str
+    tap: str
+    places: Places
+    kvm: bool = True
+    tb_cache: int | None = None  # MiB, TCG's translation cache
+
+    @property
+    def domain(self) -> str:
+        return names.domain(self.namespace, self.name)
+
+
+def profile_of(spec: VMInstanceSpec) -> data.Profile:
+    return data.profiles()[spec.instanceProfile or "ubuntu"]
+
+
+def bus_of(spec: VMInstanceSpec, index: int, optical: bool) -> str:
+    """A disk's bus: the manifest's, else sata for an optical one, else the profile's."""
+    return spec.disks[index].bus or ("sata" if optical else profile_of(spec).disk_bus)
+
+
+def places(folder: str, sockets: str) -> Places:
+    """The usual names below the machine's folder (logs) and its runtime folder (sockets)."""
+    return Places(
+        console=f"{sockets}/console.sock",
+        console_log=f"{folder}/console.log",
+        firmware_log=f"{folder}/firmware.log",
+        agent=f"{sockets}/agent.sock",
+        vnc=f"{sockets}/vnc.sock",
+    )
+
+
+def portable(obj: Object, optical: dict[str, bool]) -> Machine:
+    """The machine as `render` shows it: the same on every host, sizes as the manifest has them.
+
+    `optical` tells for each disk's name whether it is a CD-ROM (unknown names are not).
+    """
+    spec = obj.instance
+    root = "/var/lib/hikube-local"
+    devices = [
+        DiskDevice(
+            name=ref.name,
+            path=f"{root}/disks/{obj.namespace}/{ref.name}/disk.qcow2",
+            format="qcow2",
+            bus=bus_of(spec, i, optical.get(ref.name, False)),
+            optical=optical.get(ref.name, False),
+            readonly=optical.get(ref.name, False),
+            boot_order=i + 1,
+        )
+        for i, ref in enumerate(spec.disks)
+    ]
+    folder = f"{root}/machines/{obj.namespace}/{obj.name}"
+    if spec.has_seed:
+        devices.append(seed_device(spec, f"{folder}/seed.iso"))
+    return Machine(
+        namespace=obj.namespace,
+        name=obj.name,
+        uuid=names.firmware_uuid(obj.namespace, obj.name, spec.cloudInitSeed),
+        size=requested(spec),
+        profile=profile_of(spec),
+        disks=tuple(devices),
+        mac=names.mac(obj.namespace, obj.name),
+        tap=names.tap("", obj.namespace, obj.name),
+        places=places(folder, f"/run/hikube-local/{obj.namespace}/{obj.name}"),
+    )
+
+
+def seed_device(spec: VMInstanceSpec, path: str) -> DiskDevice:
+    """The seed: the last *disk*, on the profile's bus, not a CD-ROM (some cloud kernels have no AHCI driver)."""
+    return DiskDevice("cloudinitdisk", path, "raw", profile_of(spec).disk_bus, readonly=True)
+
+
+def storage_bytes(obj: Object) -> int:
+    """The size of a VMDisk that the guest sees, a multiple of 512."""
+    return -(-in_bytes(obj.disk.storage) // 512) * 512

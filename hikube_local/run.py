@@ -1,0 +1,125 @@
+"""The one place that starts a program: argument lists only, no standard input unless given, a time limit always."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hikube_local.errors import HikubeError
+
+INSTALL = {
+    "qemu-img": "qemu-utils",
+    "qemu-system-x86_64": "qemu-system-x86",
+    "libvirtd": "libvirt-daemon",
+    "virtlogd": "libvirt-daemon",
+    "virsh": "libvirt-clients",
+    "dnsmasq": "dnsmasq-base",
+    "slirp4netns": "slirp4netns",
+    "nft": "nftables",
+    "ip": "iproute2",
+    "mmdebstrap": "mmdebstrap",
+    "unshare": "util-linux",
+    "nsenter": "util-linux",
+    "flock": "util-linux",
+    "ssh": "openssh-client",
+    "ssh-keygen": "openssh-client",
+    "grub-mkimage": "grub-common",
+    "mkfs.ext4": "e2fsprogs",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds for a program that reads hostile input: CPU seconds, address space and file size in bytes, open files."""
+
+    cpu: int = 30
+    memory: int = 1 << 30
+    files: int = 64
+    file_size: int | None = None
+
+
+def find(program: str) -> str:
+    """The program's path; where it is missing the error names the package."""
+    path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin:/usr/bin:/bin")
+    if not path:
+        package = INSTALL.get(program, program)
+        raise HikubeError("HK601", f"{program} is not installed", fix=f"sudo apt-get install {package}")
+    return path
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    input: bytes | None = None,
+    timeout: float = 60,
+    check: bool = True,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    limits: Limits | None = None,
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a program to its end and hand back its output; a failure is HK607 with what it wrote."""
+    words = [find(str(argv[0])), *map(str, argv[1:])]
+    prefix: list[str] = []
+    if limits:
+        prefix = [
+            find("prlimit"),
+            f"--cpu={limits.cpu}",
+            f"--as={limits.memory}",
+            f"--nofile={limits.files}",
+            "--core=0",
+        ]
+        if limits.file_size is not None:
+            prefix.append(f"--fsize={limits.file_size}")
+        prefix.append("--")
+    try:
+        done = subprocess.run(
+            prefix + words,
+            input=input,
+            stdin=subprocess.DEVNULL if input is None else None,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            timeout=timeout,
+            env=None if env is None else dict(env),
+            cwd=cwd,
+        )
+    except subprocess.TimeoutExpired:
+        raise HikubeError("HK607", f"{argv[0]} did not end within {timeout:.0f} s", why=" ".join(words)) from None
+    if check and done.returncode:
+        from hikube_local.text import sanitize
+
+        said = sanitize(done.stderr or done.stdout).strip()[-1500:]
+        how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
+        raise HikubeError("HK607", f"{argv[0]} failed ({how})", why=said or " ".join(words))
+    return done
+
+
+def start(
+    argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None = None, keep: Sequence[int] = ()
+) -> int:
+    """Start a program that stays: a session of its own, output to `log`. Hands back its pid."""
+    words = [find(str(argv[0])), *map(str, argv[1:])]
+    with open(log, "ab") as out:
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+            env=None if env is None else dict(env),
+            cwd="/",
+            pass_fds=tuple(keep),
+        )
+    return process.pid
+
+
+def clean_environment(**extra: str) -> dict[str, str]:
+    """A small environment for programs that stay: no tokens, no proxies, no Python settings."""
+    kept = {k: os.environ[k] for k in ("PATH", "LANG", "TZ") if k in os.environ}
+    kept.setdefault("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+    if "/usr/sbin" not in kept["PATH"].split(":"):
+        kept["PATH"] += ":/usr/sbin:/sbin"
+    return kept | extra

@@ -1,0 +1,79 @@
+"""Foreign text made safe, and figures as people read them."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+# Terminal strings (OSC, DCS, SOS, PM, APC) up to their end or 4 KiB, then CSI, then two-byte escapes.
+_ESCAPES = re.compile(
+    "(?:\x1b[\\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]{0,4096}(?:\x07|\x1b\\\\|\x9c|$)?"
+    "|(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]?"
+    "|\x1b[ -/]*[0-~]?"
+)
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_BIDI = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def sanitize(text: str | bytes) -> str:
+    """Text from a guest or a server without anything a terminal would act on; only newline and tab stay."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "replace")
+    text = text.replace("\r\n", "\n")
+    if "\x1b" in text or any("\x80" <= c <= "\x9f" for c in text):
+        text = _ESCAPES.sub("", text)
+    text = text.replace("\r", "\n")
+    return _BIDI.sub("\N{REPLACEMENT CHARACTER}", _CONTROLS.sub("", text))
+
+
+def size(count: int) -> str:
+    """Bytes as Kubernetes writes them when they fit (30Gi), else with one decimal."""
+    for unit, factor in (("Ti", 1 << 40), ("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)):
+        if count >= factor:
+            return f"{count // factor}{unit}" if count % factor == 0 else f"{count / factor:.1f}{unit}"
+    return str(count)
+
+
+def age(seconds: float) -> str:
+    """A duration as kubectl's AGE column has it: 45s, 3m12s, 5h, 2d."""
+    s = max(0, int(seconds))
+    if s < 120:
+        return f"{s}s"
+    if s < 600:
+        return f"{s // 60}m{s % 60}s" if s % 60 else f"{s // 60}m"
+    if s < 3 * 3600:
+        return f"{s // 60}m"
+    if s < 48 * 3600:
+        return f"{s // 3600}h"
+    return f"{s // 86400}d"
+
+
+def duration(text: str) -> float:
+    """Seconds of a Go duration (5m, 1m30s, 90s, 250ms) or a plain number of seconds; ValueError otherwise."""
+    text = text.strip()
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    units = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
+    if not parts or "".join(a + b for a, b in parts) != text:
+        raise ValueError(f"{text!r} is no duration: write 90s, 5m or 1m30s")
+    return sum(float(n) * units[u] for n, u in parts)
+
+
+def timestamp(seconds: float) -> str:
+    """A Unix time as Kubernetes writes it (UTC, whole seconds)."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def mask_url(url: str) -> str:
+    """A URL without the password or token that may stand before its host or in its query."""
+    url = re.sub(r"//[^/@\s]*@", "//***@", url)
+    return re.sub(r"(?i)([?&](?:token|sig|signature|password|x-amz-[a-z-]+|key)=)[^&\s]+", r"\1***", url)
+
+
+def nearest(word: str, known: list[str]) -> str | None:
+    """The known word that `word` was most likely meant to be, or None."""
+    import difflib
+
+    found = difflib.get_close_matches(word.lower(), {k.lower(): k for k in known}, n=1, cutoff=0.6)
+    return {k.lower(): k for k in known}[found[0]] if found else None
