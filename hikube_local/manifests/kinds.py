@@ -9,9 +9,37 @@ from hikube_local.api.objects import API_VERSION, DISK, GROUP, INSTANCE
 
 # The platform's other applications (hikube-docs.md): nothing that this program makes.
 PLATFORM = frozenset(
-    "BootBox Bucket ClickHouse ComputePlane Etcd ExternalDNS FoundationDB Harbor HTTPCache Info Ingress Kafka Kubernetes"
-    " KubernetesNodes MariaDB MongoDB Monitoring NATS OpenBAO OpenSearch Postgres Qdrant RabbitMQ Redis SeaweedFS"
-    " TCPBalancer Tenant VirtualPrivateCloud VPN".split()
+    [
+        "BootBox",
+        "Bucket",
+        "ClickHouse",
+        "ComputePlane",
+        "Etcd",
+        "ExternalDNS",
+        "FoundationDB",
+        "Harbor",
+        "HTTPCache",
+        "Info",
+        "Ingress",
+        "Kafka",
+        "Kubernetes",
+        "KubernetesNodes",
+        "MariaDB",
+        "MongoDB",
+        "Monitoring",
+        "NATS",
+        "OpenBAO",
+        "OpenSearch",
+        "Postgres",
+        "Qdrant",
+        "RabbitMQ",
+        "Redis",
+        "SeaweedFS",
+        "TCPBalancer",
+        "Tenant",
+        "VirtualPrivateCloud",
+        "VPN",
+    ]
 )
 RETIRED = "VirtualMachine"
 _NEAR = 0.78

@@ -307,4 +307,3 @@ def disk_storage(spec: VMDiskSpec) -> Iterator[Finding]:
 
 _INSTANCE_RULES = (words, ports, sizing, disks, ssh_keys, userdata_rules, differences)
 _DISK_RULES = (disk_source, disk_storage)
-

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 import re
 
-_TRUE = frozenset("y Y yes Yes YES true True TRUE on On ON".split())
-_FALSE = frozenset("n N no No NO false False FALSE off Off OFF".split())
+_TRUE = frozenset(["y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"])
+_FALSE = frozenset(["n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF"])
 _NULL = frozenset(("", "~", "null", "Null", "NULL"))
 _SPECIAL = {
     **dict.fromkeys((".nan", ".NaN", ".NAN"), math.nan),
@@ -19,7 +19,7 @@ _SPECIAL = {
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _INT = re.compile(r"([-+]?)(0[xX][0-9a-fA-F]+|0[oO][0-7]+|0[bB][01]+|0[0-7]*|[1-9][0-9]*)")
 # Booleans of YAML 1.1 that newer readers take as text.
-_OLD_BOOLEANS = (_TRUE | _FALSE) - frozenset("true True TRUE false False FALSE".split())
+_OLD_BOOLEANS = (_TRUE | _FALSE) - frozenset(["true", "True", "TRUE", "false", "False", "FALSE"])
 _SEXAGESIMAL = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9]*)?")
 
 Value = str | int | float | bool | None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from hikube_local.api import names
 from hikube_local.api.objects import Object, VMInstanceSpec

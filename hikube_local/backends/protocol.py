@@ -1,0 +1,63 @@
+"""What a world that carries objects must be able to do; the simulator and QEMU are the two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from hikube_local.api.objects import Object
+from hikube_local.events import Emit
+from hikube_local.plan.steps import DiskObserved, MachineDesired, MachineObserved, Step
+from hikube_local.readiness.stages import Progress, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a command said that is nobody's lasting wish."""
+
+    exact: bool = False
+    pull: bool = False
+    offline: bool = False
+    restart: bool = False
+    pace: float = 0.0
+    grace: float = 30.0
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A machine as `get` and `describe` show it."""
+
+    observed: MachineObserved
+    progress: Progress | None = None
+    cloud_init: bool | None = None
+    trouble: str = ""
+    accelerator: str = ""
+    addresses: list[dict[str, str]] = field(default_factory=list)
+    access: list[dict[str, Any]] = field(default_factory=list)
+    differences: list[dict[str, str]] = field(default_factory=list)
+    instance_id: str = ""
+    restart_required: bool = False
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class Backend(Protocol):
+    """`observe` reads what is true, `desired` what should be, `perform` carries out one step."""
+
+    name: str
+
+    def observe_disk(self, obj: Object) -> DiskObserved: ...
+
+    def observe_machine(self, obj: Object) -> MachineObserved: ...
+
+    def desired(self, obj: Object, options: Options, emit: Emit) -> MachineDesired: ...
+
+    def perform(self, step: Step, obj: Object, options: Options, emit: Emit) -> None: ...
+
+    def follow(self, obj: Object, timeout: float | None, emit: Emit) -> Verdict: ...
+
+    def view(self, obj: Object) -> View: ...
+
+    def power(self, obj: Object, action: str) -> None:
+        """`pause` or `unpause` a running machine."""
+        ...

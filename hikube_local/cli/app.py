@@ -1,0 +1,193 @@
+"""What every command shares: settings, store, worlds, and where output goes. Heavy things are made when first used."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hikube_local.errors import HikubeError, NotFound, UsageError
+from hikube_local.paths import Layout, layout
+
+if TYPE_CHECKING:
+    from hikube_local.api.objects import Key, Object
+    from hikube_local.backends.protocol import Backend, Options
+    from hikube_local.cli.config import Config
+    from hikube_local.events import Emit
+    from hikube_local.reconcile.loop import Reconciler
+    from hikube_local.store.db import Store
+
+
+def option(*names: str, **settings: Any) -> Callable:
+    """A click option that may also be given as HIKUBE_LOCAL_<OPTION>."""
+    long = next(n for n in names if n.startswith("--")).split("/")[0]
+    settings.setdefault("envvar", "HIKUBE_LOCAL_" + long[2:].upper().replace("-", "_"))
+    return click.option(*names, **settings)
+
+
+def output_option(*formats: str) -> Callable:
+    """-o with the formats that this command knows."""
+    return click.option("-o", "--output", default="", metavar="FORMAT", help=f"One of: {', '.join(formats)}.")
+
+
+def common(command: Callable) -> Callable:
+    """The options that every command takes; the command gets an App as its first argument."""
+
+    @option("-n", "--namespace", default=None, help="Kubernetes namespace.")
+    @option("--config", default=None, type=click.Path(path_type=Path), help="Configuration file.")
+    @option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Colour in the output.")
+    @option(
+        "--progress", type=click.Choice(["auto", "tty", "plain", "json", "quiet"]), default="auto", help="The story."
+    )
+    @option("--debug", is_flag=True, default=False, help="Show tracebacks and what is run.")
+    @functools.wraps(command)
+    def wrapped(namespace, config, color, progress, debug, **rest):
+        return command(App(namespace, config, color, progress, debug), **rest)
+
+    return wrapped
+
+
+class App:
+    """One run of the program."""
+
+    def __init__(
+        self,
+        namespace: str | None = None,
+        config: Path | None = None,
+        color: str = "auto",
+        progress: str = "auto",
+        debug: bool = False,
+    ) -> None:
+        from_environment = namespace is not None and namespace == os.environ.get("HIKUBE_LOCAL_NAMESPACE")
+        self.flag_namespace = None if from_environment else namespace
+        self._environment_namespace = namespace if from_environment else None
+        self._config_path, self._color, self.progress, self.debug = config, color, progress, debug
+
+    @cached_property
+    def layout(self) -> Layout:
+        return layout()
+
+    @cached_property
+    def config(self) -> Config:
+        from hikube_local.cli.config import read
+
+        return read(self._config_path or self.layout.config, must_exist=self._config_path is not None)
+
+    @property
+    def default_namespace(self) -> str:
+        """Where an object goes that names no namespace, when -n is not given."""
+        return self._environment_namespace or self.config.values.get("namespace") or "default"
+
+    @property
+    def namespace(self) -> str:
+        return self.flag_namespace or self.default_namespace
+
+    @cached_property
+    def store(self) -> Store:
+        from hikube_local.store.db import Store
+
+        return Store(self.layout)
+
+    @functools.cache  # noqa: B019 (one App a process)
+    def backend(self, name: str) -> Backend:
+        if name == "simulator":
+            from hikube_local.backends.simulator import Simulator
+
+            return Simulator(self.store)
+        from hikube_local.backends.qemu.world import Qemu
+
+        return Qemu(self.layout, self.store, self.config.images)
+
+    def reconciler(self, emit: Emit, options: Options) -> Reconciler:
+        from hikube_local.reconcile.loop import Reconciler
+
+        return Reconciler(self.layout, self.store, self.backend, emit, options)
+
+    def color(self, stream: Any = None) -> bool:
+        """Whether escapes may be written to this stream (default: stdout)."""
+        stream = stream or sys.stdout
+        if self._color != "auto":
+            return self._color == "always"
+        if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+            return False
+        return stream.isatty()
+
+    def find(self, kind: str, name: str) -> Object:
+        """A stored object by its name, or HK804 with the nearest name."""
+        from hikube_local.text import nearest
+
+        found = self.store.get((kind, self.namespace, name))
+        if found is None:
+            others = self.store.names(kind, self.namespace)
+            near = nearest(name, others)
+            elsewhere = [o.namespace for o in self.store.objects(kind) if o.name == name]
+            fix = f"did you mean {near}?" if near else "hikube-local get -A lists what there is"
+            if elsewhere:
+                fix = f"it is in namespace {elsewhere[0]}: add -n {elsewhere[0]}"
+            raise NotFound("HK804", f"there is no {kind.lower()} {name!r} in namespace {self.namespace}", fix=fix)
+        return found
+
+    def machine(self, word: str) -> Object:
+        """The VMInstance that the user named: web, vm/web, vm-instance-web, USER@web."""
+        from hikube_local.api.objects import INSTANCE
+
+        kind, name = reference(word.rpartition("@")[2], INSTANCE)
+        if kind != INSTANCE:
+            raise UsageError("HK810", f"{word} is no machine", fix="name a VMInstance")
+        return self.find(INSTANCE, name)
+
+
+def reference(word: str, default_kind: str | None = None) -> tuple[str, str]:
+    """`vm/web`, `vminstance/web` or, with a default kind, `web` and `vm-instance-web`, as (kind, name)."""
+    from hikube_local.api.names import user_names
+    from hikube_local.api.objects import INSTANCE, KIND_WORDS
+
+    head, slash, name = word.partition("/")
+    if slash:
+        kind = KIND_WORDS.get(head.lower())
+        if kind is None:
+            raise UsageError("HK810", f"unknown kind {head!r} in {word!r}", fix="write vminstance/NAME or vmdisk/NAME")
+    elif default_kind is None:
+        raise UsageError("HK810", f"{word!r} names no kind", fix=f"write vminstance/{word} or vmdisk/{word}")
+    else:
+        kind, name = default_kind, word
+    return kind, user_names(name) if kind == INSTANCE else name.removeprefix("vm-disk-")
+
+
+def references(words: tuple[str, ...], default_kind: str | None = None) -> list[tuple[str, str | None]]:
+    """kubectl's forms: `vm`, `vm web db`, `vm/web vmdisk/sys`, `vm,vmdisk`; name None means all of the kind."""
+    from hikube_local.api.objects import KIND_WORDS
+
+    if not words:
+        return []
+    kinds = [KIND_WORDS.get(k.lower()) for k in words[0].split(",")]
+    if "/" not in words[0] and all(kinds):
+        names = [reference(w, kinds[0]) for w in words[1:]]
+        return list(names) or [(k, None) for k in kinds if k]
+    if "/" not in words[0] and default_kind is None and words[0] != "all":
+        known = "vminstances (vm, vmi) and vmdisks (dv)"
+        raise UsageError("HK810", f"unknown kind {words[0]!r}", fix=f"the kinds are {known}")
+    if words == ("all",):
+        from hikube_local.api.objects import DISK, INSTANCE
+
+        return [(INSTANCE, None), (DISK, None)]
+    return [reference(w, default_kind) for w in words]
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask on a terminal; without one the answer must have been given with --yes."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError("HK809", f"{question} A confirmation is needed.", fix="add --yes")
+    if not click.confirm(question, err=True):
+        raise HikubeError("HK809", "nothing was done")
+
+
+Keys = list["Key"]

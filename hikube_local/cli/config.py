@@ -1,0 +1,67 @@
+"""The configuration file: read safely, checked, with the origin of every value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hikube_local.errors import UsageError
+
+KEYS = ("namespace", "bridge", "mirrors", "images", "networks", "options")
+
+
+@dataclass(slots=True)
+class Config:
+    """What config.yaml says; an absent file says nothing."""
+
+    path: Path
+    values: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def images(self) -> dict[str, dict[str, str]]:
+        return self.values.get("images", {})
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return self.values.get("options", {})
+
+
+def read(path: Path, must_exist: bool = False) -> Config:
+    """Read `path`; anything wrong in it is HK606 with its place."""
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        if must_exist:
+            raise UsageError("HK606", f"there is no configuration file {path}") from None
+        return Config(path)
+    except OSError as e:
+        raise UsageError("HK606", f"cannot read {path}: {e.strerror}") from None
+    from hikube_local.manifests import nodes
+
+    found: list = []
+    try:
+        content = nodes.decode(str(path), raw)
+        documents = [n for n in nodes.documents(nodes.Text(str(path), content), content, found) if n.value is not None]
+    except nodes.Refused as e:
+        raise UsageError("HK606", "the configuration file cannot be read", why=e.diagnostic.render()) from None
+    if found:
+        raise UsageError("HK606", "the configuration file cannot be read", why=found[0].render())
+    value = documents[0].data if documents else {}
+    _check(path, value)
+    return Config(path, value)
+
+
+def _check(path: Path, value: Any) -> None:
+    if not isinstance(value, dict):
+        raise UsageError("HK606", f"{path} is not a mapping", fix=f"its keys are {', '.join(KEYS)}")
+    for key in value:
+        if key not in KEYS:
+            raise UsageError("HK606", f"{path}: unknown key {key!r}", fix=f"the keys are {', '.join(KEYS)}")
+    images = value.get("images", {})
+    if not isinstance(images, dict):
+        raise UsageError("HK606", f"{path}: images is not a mapping")
+    for name, row in images.items():
+        ok = isinstance(row, dict) and isinstance(row.get("url"), str) and set(row) <= {"url", "checksum", "user"}
+        if not ok:
+            raise UsageError("HK606", f"{path}: images.{name} wants url, and may have checksum and user")

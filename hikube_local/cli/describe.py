@@ -1,0 +1,112 @@
+"""`describe`: everything known about objects, in words."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+
+from hikube_local.cli.app import App, common, option
+from hikube_local.cli.get import chosen
+from hikube_local.errors import ExitCode
+
+
+@click.command("describe")
+@click.argument("words", metavar="[KIND [NAME]...]", nargs=-1)
+@option("-A", "--all-namespaces", is_flag=True, help="In every namespace.")
+@option("-l", "--selector", "labels", default="", help="Label selector.")
+@common
+def describe(app: App, words: tuple[str, ...], all_namespaces: bool, labels: str) -> int:
+    """Show objects with their status, disks, ways in, differences from Hikube and last events."""
+    from hikube_local.reconcile.status import Statuses
+
+    if len(words) == 1 and "/" not in words[0]:
+        from hikube_local.api.objects import KIND_WORDS
+
+        if words[0].lower() not in KIND_WORDS:
+            words = ("vm", words[0])
+    statuses = Statuses(app.store, app.backend)
+    objects, _ = chosen(app, words, all_namespaces, labels)
+    print("\n\n".join("\n".join(_lines(app, statuses, o)) for o in objects))
+    return ExitCode.DONE
+
+
+def _field(name: str, value: Any) -> str:
+    return f"{name + ':':<16}{value}"
+
+
+def _lines(app: App, statuses: Any, obj: Any) -> list[str]:
+    r = statuses.resource(obj)
+    meta, status = r["metadata"], r["status"]
+    out = [
+        _field("Name", meta["name"]),
+        _field("Namespace", meta["namespace"]),
+        _field("Kind", r["kind"]),
+        _field("Labels", ",".join(f"{k}={v}" for k, v in meta.get("labels", {}).items()) or "<none>"),
+        _field("Created", meta["creationTimestamp"]),
+        _field("Backend", obj.backend),
+    ]
+    out += _machine(statuses, obj, status) if obj.kind == "VMInstance" else _disk(obj, status)
+    out.append("Conditions:")
+    for c in status["conditions"]:
+        note = f"  {c['message']}" if c["message"] else ""
+        out.append(f"  {c['type']:<20}{c['status']:<9}{c['reason']}{note}")
+    events = app.store.events(namespace=obj.namespace, obj=obj.ref)[-10:]
+    out.append("Events:" if events else "Events:         <none>")
+    from hikube_local.text import age
+
+    out += [f"  {age(time.time() - t):<8}{e['type']:<12}{e.get('message', '')}" for _, t, e in events]
+    return out
+
+
+def _machine(statuses: Any, obj: Any, status: dict) -> list[str]:
+    from hikube_local.render.machine import bus_of
+
+    out = [
+        _field("Status", status["printableStatus"]),
+        _field("Boot phase", status.get("phase", "<none>")),
+        _field("Instance type", obj.instance.instanceType or "<resources>"),
+        _field("Profile", obj.instance.instanceProfile or "ubuntu"),
+        _field("Run strategy", obj.instance.strategy),
+        _field("Instance ID", status["instanceID"]),
+        _field("Accelerator", status.get("accelerator", "<not started>")),
+        "Addresses:",
+        *(f"  {a['type']:<14}{a['address']}" for a in status["addresses"]),
+        "Ways in:",
+        *(f"  {a['port']}/{a['protocol']:<9}{a['address']}:{a['hostPort']}" for a in status["access"]),
+        f"  {'ssh':<14}hikube-local ssh {obj.name}",
+        f"  {'console':<14}hikube-local console {obj.name}",
+        "Disks, in boot order:",
+    ]
+    disks = statuses.disks_of(obj)
+    for i, ref in enumerate(obj.instance.disks):
+        disk, seen = disks[ref.name]
+        optical = bool(disk and disk.disk.optical)
+        origin = "manifest" if ref.bus else "optical" if optical else "profile"
+        state = seen.problem or ("ready" if seen.exists else "not there")
+        out.append(f"  {i + 1}. {ref.name:<16}{bus_of(obj.instance, i, optical)} ({origin}), {state}")
+    if obj.instance.has_seed:
+        out.append("  then the cloud-init seed (NoCloud, label cidata)")
+    if status["differences"]:
+        out.append("Differences from Hikube:")
+        out += [f"  {d['code']}  {d['message']}" for d in status["differences"]]
+    return out
+
+
+def _disk(obj: Any, status: dict) -> list[str]:
+    from hikube_local.plan.planner import source_words
+    from hikube_local.text import size
+
+    out = [
+        _field("Phase", status["phase"]),
+        _field("Source", source_words(obj)),
+        _field("Storage", obj.disk.storage),
+        _field("Storage class", f"{obj.disk.storageClass} (here: one file on this host)"),
+        _field("Optical", str(obj.disk.optical).lower()),
+    ]
+    if "actualSize" in status:
+        out.append(_field("On disk", f"{size(status['actualSize'])} ({status['format']})"))
+    if "imageDigest" in status:
+        out.append(_field("Image", status["imageDigest"]))
+    return out

@@ -1,0 +1,133 @@
+"""`down` and `delete`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from hikube_local.cli.app import App, common, confirm, option, reference, references
+from hikube_local.cli.up import load, seconds
+from hikube_local.errors import ExitCode, UsageError
+
+
+def _remove(app: App, keys: list[Any], grace: float = 30.0, force: bool = False) -> int:
+    from hikube_local.backends.protocol import Options
+    from hikube_local.cli.story import Story
+
+    if not keys:
+        print("nothing to do", file=sys.stderr)
+        return ExitCode.DONE
+    app.store.mark_deleted(keys)
+    with Story(app) as story:
+        results = app.reconciler(story, Options(grace=grace, force=force)).reconcile(keys)
+    for (kind, _, name), done in sorted(results.items()):
+        if not done.error:
+            print(f"{kind.lower()}.apps.cozystack.io/{name} deleted")
+    return ExitCode.FAILED if any(d.error for d in results.values()) else ExitCode.DONE
+
+
+@click.command("down")
+@click.argument("words", metavar="[FILE|NAME]...", nargs=-1)
+@click.option("-f", "--filename", multiple=True, help="A file, a folder or -.")
+@option("--disks", is_flag=True, help="Delete the disks and their data too.")
+@option("-A", "--all-namespaces", is_flag=True, help="In every namespace.")
+@option("--grace", default=30.0, callback=seconds, help="How long a machine may take to shut down (30s).")
+@option("--force", is_flag=True, help="Do not wait for the guests.")
+@option("--yes", is_flag=True, help="Answer questions with yes.")
+@common
+def down(
+    app: App,
+    words: tuple[str, ...],
+    filename: tuple[str, ...],
+    disks: bool,
+    all_namespaces: bool,
+    grace: float,
+    force: bool,
+    yes: bool,
+) -> int:
+    """Stop and remove the machines named (none: all of the namespace). Their disks stay, unless --disks."""
+    from hikube_local.api.objects import DISK, INSTANCE
+
+    files = [w for w in words if w == "-" or os.path.exists(w)] + list(filename)
+    names = [w for w in words if w not in files]
+    stored = app.store.objects(None, None if all_namespaces else app.namespace)
+    if files or names:
+        keys = {app.find(*reference(n, INSTANCE)).key for n in names}
+        if files:
+            keys |= {i.object.key for i in load(app, tuple(files), for_plan=False, quiet=True).objects}
+        machines = [o for o in app.store.objects(INSTANCE) if o.key in keys]
+        mentioned = {(DISK, o.namespace, d.name) for o in machines for d in o.instance.disks} | {
+            k for k in keys if k[0] == DISK
+        }
+    else:
+        machines = [o for o in stored if o.kind == INSTANCE]
+        mentioned = {o.key for o in stored if o.kind == DISK}
+    targets = [o.key for o in machines]
+    if disks:
+        doomed = [o for o in app.store.objects(DISK) if o.key in mentioned]
+        if doomed:
+            listing = ", ".join(f"{o.namespace}/{o.name}" for o in doomed)
+            confirm(f"Delete the disks {listing} with all their data?", yes)
+        targets += [o.key for o in doomed]
+    return _remove(app, targets, grace, force)
+
+
+@click.command("delete")
+@click.argument("words", metavar="KIND/NAME...", nargs=-1)
+@click.option("-f", "--filename", multiple=True, help="A file, a folder or -.")
+@option("--yes", is_flag=True, help="Answer questions with yes.")
+@option("--grace", default=30.0, callback=seconds, help="How long a machine may take to shut down (30s).")
+@option("--force", is_flag=True, help="Do not wait for the guests.")
+@option("--all", "everything", is_flag=True, help="All objects of the kind.")
+@option("--ignore-not-found", is_flag=True, help="What is not there is no error.")
+@common
+def delete(
+    app: App,
+    words: tuple[str, ...],
+    filename: tuple[str, ...],
+    yes: bool,
+    grace: float,
+    force: bool,
+    everything: bool,
+    ignore_not_found: bool,
+) -> int:
+    """Delete objects: a machine (its disks stay), or a disk with its data."""
+    from hikube_local.api.objects import DISK, INSTANCE
+    from hikube_local.errors import HikubeError, NotFound
+
+    keys = []
+    for kind, name in references(words):
+        if name is None:
+            if not everything:
+                raise UsageError("HK810", "no name is given", fix="name the objects, or add --all")
+            keys += [o.key for o in app.store.objects(kind, app.namespace)]
+            continue
+        try:
+            keys.append(app.find(kind, name).key)
+        except NotFound:
+            if not ignore_not_found:
+                raise
+    if filename:
+        here = {o.key for o in app.store.objects()}
+        keys += [k for i in load(app, filename, for_plan=False, quiet=True).objects if (k := i.object.key) in here]
+    if not words and not filename:
+        raise UsageError("HK810", "nothing is named", fix="write delete vminstance/NAME, or delete -f FILE")
+    disks = [k for k in keys if k[0] == DISK]
+    for key in disks:
+        users = [
+            o.name
+            for o in app.store.objects(INSTANCE, key[1])
+            if o.key not in keys and key[2] in [d.name for d in o.instance.disks]
+        ]
+        if users:
+            raise HikubeError(
+                "HK809",
+                f"the disk {key[2]} is attached to {', '.join(users)}",
+                fix=f"delete vminstance/{users[0]} first",
+            )
+    if disks:
+        confirm(f"Delete the disks {', '.join(k[2] for k in disks)} with all their data?", yes)
+    return _remove(app, keys, grace, force)

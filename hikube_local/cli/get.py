@@ -1,0 +1,171 @@
+"""`get` (and `ps`)."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+
+from hikube_local.cli.app import App, common, option, output_option, references
+from hikube_local.errors import ExitCode, UsageError
+
+
+def selector(text: str) -> Any:
+    """kubectl's label selector (a=b, a==b, a!=b, a, !a; comma means and) as a test over labels."""
+    tests = []
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        if "!=" in part:
+            key, value = part.split("!=", 1)
+            tests.append(lambda labels, k=key.strip(), v=value.strip(): labels.get(k) != v)
+        elif "=" in part:
+            key, value = part.replace("==", "=").split("=", 1)
+            tests.append(lambda labels, k=key.strip(), v=value.strip(): labels.get(k) == v)
+        elif part.startswith("!"):
+            tests.append(lambda labels, k=part[1:].strip(): k not in labels)
+        else:
+            tests.append(lambda labels, k=part: k in labels)
+    return lambda labels: all(t(labels) for t in tests)
+
+
+def chosen(app: App, words: tuple[str, ...], all_namespaces: bool, labels: str) -> tuple[list[Any], bool]:
+    """The objects asked for, and whether exactly one was named."""
+    from hikube_local.api.objects import DISK, INSTANCE
+
+    wanted = references(words) or [(INSTANCE, None), (DISK, None)]
+    namespace = None if all_namespaces else app.namespace
+    matches = selector(labels)
+    objects = []
+    for kind, name in wanted:
+        if name is None:
+            objects += [o for o in app.store.objects(kind, namespace) if matches(o.labels)]
+        elif all_namespaces:
+            raise UsageError("HK810", "a name cannot be asked for in all namespaces", fix="leave -A or the name out")
+        else:
+            objects.append(app.find(kind, name))
+    return objects, len(wanted) == 1 and wanted[0][1] is not None
+
+
+def text(resources: list[dict[str, Any]], wide: bool, all_namespaces: bool, kinds: int) -> str:
+    from hikube_local.cli import tables
+
+    blocks = []
+    for kind, header, more, row in (
+        ("VMInstance", tables.MACHINE_HEADER, tables.MACHINE_WIDE, tables.machine_row),
+        ("VMDisk", tables.DISK_HEADER, tables.DISK_WIDE, tables.disk_row),
+    ):
+        mine = [r for r in resources if r["kind"] == kind]
+        if not mine:
+            continue
+        rows = [row(r, wide) for r in mine]
+        head = header + (more if wide else [])
+        if kinds > 1:
+            rows = [[f"{kind.lower()}/{r[0]}", *r[1:]] for r in rows]
+        if all_namespaces:
+            head = ["NAMESPACE", *head]
+            rows = [[r["metadata"]["namespace"], *cells] for r, cells in zip(mine, rows, strict=True)]
+        blocks.append(tables.table(head, rows))
+    return "\n\n".join(blocks)
+
+
+def _get(
+    app: App,
+    words: tuple[str, ...],
+    all_namespaces: bool,
+    labels: str,
+    output: str,
+    watch: bool,
+    watch_only: bool,
+    timeout: float | None = None,
+) -> int:
+    import sys
+
+    from hikube_local.cli import tables
+    from hikube_local.reconcile.status import Statuses
+
+    statuses = Statuses(app.store, app.backend)
+    objects, single = chosen(app, words, all_namespaces, labels)
+    resources = [statuses.resource(o) for o in objects]
+    if watch or watch_only:
+        return _watch(app, statuses, words, all_namespaces, labels, output, resources, watch_only)
+    if not resources and output in ("", "wide"):
+        where = "" if all_namespaces else f" in {app.namespace} namespace"
+        print(f"No resources found{where}.", file=sys.stderr)
+        return ExitCode.DONE
+    value = resources[0] if single else tables.as_list(resources)
+    kinds = len({r["kind"] for r in resources})
+    print(tables.show(value, output, lambda: text(resources, output == "wide", all_namespaces, kinds)))
+    return ExitCode.DONE
+
+
+def _watch(app, statuses, words, all_namespaces, labels, output, resources, watch_only) -> int:
+    """A line for each change, until interrupted."""
+    from hikube_local.cli import tables
+    from hikube_local.errors import NotFound
+
+    def fingerprint(r: dict) -> Any:
+        row = (tables.machine_row if r["kind"] == "VMInstance" else tables.disk_row)(r, output == "wide")
+        age = len(tables.MACHINE_HEADER if r["kind"] == "VMInstance" else tables.DISK_HEADER) - 1
+        return row[:age] + row[age + 1 :] + [r["metadata"]["resourceVersion"] if output not in ("", "wide") else ""]
+
+    def tell(items: list[dict]) -> None:
+        if output in ("", "wide"):
+            lines = text(items, output == "wide", all_namespaces, 1).split("\n") if items else []
+            for line in lines:
+                if line and line not in headers:
+                    print(line, flush=True)
+                    if line.split()[0] in ("NAME", "NAMESPACE"):
+                        headers.add(line)
+        else:
+            for item in items:
+                print(tables.show(item, output, lambda: ""), flush=True)
+
+    headers: set[str] = set()
+    seen: dict[Any, Any] = {}
+    first = True
+    while True:
+        fresh = []
+        for r in resources:
+            key = (r["kind"], r["metadata"]["namespace"], r["metadata"]["name"])
+            mark = fingerprint(r)
+            if seen.get(key) != mark:
+                seen[key] = mark
+                fresh.append(r)
+        if fresh and not (first and watch_only):
+            tell(fresh)
+        first = False
+        time.sleep(0.3)
+        try:
+            objects, _ = chosen(app, words, all_namespaces, labels)
+        except NotFound:
+            return ExitCode.DONE
+        resources = [statuses.resource(o) for o in objects]
+
+
+def _options(command: Any) -> Any:
+    options = [
+        click.argument("words", metavar="[KIND [NAME]...]", nargs=-1),
+        option("-A", "--all-namespaces", is_flag=True, help="In every namespace."),
+        option("-l", "--selector", "labels", default="", help="Label selector: a=b,c!=d."),
+        option("-w", "--watch", is_flag=True, help="Print a line at each change."),
+        option("--watch-only", is_flag=True, help="Watch without the list first."),
+        output_option("wide", "json", "yaml", "name", "jsonpath=…"),
+        common,
+    ]
+    for decorate in reversed(options):
+        command = decorate(command)
+    return command
+
+
+@click.command("get")
+@_options
+def get(app: App, **options: Any) -> int:
+    """Show objects: get vm, get vmdisk NAME -o yaml, get -A."""
+    return _get(app, **options)
+
+
+@click.command("ps")
+@_options
+def ps(app: App, **options: Any) -> int:
+    """The same as `get`."""
+    return _get(app, **options)

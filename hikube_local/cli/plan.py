@@ -1,0 +1,158 @@
+"""`plan` (and `diff`): what `up` would do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from hikube_local.cli.app import App, common, option, output_option
+from hikube_local.errors import ExitCode, HikubeError
+
+# Fields that a running machine takes at once; the others are real after a restart.
+LIVE = (
+    "external",
+    "externalMethod",
+    "externalPorts",
+    "externalAllowICMP",
+    "running",
+    "runStrategy",
+    "storage",
+    "sshKeys",
+    "cloudInit",
+    "cloudInitSeed",
+)
+
+
+def changes(old: Any, new: Any, path: str = "spec") -> list[dict[str, Any]]:
+    """The fields that differ, each with old and new."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        out = []
+        for key in [*old, *(k for k in new if k not in old)]:
+            out += changes(old.get(key), new.get(key), f"{path}.{key}")
+        return out
+    if old == new:
+        return []
+    field = path.split(".")[1] if "." in path else path
+    secret = field in ("cloudInit", "sshKeys")
+    return [{"path": path, "old": _short(old, secret), "new": _short(new, secret), "live": field in LIVE}]
+
+
+def _short(value: Any, secret: bool) -> Any:
+    """User-data may hold passwords: only its size is told."""
+    if secret and value:
+        return f"({len(value)} {'keys' if isinstance(value, list) else 'characters'})"
+    return value
+
+
+def rows(app: App, reconciler: Any, objects: list[Any]) -> list[dict[str, Any]]:
+    from hikube_local.api.objects import plain_spec
+    from hikube_local.plan.steps import Verb
+
+    out = []
+    for obj in objects:
+        old = app.store.get(obj.key)
+        fresh = obj.model_copy(update={"generation": old.generation} if old else {})
+        row: dict[str, Any] = {"kind": obj.kind, "namespace": obj.namespace, "name": obj.name}
+        row["changes"] = changes(plain_spec(old.spec) if old else {}, plain_spec(obj.spec)) if old else []
+        row["unknown"] = []
+        try:
+            planned = reconciler.plan(fresh)
+        except HikubeError as e:
+            if e.code not in ("HK605", "HK601"):
+                raise
+            row |= {"action": "create" if old is None else "unknown", "unknown": [e.what]}
+            out.append(row)
+            continue
+        verbs = [s.verb for s in planned.steps if s.verb is not Verb.RECORD]
+        row["steps"] = [str(v) for v in verbs]
+        row["unknown"] = list(planned.unknown)
+        if old is None:
+            row["action"] = "create"
+        elif obj.deletion:
+            row["action"] = "delete"
+        elif planned.restart_required or (Verb.STOP in verbs and Verb.START in verbs):
+            row["action"] = "restart"
+        else:
+            row["action"] = "update" if verbs or row["changes"] else "none"
+        out.append(row)
+    return out
+
+
+def text(planned: list[dict[str, Any]], colour: bool) -> str:
+    signs = {
+        "create": ("+", "32"),
+        "update": ("~", "33"),
+        "restart": ("~", "33"),
+        "delete": ("-", "31"),
+        "none": (" ", "2"),
+        "unknown": ("?", "35"),
+    }
+    lines = []
+    for row in planned:
+        sign, code = signs[row["action"]]
+        head = f"{sign} {row['action']:<8}{row['kind'].lower()}/{row['name']} (namespace {row['namespace']})"
+        if row["action"] == "restart":
+            head += "  real after a restart: `up --restart`"
+        lines.append(f"\x1b[{code}m{head}\x1b[0m" if colour else head)
+        for c in row["changes"]:
+            lines.append(f"      {c['path']}: {c['old']} -> {c['new']}" + ("" if c["live"] else "  (after a restart)"))
+        if row.get("steps"):
+            lines.append(f"      steps: {', '.join(row['steps'])}")
+        lines += [f"      {u}" for u in row["unknown"]]
+    todo = sum(row["action"] != "none" for row in planned)
+    lines.append(f"{todo} of {len(planned)} objects have something to do" if todo else "nothing to do")
+    return "\n".join(lines)
+
+
+def _plan(
+    app: App,
+    files: tuple[str, ...],
+    filename: tuple[str, ...],
+    detailed_exitcode: bool,
+    backend: str | None,
+    output: str,
+    exact: bool,
+    restart: bool,
+) -> int:
+    from hikube_local.backends.protocol import Options
+    from hikube_local.cli import tables
+    from hikube_local.cli.up import _with_backend, load
+    from hikube_local.events import ignore
+
+    loaded = load(app, (*files, *filename), for_plan=True, quiet=output in ("json", "yaml"))
+    wanted = _with_backend(app, [i.object for i in loaded.objects], backend)
+    planned = rows(app, app.reconciler(ignore, Options(exact=exact, restart=restart)), wanted)
+    print(tables.show(planned, output, lambda: text(planned, app.color())))
+    todo = any(r["action"] != "none" for r in planned)
+    return ExitCode.CHANGES if detailed_exitcode and todo else ExitCode.DONE
+
+
+def _options(command: Any) -> Any:
+    options = [
+        click.argument("files", nargs=-1),
+        click.option("-f", "--filename", multiple=True, help="A file, a folder or -."),
+        option("--detailed-exitcode", is_flag=True, help="Exit 4 when there is something to do."),
+        option("--backend", type=click.Choice(["qemu", "simulator"]), default=None, help="What carries the objects."),
+        option("--exact", is_flag=True, help="Refuse machines that this host would have to make smaller."),
+        option("--restart", is_flag=True, help="As `up --restart` would do it."),
+        output_option("json", "yaml"),
+        common,
+    ]
+    for decorate in reversed(options):
+        command = decorate(command)
+    return command
+
+
+@click.command("plan")
+@_options
+def plan(app: App, **options: Any) -> int:
+    """Show what `up` would do; nothing is changed."""
+    return _plan(app, **options)
+
+
+@click.command("diff")
+@_options
+def diff(app: App, **options: Any) -> int:
+    """The same as `plan`."""
+    return _plan(app, **options)

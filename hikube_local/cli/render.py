@@ -1,0 +1,60 @@
+"""`render FILE --to FOLDER`: the domain XML and the seed's files, without store, libvirt or network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hikube_local.cli.app import App, common, option
+from hikube_local.errors import ExitCode, UsageError
+
+
+@click.command("render")
+@click.argument("files", nargs=-1)
+@click.option("-f", "--filename", multiple=True, help="A file, a folder or -.")
+@click.option("--to", type=click.Path(path_type=Path), required=True, help="Folder to write into.")
+@option("--host", is_flag=True, help="As this host would really run it.")
+@common
+def render(app: App, files: tuple[str, ...], filename: tuple[str, ...], to: Path, host: bool) -> int:
+    """Write FOLDER/NAMESPACE/NAME/{domain.xml,user-data,meta-data}, the same on every host."""
+    import sys
+
+    from hikube_local import files as fs
+    from hikube_local.api import names
+    from hikube_local.api.objects import DISK, INSTANCE
+    from hikube_local.manifests.diagnostics import Severity
+    from hikube_local.manifests.validate import Known, validate
+    from hikube_local.render import domain, machine, seed
+
+    sources = (*files, *filename)
+    if not sources:
+        raise UsageError("HK810", "no manifest is named", fix="name a file, a folder or - for standard input")
+    result = validate(sources, app.flag_namespace, app.default_namespace, Known.nothing())
+    for d in result.findings.of(Severity.ERROR):
+        print(d.render(), file=sys.stderr)
+    if result.findings.failed:
+        return ExitCode.USAGE
+    optical = {
+        (o.object.namespace, o.object.name): o.object.disk.optical for o in result.objects if o.object.kind == DISK
+    }
+    for item in result.objects:
+        obj = item.object
+        if obj.kind != INSTANCE:
+            continue
+        folder = fs.make_folder(to / obj.namespace / obj.name, 0o755)
+        if host:
+            from hikube_local.backends.protocol import Options
+
+            spec = app.backend("qemu").machine(obj, Options(), lambda e: None)  # type: ignore[attr-defined]
+        else:
+            spec = machine.portable(obj, {n: v for (ns, n), v in optical.items() if ns == obj.namespace})
+        fs.write(folder / "domain.xml", domain.domain(spec), 0o644)
+        content = seed.seed(obj, names.firmware_uuid(obj.namespace, obj.name, obj.instance.cloudInitSeed))
+        for name, data in (("user-data", content and content.user_data), ("meta-data", content and content.meta_data)):
+            if data is None:
+                (folder / name).unlink(missing_ok=True)
+            else:
+                fs.write(folder / name, data, 0o600)
+        print(folder)
+    return ExitCode.DONE

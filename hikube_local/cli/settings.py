@@ -1,0 +1,101 @@
+"""`config`, `completion`, `version`."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from hikube_local.cli.app import App, common, option, output_option
+from hikube_local.errors import ExitCode
+
+
+@click.group("config")
+def config() -> None:
+    """The configuration."""
+
+
+@config.command("view")
+@option("--show-origin", is_flag=True, help="Say where each value comes from.")
+@output_option("json", "yaml")
+@common
+def view(app: App, show_origin: bool, output: str) -> int:
+    """Show the settings in force: flag beats variable beats file."""
+    from hikube_local.cli import tables
+    from hikube_local.cli.config import KEYS
+
+    rows: list[dict] = []
+    for key in KEYS:
+        variable = f"HIKUBE_LOCAL_{key.upper()}"
+        value, origin = app.config.values.get(key), str(app.config.path)
+        if key == "namespace":
+            value = app.namespace
+            origin = (
+                "-n"
+                if app.flag_namespace
+                else variable
+                if os.environ.get(variable)
+                else origin
+                if app.config.values.get(key)
+                else "default"
+            )
+        elif value is None:
+            continue
+        rows.append({"key": key, "value": value, "origin": origin})
+    for name in ("state", "cache", "runtime", "config"):
+        origin = "HIKUBE_LOCAL_HOME" if os.environ.get("HIKUBE_LOCAL_HOME") and name != "runtime" else "default"
+        rows.append(
+            {
+                "key": f"{name} folder" if name != "config" else "config file",
+                "value": str(getattr(app.layout, name)),
+                "origin": origin,
+            }
+        )
+    if output:
+        print(tables.show(rows if show_origin else {r["key"]: r["value"] for r in rows}, output, str))
+        return ExitCode.DONE
+    for r in rows:
+        print(f"{r['key']}: {r['value']}" + (f"    # {r['origin']}" if show_origin else ""))
+    return ExitCode.DONE
+
+
+@config.command("path")
+@common
+def path(app: App) -> int:
+    """Where the configuration file lies."""
+    print(app._config_path or app.layout.config)
+    return ExitCode.DONE
+
+
+@click.command("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> int:
+    """Print a completion script; bash: source <(hikube-local completion bash)."""
+    from click.shell_completion import get_completion_class
+
+    from hikube_local.cli.main import cli
+
+    made = get_completion_class(shell)
+    assert made is not None
+    # The script, without click's look at the shell's version (bash need not be installed to print it).
+    print(made.source_template % made(cli, {}, "hikube-local", "_HIKUBE_LOCAL_COMPLETE").source_vars())
+    return ExitCode.DONE
+
+
+@click.command("version")
+@output_option("json")
+@common
+def version(app: App, output: str) -> int:
+    """The version of hikube-local and of what it runs on."""
+    import platform
+
+    from hikube_local import __version__
+    from hikube_local.cli import tables
+
+    value = {"hikubeLocal": __version__, "python": platform.python_version(), "catalogue": "2026-08"}
+    print(
+        tables.show(
+            value, output, lambda: f"hikube-local {__version__} (Python {value['python']}, catalogue of August 2026)"
+        )
+    )
+    return ExitCode.DONE

@@ -1,0 +1,215 @@
+"""Tables, JSON, YAML, names and kubectl's jsonpath; plain text, never cut or wrapped."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from hikube_local.errors import UsageError
+from hikube_local.text import age, size
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Columns with three blanks between them, as kubectl has them."""
+    lines = [list(header), *([str(c) for c in row] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    return "\n".join("   ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def as_json(value: Any) -> str:
+    return json.dumps(value, indent=4, ensure_ascii=False)
+
+
+def as_yaml(value: Any) -> str:
+    import yaml
+
+    class Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+        pass
+
+    def text(dumper: Any, value: str) -> Any:
+        style = "|" if "\n" in value else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+    Dumper.add_representer(str, text)
+    return yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False).rstrip("\n")
+
+
+def as_list(items: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": items}
+
+
+def created(resource: dict[str, Any]) -> float:
+    from datetime import datetime
+
+    return datetime.fromisoformat(resource["metadata"]["creationTimestamp"].replace("Z", "+00:00")).timestamp()
+
+
+def ports(resource: dict[str, Any]) -> str:
+    access = resource["status"].get("access", [])
+    return ",".join(f"{a['port']}→{a['address']}:{a['hostPort']}" for a in access) or "<none>"
+
+
+def _address(resource: dict[str, Any], kind: str) -> str:
+    found = [a["address"] for a in resource["status"].get("addresses", []) if a["type"] == kind]
+    return found[0] if found else "<none>"
+
+
+def machine_row(r: dict[str, Any], wide: bool) -> list[str]:
+    status, spec = r["status"], r["spec"]
+    row = [
+        r["metadata"]["name"],
+        status["printableStatus"],
+        str(status["ready"]),
+        spec.get("instanceType") or ("<resources>" if spec.get("resources") else "u1.medium"),
+        _address(r, "InternalIP"),
+        ports(r),
+        age(time.time() - created(r)),
+    ]
+    if wide:
+        row += [
+            status.get("phase") or "<none>",
+            spec.get("instanceProfile") or "ubuntu",
+            status["backend"],
+            status.get("accelerator") or "<none>",
+            _address(r, "ExternalIP"),
+            _address(r, "Hostname"),
+        ]
+    return row
+
+
+MACHINE_HEADER = ["NAME", "STATUS", "READY", "TYPE", "IP", "PORTS", "AGE"]
+MACHINE_WIDE = ["PHASE", "PROFILE", "BACKEND", "ACCELERATOR", "EXTERNAL-IP", "HOSTNAME"]
+DISK_HEADER = ["NAME", "STATUS", "SIZE", "STORAGECLASS", "AGE"]
+DISK_WIDE = ["ACTUAL", "FORMAT", "IMAGE", "BACKEND"]
+
+
+def disk_row(r: dict[str, Any], wide: bool) -> list[str]:
+    status, spec = r["status"], r["spec"]
+    phase = status["phase"]
+    progress = status.get("progress", "N/A")
+    word = "Ready" if phase == "Succeeded" else phase + (f" {progress}" if progress != "N/A" else "")
+    row = [
+        r["metadata"]["name"],
+        word,
+        str(spec.get("storage", "5Gi")),
+        spec.get("storageClass", "replicated"),
+        age(time.time() - created(r)),
+    ]
+    if wide:
+        actual = status.get("actualSize")
+        image = status.get("imageDigest", "<none>")[:19]
+        row += [size(actual) if actual else "<none>", status.get("format") or "<none>", image, status["backend"]]
+    return row
+
+
+# jsonpath, as much of kubectl's as people paste
+
+
+def jsonpath(template: str, value: Any) -> str:
+    """The text of a kubectl jsonpath template; a form that is not known is a usage error."""
+    out, rest = "", template
+    parts = re.split(r"(\{(?:[^{}\"']|\"[^\"]*\"|'[^']*')*\})", rest)
+    tokens = [p for p in parts if p]
+    out, at = _render(tokens, 0, value, value)
+    if at != len(tokens):
+        raise UsageError("HK810", f"jsonpath: {{end}} without {{range}} in {template!r}")
+    return out
+
+
+def _render(tokens: list[str], at: int, root: Any, here: Any) -> tuple[str, int]:
+    out = ""
+    while at < len(tokens):
+        token = tokens[at]
+        if not token.startswith("{"):
+            out += token
+        else:
+            inner = token[1:-1].strip()
+            if inner == "end":
+                return out, at
+            if inner.startswith("range "):
+                items = _select(inner[6:].strip(), root, here)
+                after = at
+                for item in items or [None]:
+                    text, after = _render(tokens, at + 1, root, item)
+                    out += text if items else ""
+                at = after
+            elif inner[:1] in "\"'":
+                out += json.loads(f'"{inner[1:-1]}"')
+            else:
+                out += " ".join(_text(v) for v in _select(inner, root, here))
+        at += 1
+    return out, at
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+_STEP = re.compile(
+    r"\.\.?(?P<name>(?:\\.|[A-Za-z0-9_*/-])+)|\[(?P<index>-?\d+|\*)\]|\['(?P<key>[^']*)'\]"
+    r"|\[\?\(@\.(?P<field>[\w.]+)\s*==\s*(?P<quote>[\"'])(?P<want>.*?)(?P=quote)\)\]"
+)
+
+
+def _select(path: str, root: Any, here: Any) -> list[Any]:
+    start = root if path.startswith("$") else here
+    path = path.removeprefix("$").removeprefix("@")
+    if not path.startswith((".", "[")):
+        path = "." + path
+    values, at = [start], 0
+    if path == ".":
+        return values
+    while at < len(path):
+        match = _STEP.match(path, at)
+        if not match:
+            raise UsageError(
+                "HK810", f"jsonpath: {path[at:]!r} is not understood", fix="write {.items[*].metadata.name}"
+            )
+        values = [v for value in values for v in _step(match, value)]
+        at = match.end()
+    return values
+
+
+def _step(match: re.Match[str], value: Any) -> list[Any]:
+    if (name := match["name"] or match["key"]) is not None:
+        if name == "*":
+            return list(value.values()) if isinstance(value, dict) else list(value or [])
+        name = re.sub(r"\\(.)", r"\1", name)
+        return [value[name]] if isinstance(value, dict) and name in value else []
+    if match["index"]:
+        if not isinstance(value, list):
+            return []
+        if match["index"] == "*":
+            return value
+        i = int(match["index"])
+        return [value[i]] if -len(value) <= i < len(value) else []
+    found = []
+    for item in value if isinstance(value, list) else []:
+        got = item
+        for step in match["field"].split("."):
+            got = got.get(step) if isinstance(got, dict) else None
+        if _text(got) == match["want"]:
+            found.append(item)
+    return found
+
+
+def show(value: Any, format: str, text: Callable[[], str]) -> str:
+    """`value` in the format asked for; an empty one is the command's own text."""
+    if format in ("", "wide", "table"):
+        return text()
+    if format == "json":
+        return as_json(value)
+    if format == "yaml":
+        return as_yaml(value)
+    if format == "name":
+        items = value["items"] if isinstance(value, dict) and value.get("kind") == "List" else [value]
+        names = (f"{i['kind'].lower()}.apps.cozystack.io/{i['metadata']['name']}" for i in items if "metadata" in i)
+        return "\n".join(names)
+    if format.startswith("jsonpath="):
+        return jsonpath(format.removeprefix("jsonpath="), value)
+    raise UsageError("HK810", f"unknown output format {format!r}", fix="json, yaml, name, wide or jsonpath=…")

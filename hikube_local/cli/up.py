@@ -1,0 +1,227 @@
+"""`up` and `apply`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from hikube_local.cli.app import App, common, option, output_option
+from hikube_local.errors import ExitCode, UsageError
+
+DEFAULT_TIMEOUT = 300.0
+
+
+def load(app: App, files: tuple[str, ...], for_plan: bool, quiet: bool = False) -> Any:
+    """Validate everything, tell the findings, and stop before anything is changed when there is an error."""
+    from hikube_local.manifests.diagnostics import Severity
+    from hikube_local.manifests.validate import Known, validate
+
+    if not files:
+        raise UsageError("HK810", "no manifest is named", fix="name a file, a folder or - for standard input")
+    known = Known({o.key: o for o in app.store.objects()}, frozenset(app.config.images))
+    result = validate(files, app.flag_namespace, app.default_namespace, known, for_plan)
+    for d in result.findings.items:
+        if d.severity is Severity.ERROR or not quiet:
+            print(d.render() if d.severity is not Severity.DIFFERENCE else _line(d), file=sys.stderr)
+    if result.findings.failed:
+        count = len(result.findings.of(Severity.ERROR))
+        print(f"{count} error{'s' if count > 1 else ''}; nothing was changed", file=sys.stderr)
+        raise click.exceptions.Exit(ExitCode.USAGE)
+    return result
+
+
+def _line(d: Any) -> str:
+    return f"differs from Hikube [{d.code}]: {d.object + ': ' if d.object else ''}{d.message}"
+
+
+def seconds(context: click.Context, parameter: click.Parameter, value: Any) -> float | None:
+    """A duration such as 5m as seconds."""
+    from hikube_local.text import duration
+
+    if value is None or isinstance(value, float):
+        return value
+    try:
+        return duration(str(value))
+    except ValueError as e:
+        raise click.BadParameter(str(e)) from None
+
+
+def _up_options(command: Any) -> Any:
+    options = [
+        click.argument("files", nargs=-1),
+        click.option("-f", "--filename", multiple=True, help="A file, a folder or -."),
+        option("--timeout", default=None, callback=seconds, help="How long to wait for readiness (5m)."),
+        option("--dry-run", is_flag=True, help="Show what would be done, and do nothing."),
+        option("--restart", is_flag=True, help="Restart machines whose changes need it."),
+        option("--exact", is_flag=True, help="Refuse machines that this host would have to make smaller."),
+        option("--prune", is_flag=True, help="Remove machines of the namespace that are not in the input."),
+        option("--pull", is_flag=True, help="Ask the servers whether their images changed."),
+        option("--offline", is_flag=True, help="Touch no network."),
+        option("--backend", type=click.Choice(["qemu", "simulator"]), default=None, help="What carries the objects."),
+        option("--pace", type=float, default=0.0, help="Simulator: seconds of a whole boot."),
+        option("--yes", is_flag=True, help="Answer questions with yes."),
+        output_option("json"),
+    ]
+    for decorate in reversed(options):
+        command = decorate(command)
+    return common(command)
+
+
+@click.command("up")
+@option("--wait/--no-wait", default=True, help="Wait until the machines are ready.")
+@_up_options
+def up(app: App, wait: bool, **options: Any) -> int:
+    """Make what the manifests say: FILE, FOLDER or - (standard input)."""
+    return _up(app, wait=wait, **options)
+
+
+@click.command("apply")
+@option("--wait/--no-wait", default=False, help="Wait until the machines are ready.")
+@_up_options
+def apply(app: App, wait: bool, **options: Any) -> int:
+    """The same as `up --no-wait`: apply -f FILE."""
+    return _up(app, wait=wait, **options)
+
+
+def _up(
+    app: App,
+    files: tuple[str, ...],
+    filename: tuple[str, ...],
+    wait: bool,
+    timeout: float | None,
+    dry_run: bool,
+    restart: bool,
+    exact: bool,
+    prune: bool,
+    pull: bool,
+    offline: bool,
+    backend: str | None,
+    pace: float,
+    yes: bool,
+    output: str,
+) -> int:
+    from hikube_local.backends.protocol import Options
+    from hikube_local.cli.story import Story
+
+    if output not in ("", "json"):
+        raise UsageError("HK810", f"unknown output format {output!r}", fix="json")
+    loaded = load(app, (*files, *filename), for_plan=True, quiet=output == "json")
+    wanted = _with_backend(app, [item.object for item in loaded.objects], backend)
+    options = Options(exact=exact, pull=pull, offline=offline, restart=restart, pace=pace)
+    with Story(app, output == "json") as story:
+        reconciler = app.reconciler(story, options)
+        if dry_run:
+            from hikube_local.cli.plan import rows, text
+
+            planned = rows(app, reconciler, wanted)
+            print(json.dumps(planned) if output == "json" else text(planned, app.color()))
+            return ExitCode.DONE
+        preflight(app, wanted)
+        extra = _prunable(app, wanted, yes) if prune else []
+        stored = app.store.put(wanted)
+        app.store.mark_deleted(extra)
+        _clear_stops(app, stored)
+        keys = [o.key for o in stored] + extra
+        results = reconciler.reconcile(keys, wait=wait, timeout=timeout)
+        return _finish(app, stored, results, output == "json", wait)
+
+
+def _with_backend(app: App, objects: list[Any], backend: str | None) -> list[Any]:
+    """The backend is recorded with each object: the one asked for, else the one it has, else qemu."""
+    out = []
+    for obj in objects:
+        old = app.store.get(obj.key)
+        out.append(obj.model_copy(update={"backend": backend or (old.backend if old else "qemu")}))
+    return out
+
+
+def preflight(app: App, objects: list[Any]) -> None:
+    """What this host lacks is told before anything is changed."""
+    if any(o.backend == "qemu" for o in objects):
+        from hikube_local.host.doctor import require
+
+        require(app.layout, machines=any(o.kind == "VMInstance" for o in objects))
+
+
+def _prunable(app: App, wanted: list[Any], yes: bool) -> list[Any]:
+    from hikube_local.cli.app import confirm
+
+    namespaces = {o.namespace for o in wanted}
+    keep = {o.key for o in wanted}
+    extra = [o for n in namespaces for o in app.store.objects("VMInstance", n) if o.key not in keep and not o.deletion]
+    if extra:
+        confirm(f"Remove the machines {', '.join(o.name for o in extra)} (their disks stay)?", yes)
+    return [o.key for o in extra]
+
+
+def _clear_stops(app: App, stored: list[Any]) -> None:
+    """An `up` of a manifest that says the machine runs ends a stop that was asked for."""
+    from hikube_local.api.objects import RunStrategy
+    from hikube_local.store.db import scope
+
+    for obj in stored:
+        if (
+            obj.kind == "VMInstance"
+            and obj.instance.strategy is RunStrategy.ALWAYS
+            and app.store.allocation(scope(obj.key)).get("power")
+        ):
+            app.store.note(scope(obj.key), power=None)
+
+
+def _finish(app: App, stored: list[Any], results: dict, as_json: bool, wait: bool) -> int:
+    from hikube_local.cli.tables import machine_row
+    from hikube_local.events import Event, EventType
+    from hikube_local.reconcile.status import Statuses
+
+    codes = [r.exit_code for r in results.values()]
+    worst = next((c for c in (ExitCode.USAGE, ExitCode.FAILED, ExitCode.TIMEOUT) if c in codes), ExitCode.DONE)
+    statuses = Statuses(app.store, app.backend)
+    items = []
+    for obj in stored:
+        done = results[obj.key]
+        item: dict[str, Any] = {
+            "kind": obj.kind,
+            "namespace": obj.namespace,
+            "name": obj.name,
+            "changed": done.changed,
+            "ok": done.exit_code == 0,
+            "restartRequired": done.restart_required,
+        }
+        if done.error:
+            item |= {"code": done.error.code, "message": done.error.what}
+        elif done.verdict and done.exit_code:
+            item |= {
+                "code": done.verdict.trouble.code if done.verdict.trouble else "HK907",
+                "message": done.verdict.message,
+            }
+        items.append(item)
+    if as_json:
+        event = Event(EventType.RESULT, data={"ok": worst == 0, "items": items})
+        print(json.dumps(event.as_json(), ensure_ascii=False), flush=True)
+        return worst
+    for obj in stored:
+        if results[obj.key].restart_required:
+            print(f"{obj.ref}: a change is real after a restart: up --restart, or restart {obj.name}", file=sys.stderr)
+    changed = sum(r.changed for r in results.values())
+    print(
+        "nothing changed" if not changed and worst == 0 else f"{changed} of {len(results)} objects changed",
+        file=sys.stderr,
+    )
+    for obj in stored:
+        if obj.kind == "VMInstance" and not results[obj.key].error:
+            resource = statuses.resource(obj)
+            _login(obj, machine_row(resource, False), resource)
+    return worst
+
+
+def _login(obj: Any, row: list[str], resource: dict) -> None:
+    status = resource["status"]
+    print(f"{obj.name}: {row[1]}, {row[5] if row[5] != '<none>' else 'no ports'}")
+    if status["printableStatus"] == "Running":
+        namespace = f" -n {obj.namespace}" if obj.namespace != "default" else ""
+        print(
+            f"  log in: hikube-local ssh{namespace} {obj.name}    console: hikube-local console{namespace} {obj.name}"
+        )

@@ -1,0 +1,41 @@
+"""`validate`."""
+
+from __future__ import annotations
+
+import click
+
+from hikube_local.cli.app import App, common, option, output_option
+from hikube_local.errors import ExitCode, UsageError
+
+
+@click.command("validate")
+@click.argument("files", nargs=-1)
+@click.option("-f", "--filename", multiple=True, help="A file, a folder or -.")
+@option("--strict", is_flag=True, help="Warnings count as errors.")
+@output_option("json")
+@common
+def validate(app: App, files: tuple[str, ...], filename: tuple[str, ...], strict: bool, output: str) -> int:
+    """Check manifests: everything wrong at once, each at its place."""
+    from hikube_local.cli.tables import as_json
+    from hikube_local.manifests.diagnostics import Severity
+    from hikube_local.manifests.validate import Known, validate
+
+    files = (*files, *filename)
+    if not files:
+        raise UsageError("HK810", "no manifest is named", fix="name a file, a folder or - for standard input")
+    known = Known({o.key: o for o in app.store.objects()}, frozenset(app.config.images))
+    result = validate(files, app.flag_namespace, app.default_namespace, known)
+    findings = result.findings
+    if output == "json":
+        print(as_json([d.as_json() for d in findings.items]))
+    else:
+        for d in findings.items:
+            print(d.render())
+        counts = [(len(findings.of(s)), str(s)) for s in Severity]
+        told = ", ".join(f"{n} {word}{'s' if n > 1 else ''}" for n, word in counts if n)
+        print(
+            f"{len(result.objects)} object{'s' if len(result.objects) != 1 else ''} valid"
+            + (f"; {told}" if told else "")
+        )
+    bad = findings.failed or (strict and bool(findings.of(Severity.WARNING)))
+    return ExitCode.USAGE if bad else ExitCode.DONE

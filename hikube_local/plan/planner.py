@@ -1,0 +1,97 @@
+"""The decisions: desired and observed to steps. Pure; made anew after each step."""
+
+from __future__ import annotations
+
+from hikube_local.api.objects import Object, RunStrategy
+from hikube_local.plan.steps import (
+    DiskObserved,
+    MachineDesired,
+    MachineObserved,
+    Planned,
+    RunState,
+    Step,
+    Verb,
+    Wish,
+)
+from hikube_local.render.machine import storage_bytes
+from hikube_local.text import size
+
+_ON = (RunState.RUNNING, RunState.PAUSED)
+
+
+def plan_disk(obj: Object, seen: DiskObserved) -> Planned:
+    """Steps for a VMDisk."""
+    if obj.deletion:
+        return Planned((Step(Verb.DELETE, obj.key, "its deletion was asked for"),))
+    steps: list[Step] = []
+    unknown: tuple[str, ...] = ()
+    if not seen.exists:
+        steps.append(Step(Verb.IMPORT, obj.key, source_words(obj)))
+        if obj.disk.source.http or obj.disk.source.image:
+            unknown = ("format and size: known after fetch",)
+    elif seen.size < storage_bytes(obj):
+        steps.append(Step(Verb.GROW, obj.key, f"{size(seen.size)} -> {obj.disk.storage}"))
+    if seen.exists and seen.generation != obj.generation:
+        steps.append(Step(Verb.RECORD, obj.key, "the manifest changed"))
+    return Planned(tuple(steps), unknown=unknown)
+
+
+def source_words(obj: Object) -> str:
+    """Where the disk's content comes from, in words."""
+    from hikube_local.text import mask_url
+
+    source = obj.disk.source
+    if source.http:
+        return f"from {mask_url(source.http.url)}"
+    if source.image:
+        return f"from image {source.image.name}"
+    if source.disk:
+        return f"a copy of disk {source.disk.name}"
+    return "waits for an upload" if source.upload else "empty"
+
+
+def wants_to_run(obj: Object, seen: MachineObserved, wish: Wish) -> bool | None:
+    """Whether the machine should run now; None leaves it as it is."""
+    strategy = obj.instance.strategy
+    if wish.power == "stop" or strategy is RunStrategy.HALTED:
+        return False
+    if wish.power == "start" or strategy is RunStrategy.ALWAYS:
+        return True
+    if strategy is RunStrategy.MANUAL:
+        return None
+    if not wish.started_before:
+        return True
+    if strategy is RunStrategy.RERUN_ON_FAILURE and seen.state is RunState.CRASHED:
+        return True
+    return None
+
+
+def plan_machine(obj: Object, want: MachineDesired, seen: MachineObserved, wish: Wish) -> Planned:
+    """Steps for a VMInstance whose disks are there."""
+    key = obj.key
+    on = seen.state in _ON
+    if obj.deletion:
+        stop = (Step(Verb.STOP, key, "its deletion was asked for"),) if on else ()
+        return Planned((*stop, Step(Verb.DELETE, key, "its deletion was asked for")))
+    steps: list[Step] = []
+    run = wants_to_run(obj, seen, wish)
+    if not seen.folder or seen.generation != obj.generation:
+        steps.append(Step(Verb.RECORD, key, "the manifest changed" if seen.folder else "new"))
+    if seen.seed != want.seed:
+        steps.append(Step(Verb.SEED, key, "keys or user-data changed" if seen.folder else "new"))
+    stale = on and seen.live_definition not in ("", want.definition)
+    restart = on and run is True and (wish.restart and stale)
+    if on and (run is False or restart):
+        why = "a restart was asked for" if restart else "it is to be stopped"
+        steps.append(Step(Verb.STOP, key, why))
+    if not seen.network and (run or on):
+        steps.append(Step(Verb.NETWORK, key, "its tenant's network is not up"))
+    if seen.definition != want.definition:
+        steps.append(Step(Verb.DEFINE, key, "the machine's definition changed" if seen.definition else "new"))
+    if run and (not on or restart):
+        why = "it crashed" if seen.state is RunState.CRASHED else "it is to run"
+        steps.append(Step(Verb.START, key, why))
+    on_after = (on and run is not False) or bool(run)
+    if on_after and seen.forwards != want.forwards:
+        steps.append(Step(Verb.FORWARDS, key, "its ports changed" if on else "new"))
+    return Planned(tuple(steps), restart_required=stale and not restart and run is not False)

@@ -1,0 +1,109 @@
+"""What is to be done, as values: desired and observed states, and the steps between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from hikube_local.api.objects import Key
+
+
+class Verb(StrEnum):
+    """The steps that backends know how to perform."""
+
+    RECORD = "record"
+    IMPORT = "import"
+    GROW = "grow"
+    NETWORK = "network"
+    SEED = "seed"
+    DEFINE = "define"
+    START = "start"
+    FORWARDS = "forwards"
+    STOP = "stop"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing to do to one object, and why, in words for people."""
+
+    verb: Verb
+    key: Key
+    why: str = ""
+
+
+class RunState(StrEnum):
+    """What a machine is doing, whoever runs it."""
+
+    ABSENT = "absent"
+    SHUTOFF = "shutoff"
+    CRASHED = "crashed"
+    RUNNING = "running"
+    PAUSED = "paused"
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """A way in from the host: `port` of the guest at host address and port."""
+
+    port: int
+    address: str
+    host_port: int
+    protocol: str = "tcp"
+
+
+@dataclass(frozen=True, slots=True)
+class DiskObserved:
+    """A disk as it lies there. Sizes in bytes; `problem` says why it cannot be used."""
+
+    exists: bool = False
+    size: int = 0
+    actual_size: int = 0
+    format: str = ""
+    base: str = ""
+    generation: int = 0
+    problem: str = ""
+    importing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MachineDesired:
+    """What the machine's object comes to on this host."""
+
+    definition: str
+    seed: str | None
+    forwards: frozenset[Forward] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class MachineObserved:
+    """A machine as it is."""
+
+    state: RunState = RunState.ABSENT
+    definition: str = ""
+    live_definition: str = ""
+    seed: str | None = None
+    forwards: frozenset[Forward] = frozenset()
+    network: bool = False
+    folder: bool = False
+    generation: int = 0
+    started: float | None = None
+    clean_end: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What commands said beside the manifest: a stop or a start that was asked for; a restart asked for now."""
+
+    power: str = ""  # "", "stop" or "start"
+    restart: bool = False
+    started_before: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """The steps, and what waits for a restart."""
+
+    steps: tuple[Step, ...] = ()
+    restart_required: bool = False
+    unknown: tuple[str, ...] = field(default=())

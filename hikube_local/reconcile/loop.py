@@ -1,0 +1,198 @@
+"""The loop: observe, plan, perform one step, observe again, until nothing is left to do; then follow until ready."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from hikube_local.api.objects import DISK, INSTANCE, Key, Object
+from hikube_local.backends.protocol import Backend, Options
+from hikube_local.errors import ExitCode, HikubeError
+from hikube_local.events import Emit, Event, EventType
+from hikube_local.locks import locked
+from hikube_local.paths import Layout
+from hikube_local.plan.planner import plan_disk, plan_machine
+from hikube_local.plan.steps import Planned, RunState, Step, Verb, Wish
+from hikube_local.readiness.stages import Result, Verdict
+from hikube_local.store.db import Store, scope
+
+MOST_STEPS = 40
+_WORDS = {
+    Verb.IMPORT: "importing",
+    Verb.GROW: "growing",
+    Verb.NETWORK: "tenant network",
+    Verb.SEED: "seed",
+    Verb.DEFINE: "defining",
+    Verb.START: "starting",
+    Verb.FORWARDS: "ports",
+    Verb.STOP: "stopping",
+    Verb.DELETE: "deleting",
+}
+
+
+@dataclass(slots=True)
+class Done:
+    """What became of one object."""
+
+    key: Key
+    steps: list[Step] = field(default_factory=list)
+    error: HikubeError | None = None
+    restart_required: bool = False
+    verdict: Verdict | None = None
+
+    @property
+    def changed(self) -> bool:
+        return any(s.verb is not Verb.RECORD for s in self.steps)
+
+    @property
+    def exit_code(self) -> ExitCode:
+        if self.error:
+            return self.error.exit_code
+        if self.verdict is None or self.verdict.result in (Result.READY, Result.NO_SIGNAL):
+            return ExitCode.DONE
+        return ExitCode.TIMEOUT if self.verdict.result is Result.TIMEOUT else ExitCode.FAILED
+
+
+class Reconciler:
+    """Brings objects of the store and the worlds that carry them together."""
+
+    def __init__(
+        self, layout: Layout, store: Store, backend: Callable[[str], Backend], emit: Emit, options: Options
+    ) -> None:
+        self.layout, self.store, self.backend, self.options = layout, store, backend, options
+        self._listener = emit
+
+    def emit(self, event: Event) -> None:
+        """Every event goes to the store and to the listener."""
+        if event.type not in (EventType.PROGRESS, EventType.WAITING):
+            self.store.append(event)
+        self._listener(event)
+
+    def _say(self, type: EventType, obj: Object, message: str, **data: object) -> None:
+        self.emit(Event(type, message, obj.ref, obj.namespace, data=dict(data)))
+
+    def plan(self, obj: Object) -> Planned:
+        """What would be done now."""
+        world = self.backend(obj.backend)
+        if obj.kind == DISK:
+            return plan_disk(obj, world.observe_disk(obj))
+        return plan_machine(
+            obj, world.desired(obj, self.options, self.emit), world.observe_machine(obj), self._wish(obj)
+        )
+
+    def _wish(self, obj: Object) -> Wish:
+        kept = self.store.allocation(scope(obj.key))
+        return Wish(kept.get("power", ""), self.options.restart, bool(kept.get("started_before")))
+
+    def reconcile(self, keys: Iterable[Key], wait: bool = False, timeout: float | None = None) -> dict[Key, Done]:
+        """Carry out what is missing for these objects: disks first, independent ones side by side."""
+        ordered = sorted(set(keys))
+        results: dict[Key, Done] = {}
+        with contextlib.ExitStack() as held, ThreadPoolExecutor(max_workers=8) as pool:
+            with contextlib.ExitStack() as locks:
+                for key in ordered:
+                    path = self.layout.lock(*key)
+                    locks.enter_context(locked(path, lambda who, k=key: self._waiting(k, who)))
+                futures: dict[Key, Future[Done]] = {}
+                for key in [k for k in ordered if k[0] == DISK] + [k for k in ordered if k[0] == INSTANCE]:
+                    futures[key] = pool.submit(self._one, key, futures if key[0] == INSTANCE else {})
+                for key, future in futures.items():
+                    results[key] = future.result()
+            # The locks are free while we wait for the guests.
+            if wait:
+                waits = {
+                    key: pool.submit(self._follow, key, done, timeout)
+                    for key, done in results.items()
+                    if key[0] == INSTANCE and not done.error
+                }
+                for future in waits.values():
+                    future.result()
+            held.close()
+        return results
+
+    def _waiting(self, key: Key, who: str) -> None:
+        message = f"waits for {who}, which is at work on {key[0].lower()}/{key[2]}"
+        self.emit(Event(EventType.WAITING, message, f"{key[0].lower()}/{key[2]}", key[1], code="HK609"))
+
+    def _one(self, key: Key, disks: dict[Key, Future[Done]]) -> Done:
+        done = Done(key)
+        obj = self.store.get(key)
+        if obj is None:
+            return done
+        try:
+            if key[0] == INSTANCE and not obj.deletion:
+                self._await_disks(obj, disks)
+            self._steps(obj, done)
+        except HikubeError as e:
+            done.error = e
+            self._say(EventType.FAILED, obj, e.what, code=e.code, why=e.why, fix=e.fix)
+        if not done.error and not done.changed and not obj.deletion:
+            self._say(EventType.UNCHANGED, obj, "nothing to do")
+        return done
+
+    def _await_disks(self, obj: Object, disks: dict[Key, Future[Done]]) -> None:
+        for ref in obj.instance.disks:
+            key = (DISK, obj.namespace, ref.name)
+            if key in disks and (error := disks[key].result().error):
+                raise HikubeError("HK708", f"its disk {ref.name} is not there: {error.what}", fix=error.fix)
+            disk = self.store.get(key)
+            if disk is None or disk.deletion:
+                raise HikubeError("HK402", f"its disk {ref.name} does not exist", fix=f"add a VMDisk named {ref.name}")
+            seen = self.backend(disk.backend).observe_disk(disk)
+            if seen.problem or not seen.exists:
+                why = seen.problem or "it was never imported"
+                raise HikubeError(
+                    "HK708",
+                    f"its disk {ref.name} cannot be used: {why}",
+                    fix=f"hikube-local describe vmdisk {ref.name}",
+                )
+
+    def _steps(self, obj: Object, done: Done) -> None:
+        world = self.backend(obj.backend)
+        options = self.options
+        for _ in range(MOST_STEPS):
+            if obj.deletion and self.store.get(obj.key) is None:
+                return
+            planned = self.plan(obj)
+            done.restart_required = planned.restart_required
+            if not planned.steps:
+                return
+            step = planned.steps[0]
+            if step.verb in _WORDS:
+                self._say(
+                    EventType.STEP,
+                    obj,
+                    f"{_WORDS[step.verb]}: {step.why}" if step.why else _WORDS[step.verb],
+                    step=str(step.verb),
+                )
+            world.perform(step, obj, options, self.emit)
+            done.steps.append(step)
+        raise HikubeError("HK999", f"{obj.ref} does not settle", why=", ".join(s.verb for s in done.steps[-6:]))
+
+    def _follow(self, key: Key, done: Done, timeout: float | None) -> None:
+        obj = self.store.get(key)
+        if obj is None or obj.deletion:
+            return
+        world = self.backend(obj.backend)
+        try:
+            if world.observe_machine(obj).state is not RunState.RUNNING:
+                return
+            done.verdict = world.follow(obj, timeout, self.emit)
+        except HikubeError as e:
+            done.error = e
+            self._say(EventType.FAILED, obj, e.what, code=e.code, why=e.why, fix=e.fix)
+            return
+        v = done.verdict
+        ok = v.result in (Result.READY, Result.NO_SIGNAL)
+        data: dict[str, object] = {"seconds": round(v.seconds, 1), "result": str(v.result)}
+        if v.trouble:
+            data |= {"code": v.trouble.code, "why": v.trouble.message, "fix": v.trouble.remedy}
+        if v.lines or (v.trouble and v.trouble.lines):
+            data["lines"] = list(v.trouble.lines if v.trouble and v.trouble.lines else v.lines)
+        self.emit(
+            Event(
+                EventType.READY if ok else EventType.FAILED, v.message, obj.ref, obj.namespace, str(v.stage), data=data
+            )
+        )

@@ -1,0 +1,158 @@
+"""Objects as Kubernetes shows them: status words as virtctl's, conditions as Kubernetes', phases as CDI's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hikube_local.api.objects import API_VERSION, DISK, Key, Object, RunStrategy, plain_spec
+from hikube_local.backends.protocol import Backend, View
+from hikube_local.plan.steps import DiskObserved, RunState
+from hikube_local.readiness.stages import Stage
+from hikube_local.store.db import Store, scope
+from hikube_local.text import timestamp
+
+
+def condition(kind: str, value: bool | None, reason: str, message: str = "") -> dict[str, Any]:
+    status = {True: "True", False: "False", None: "Unknown"}[value]
+    return {"type": kind, "status": status, "reason": reason, "message": message}
+
+
+def disk_phase(obj: Object, seen: DiskObserved) -> str:
+    """CDI's word for where a disk is."""
+    if obj.deletion:
+        return "Terminating"
+    if seen.problem:
+        return "Failed"
+    if seen.importing:
+        return "ImportInProgress"
+    if seen.exists:
+        return "Succeeded"
+    source = obj.disk.source
+    if source.upload:
+        return "UploadReady"
+    return "CloneScheduled" if source.disk else "ImportScheduled" if source.http or source.image else "Pending"
+
+
+def machine_word(obj: Object, view: View, disks: dict[str, tuple[Object | None, DiskObserved]], power: str) -> str:
+    """virtctl's printableStatus."""
+    state = view.observed.state
+    if obj.deletion:
+        return "Terminating"
+    if state is RunState.PAUSED:
+        return "Paused"
+    if state is RunState.RUNNING:
+        return "Running"
+    if any(seen.problem for _, seen in disks.values()):
+        return "DataVolumeError"
+    wanted = obj.instance.strategy is RunStrategy.ALWAYS and power != "stop"
+    if not wanted:
+        return "Stopped"
+    if any(disk is None or not seen.exists or seen.importing for disk, seen in disks.values()):
+        return "Provisioning"
+    return "CrashLoopBackOff" if view.observed.started else "Starting"
+
+
+class Statuses:
+    """Builds the Kubernetes form of stored objects from what is true now."""
+
+    def __init__(self, store: Store, backend: Any) -> None:
+        self.store, self._backend = store, backend
+
+    def backend(self, obj: Object) -> Backend:
+        return self._backend(obj.backend)
+
+    def resource(self, obj: Object) -> dict[str, Any]:
+        """The object with its status; transition times come from the status cache."""
+        status = self._disk(obj) if obj.kind == DISK else self._machine(obj)
+        self._times(obj.key, status)
+        metadata: dict[str, Any] = {
+            "name": obj.name,
+            "namespace": obj.namespace,
+            "uid": obj.uid,
+            "generation": obj.generation,
+            "resourceVersion": str(obj.resource_version),
+            "creationTimestamp": timestamp(obj.created),
+        }
+        for name in ("labels", "annotations"):
+            if value := getattr(obj, name):
+                metadata[name] = value
+        if obj.deletion:
+            metadata["deletionTimestamp"] = timestamp(obj.deletion)
+        spec = plain_spec(obj.spec)
+        return {"apiVersion": API_VERSION, "kind": obj.kind, "metadata": metadata, "spec": spec, "status": status}
+
+    def _times(self, key: Key, status: dict[str, Any]) -> None:
+        """lastTransitionTime: when the condition's status last changed, as far as anybody looked."""
+        import time
+
+        before = {c["type"]: c for c in self.store.status(key).get("conditions", [])}
+        for c in status["conditions"]:
+            old = before.get(c["type"])
+            same = old is not None and old["status"] == c["status"]
+            c["lastTransitionTime"] = old["lastTransitionTime"] if same else timestamp(time.time())
+        if status["conditions"] != list(before.values()):
+            self.store.set_status(key, {"conditions": status["conditions"]})
+
+    def _disk(self, obj: Object) -> dict[str, Any]:
+        seen = self.backend(obj).observe_disk(obj)
+        phase = disk_phase(obj, seen)
+        ready = phase == "Succeeded"
+        status: dict[str, Any] = {
+            "phase": phase,
+            "progress": "100.0%" if ready else "N/A",
+            "capacity": seen.size or None,
+            "actualSize": seen.actual_size if seen.exists else None,
+            "format": seen.format or None,
+            "imageDigest": f"sha256:{seen.base}" if seen.base else None,
+            "backend": obj.backend,
+            "conditions": [condition("Ready", ready, phase, seen.problem)],
+        }
+        return {k: v for k, v in status.items() if v is not None}
+
+    def disks_of(self, obj: Object) -> dict[str, tuple[Object | None, DiskObserved]]:
+        found = {}
+        for ref in obj.instance.disks:
+            disk = self.store.get((DISK, obj.namespace, ref.name))
+            found[ref.name] = (disk, self.backend(disk).observe_disk(disk) if disk else DiskObserved())
+        return found
+
+    def _machine(self, obj: Object) -> dict[str, Any]:
+        view = self.backend(obj).view(obj)
+        power = self.store.allocation(scope(obj.key)).get("power", "")
+        disks = self.disks_of(obj)
+        word = machine_word(obj, view, disks, power)
+        missing = [
+            n for n, (d, seen) in disks.items() if d is None or not seen.exists or seen.problem or seen.importing
+        ]
+        running = view.observed.state is RunState.RUNNING
+        conditions = [
+            condition("Ready", running, "Running" if running else word, view.trouble),
+            condition("DisksReady", not missing, "DisksNotReady" if missing else "AllDisksReady", ", ".join(missing)),
+        ]
+        if obj.instance.has_seed:
+            reason = {True: "Done", False: "Failed", None: "Pending"}[view.cloud_init]
+            conditions.append(
+                condition(
+                    "CloudInitSucceeded", view.cloud_init, reason, view.trouble if view.cloud_init is False else ""
+                )
+            )
+        if view.restart_required:
+            message = "a change of the manifest is real after `hikube-local restart`"
+            conditions.append(condition("RestartRequired", True, "RestartRequired", message))
+        phase = str(view.progress.stage) if view.progress else ""
+        if view.progress and view.progress.stage is Stage.DONE:
+            phase = "done"
+        status: dict[str, Any] = {
+            "printableStatus": word,
+            "ready": running,
+            "phase": phase or None,
+            "conditions": conditions,
+            "addresses": view.addresses,
+            "access": view.access,
+            "backend": obj.backend,
+            "accelerator": view.accelerator or None,
+            "instanceID": view.instance_id,
+            "differences": view.differences,
+            **view.details,
+        }
+        return {k: v for k, v in status.items() if v is not None}
