@@ -1,0 +1,65 @@
+"""Disks as files: overlays on images of the cache, and empty ones; made in constant time, whole or not at all.
+
+Every call pins the format: a guest can write another format's header into its disk (CVE-2026-24708).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hikube_local import files
+from hikube_local.errors import HikubeError
+from hikube_local.images.inspect import virtual_size
+from hikube_local.run import Limits, run
+
+DISK = "disk.qcow2"
+FACTS = "disk.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a disk stands on: the image's digest (empty for none), its format, and whether the disk is the image itself."""
+
+    base: str = ""
+    base_format: str = ""
+
+
+def facts(folder: Path) -> Facts | None:
+    row = files.read_json(folder / FACTS)
+    try:
+        return Facts(**row)
+    except TypeError:
+        return None
+
+
+def create(folder: Path, size: int, base: Path | None, about: Facts) -> None:
+    """Make the disk of `size` bytes; on `base` as an overlay. An existing one is never replaced."""
+    target = folder / DISK
+    if target.exists():
+        raise HikubeError("HK708", f"there is already a disk at {target}", fix="look at it: it is never overwritten")
+    files.sweep_partials(folder)
+    files.write_json(folder / FACTS, asdict(about))
+    with files.beside(target) as temporary:
+        argv: list[str | Path] = ["qemu-img", "create", "-q", "-f", "qcow2"]
+        if base is not None:
+            argv += ["-F", about.base_format, "-b", base]
+        run([*argv, temporary, str(size)], limits=Limits())
+        if virtual_size(temporary) != size:
+            raise HikubeError("HK708", f"qemu-img made a disk of {virtual_size(temporary)} bytes instead of {size}")
+
+
+def grow(folder: Path, size: int) -> None:
+    """Grow a disk that no machine runs on; never shrink."""
+    disk = folder / DISK
+    if virtual_size(disk) < size:
+        run(["qemu-img", "resize", "-q", "-f", "qcow2", disk, str(size)], limits=Limits())
+
+
+def actual_size(path: Path) -> int:
+    """Bytes that the file really takes."""
+    try:
+        return os.stat(path).st_blocks * 512
+    except OSError:
+        return 0

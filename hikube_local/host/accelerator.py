@@ -1,0 +1,103 @@
+"""Whether hardware virtualisation works: proved by a guest of ours, never assumed.
+
+/dev/kvm can exist, open and make a vCPU and still be useless, so a boot sector that enters long mode, works a little and
+leaves through isa-debug-exit must run under KVM within a second, and faster than under TCG. The verdict holds for this
+boot of the host.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hikube_local import files
+from hikube_local.host import facts
+from hikube_local.run import clean_environment, find
+
+# The boot sector, assembled by hand (AT&T syntax):
+#   16 bit: segments and stack; zero 0x1000-0x3fff; 0x1000 -> 0x2000 -> 0x3000 -> one 2 MiB page (0x83);
+#           cr3 = 0x1000, cr4.PAE, EFER.LME, lgdt, cr0.PG|PE, long jump
+#   64 bit: ecx = 4,000,000; loop: add rcx to rdx, store it at 0x5000; then outb 0x21 to port 0xf4; hlt for ever
+CODE = bytes.fromhex(
+    "fa31c08ed88ec08ed0bc007cbf0010b9000c6631c0fc66f3ab66c70600100320000066c70600200330000066c70600308300000066b80010"
+    "00000f22d80f20e06683c8200f22e066b9800000c00f32660d000100000f300f0116a07c0f20c0660d010000800f22c0ea6d7c0800b90009"
+    "3d004801ca4889142500500000ffc975f1b02166baf400eef4ebfd0f1f440000000000000000000000000000009a20000f00907c"
+)
+EXIT = 0x21 << 1 | 1
+# Seconds that the same guest takes on working KVM; TCG's time over this is its slowness.
+KVM_NOMINAL = 0.03
+LIMIT = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Which accelerator, why, and how much slower than KVM it is (1 to 10)."""
+
+    kvm: bool
+    why: str
+    slowness: float
+
+
+def _trial(accel: str, folder: Path, limit: float) -> float | None:
+    """Seconds until the guest left as it should, or None."""
+    sector = folder / "sector.img"
+    if not sector.exists():
+        sector.write_bytes(CODE.ljust(510, b"\0") + b"\x55\xaa" + bytes(65536 - 512))
+    cpu = "host" if accel == "kvm" else "max"
+    argv = [find("qemu-system-x86_64"), "-machine", f"pc,accel={accel}", "-cpu", cpu, "-nodefaults", "-display", "none"]
+    argv += ["-no-reboot", "-m", "16", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"]
+    argv += ["-blockdev", f"driver=file,filename={sector},node-name=f,read-only=on"]
+    argv += ["-blockdev", "driver=raw,file=f,node-name=d,read-only=on", "-device", "virtio-blk-pci,drive=d"]
+    begin = time.monotonic()
+    try:
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=limit, env=clean_environment())
+    except subprocess.TimeoutExpired:
+        return None
+    return time.monotonic() - begin if done.returncode == EXIT else None
+
+
+def _access() -> str:
+    """Why /dev/kvm cannot be used, or an empty string."""
+    if not os.path.exists("/dev/kvm"):
+        return "/dev/kvm does not exist: no hardware virtualisation, or switched off in the firmware"
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return "/dev/kvm may not be opened by this user: sudo usermod -aG kvm $USER, then log in again"
+    return ""
+
+
+def probe() -> Verdict:
+    """Run the trials (about half a second)."""
+    with tempfile.TemporaryDirectory(prefix="hikube-local-") as name:
+        folder = Path(name)
+        tcg = _trial("tcg", folder, 20.0)
+        slowness = min(10.0, max(1.0, (tcg or 10.0) / KVM_NOMINAL))
+        if why := _access():
+            return Verdict(False, why, slowness)
+        kvm = _trial("kvm", folder, LIMIT)
+    if kvm is None:
+        return Verdict(False, "/dev/kvm is there, but a guest does not run under it (tried)", slowness)
+    if tcg is not None and kvm > tcg:
+        return Verdict(False, f"/dev/kvm is slower than emulation ({kvm:.2f} s against {tcg:.2f} s, tried)", slowness)
+    return Verdict(True, f"a trial guest ran under KVM in {kvm:.2f} s", 1.0)
+
+
+def verdict(cache: Path) -> Verdict:
+    """The verdict of this boot of the host; tried at its first use."""
+    path = cache / "accelerator.json"
+    key = {"boot": facts.boot_id(), "access": _access()}
+    row = files.read_json(path)
+    if isinstance(row, dict) and row.get("key") == key:
+        return Verdict(**row["verdict"])
+    found = probe()
+    files.write_json(path, {"key": key, "verdict": asdict(found)})
+    return found
+
+
+def host_facts(cache: Path) -> facts.HostFacts:
+    """Everything that decisions need to know of this host."""
+    v = verdict(cache)
+    return facts.HostFacts(facts.cpus(), facts.memory_limit(), facts.meminfo()["MemAvailable"], v.kvm, v.why, v.slowness)

@@ -1,0 +1,153 @@
+"""Whether this host can run machines: each check with the command that mends it. The same checks run before `up`."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hikube_local.errors import HikubeError
+from hikube_local.host import facts
+from hikube_local.paths import Layout
+from hikube_local.run import INSTALL, run
+from hikube_local.text import sanitize, size
+
+TOOLS = ("qemu-system-x86_64", "qemu-img", "libvirtd", "virtlogd", "dnsmasq", "slirp4netns", "nft", "ip", "unshare", "nsenter")
+OPTIONAL = ("virsh", "ssh", "mmdebstrap", "swtpm")
+SOCKET_LIMIT = 107
+BINDING = (
+    "sudo apt-get install python3-libvirt, and make the virtual environment with --system-site-packages;"
+    " or pip install 'hikube-local[libvirt]' (compiles: libvirt-dev, pkg-config)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One answer. `needed`: without it no machine runs."""
+
+    name: str
+    ok: bool
+    detail: str
+    fix: str = ""
+    needed: bool = True
+
+
+def path_of(program: str) -> str | None:
+    return shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin:/usr/bin:/bin")
+
+
+def binding() -> Check:
+    found = importlib.util.find_spec("libvirt") is not None
+    return Check("libvirt binding", found, "python3-libvirt is there" if found else "libvirt's Python binding is missing", "" if found else BINDING)
+
+
+def tools() -> Iterator[Check]:
+    for name in TOOLS + OPTIONAL:
+        path = path_of(name)
+        fix = "" if path else f"sudo apt-get install {INSTALL.get(name, name)}"
+        yield Check(name, bool(path), _version(path) if path else "not installed", fix, name in TOOLS)
+
+
+def _version(path: str) -> str:
+    try:
+        out = run([path, "--version"], timeout=5, check=False)
+    except HikubeError:
+        return path
+    text = sanitize(out.stdout or out.stderr).strip().splitlines()
+    return text[0][:80] if text else path
+
+
+def namespace() -> Check:
+    """A bridge is made inside a namespace: an exit code of unshare proves nothing (Ubuntu's AppArmor)."""
+    make = ["ip", "link", "add", "hktest", "type", "bridge"]
+    argv = ["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-r", "-n"]
+    try:
+        done = run([*argv, path_of("ip") or "ip", *make[1:]], timeout=10, check=False)
+    except HikubeError as e:
+        return Check("network namespace", False, e.what, e.fix)
+    if done.returncode == 0:
+        return Check("network namespace", True, "a bridge could be made inside one")
+    fix = "sudo sysctl kernel.unprivileged_userns_clone=1"
+    apparmor = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
+    if apparmor.exists() and apparmor.read_text().strip() == "1":
+        fix = "allow it for this program with an AppArmor profile that has `userns,` (see docs/troubleshooting.md)"
+    if os.geteuid() == 0:
+        fix = "start the container with --cap-add NET_ADMIN,SYS_ADMIN and --device /dev/net/tun"
+    return Check("network namespace", False, sanitize(done.stderr).strip()[:160], fix)
+
+
+def tun() -> Check:
+    ok = os.access("/dev/net/tun", os.R_OK | os.W_OK)
+    fix = "sudo modprobe tun" if not os.path.exists("/dev/net/tun") else "sudo chmod 0666 /dev/net/tun"
+    return Check("/dev/net/tun", ok, "may be opened" if ok else "may not be opened", "" if ok else fix)
+
+
+def accelerator(layout: Layout) -> Check:
+    from hikube_local.host.accelerator import verdict
+
+    if not path_of("qemu-system-x86_64"):
+        return Check("accelerator", False, "QEMU is not installed", "sudo apt-get install qemu-system-x86", needed=False)
+    v = verdict(layout.cache)
+    detail = v.why if v.kvm else f"emulation (TCG): {v.why}"
+    fix = "" if v.kvm else "machines run without it, slower; see docs/troubleshooting.md"
+    return Check("accelerator", v.kvm, detail, fix, needed=False)
+
+
+def memory() -> Check:
+    total, available = facts.memory_limit(), facts.meminfo()["MemAvailable"]
+    ok = available > 1 << 30
+    return Check("memory", ok, f"{size(total)}, {size(available)} available", "" if ok else "close other programs", needed=False)
+
+
+def disk_space(layout: Layout) -> Check:
+    folder = layout.state
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    ok = free > 5 << 30
+    return Check("disk space", ok, f"{size(free)} free in {folder}", "" if ok else "free space there, or set HIKUBE_LOCAL_HOME", needed=False)
+
+
+def low_ports() -> Check:
+    with socket.socket() as s:
+        try:
+            s.bind(("127.77.255.254", 22))
+        except PermissionError:
+            fix = "sudo sysctl net.ipv4.ip_unprivileged_port_start=0"
+            return Check("ports under 1024", False, "may not be bound: port p stands at p+10000", fix, needed=False)
+        except OSError as e:
+            return Check("ports under 1024", False, f"port 22 is taken at every address ({e.strerror}): it stands at 10022",
+                         "let sshd listen on one address (ListenAddress)", needed=False)
+    return Check("ports under 1024", True, "may be bound")
+
+
+def socket_paths(layout: Layout) -> Check:
+    longest = len(os.fsencode(layout.runtime)) + len("/m/hk0123456789a/console.sock")
+    ok = longest <= SOCKET_LIMIT
+    return Check("socket paths", ok, f"{longest} of {SOCKET_LIMIT} bytes", "" if ok else "set XDG_RUNTIME_DIR to a short folder")
+
+
+def examine(layout: Layout) -> list[Check]:
+    """Every check, for `doctor`."""
+    checks = [*tools(), binding(), namespace(), tun(), socket_paths(layout)]
+    return [*checks, accelerator(layout), memory(), disk_space(layout), low_ports()]
+
+
+def require(layout: Layout, machines: bool) -> None:
+    """What `up` cannot do without, told at once; cheap, since nothing is started but one namespace."""
+    missing = [Check(n, False, "not installed", f"sudo apt-get install {INSTALL.get(n, n)}") for n in TOOLS if not path_of(n)]
+    if not machines:
+        missing = [c for c in missing if c.name == "qemu-img"]
+    else:
+        missing += [c for c in (binding(), tun(), socket_paths(layout)) if not c.ok]
+    if missing:
+        packages = sorted({c.fix.rpartition(" ")[2] for c in missing if c.fix.startswith("sudo apt-get install ") and ";" not in c.fix})
+        others = [c.fix for c in missing if not c.fix.startswith("sudo apt-get install ") or ";" in c.fix]
+        fix = "; ".join(([f"sudo apt-get install {' '.join(packages)}"] if packages else []) + others)
+        what = ", ".join(f"{c.name}: {c.detail}" for c in missing)
+        code = "HK605" if [c.name for c in missing] == ["libvirt binding"] else "HK601"
+        raise HikubeError(code, f"this host cannot run machines yet: {what}", fix=fix)

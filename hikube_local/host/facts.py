@@ -1,0 +1,57 @@
+"""What this host is: a plain value, and the probes that fill it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """Processors that we may use, memory in bytes, the accelerator and why it is that one."""
+
+    cpus: int
+    memory: int
+    available: int
+    kvm: bool
+    why: str
+    slowness: float = 1.0
+
+    @property
+    def accelerator(self) -> str:
+        return "kvm" if self.kvm else "tcg"
+
+
+def meminfo() -> dict[str, int]:
+    """/proc/meminfo in bytes."""
+    out = {}
+    with open("/proc/meminfo", encoding="ascii") as f:
+        for line in f:
+            name, rest = line.split(":", 1)
+            out[name] = int(rest.split()[0]) * 1024
+    return out
+
+
+def memory_limit() -> int:
+    """Memory in bytes that this process may use: the host's, or its cgroup's if that is less."""
+    total = meminfo()["MemTotal"]
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            with open(path, encoding="ascii") as f:
+                text = f.read().strip()
+        except OSError:
+            continue
+        if text.isdigit():
+            total = min(total, int(text))
+    return total
+
+
+def cpus() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as f:
+        return f.read().strip()

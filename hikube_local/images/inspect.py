@@ -1,0 +1,162 @@
+"""The first gate: what an image is, read by code that cannot follow references, before QEMU opens it.
+
+Only qcow2 and raw pass. A backing file, an external data file, encryption, damage and unknown features are refused.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from hikube_local.errors import HikubeError
+from hikube_local.text import sanitize, size
+
+QCOW2 = b"QFI\xfb"
+_OTHER = (
+    (0, b"\x1f\x8b", "gzip"),
+    (0, b"BZh", "bzip2"),
+    (0, b"\xfd7zXZ\x00", "xz"),
+    (0, b"\x28\xb5\x2f\xfd", "zstd"),
+    (0, b"KDMV", "vmdk"),
+    (0, b"COWD", "vmdk (COWD)"),
+    (0, b"vhdxfile", "vhdx"),
+    (0, b"conectix", "vhd"),
+    (0x40, b"\x7f\x10\xda\xbe", "vdi"),
+    (0, b"QED\0", "qed"),
+    (0, b"LUKS\xba\xbe", "LUKS"),
+    (0, b"PK\x03\x04", "zip"),
+    (0, b"\x7fELF", "ELF"),
+    (0, b"WithoutFreeSpace", "parallels"),
+    (0, b"WithouFreSpacExt", "parallels"),
+)
+# Incompatible features that change nothing we rely on: a compression type, extended L2 entries.
+_KNOWN_INCOMPATIBLE = (1 << 3) | (1 << 4)
+_DATA_FILE_EXTENSION = 0x44415441
+_CRYPTO_EXTENSION = 0x0537BE77
+_HEAD = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What an image is: qcow2 or raw, the size that a guest would see (bytes), whether it is an ISO 9660 volume."""
+
+    format: str
+    virtual_size: int
+    iso: bool = False
+
+
+def refused(why: str, fix: str = "") -> HikubeError:
+    return HikubeError("HK702", "the image is refused", why, fix)
+
+
+def inspect(path: Path) -> About:
+    """Look at a regular file; refusals are HK702 with the field named."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as f:
+        st = os.fstat(fd)
+        if not stat.S_ISREG(st.st_mode):
+            raise refused("it is no regular file")
+        head = f.read(_HEAD)
+        if len(head) < 512:
+            raise refused(f"it ends after {len(head)} bytes", "a broken download? fetch it again")
+        if head.startswith(QCOW2):
+            return _qcow2(head, st.st_size)
+        _not_a_disk(head)
+        for at, magic, name in _OTHER:
+            if head[at : at + len(magic)] == magic:
+                raise refused(f"its content is {name}; only qcow2 and raw are taken yet", f"unpack or convert it, then name that ({name})")
+        f.seek(max(0, st.st_size - 512))
+        if f.read(8) == b"conectix":
+            raise refused("its content is vhd; only qcow2 and raw are taken yet")
+        return About("raw", -(-st.st_size // 512) * 512, head[32769:32774] == b"CD001")
+
+
+def _not_a_disk(head: bytes) -> None:
+    """HTML from a captive portal and other text; a VMDK's text descriptor names other files."""
+    if b"createType" in head[:4096]:
+        raise refused("it is a VMDK descriptor, which refers to other files")
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:2048].lower()
+    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        title = re.search(rb"<title>(.{0,120}?)</title>", start, re.S)
+        shown = f" titled {sanitize(title[1]).strip()!r}" if title else ""
+        raise refused(f"it is a web page{shown}, not a disk image", "is this the image's own URL? a login page or a captive portal answers so")
+    text = head[:512]
+    if all(32 <= b < 127 or b in (9, 10, 13) for b in text):
+        raise refused(f"it is text, not a disk image: {sanitize(text[:60])!r}")
+
+
+def virtual_size(path: Path) -> int:
+    """The virtual size of one of our own qcow2 files, from its header (bytes); 0 when it is none."""
+    try:
+        with open(path, "rb") as f:
+            head = f.read(32)
+    except OSError:
+        return 0
+    return int.from_bytes(head[24:32], "big") if head.startswith(QCOW2) and len(head) == 32 else 0
+
+
+def _qcow2(h: bytes, length: int) -> About:
+    def number(at: int, n: int) -> int:
+        return int.from_bytes(h[at : at + n], "big")
+
+    version = number(4, 4)
+    if version not in (2, 3):
+        raise refused(f"qcow2 version {version} is not known")
+    if number(8, 8) or number(16, 4):
+        name = h[number(8, 8) : number(8, 8) + min(number(16, 4), 200)] if number(8, 8) < len(h) else b""
+        raise refused(f"it refers to another file (backing file = {sanitize(name)!r})", "flatten it: qemu-img convert -O qcow2 IN OUT")
+    bits = number(20, 4)
+    if not 9 <= bits <= 21:
+        raise refused(f"cluster_bits = {bits} lies outside 9-21")
+    if number(32, 4):
+        raise refused(f"it is encrypted (crypt_method = {number(32, 4)})")
+    virtual = number(24, 8)
+    if virtual == 0 or virtual % 512 or virtual >= 1 << 62:
+        raise refused(f"size = {virtual} is no disk size")
+    if version == 3:
+        _features(h, number)
+    l1_size, l1_offset, table = number(36, 4), number(40, 8), number(48, 8)
+    needed = -(-virtual // (1 << (2 * bits - 3)))
+    if l1_size < needed or l1_offset + 8 * l1_size > length or not l1_offset:
+        raise refused(f"l1_table ({l1_size} entries at {l1_offset}) lies outside the file ({length} bytes)", "a broken download? fetch it again")
+    if not 0 < table < length:
+        raise refused(f"refcount_table_offset = {table} lies outside the file ({length} bytes)", "a broken download? fetch it again")
+    return About("qcow2", virtual)
+
+
+def _features(h: bytes, number) -> None:
+    incompatible = number(72, 8)
+    if incompatible & 4:
+        raise refused("it refers to another file (external data file)")
+    if incompatible & 3:
+        raise refused("it was in use or damaged when it was copied (dirty or corrupt bit)")
+    if unknown := incompatible & ~_KNOWN_INCOMPATIBLE:
+        raise refused(f"it needs a feature that is not known (incompatible_features = {unknown:#x})")
+    at = number(100, 4)
+    if not 104 <= at <= 4096 or at % 8:
+        raise refused(f"header_length = {at} lies outside its range")
+    for _ in range(64):
+        kind, n = number(at, 4), number(at + 4, 4)
+        if kind == 0:
+            return
+        if kind == _DATA_FILE_EXTENSION:
+            raise refused("it refers to another file (data file extension)")
+        if kind == _CRYPTO_EXTENSION:
+            raise refused("it is encrypted")
+        at += 8 + -(-n // 8) * 8
+        if at + 8 > len(h):
+            raise refused("a header extension lies outside the header")
+    raise refused("it has more than 64 header extensions")
+
+
+def fits(about: About, storage: int) -> None:
+    """CDI's check: an image larger than the disk is refused."""
+    if about.virtual_size > storage:
+        raise HikubeError(
+            "HK703",
+            f"virtual image size {about.virtual_size} is larger than the reported available storage {storage}",
+            fix=f"write storage: {-(-about.virtual_size // (1 << 30))}Gi or more (the image is {size(about.virtual_size)})",
+        )
