@@ -22,6 +22,7 @@ class Options:
     pace: float = 0.0
     grace: float = 30.0
     force: bool = False
+    dry: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,7 @@ def _plan(
 
     loaded = load(app, (*files, *filename), for_plan=True, quiet=output in ("json", "yaml"))
     wanted = _with_backend(app, [i.object for i in loaded.objects], backend)
-    planned = rows(app, app.reconciler(ignore, Options(exact=exact, restart=restart)), wanted)
+    planned = rows(app, app.reconciler(ignore, Options(exact=exact, restart=restart, dry=True)), wanted)
     print(tables.show(planned, output, lambda: text(planned, app.color())))
     todo = any(r["action"] != "none" for r in planned)
     return ExitCode.CHANGES if detailed_exitcode and todo else ExitCode.DONE

@@ -110,7 +110,7 @@ def _up(
         raise UsageError("HK810", f"unknown output format {output!r}", fix="json")
     loaded = load(app, (*files, *filename), for_plan=True, quiet=output == "json")
     wanted = _with_backend(app, [item.object for item in loaded.objects], backend)
-    options = Options(exact=exact, pull=pull, offline=offline, restart=restart, pace=pace)
+    options = Options(exact=exact, pull=pull, offline=offline, restart=restart, pace=pace, dry=dry_run)
     with Story(app, output == "json") as story:
         reconciler = app.reconciler(story, options)
         if dry_run:

@@ -54,7 +54,9 @@ def _trial(accel: str, folder: Path, limit: float) -> float | None:
     argv += ["-blockdev", "driver=raw,file=f,node-name=d,read-only=on", "-device", "virtio-blk-pci,drive=d"]
     begin = time.monotonic()
     try:
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=limit, env=clean_environment())
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=limit, env=clean_environment()
+        )
     except subprocess.TimeoutExpired:
         return None
     return time.monotonic() - begin if done.returncode == EXIT else None
@@ -100,4 +102,6 @@ def verdict(cache: Path) -> Verdict:
 def host_facts(cache: Path) -> facts.HostFacts:
     """Everything that decisions need to know of this host."""
     v = verdict(cache)
-    return facts.HostFacts(facts.cpus(), facts.memory_limit(), facts.meminfo()["MemAvailable"], v.kvm, v.why, v.slowness)
+    return facts.HostFacts(
+        facts.cpus(), facts.memory_limit(), facts.meminfo()["MemAvailable"], v.kvm, v.why, v.slowness
+    )

@@ -16,7 +16,18 @@ from hikube_local.paths import Layout
 from hikube_local.run import INSTALL, run
 from hikube_local.text import sanitize, size
 
-TOOLS = ("qemu-system-x86_64", "qemu-img", "libvirtd", "virtlogd", "dnsmasq", "slirp4netns", "nft", "ip", "unshare", "nsenter")
+TOOLS = (
+    "qemu-system-x86_64",
+    "qemu-img",
+    "libvirtd",
+    "virtlogd",
+    "dnsmasq",
+    "slirp4netns",
+    "nft",
+    "ip",
+    "unshare",
+    "nsenter",
+)
 OPTIONAL = ("virsh", "ssh", "mmdebstrap", "swtpm")
 SOCKET_LIMIT = 107
 BINDING = (
@@ -42,7 +53,12 @@ def path_of(program: str) -> str | None:
 
 def binding() -> Check:
     found = importlib.util.find_spec("libvirt") is not None
-    return Check("libvirt binding", found, "python3-libvirt is there" if found else "libvirt's Python binding is missing", "" if found else BINDING)
+    return Check(
+        "libvirt binding",
+        found,
+        "python3-libvirt is there" if found else "libvirt's Python binding is missing",
+        "" if found else BINDING,
+    )
 
 
 def tools() -> Iterator[Check]:
@@ -90,7 +106,9 @@ def accelerator(layout: Layout) -> Check:
     from hikube_local.host.accelerator import verdict
 
     if not path_of("qemu-system-x86_64"):
-        return Check("accelerator", False, "QEMU is not installed", "sudo apt-get install qemu-system-x86", needed=False)
+        return Check(
+            "accelerator", False, "QEMU is not installed", "sudo apt-get install qemu-system-x86", needed=False
+        )
     v = verdict(layout.cache)
     detail = v.why if v.kvm else f"emulation (TCG): {v.why}"
     fix = "" if v.kvm else "machines run without it, slower; see docs/troubleshooting.md"
@@ -100,7 +118,9 @@ def accelerator(layout: Layout) -> Check:
 def memory() -> Check:
     total, available = facts.memory_limit(), facts.meminfo()["MemAvailable"]
     ok = available > 1 << 30
-    return Check("memory", ok, f"{size(total)}, {size(available)} available", "" if ok else "close other programs", needed=False)
+    return Check(
+        "memory", ok, f"{size(total)}, {size(available)} available", "" if ok else "close other programs", needed=False
+    )
 
 
 def disk_space(layout: Layout) -> Check:
@@ -109,7 +129,13 @@ def disk_space(layout: Layout) -> Check:
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     ok = free > 5 << 30
-    return Check("disk space", ok, f"{size(free)} free in {folder}", "" if ok else "free space there, or set HIKUBE_LOCAL_HOME", needed=False)
+    return Check(
+        "disk space",
+        ok,
+        f"{size(free)} free in {folder}",
+        "" if ok else "free space there, or set HIKUBE_LOCAL_HOME",
+        needed=False,
+    )
 
 
 def low_ports() -> Check:
@@ -120,15 +146,22 @@ def low_ports() -> Check:
             fix = "sudo sysctl net.ipv4.ip_unprivileged_port_start=0"
             return Check("ports under 1024", False, "may not be bound: port p stands at p+10000", fix, needed=False)
         except OSError as e:
-            return Check("ports under 1024", False, f"port 22 is taken at every address ({e.strerror}): it stands at 10022",
-                         "let sshd listen on one address (ListenAddress)", needed=False)
+            return Check(
+                "ports under 1024",
+                False,
+                f"port 22 is taken at every address ({e.strerror}): it stands at 10022",
+                "let sshd listen on one address (ListenAddress)",
+                needed=False,
+            )
     return Check("ports under 1024", True, "may be bound")
 
 
 def socket_paths(layout: Layout) -> Check:
     longest = len(os.fsencode(layout.runtime)) + len("/m/hk0123456789a/console.sock")
     ok = longest <= SOCKET_LIMIT
-    return Check("socket paths", ok, f"{longest} of {SOCKET_LIMIT} bytes", "" if ok else "set XDG_RUNTIME_DIR to a short folder")
+    return Check(
+        "socket paths", ok, f"{longest} of {SOCKET_LIMIT} bytes", "" if ok else "set XDG_RUNTIME_DIR to a short folder"
+    )
 
 
 def examine(layout: Layout) -> list[Check]:
@@ -139,13 +172,21 @@ def examine(layout: Layout) -> list[Check]:
 
 def require(layout: Layout, machines: bool) -> None:
     """What `up` cannot do without, told at once; cheap, since nothing is started but one namespace."""
-    missing = [Check(n, False, "not installed", f"sudo apt-get install {INSTALL.get(n, n)}") for n in TOOLS if not path_of(n)]
+    missing = [
+        Check(n, False, "not installed", f"sudo apt-get install {INSTALL.get(n, n)}") for n in TOOLS if not path_of(n)
+    ]
     if not machines:
         missing = [c for c in missing if c.name == "qemu-img"]
     else:
         missing += [c for c in (binding(), tun(), socket_paths(layout)) if not c.ok]
     if missing:
-        packages = sorted({c.fix.rpartition(" ")[2] for c in missing if c.fix.startswith("sudo apt-get install ") and ";" not in c.fix})
+        packages = sorted(
+            {
+                c.fix.rpartition(" ")[2]
+                for c in missing
+                if c.fix.startswith("sudo apt-get install ") and ";" not in c.fix
+            }
+        )
         others = [c.fix for c in missing if not c.fix.startswith("sudo apt-get install ") or ";" in c.fix]
         fix = "; ".join(([f"sudo apt-get install {' '.join(packages)}"] if packages else []) + others)
         what = ", ".join(f"{c.name}: {c.detail}" for c in missing)

@@ -26,7 +26,22 @@ from hikube_local.run import run
 SECTOR = 512
 START = 1 << 20  # the partition begins at 1 MiB, as everywhere
 GRUB = Path("/usr/lib/grub/i386-pc")
-_MODULES = "biosdisk part_msdos ext2 normal linux echo serial terminal configfile search search_label minicmd ls test".split()
+_MODULES = [
+    "biosdisk",
+    "part_msdos",
+    "ext2",
+    "normal",
+    "linux",
+    "echo",
+    "serial",
+    "terminal",
+    "configfile",
+    "search",
+    "search_label",
+    "minicmd",
+    "ls",
+    "test",
+]
 _GRUB_EARLY = "search --label root --set root\nset prefix=($root)/boot/grub\nconfigfile ($root)/boot/grub/grub.cfg\n"
 _GRUB_MENU = """serial --unit=0 --speed=115200
 terminal_input console serial
@@ -123,18 +138,33 @@ def _build(recipe: Recipe, work: Path, emit: Emit) -> Path:
     try:
         run(argv, timeout=1800)
     except HikubeError as e:
-        raise HikubeError("HK705", f"the packages of {recipe.name} could not be installed", e.why, "is Debian's mirror reachable? "
-                          "run it again; apt's proxy settings are honoured") from e
+        raise HikubeError(
+            "HK705",
+            f"the packages of {recipe.name} could not be installed",
+            e.why,
+            "is Debian's mirror reachable? run it again; apt's proxy settings are honoured",
+        ) from e
     _say(emit, recipe, "2/4 file system")
     size = in_bytes(values["size"])
     partition = work / "partition.ext4"
     script = work / "fill.py"
     shutil.copy(Path(__file__).with_name("fill.py"), script)
-    files.write_json(work / "fill.json", {
-        "tar": str(tar), "tree": str(tree), "partition": str(partition), "size": size - START,
-        "files": {**values["files"], "/boot/grub/grub.cfg": _GRUB_MENU.format(**values)},
-    })
-    run(_as_root([shutil.which("python3", path="/usr/bin:/bin") or "python3", "-I", str(script), str(work / "fill.json")]), timeout=600)
+    files.write_json(
+        work / "fill.json",
+        {
+            "tar": str(tar),
+            "tree": str(tree),
+            "partition": str(partition),
+            "size": size - START,
+            "files": {**values["files"], "/boot/grub/grub.cfg": _GRUB_MENU.format(**values)},
+        },
+    )
+    run(
+        _as_root(
+            [shutil.which("python3", path="/usr/bin:/bin") or "python3", "-I", str(script), str(work / "fill.json")]
+        ),
+        timeout=600,
+    )
     _say(emit, recipe, "3/4 boot loader")
     disk = work / "disk.raw"
     _assemble(disk, partition, work, size)

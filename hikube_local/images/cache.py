@@ -84,7 +84,9 @@ class Cache:
                     found.append(entry)
         return found
 
-    def adopt(self, file: Path, key: str, origin: str, wanted: str | None = None, digest: str = "", etag: str = "") -> Entry:
+    def adopt(
+        self, file: Path, key: str, origin: str, wanted: str | None = None, digest: str = "", etag: str = ""
+    ) -> Entry:
         """Take a whole file into the cache: inspected, fsynced, renamed to its digest; then its index entry."""
         self.make()
         about = inspect(file)
@@ -113,9 +115,16 @@ def check_image(path: Path, format: str) -> None:
     """qemu-img's own check of a qcow2 image (a cut one reads as zeros otherwise); leaks alone are accepted."""
     if format != "qcow2":
         return
-    done = run(["qemu-img", "check", "-q", "-f", "qcow2", path], limits=Limits(cpu=60), check=False, timeout=120, cwd=Path("/"))
+    done = run(
+        ["qemu-img", "check", "-q", "-f", "qcow2", path], limits=Limits(cpu=60), check=False, timeout=120, cwd=Path("/")
+    )
     if done.returncode not in (0, 3):
         from hikube_local.text import sanitize
 
         why = sanitize(done.stderr or done.stdout).strip()[-300:] or f"qemu-img ended with {done.returncode}"
-        raise HikubeError("HK702", "the image is refused", f"qemu-img check finds it damaged: {why}", "a broken download? fetch it again")
+        raise HikubeError(
+            "HK702",
+            "the image is refused",
+            f"qemu-img check finds it damaged: {why}",
+            "a broken download? fetch it again",
+        )

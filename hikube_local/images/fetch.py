@@ -60,10 +60,15 @@ def _download(url: str, target: Path, emit: Emit, about: str) -> tuple[str, str]
     try:
         with session.get(url, stream=True, timeout=(CONNECT_TIMEOUT, STALL_TIMEOUT)) as answer:
             if answer.status_code != 200:
-                raise HikubeError("HK701", f"{shown} answered {answer.status_code} {answer.reason}",
-                                  fix="open the URL in a browser; correct source.http.url")
+                raise HikubeError(
+                    "HK701",
+                    f"{shown} answered {answer.status_code} {answer.reason}",
+                    fix="open the URL in a browser; correct source.http.url",
+                )
             if answer.headers.get("Content-Encoding", "identity") not in ("identity", ""):
-                raise HikubeError("HK701", f"{shown} answered with Content-Encoding {answer.headers['Content-Encoding'][:30]!r}")
+                raise HikubeError(
+                    "HK701", f"{shown} answered with Content-Encoding {answer.headers['Content-Encoding'][:30]!r}"
+                )
             length = answer.headers.get("Content-Length", "")
             total = int(length) if length.isdigit() else None
             _room(target, total)
@@ -71,8 +76,12 @@ def _download(url: str, target: Path, emit: Emit, about: str) -> tuple[str, str]
             etag = answer.headers.get("ETag", "")
             return digest, "" if etag.startswith("W/") else etag
     except (requests.exceptions.ConnectionError, requests.exceptions.ConnectTimeout) as e:
-        raise Unreachable("HK701", f"{shown} could not be reached", why=_reason(e),
-                          fix="look at the network and the proxy settings, then run it again") from None
+        raise Unreachable(
+            "HK701",
+            f"{shown} could not be reached",
+            why=_reason(e),
+            fix="look at the network and the proxy settings, then run it again",
+        ) from None
     except requests.exceptions.Timeout:
         raise HikubeError("HK701", f"{shown}: nothing came for {STALL_TIMEOUT} s", fix="run it again") from None
     except requests.exceptions.RequestException as e:
@@ -92,7 +101,9 @@ def _room(target: Path, total: int | None) -> None:
     free = disk_usage(target.parent).free
     if total is not None and total + RESERVE > free:
         missing = size(total + RESERVE - free)
-        raise HikubeError("HK604", f"the image has {size(total)}, {missing} are missing in {target.parent}", fix="free space there")
+        raise HikubeError(
+            "HK604", f"the image has {size(total)}, {missing} are missing in {target.parent}", fix="free space there"
+        )
 
 
 def _store(answer, target: Path, total: int | None, emit: Emit, about: str) -> str:
@@ -113,11 +124,23 @@ def _store(answer, target: Path, total: int | None, emit: Emit, about: str) -> s
                 rate = count / max(now - begin, 0.001)
                 percent = f" {100 * count // total}%" if total else ""
                 left = f", {int((total - count) / rate)} s left" if total and rate else ""
-                emit(Event(EventType.PROGRESS, f"downloading{percent} {size(count)} at {size(int(rate))}/s{left}", about,
-                           data={"bytes": count, "total": total}))
+                emit(
+                    Event(
+                        EventType.PROGRESS,
+                        f"downloading{percent} {size(count)} at {size(int(rate))}/s{left}",
+                        about,
+                        data={"bytes": count, "total": total},
+                    )
+                )
         out.flush()
         os.fsync(out.fileno())
     if total is not None and count != total:
-        raise HikubeError("HK701", f"the download ended at {count} of {total} bytes", fix="run it again: nothing partial was kept")
-    emit(Event(EventType.PROGRESS, f"downloaded {size(count)}" + ("" if total else " (the server told no length)"), about))
+        raise HikubeError(
+            "HK701", f"the download ended at {count} of {total} bytes", fix="run it again: nothing partial was kept"
+        )
+    emit(
+        Event(
+            EventType.PROGRESS, f"downloaded {size(count)}" + ("" if total else " (the server told no length)"), about
+        )
+    )
     return hasher.hexdigest()

@@ -41,7 +41,17 @@ def main(plan_file: str) -> None:
         os.symlink(f"boot/{found[-1]}", link)
     with open(plan["partition"], "wb") as f:
         f.truncate(plan["size"])
-    argv = ["mkfs.ext4", "-q", "-F", "-L", "root", "-E", "root_owner=0:0,lazy_itable_init=1,lazy_journal_init=1", "-O", "^metadata_csum_seed"]
+    argv = [
+        "mkfs.ext4",
+        "-q",
+        "-F",
+        "-L",
+        "root",
+        "-E",
+        "root_owner=0:0,lazy_itable_init=1,lazy_journal_init=1",
+        "-O",
+        "^metadata_csum_seed",
+    ]
     subprocess.run([*argv, "-d", tree, plan["partition"]], check=True)
     os.chmod(plan["partition"], 0o644)
     # The tree's owners are ids that only this namespace may delete.

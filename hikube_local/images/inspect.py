@@ -67,7 +67,10 @@ def inspect(path: Path) -> About:
         _not_a_disk(head)
         for at, magic, name in _OTHER:
             if head[at : at + len(magic)] == magic:
-                raise refused(f"its content is {name}; only qcow2 and raw are taken yet", f"unpack or convert it, then name that ({name})")
+                raise refused(
+                    f"its content is {name}; only qcow2 and raw are taken yet",
+                    f"unpack or convert it, then name that ({name})",
+                )
         f.seek(max(0, st.st_size - 512))
         if f.read(8) == b"conectix":
             raise refused("its content is vhd; only qcow2 and raw are taken yet")
@@ -82,7 +85,10 @@ def _not_a_disk(head: bytes) -> None:
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         title = re.search(rb"<title>(.{0,120}?)</title>", start, re.S)
         shown = f" titled {sanitize(title[1]).strip()!r}" if title else ""
-        raise refused(f"it is a web page{shown}, not a disk image", "is this the image's own URL? a login page or a captive portal answers so")
+        raise refused(
+            f"it is a web page{shown}, not a disk image",
+            "is this the image's own URL? a login page or a captive portal answers so",
+        )
     text = head[:512]
     if all(32 <= b < 127 or b in (9, 10, 13) for b in text):
         raise refused(f"it is text, not a disk image: {sanitize(text[:60])!r}")
@@ -107,7 +113,10 @@ def _qcow2(h: bytes, length: int) -> About:
         raise refused(f"qcow2 version {version} is not known")
     if number(8, 8) or number(16, 4):
         name = h[number(8, 8) : number(8, 8) + min(number(16, 4), 200)] if number(8, 8) < len(h) else b""
-        raise refused(f"it refers to another file (backing file = {sanitize(name)!r})", "flatten it: qemu-img convert -O qcow2 IN OUT")
+        raise refused(
+            f"it refers to another file (backing file = {sanitize(name)!r})",
+            "flatten it: qemu-img convert -O qcow2 IN OUT",
+        )
     bits = number(20, 4)
     if not 9 <= bits <= 21:
         raise refused(f"cluster_bits = {bits} lies outside 9-21")
@@ -121,9 +130,15 @@ def _qcow2(h: bytes, length: int) -> About:
     l1_size, l1_offset, table = number(36, 4), number(40, 8), number(48, 8)
     needed = -(-virtual // (1 << (2 * bits - 3)))
     if l1_size < needed or l1_offset + 8 * l1_size > length or not l1_offset:
-        raise refused(f"l1_table ({l1_size} entries at {l1_offset}) lies outside the file ({length} bytes)", "a broken download? fetch it again")
+        raise refused(
+            f"l1_table ({l1_size} entries at {l1_offset}) lies outside the file ({length} bytes)",
+            "a broken download? fetch it again",
+        )
     if not 0 < table < length:
-        raise refused(f"refcount_table_offset = {table} lies outside the file ({length} bytes)", "a broken download? fetch it again")
+        raise refused(
+            f"refcount_table_offset = {table} lies outside the file ({length} bytes)",
+            "a broken download? fetch it again",
+        )
     return About("qcow2", virtual)
 
 

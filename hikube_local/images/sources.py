@@ -37,7 +37,9 @@ def wanted(obj: Object, own_images: dict[str, dict[str, str]]) -> Wanted | None:
     image = data.images().get(name)
     if image is None or not image.url:
         why = image.reason if image else "it is in neither catalogue"
-        raise HikubeError("HK312", f"image {name} cannot be had: {why}", fix="name a URL under images: in the configuration")
+        raise HikubeError(
+            "HK312", f"image {name} cannot be had: {why}", fix="name a URL under images: in the configuration"
+        )
     return Wanted(image.url, image.recipe, image.checksum, name)
 
 
@@ -51,7 +53,11 @@ def obtain(obj: Object, cache: Cache, own_images: dict[str, dict[str, str]], emi
     if offline:
         if want.recipe and (entry := build.built(cache, want.recipe)):
             return entry
-        raise HikubeError("HK706", f"offline, and {want.name or mask_url(want.url)} is not in the cache", fix="run it once with a network")
+        raise HikubeError(
+            "HK706",
+            f"offline, and {want.name or mask_url(want.url)} is not in the cache",
+            fix="run it once with a network",
+        )
     try:
         return fetch.fetch(cache, want.url, emit, obj.ref, want.checksum)
     except fetch.Unreachable as e:

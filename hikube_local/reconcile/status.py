@@ -6,7 +6,8 @@ from typing import Any
 
 from hikube_local.api.objects import API_VERSION, DISK, Key, Object, RunStrategy, plain_spec
 from hikube_local.backends.protocol import Backend, View
-from hikube_local.plan.steps import DiskObserved, RunState
+from hikube_local.errors import HikubeError
+from hikube_local.plan.steps import DiskObserved, MachineObserved, RunState
 from hikube_local.readiness.stages import Stage
 from hikube_local.store.db import Store, scope
 from hikube_local.text import timestamp
@@ -117,7 +118,11 @@ class Statuses:
         return found
 
     def _machine(self, obj: Object) -> dict[str, Any]:
-        view = self.backend(obj).view(obj)
+        try:
+            view = self.backend(obj).view(obj)
+        except HikubeError as e:
+            # What there is to be shown is shown in every state, also when libvirt cannot be reached.
+            view = View(MachineObserved(), trouble=f"{e.what}: {e.why}"[:300])
         power = self.store.allocation(scope(obj.key)).get("power", "")
         disks = self.disks_of(obj)
         word = machine_word(obj, view, disks, power)

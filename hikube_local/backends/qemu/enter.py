@@ -1,0 +1,127 @@
+"""Run inside a tenant carrier's namespaces; a program of its own, standard library alone (started with python -I -S).
+
+  enter.py PID batch             carry out a JSON list of operations from standard input, print the JSON results
+  enter.py PID exec CMD…         become CMD
+  enter.py PID connect HOST PORT carry standard input and output over a TCP connection made inside
+
+As an ordinary user the child joins the user namespace first and raises its capabilities to ambient ones, for itself
+alone: libvirtd is not started this way and has none.
+"""
+
+import ctypes
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+
+CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
+PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 47, 2
+LIBC = ctypes.CDLL(None, use_errno=True)
+LAST_CAPABILITY = 40
+
+
+def join(pid, root):
+    """Join the holder's namespaces."""
+    kinds = (("mnt", CLONE_NEWNS), ("net", CLONE_NEWNET)) if root else (("user", CLONE_NEWUSER), ("net", CLONE_NEWNET))
+    fds = [(os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC), flag) for name, flag in kinds]
+    for fd, flag in fds:
+        if LIBC.setns(fd, flag):
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error))
+    if not root:
+        raise_ambient()
+    os.chdir("/")
+
+
+class Header(ctypes.Structure):
+    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
+
+
+class Data(ctypes.Structure):
+    _fields_ = [("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32)]
+
+
+def raise_ambient():
+    """Keep the namespace's capabilities over the exec of ip, nft and dnsmasq."""
+    header, data = Header(0x20080522, 0), (Data * 2)()
+    if LIBC.capget(ctypes.byref(header), data):
+        raise OSError(ctypes.get_errno(), "capget")
+    for d in data:
+        d.inheritable = d.permitted
+    if LIBC.capset(ctypes.byref(header), data):
+        raise OSError(ctypes.get_errno(), "capset")
+    for capability in range(LAST_CAPABILITY + 1):
+        LIBC.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0)
+
+
+def batch():
+    """Operations: {"run": [argv], "input": text}, {"write": path, "text": text}; stops at the first that fails."""
+    results = []
+    for op in json.load(sys.stdin):
+        if "write" in op:
+            try:
+                with open(op["write"], "w", encoding="ascii") as f:
+                    f.write(op["text"])
+                results.append({"code": 0, "out": ""})
+            except OSError as e:
+                results.append({"code": 1, "out": str(e)})
+        else:
+            done = subprocess.run(
+                op["run"], input=op.get("input", ""), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+            results.append({"code": done.returncode, "out": done.stdout[-4000:]})
+        if results[-1]["code"] and not op.get("may_fail"):
+            break
+    json.dump(results, sys.stdout)
+
+
+def connect(host, port):
+    """Carry bytes both ways until both sides have ended."""
+    s = socket.create_connection((host, port), timeout=20)
+    s.settimeout(None)
+    pairs = {0: (lambda: os.read(0, 65536), s.sendall), s.fileno(): (lambda: s.recv(65536), lambda b: write_all(1, b))}
+    while pairs:
+        ready, _, _ = select.select(list(pairs), [], [])
+        for fd in ready:
+            read, write = pairs[fd]
+            try:
+                block = read()
+            except OSError:
+                block = b""
+            if block:
+                write(block)
+                continue
+            del pairs[fd]
+            if fd == 0:
+                try:
+                    s.shutdown(socket.SHUT_WR)
+                except OSError:
+                    pass
+            else:
+                return
+
+
+def write_all(fd, data):
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def main(argv):
+    pid, mode = int(argv[0]), argv[1]
+    join(pid, os.geteuid() == 0)
+    if mode == "batch":
+        batch()
+    elif mode == "exec":
+        os.execvp(argv[2], argv[2:])
+    elif mode == "connect":
+        connect(argv[2], int(argv[3]))
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except OSError as e:
+        print(f"enter: {e}", file=sys.stderr)
+        sys.exit(111)

@@ -1,0 +1,216 @@
+"""Waiting for a guest: console, firmware log and agent are watched, each stage is told as it comes, and trouble at once."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hikube_local.api.objects import Object
+from hikube_local.backends.qemu import libvirt, starts
+from hikube_local.events import Emit, Event, EventType
+from hikube_local.plan.steps import RunState
+from hikube_local.readiness import cloudinit
+from hikube_local.readiness.console import Console, final_message
+from hikube_local.readiness.stages import WORDS, Result, Stage, Trouble, Verdict
+
+if TYPE_CHECKING:
+    from hikube_local.backends.qemu.world import Qemu
+
+DEFAULT_TIMEOUT = 300.0
+POLL = 0.1
+AGENT_EVERY = 1.0
+NO_SIGN_AFTER = 60.0
+SILENT_AFTER = 20.0
+SETTLE = 1.5  # seconds in which more lines about a trouble are awaited
+STATUS_FILE = "/run/cloud-init/status.json"
+
+
+def console_of(folder: Path, obj: Object) -> Console:
+    """The console since the last start, read as far as it goes now."""
+    rows = starts.all(folder)
+    row: dict[str, Any] = rows[-1] if rows else {}
+    console = Console(final_message(obj.instance.cloudInit))
+    for name, firmware in (("firmware", True), ("console", False)):
+        read = 0
+        for block in starts.read(folder / f"{name}.log", row.get(name)):
+            console.feed(block, firmware)
+            read += len(block)
+            if read > 8 << 20:
+                break
+    return console
+
+
+class Follower:
+    """One wait for one machine."""
+
+    def __init__(self, world: Qemu, obj: Object, emit: Emit) -> None:
+        self.world, self.obj, self.emit = world, obj, emit
+        folder = world.folder(obj)
+        rows = starts.all(folder)
+        row: dict[str, Any] = rows[-1] if rows else {}
+        self.begin = row.get("time", time.time())
+        self.console = Console(final_message(obj.instance.cloudInit))
+        self.tails = {n: starts.Tail(folder / f"{n}.log", row.get(n)) for n in ("firmware", "console")}
+        self.agent: libvirt.Agent | None = None
+        self.connected = False
+        self.cloud: cloudinit.CloudInit | None = None
+        self.agent_blind = False
+        self._told = ""
+        self._silence_told = False
+
+    @property
+    def spent(self) -> float:
+        """Seconds since the machine was started."""
+        return max(0.0, time.time() - self.begin)
+
+    def say(self, type: EventType, message: str, **fields: Any) -> None:
+        self.emit(Event(type, message, self.obj.ref, self.obj.namespace, **fields))
+
+    def run(self, timeout: float | None) -> Verdict:
+        """Follow until ready, failed or timed out; `timeout` is literal, the default is stretched by the accelerator."""
+        limit = timeout if timeout is not None else DEFAULT_TIMEOUT * self.world.facts.slowness
+        if timeout is None and self.world.facts.slowness > 1:
+            self.say(EventType.PROGRESS, f"waiting at most {limit / 60:.0f} minutes (emulation is slower)")
+        deadline = time.monotonic() + limit
+        last_sign = time.monotonic()
+        next_agent = 0.0
+        trouble_since: float | None = None
+        while True:
+            now = time.monotonic()
+            if self._read():
+                last_sign, self._silence_told = now, False
+            if now >= next_agent:
+                next_agent = now + AGENT_EVERY
+                if not self._alive():
+                    return self._gone()
+                self._ask()
+            self._tell()
+            if verdict := self._verdict():
+                return verdict
+            if self.console.trouble:
+                trouble_since = trouble_since or now
+                if now - trouble_since > SETTLE:
+                    return self._failed(self.console.trouble)
+            if now - last_sign > SILENT_AFTER and not self._silence_told and not self.connected:
+                self._silence_told = True
+                self.say(
+                    EventType.WARNING,
+                    f"the console has been silent for {SILENT_AFTER:.0f} s (in {self._words()}); "
+                    f"hikube-local screenshot {self.obj.name} FILE.png shows the screen",
+                    code="HK908",
+                )
+            if not self.console.any_sign and not self.connected and self.spent > NO_SIGN_AFTER:
+                what = f"Running, no readiness signal: nothing came on the console. Its screen: hikube-local vnc {self.obj.name}"
+                return self._end(Result.NO_SIGNAL, what)
+            if now >= deadline:
+                return self._timed_out(limit)
+            time.sleep(POLL)
+
+    def _read(self) -> bool:
+        any_text = False
+        for name, tail in self.tails.items():
+            if block := tail.more():
+                self.console.feed(block, name == "firmware")
+                any_text = any_text or name == "console"
+        return any_text
+
+    def _alive(self) -> bool:
+        dom = self.world.domain(self.obj)
+        if dom is None:
+            return False
+        if self.agent is None:
+            self.agent = libvirt.Agent(dom)
+        return libvirt.state(dom)[0] in (RunState.RUNNING, RunState.PAUSED)
+
+    def _ask(self) -> None:
+        """Where the agent's channel is connected, cloud-init's end is asked of it."""
+        assert self.agent is not None
+        if not self.connected:
+            self.connected = self.agent.connected() and self.agent.call("guest-ping", timeout=3) is not None
+        if self.connected and self.obj.instance.has_seed and not self.agent_blind:
+            raw = self.agent.read(STATUS_FILE)
+            if raw is None:
+                self.agent_blind = self.console.finished
+                return
+            self.cloud = cloudinit.read(raw) or self.cloud
+
+    def _words(self) -> str:
+        p = self.console.progress
+        return WORDS[p.stage] + (f": {p.detail}" if p.detail else "")
+
+    def _tell(self) -> None:
+        words = self._words()
+        if words == self._told or self.console.progress.stage is Stage.DONE:
+            return
+        new_stage = words.split(":")[0] != self._told.split(":")[0]
+        self._told = words
+        kind = EventType.STAGE if new_stage else EventType.PROGRESS
+        self.say(kind, f"{words} ({self.spent:.0f} s)", stage=str(self.console.progress.stage))
+
+    def _verdict(self) -> Verdict | None:
+        if not self.obj.instance.has_seed:
+            if self.console.login or self.connected:
+                return self._end(Result.READY, f"ready after {self.spent:.0f} s")
+            return None
+        if self.cloud and self.cloud.done:
+            self._read()
+            if self.cloud.ok:
+                return self._end(Result.READY, f"ready after {self.spent:.0f} s: cloud-init is done", cloud_init=True)
+            return self._cloud_failed(self.cloud)
+        if self.console.finished and (not self.connected or self.agent_blind):
+            # Without an agent the console is all there is; with one, its answer is on its way.
+            if self.console.failures:
+                return self._cloud_failed(cloudinit.CloudInit(True, False, "", ()))
+            return self._end(
+                Result.READY,
+                f"ready after {self.spent:.0f} s: cloud-init is done (said on the console)",
+                cloud_init=True,
+            )
+        if self.console.login and self._without_cloud_init():
+            return self._end(Result.READY, f"ready after {self.spent:.0f} s: login prompt, no sign of cloud-init")
+        return None
+
+    def _without_cloud_init(self) -> bool:
+        """A login prompt long ago and still no word of cloud-init: the image has none."""
+        if self.console.progress.stage.order >= Stage.CLOUD_INIT_LOCAL.order:
+            return False
+        self._login_at = getattr(self, "_login_at", time.monotonic())
+        return time.monotonic() - self._login_at > 15 * self.world.facts.slowness**0.5
+
+    def _cloud_failed(self, result: cloudinit.CloudInit) -> Verdict:
+        trouble = cloudinit.trouble(result, self.console.failures)
+        return self._end(Result.CLOUD_INIT_FAILED, trouble.message, trouble, cloud_init=False)
+
+    def _failed(self, trouble: Trouble) -> Verdict:
+        return self._end(Result.FAILED, f"{trouble.message} (after {self.spent:.0f} s)", trouble)
+
+    def _gone(self) -> Verdict:
+        self._read()
+        if self.console.trouble:
+            return self._failed(self.console.trouble)
+        dom = self.world.domain(self.obj)
+        state, clean = libvirt.state(dom) if dom else (RunState.ABSENT, False)
+        what = (
+            "the guest powered itself off"
+            if clean
+            else "the machine ended"
+            if state is not RunState.CRASHED
+            else "QEMU ended"
+        )
+        trouble = Trouble(
+            "HK910", f"{what} in {self._words()}", tuple(self.console.lines)[-8:], f"hikube-local logs {self.obj.name}"
+        )
+        return self._end(Result.GONE, trouble.message, trouble)
+
+    def _timed_out(self, limit: float) -> Verdict:
+        remedy = f"hikube-local logs {self.obj.name}; hikube-local console {self.obj.name}; a longer --timeout"
+        message = f"timed out after {limit:.0f} s in {self._words()}"
+        lines = [re.sub(r"\s+$", "", line) for line in self.console.lines]
+        return self._end(Result.TIMEOUT, message, Trouble("HK907", message, tuple(lines[-10:]), remedy))
+
+    def _end(
+        self, result: Result, message: str, trouble: Trouble | None = None, cloud_init: bool | None = None
+    ) -> Verdict:
+        return Verdict(result, self.console.progress.stage, message, trouble, cloud_init, self.spent)

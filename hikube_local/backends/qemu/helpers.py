@@ -1,0 +1,102 @@
+"""Programs that stay: started once, found again by the lock they hold, ended when their last machine is gone.
+
+The lock is their standard input: an open file that carries a flock, so the lock dies with the process whatever happens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hikube_local.errors import HikubeError
+from hikube_local.run import find
+
+
+def pid_of(lock: Path) -> int | None:
+    """The process that holds the lock as its standard input, or None when nobody does."""
+    try:
+        fd = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return None
+    except OSError as e:
+        if e.errno not in (errno.EAGAIN, errno.EWOULDBLOCK):
+            raise
+        text = os.pread(fd, 20, 0).decode("ascii", "replace").strip()
+        if text.isdigit() and _holds(int(text), lock):
+            return int(text)
+    finally:
+        os.close(fd)
+    # Killed between the start and the note: look for it.
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and _holds(int(entry), lock):
+            return int(entry)
+    return None
+
+
+def _holds(pid: int, lock: Path) -> bool:
+    try:
+        a, b = os.stat(f"/proc/{pid}/fd/0"), os.stat(lock)
+    except OSError:
+        return False
+    return (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
+
+
+def ensure(
+    lock: Path,
+    argv: Sequence[str | Path],
+    log: Path,
+    env: Mapping[str, str],
+    name: str = "",
+    ready: float = 10.0,
+    check=lambda pid: True,
+) -> tuple[int, bool]:
+    """The pid of the program, started if nobody holds its lock; whether it was started now. `check(pid)` says it is up."""
+    if pid := pid_of(lock):
+        return pid, False
+    fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(fd, 0)
+        words = [find(str(argv[0])), *map(str, argv[1:])]
+        with open(log, "ab") as out:
+            process = subprocess.Popen(
+                words, stdin=fd, stdout=out, stderr=out, start_new_session=True, env=dict(env), cwd="/"
+            )
+        os.pwrite(fd, str(process.pid).encode(), 0)
+    finally:
+        os.close(fd)
+    deadline = time.monotonic() + ready
+    while not check(process.pid):
+        if process.poll() is not None or time.monotonic() > deadline:
+            from hikube_local.text import sanitize
+
+            with contextlib.suppress(OSError):
+                process.kill()
+            said = sanitize(log.read_bytes()[-800:]).strip() if log.exists() else ""
+            raise HikubeError("HK803", f"{name or argv[0]} did not come up", why=said, fix=f"see {log}; hikube-local doctor")
+        time.sleep(0.02)
+    return process.pid, True
+
+
+def end(lock: Path, patience: float = 5.0) -> None:
+    """End the program that holds the lock: TERM, then KILL; waits until the lock is free."""
+    deadline = time.monotonic() + patience
+    sent = signal.SIGTERM
+    while pid := pid_of(lock):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, sent)
+        time.sleep(0.05)
+        if time.monotonic() > deadline:
+            sent = signal.SIGKILL
+        if time.monotonic() > deadline + 5:
+            raise HikubeError("HK803", f"process {pid} does not end", fix=f"kill -9 {pid}")

@@ -1,0 +1,119 @@
+"""The connection to the libvirt that runs the machines; libvirt's own errors in words."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+from hikube_local.errors import HikubeError
+from hikube_local.plan.steps import RunState
+from hikube_local.text import sanitize
+
+
+def module() -> Any:
+    """libvirt's Python binding, or HK605 with the line that installs it."""
+    try:
+        import libvirt
+    except ImportError:
+        from hikube_local.host.doctor import BINDING
+
+        raise HikubeError("HK605", "libvirt's Python binding is missing", fix=BINDING) from None
+    libvirt.registerErrorHandler(lambda context, error: None, None)
+    return libvirt
+
+
+def connect(uri: str) -> Any:
+    lv = module()
+    try:
+        return lv.open(uri)
+    except lv.libvirtError as e:
+        raise translated(e, "libvirt does not answer") from None
+
+
+def translated(error: Any, what: str) -> HikubeError:
+    """A libvirt error as ours: what was tried, libvirt's words, and a remedy where one is known."""
+    said = sanitize(str(error))[:600]
+    fix = ""
+    for part, remedy in (
+        ("Permission denied", "a path may not be entered by QEMU's user: hikube-local doctor"),
+        ("Cannot access storage file", "a disk's file is missing: hikube-local describe vmdisk NAME"),
+        ('Failed to get "write" lock', "another QEMU uses the disk"),
+        ("Cannot allocate memory", "free memory, or choose a smaller instanceType"),
+        ("virtlogd", "virtlogd is not running: run the command again"),
+    ):
+        if part in said:
+            fix = remedy
+            break
+    return HikubeError("HK801", what, said, fix)
+
+
+def domain(connection: Any, name: str) -> Any | None:
+    lv = module()
+    try:
+        return connection.lookupByName(name)
+    except lv.libvirtError as e:
+        if e.get_error_code() == lv.VIR_ERR_NO_DOMAIN:
+            return None
+        raise translated(e, f"libvirt could not look up {name}") from None
+
+
+def state(dom: Any) -> tuple[RunState, bool]:
+    """What the domain is doing, and whether it ended by its own shutdown."""
+    lv = module()
+    now, reason = dom.state()
+    if now in (lv.VIR_DOMAIN_RUNNING, lv.VIR_DOMAIN_BLOCKED, lv.VIR_DOMAIN_SHUTDOWN):
+        return RunState.RUNNING, False
+    if now in (lv.VIR_DOMAIN_PAUSED, lv.VIR_DOMAIN_PMSUSPENDED):
+        return RunState.PAUSED, False
+    if now == lv.VIR_DOMAIN_CRASHED or (
+        now == lv.VIR_DOMAIN_SHUTOFF and reason in (lv.VIR_DOMAIN_SHUTOFF_CRASHED, lv.VIR_DOMAIN_SHUTOFF_FAILED)
+    ):
+        return RunState.CRASHED, False
+    return RunState.SHUTOFF, reason == lv.VIR_DOMAIN_SHUTOFF_SHUTDOWN
+
+
+class Agent:
+    """The guest agent; every answer is data. A call that gets none is None."""
+
+    def __init__(self, dom: Any) -> None:
+        self.dom = dom
+
+    def connected(self) -> bool:
+        return "state='connected'" in self._channel()
+
+    def _channel(self) -> str:
+        with contextlib.suppress(Exception):
+            xml = self.dom.XMLDesc(0)
+            at = xml.find("org.qemu.guest_agent.0")
+            return xml[at : at + 120]
+        return ""
+
+    def call(self, command: str, timeout: int = 5, **arguments: Any) -> Any | None:
+        import libvirt_qemu
+
+        lv = module()
+        request: dict[str, Any] = {"execute": command}
+        if arguments:
+            request["arguments"] = arguments
+        try:
+            answer = libvirt_qemu.qemuAgentCommand(self.dom, json.dumps(request), timeout, 0)
+            return json.loads(answer).get("return")
+        except (lv.libvirtError, ValueError, AttributeError, RecursionError):
+            return None
+
+    def read(self, path: str, most: int = 65536) -> bytes | None:
+        """A file of the guest, at most `most` bytes."""
+        import base64
+
+        handle = self.call("guest-file-open", path=path, mode="r")
+        if not isinstance(handle, int):
+            return None
+        try:
+            answer = self.call("guest-file-read", handle=handle, count=most)
+        finally:
+            self.call("guest-file-close", handle=handle)
+        try:
+            return base64.b64decode(answer["buf-b64"])[:most]
+        except (TypeError, KeyError, ValueError):
+            return None

@@ -1,0 +1,539 @@
+"""Real machines: QEMU through a libvirt of our own, in the tenant carrier."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hikube_local import files
+from hikube_local.api import names
+from hikube_local.api.objects import DISK, INSTANCE, Object, RunStrategy
+from hikube_local.backends.protocol import Options, View
+from hikube_local.backends.qemu import follow, libvirt, starts
+from hikube_local.backends.qemu.carrier import Carrier
+from hikube_local.backends.qemu.tenants import Tenants
+from hikube_local.disks import qcow2
+from hikube_local.errors import HikubeError
+from hikube_local.events import Emit, Event, EventType
+from hikube_local.host.accelerator import host_facts
+from hikube_local.host.facts import HostFacts
+from hikube_local.images import inspect, sources
+from hikube_local.images.cache import Cache
+from hikube_local.locks import locked
+from hikube_local.paths import Layout
+from hikube_local.plan.steps import DiskObserved, MachineDesired, MachineObserved, RunState, Step, Verb
+from hikube_local.readiness.stages import Verdict
+from hikube_local.render import domain, fit, machine, seed
+from hikube_local.render.sizing import Size, requested
+from hikube_local.store import db
+from hikube_local.store.db import Store, scope
+
+SEED = "seed.iso"
+SEED_MARK = "seed.json"
+
+
+class Qemu:
+    """Backend of the name `qemu`."""
+
+    name = "qemu"
+
+    def __init__(self, layout: Layout, store: Store, own_images: dict[str, dict[str, str]]) -> None:
+        self.layout, self.store, self.own_images = layout, store, own_images
+        self.carrier = Carrier(layout)
+        self.tenants = Tenants(self.carrier, store)
+        self.cache = Cache(layout.images, self.mode)
+        self._connection: Any = None
+
+    @property
+    def mode(self) -> int:
+        """Of folders that QEMU's user must pass through."""
+        return 0o711 if self.layout.root else 0o700
+
+    @cached_property
+    def facts(self) -> HostFacts:
+        return host_facts(self.layout.cache)
+
+    def network_lock(self) -> contextlib.AbstractContextManager[None]:
+        return locked(self.layout.locks / "network")
+
+    def connection(self) -> Any | None:
+        """The libvirt of our machines; None when nothing of ours is up. A libvirtd that died is started again."""
+        if self.carrier.holder() is None and self.carrier._anchor() is None:
+            self._connection = None
+            return None
+        if not self.carrier.libvirt_runs() or self.carrier.holder() is None:
+            with self.network_lock():
+                self.carrier.ensure()
+            self._connection = None
+        if self._connection is None or not self._connection.isAlive():
+            self._connection = libvirt.connect(self.carrier.uri)
+        return self._connection
+
+    def domain(self, obj: Object) -> Any | None:
+        connection = self.connection()
+        return libvirt.domain(connection, names.domain(obj.namespace, obj.name)) if connection else None
+
+    def running(self, obj: Object) -> Any:
+        """The domain of a machine that runs, or HK805."""
+        dom = self.domain(obj)
+        if dom is None or not dom.isActive():
+            raise HikubeError("HK805", f"{obj.name} is not running", fix=f"hikube-local start {obj.name}")
+        return dom
+
+    def folder(self, obj: Object) -> Path:
+        return (self.layout.machine if obj.kind == INSTANCE else self.layout.disk)(obj.namespace, obj.name)
+
+    def _make_folder(self, obj: Object) -> Path:
+        return files.make_folder(self.folder(obj), self.mode)
+
+    # reading
+
+    def observe_disk(self, obj: Object) -> DiskObserved:
+        folder = self.folder(obj)
+        disk = folder / qcow2.DISK
+        generation = (db.recorded(folder) or {}).get("generation", 0)
+        if not disk.exists():
+            return DiskObserved(generation=generation)
+        about = qcow2.facts(folder) or qcow2.Facts()
+        size = qcow2.virtual_size(disk)
+        problem = ""
+        if not size:
+            problem = f"{disk} is damaged: its header is no qcow2"
+        elif about.base and not self.cache.path(about.base).exists():
+            problem = f"the image it stands on ({about.base[:12]}) is gone from the cache"
+        return DiskObserved(True, size, qcow2.actual_size(disk), "qcow2", about.base, generation, problem)
+
+    def observe_machine(self, obj: Object) -> MachineObserved:
+        folder = self.folder(obj)
+        recorded = db.recorded(folder) or {}
+        mark = files.read_json(folder / SEED_MARK) or {}
+        if not (folder / SEED).exists():
+            mark = {}
+        dom = self.domain(obj)
+        state, clean = libvirt.state(dom) if dom else (RunState.ABSENT, False)
+        on = state in (RunState.RUNNING, RunState.PAUSED)
+        lv = libvirt.module() if dom else None
+        ip = self.store.allocation(scope(obj.key)).get("ip", "")
+        rows = starts.all(folder)
+        return MachineObserved(
+            state=state,
+            definition=domain.digest(dom.XMLDesc(lv.VIR_DOMAIN_XML_INACTIVE)) if dom and lv else "",
+            live_definition=domain.digest(dom.XMLDesc(0)) if on else "",
+            seed=mark.get("digest"),
+            forwards=self.tenants.observed(ip) if on and ip else frozenset(),
+            network=self.tenants.is_up(obj),
+            folder=folder.is_dir(),
+            generation=recorded.get("generation", 0),
+            started=rows[-1]["time"] if rows else None,
+            clean_end=clean,
+        )
+
+    # deciding what it should be
+
+    def _size(self, obj: Object, options: Options, keep: bool) -> tuple[Size, list[tuple[str, str]]]:
+        """The size that the machine gets on this host; kept, so that it does not change under a running machine."""
+        want = requested(obj.instance)
+        profile = machine.profile_of(obj.instance)
+        counted = {
+            scope(o.key)
+            for o in self.store.objects(INSTANCE)
+            if o.backend == "qemu" and o.key != obj.key and _counts(o)
+        }
+        told: list[tuple[str, str]] = []
+        wanted = [want.sockets, want.cores, want.memory]
+
+        def change(own: dict[str, Any], everything: dict[str, dict[str, Any]]) -> dict[str, Any]:
+            kept = own.get("size")
+            if kept and kept["want"] == wanted and not (options.exact and kept["told"]):
+                return own
+            used = sum(
+                v["size"]["got"][2] + (0 if self.facts.kvm else fit.TB_CACHE)
+                for k, v in everything.items()
+                if k in counted and "size" in v and v.get("power") != "stop"
+            )
+            got, said = fit.fit(
+                want, self.facts.cpus, self.facts.memory, used, self.facts.kvm, profile.min_memory, options.exact
+            )
+            return {**own, "size": {"want": wanted, "got": [got.sockets, got.cores, got.memory], "told": said}}
+
+        if keep:
+            row = self.store.allocate(scope(obj.key), change)["size"]
+        else:
+            everything = self.store.allocations()
+            row = change(everything.get(scope(obj.key), {}), everything)["size"]
+        told = [tuple(t) for t in row["told"]]
+        return Size(*row["got"]), told
+
+    def machine(self, obj: Object, options: Options, emit: Emit, keep: bool = False) -> machine.Machine:
+        """The frozen description of this machine on this host."""
+        spec = obj.instance
+        if machine.profile_of(spec).firmware == "efi":
+            raise HikubeError(
+                "HK802",
+                f"profile {spec.instanceProfile} wants EFI firmware, which this version does not start yet",
+                fix="choose a BIOS profile (hikube-local catalog profiles); validate and render take it",
+            )
+        if spec.external and spec.externalMethod == "WholeIP":
+            raise HikubeError(
+                "HK802",
+                "externalMethod WholeIP is not carried by this version yet",
+                fix="write externalMethod: PortList with externalPorts",
+            )
+        size, _ = self._size(obj, options, keep)
+        devices = [self._device(obj, i) for i in range(len(spec.disks))]
+        folder = self.folder(obj)
+        if spec.has_seed:
+            devices.append(machine.seed_device(spec, self.carrier.seen(folder / SEED)))
+        tap = names.tap(self.layout.id, obj.namespace, obj.name)
+        return machine.Machine(
+            namespace=obj.namespace,
+            name=obj.name,
+            uuid=self.uuid(obj, keep),
+            size=size,
+            profile=machine.profile_of(spec),
+            disks=tuple(devices),
+            mac=names.mac(obj.namespace, obj.name),
+            tap=tap,
+            places=machine.places(self.carrier.seen(folder), str(self.carrier.sockets(tap))),
+            kvm=self.facts.kvm,
+            tb_cache=None if self.facts.kvm else fit.TB_CACHE >> 20,
+        )
+
+    def uuid(self, obj: Object, keep: bool = False) -> str:
+        """By the formula; a seed that is set back to empty keeps the UUID that the machine has."""
+        new = names.firmware_uuid(obj.namespace, obj.name, obj.instance.cloudInitSeed)
+        kept = self.store.allocation(scope(obj.key)).get("uuid")
+        if kept and not obj.instance.cloudInitSeed:
+            return kept
+        if keep and kept != new:
+            self.store.note(scope(obj.key), uuid=new)
+        return new
+
+    def _device(self, obj: Object, index: int) -> machine.DiskDevice:
+        name = obj.instance.disks[index].name
+        disk = self.store.get((DISK, obj.namespace, name))
+        optical = bool(disk and disk.disk.optical)
+        folder = self.layout.disk(obj.namespace, name)
+        about = qcow2.facts(folder)
+        backing = ((self.carrier.seen(self.cache.path(about.base)), about.base_format),) if about and about.base else ()
+        return machine.DiskDevice(
+            name=name,
+            path=self.carrier.seen(folder / qcow2.DISK),
+            format="qcow2",
+            bus=machine.bus_of(obj.instance, index, optical),
+            optical=optical,
+            readonly=optical,
+            boot_order=index + 1,
+            backing=backing,
+        )
+
+    def desired(self, obj: Object, options: Options, emit: Emit) -> MachineDesired:
+        if obj.deletion:
+            return MachineDesired("", None)
+        keep = not options.dry
+        xml = domain.domain(self.machine(obj, options, emit, keep))
+        content = seed.seed(obj, self.uuid(obj, keep))
+
+        def say(text: str) -> None:
+            emit(Event(EventType.DIFFERENCE, text, obj.ref, obj.namespace, code="HK507"))
+
+        forwards = self.tenants.forwards(obj, keep, say)
+        return MachineDesired(domain.digest(xml), content.digest if content else None, forwards)
+
+    # doing
+
+    def perform(self, step: Step, obj: Object, options: Options, emit: Emit) -> None:
+        table = self._machine_steps() if obj.kind == INSTANCE else self._disk_steps()
+        table[step.verb](obj, options, emit)
+
+    def _machine_steps(self) -> dict[Verb, Callable[[Object, Options, Emit], None]]:
+        return {
+            Verb.RECORD: lambda o, options, emit: db.record(self._make_folder(o), o),
+            Verb.SEED: self._seed,
+            Verb.NETWORK: self._network,
+            Verb.DEFINE: self._define,
+            Verb.START: self._start,
+            Verb.FORWARDS: self._forwards,
+            Verb.STOP: self._stop,
+            Verb.DELETE: self._delete_machine,
+        }
+
+    def _disk_steps(self) -> dict[Verb, Callable[[Object, Options, Emit], None]]:
+        return {
+            Verb.RECORD: lambda o, options, emit: db.record(self._make_folder(o), o),
+            Verb.IMPORT: self._import,
+            Verb.GROW: self._grow,
+            Verb.DELETE: self._delete_disk,
+        }
+
+    def _import(self, obj: Object, options: Options, emit: Emit) -> None:
+        source = obj.disk.source
+        if source.disk or source.upload:
+            raise HikubeError(
+                "HK707",
+                f"{obj.ref}: source {'disk' if source.disk else 'upload'} is not carried by this version yet",
+                fix="use source.http, source.image or an empty source",
+            )
+        folder = self._make_folder(obj)
+        files.sweep_trash(folder.parent)
+        db.record(folder, obj)
+        size = machine.storage_bytes(obj)
+        entry = sources.obtain(obj, self.cache, self.own_images, emit, options.offline)
+        if entry is None:
+            qcow2.create(folder, size, None, qcow2.Facts())
+            return
+        base = self.cache.path(entry.digest)
+        inspect.fits(inspect.inspect(base), size)
+        qcow2.create(folder, size, base, qcow2.Facts(entry.digest, entry.format))
+
+    def _grow(self, obj: Object, options: Options, emit: Emit) -> None:
+        size = machine.storage_bytes(obj)
+        user = next(
+            (o for o in self.store.objects(INSTANCE, obj.namespace) if obj.name in [d.name for d in o.instance.disks]),
+            None,
+        )
+        dom = self.domain(user) if user else None
+        if dom is not None and dom.isActive():
+            # libvirt's blockResize shrinks without a word; the planner only ever asks to grow.
+            lv = libvirt.module()
+            try:
+                dom.blockResize(
+                    self.carrier.seen(self.folder(obj) / qcow2.DISK), size, lv.VIR_DOMAIN_BLOCK_RESIZE_BYTES
+                )
+            except lv.libvirtError as e:
+                raise libvirt.translated(e, f"{obj.ref} could not be grown") from None
+        else:
+            qcow2.grow(self.folder(obj), size)
+
+    def _delete_disk(self, obj: Object, options: Options, emit: Emit) -> None:
+        files.remove_folder(self.folder(obj), self.layout.state)
+        self.store.forget(obj.key)
+
+    def _seed(self, obj: Object, options: Options, emit: Emit) -> None:
+        folder = self._make_folder(obj)
+        content = seed.seed(obj, self.uuid(obj, keep=True))
+        if content is None:
+            for name in (SEED, SEED_MARK):
+                (folder / name).unlink(missing_ok=True)
+            return
+        if (folder / SEED_MARK).exists():
+            emit(
+                Event(
+                    EventType.HINT,
+                    "the seed is new for the next boot; cloud-init acts on it only with a new cloudInitSeed",
+                    obj.ref,
+                    obj.namespace,
+                )
+            )
+        files.write(folder / SEED, seed.volume(content), 0o600)
+        files.write_json(folder / SEED_MARK, {"digest": content.digest})
+
+    def _network(self, obj: Object, options: Options, emit: Emit) -> None:
+        with self.network_lock():
+            self.tenants.ensure(obj)
+
+    def _define(self, obj: Object, options: Options, emit: Emit) -> None:
+        connection = self.connection()
+        if connection is None:
+            with self.network_lock():
+                self.tenants.ensure(obj)
+            connection = self.connection()
+        assert connection is not None
+        lv = libvirt.module()
+        xml = domain.domain(self.machine(obj, options, emit, keep=True))
+        try:
+            old = libvirt.domain(connection, names.domain(obj.namespace, obj.name))
+            if old is not None and old.UUIDString() != self.uuid(obj) and not old.isActive():
+                old.undefine()  # a new seed gives a new UUID, which libvirt takes for another machine
+            connection.defineXMLFlags(xml, lv.VIR_DOMAIN_DEFINE_VALIDATE)
+        except lv.libvirtError as e:
+            raise libvirt.translated(e, f"libvirt refused the machine {obj.name}") from None
+
+    def _start(self, obj: Object, options: Options, emit: Emit) -> None:
+        lv = libvirt.module()
+        dom = self.domain(obj)
+        if dom is None:
+            raise HikubeError("HK801", f"{obj.name} is not defined")
+        if not self.facts.kvm:
+            emit(
+                Event(
+                    EventType.DIFFERENCE,
+                    f"no hardware acceleration: {self.facts.why}",
+                    obj.ref,
+                    obj.namespace,
+                    code="HK503",
+                )
+            )
+        for code, text in self._size(obj, options, keep=False)[1]:
+            emit(Event(EventType.DIFFERENCE, text, obj.ref, obj.namespace, code=code))
+        folder = self._make_folder(obj)
+        self.carrier.make_sockets(names.tap(self.layout.id, obj.namespace, obj.name))
+        starts.mark(folder, {"console": folder / "console.log", "firmware": folder / "firmware.log"})
+        self.store.note(scope(obj.key), started_before=True, cloud_init=None)
+        try:
+            dom.create()
+        except lv.libvirtError as e:
+            if e.get_error_code() != lv.VIR_ERR_OPERATION_INVALID or not dom.isActive():
+                raise libvirt.translated(e, f"{obj.name} did not start") from None
+
+    def _forwards(self, obj: Object, options: Options, emit: Emit) -> None:
+        want = self.tenants.forwards(obj, True, lambda text: None)
+        with self.network_lock():
+            pid = self.carrier.ensure()
+            self.tenants.set_forwards(self.tenants.ip(obj), want)
+            self.tenants.refresh(pid, self.tenants.all())
+
+    def _stop(self, obj: Object, options: Options, emit: Emit) -> None:
+        """ACPI first; after the grace period, or with --force, at once."""
+        lv = libvirt.module()
+        dom = self.domain(obj)
+        if dom is None or not dom.isActive():
+            return
+        try:
+            if not options.force and libvirt.state(dom)[0] is RunState.RUNNING:
+                self._shut_down(dom, obj, options.grace, emit)
+            if dom.isActive():
+                dom.destroy()
+        except lv.libvirtError as e:
+            if dom.isActive():
+                raise libvirt.translated(e, f"{obj.name} could not be stopped") from None
+        ip = self.store.allocation(scope(obj.key)).get("ip")
+        if ip:
+            with self.network_lock(), contextlib.suppress(OSError):
+                self.tenants.set_forwards(ip, frozenset())
+
+    @staticmethod
+    def _shut_down(dom: Any, obj: Object, grace: float, emit: Emit) -> None:
+        begin = told = time.monotonic()
+        dom.shutdown()
+        while dom.isActive() and time.monotonic() - begin < grace:
+            time.sleep(0.1)
+            if time.monotonic() - told > 5:
+                told = time.monotonic()
+                left = int(grace - (told - begin))
+                emit(
+                    Event(
+                        EventType.PROGRESS, f"shutting down, {left} s until it is switched off", obj.ref, obj.namespace
+                    )
+                )
+                dom.shutdown()
+        if dom.isActive():
+            emit(
+                Event(
+                    EventType.WARNING,
+                    f"it did not shut down within {grace:.0f} s and is switched off",
+                    obj.ref,
+                    obj.namespace,
+                )
+            )
+
+    def _delete_machine(self, obj: Object, options: Options, emit: Emit) -> None:
+        lv = libvirt.module() if self.carrier.libvirt_runs() else None
+        dom = self.domain(obj) if lv else None
+        if dom is not None and lv is not None:
+            try:
+                dom.undefineFlags(
+                    lv.VIR_DOMAIN_UNDEFINE_NVRAM
+                    | lv.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+                    | lv.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+                )
+            except lv.libvirtError as e:
+                raise libvirt.translated(e, f"{obj.name} could not be removed") from None
+        with self.network_lock():
+            if ip := self.store.allocation(scope(obj.key)).get("ip"):
+                with contextlib.suppress(OSError):
+                    self.tenants.set_forwards(ip, frozenset())
+            self.tenants.drop(obj)
+            tap = names.tap(self.layout.id, obj.namespace, obj.name)
+            files.remove_folder(self.carrier.sockets(tap), self.carrier.run)
+            files.remove_folder(self.folder(obj), self.layout.state)
+            self.store.forget(obj.key)
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """After the last machine the helpers go; else the others' names and rules are brought up to date."""
+        left = [o for o in self.store.objects(INSTANCE) if o.backend == "qemu"]
+        pid = self.carrier.holder()
+        if not left:
+            connection = self.connection() if self.carrier.libvirt_runs() else None
+            if connection is None or not connection.listDomainsID():
+                if self._connection is not None:
+                    with contextlib.suppress(Exception):
+                        self._connection.close()
+                    self._connection = None
+                self.carrier.finish()
+        elif pid:
+            self.tenants.refresh(pid, self.tenants.all())
+
+    def power(self, obj: Object, action: str) -> None:
+        dom = self.running(obj)
+        dom.suspend() if action == "pause" else dom.resume()
+
+    # looking
+
+    def follow(self, obj: Object, timeout: float | None, emit: Emit) -> Verdict:
+        verdict = follow.Follower(self, obj, emit).run(timeout)
+        if verdict.cloud_init is not None:
+            rows = starts.all(self.folder(obj))
+            kept = {
+                "start": rows[-1]["time"] if rows else 0,
+                "ok": verdict.cloud_init,
+                "message": verdict.trouble.message if verdict.trouble else "",
+            }
+            self.store.note(scope(obj.key), cloud_init=kept)
+        return verdict
+
+    def view(self, obj: Object) -> View:
+        seen = self.observe_machine(obj)
+        own = self.store.allocation(scope(obj.key))
+        on = seen.state in (RunState.RUNNING, RunState.PAUSED)
+        console = follow.console_of(self.folder(obj), obj) if on else None
+        kept = own.get("cloud_init") or {}
+        cloud_init: bool | None = None
+        trouble = console.trouble.message if console and console.trouble else ""
+        if kept and kept.get("start") == seen.started:
+            cloud_init, trouble = kept["ok"], trouble or kept.get("message", "")
+        elif console and console.finished:
+            cloud_init = not console.failures
+        access = [
+            {"port": f.port, "protocol": f.protocol.upper(), "address": f.address, "hostPort": f.host_port}
+            for f in sorted(seen.forwards, key=lambda f: f.port)
+        ]
+        addresses = [{"type": "InternalIP", "address": own["ip"]}] if "ip" in own else []
+        if access:
+            addresses.append({"type": "ExternalIP", "address": str(access[0]["address"])})
+        addresses.append({"type": "Hostname", "address": names.fqdn(obj.namespace, obj.name)})
+        size = own.get("size", {})
+        return View(
+            observed=seen,
+            progress=console.progress if console else None,
+            cloud_init=cloud_init,
+            trouble=trouble,
+            accelerator=self.facts.accelerator if on else "",
+            addresses=addresses,
+            access=access,
+            differences=self._differences(own, size),
+            instance_id=self.uuid(obj),
+            restart_required=on and seen.live_definition != seen.definition,
+        )
+
+    def _differences(self, own: dict[str, Any], size: dict[str, Any]) -> list[dict[str, str]]:
+        rows = [tuple(t) for t in size.get("told", [])]
+        if size and not self.facts.kvm:
+            rows.append(("HK503", f"no hardware acceleration: {self.facts.why}"))
+        kept = own.get("forwards", {})
+        rows += [
+            ("HK507", f"port {p} stands at {kept['address']}:{h}")
+            for p, h in kept.get("ports", {}).items()
+            if int(p) != h
+        ]
+        return [{"code": code, "message": message} for code, message in rows]
+
+
+def _counts(obj: Object) -> bool:
+    """Whether a machine's memory is reckoned with: it runs or may be started by itself."""
+    return obj.deletion is None and obj.instance.strategy is not RunStrategy.HALTED

@@ -1,0 +1,57 @@
+"""cloud-init's own result files, read into words; pure. Everything in them comes from the guest: data, never trusted."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from hikube_local.readiness.stages import Trouble
+from hikube_local.text import sanitize
+
+STAGES = ("init-local", "init", "modules-config", "modules-final")
+
+
+@dataclass(frozen=True, slots=True)
+class CloudInit:
+    """What status.json says: whether it ended, whether well, and the errors by stage."""
+
+    done: bool
+    ok: bool
+    stage: str
+    errors: tuple[str, ...]
+
+
+def read(status: bytes) -> CloudInit | None:
+    """The content of /run/cloud-init/status.json, or None for anything else."""
+    try:
+        v1: Any = json.loads(status).get("v1")
+    except (ValueError, AttributeError, RecursionError):
+        return None
+    if not isinstance(v1, dict):
+        return None
+    errors: list[str] = []
+    ended = 0
+    for name in STAGES:
+        part = v1.get(name)
+        if not isinstance(part, dict):
+            continue
+        found = part.get("errors")
+        for error in found if isinstance(found, list) else []:
+            errors.append(f"{name}: {sanitize(str(error))[:400]}")
+        ended += isinstance(part.get("finished"), int | float)
+    stage = v1.get("stage")
+    last = v1.get("modules-final")
+    done = not stage and isinstance(last, dict) and isinstance(last.get("finished"), int | float)
+    return CloudInit(done, not errors, sanitize(str(stage))[:40] if stage else "", tuple(errors[:20]))
+
+
+def trouble(result: CloudInit, console: list[str]) -> Trouble:
+    """The failure of cloud-init with what is known of its cause."""
+    first = result.errors[0] if result.errors else (console[0] if console else "cloud-init reported an error")
+    remedy = "see /var/log/cloud-init.log and /var/log/cloud-init-output.log in the guest (hikube-local ssh NAME)"
+    if "runcmd" in " ".join([*result.errors, *console]) or "scripts" in first:
+        remedy = (
+            "a command of runcmd ended with an error; its output stands in the guest's /var/log/cloud-init-output.log"
+        )
+    return Trouble("HK906", f"cloud-init failed: {first}", tuple([*result.errors, *console][-12:]), remedy)

@@ -1,0 +1,197 @@
+"""What a guest's console says: stage, module, trouble, the end of cloud-init; a pure reader that is fed text."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from dataclasses import dataclass, field
+
+from hikube_local.readiness.stages import Progress, Stage, Trouble
+from hikube_local.text import sanitize
+
+KEPT = 40
+LONGEST = 4096  # characters of a line that are looked at
+
+_KERNEL_TIME = r"^(?:\[\s*\d+\.\d+\] )"
+_CLOUD_RUN = re.compile(r"Cloud-init v\. \S+ running '([\w:-]+)' at")
+_CLOUD_END = re.compile(r"Cloud-init v\. \S+ finished at")
+_CLOUD_STAGE = {
+    "init-local": Stage.CLOUD_INIT_LOCAL,
+    "init": Stage.CLOUD_INIT,
+    "modules:config": Stage.CLOUD_CONFIG,
+    "modules:final": Stage.CLOUD_FINAL,
+}
+_MODULE = re.compile(r"(cc_\w+|Running module ([\w-]+))")
+# In the order of a boot: the first that fits a line moves the stage on.
+_STAGES: tuple[tuple[re.Pattern[str], Stage], ...] = (
+    (re.compile(r"^(SeaBIOS \(version|BdsDxe: |UEFI |iPXE )"), Stage.FIRMWARE),
+    (
+        re.compile(r"(GRUB loading|Welcome to GRUB|GNU GRUB|^Booting `|ISOLINUX|SYSLINUX|^Loading Linux|systemd-boot)"),
+        Stage.BOOTLOADER,
+    ),
+    (re.compile(r"(Linux version \d|Decompressing Linux|^EFI stub:)|" + _KERNEL_TIME), Stage.KERNEL),
+    (re.compile(r"(systemd\[1\]: |^Welcome to .*!|OpenRC|^Begin: |init started: |^INIT: )"), Stage.INIT),
+    (
+        re.compile(
+            r"(Reached target .*[Nn]etwork|Network is Online|Wait for Network|udhcpc: lease|networkd-wait-online|Starting networking)"
+        ),
+        Stage.NETWORK,
+    ),
+)
+_UNIT = re.compile(r"^(?:\[\s*(?:OK|FAILED|DEPEND)\s*\]|\s+(?:Starting|Started|Mounting)) ?(.{3,80})")
+_LOGIN = re.compile(r"(?:^|\n)[\w.@-]{0,64} ?login: ?$")
+
+
+@dataclass(frozen=True, slots=True)
+class _Sign:
+    """A line that means trouble."""
+
+    pattern: re.Pattern[str]
+    code: str
+    message: str
+    remedy: str
+
+
+_SIGNS = (
+    _Sign(
+        re.compile(
+            r"(No bootable device|Boot failed: not a bootable disk|BdsDxe: No bootable option|failed to load Boot.*: Not Found)"
+        ),
+        "HK901",
+        "the firmware found nothing to boot from",
+        "is the first disk of `disks` the one with the system, and does its VMDisk have a source? an empty system disk boots nothing",
+    ),
+    _Sign(
+        re.compile(
+            r"^(grub>|grub rescue>|.*error: (?:unknown filesystem|no such (?:partition|device)|file [`'].* not found))"
+        ),
+        "HK902",
+        "the boot loader stopped",
+        "its configuration names a disk or kernel that is not there: look with `console`",
+    ),
+    _Sign(
+        re.compile(r"Kernel panic - not syncing"),
+        "HK903",
+        "the kernel panicked",
+        "the lines above it name the cause; `VFS: Unable to mount root` means a wrong disk order or a missing driver",
+    ),
+    _Sign(
+        re.compile(
+            r"(You are in emergency mode|Entering emergency mode|Give root password for maintenance|^\(initramfs\)|dracut-emergency)"
+        ),
+        "HK904",
+        "the guest is in emergency mode",
+        "a file system or a device that /etc/fstab or the kernel's command line names is missing; log in with `console`",
+    ),
+    _Sign(
+        re.compile(r"(Out of memory: Killed process|oom-kill:|invoked oom-killer)"),
+        "HK905",
+        "the guest ran out of memory",
+        "choose a larger instanceType",
+    ),
+)
+_SILENT_FAILURES = (
+    re.compile(r"Failed running /var/lib/cloud/"),
+    re.compile(r"\[FAILED\] Failed to start .*(?:cloud-init|Cloud-init|cloud-config|cloud-final)"),
+    re.compile(r"cc_\w+\.py\[ERROR\]|util\.py\[ERROR\]|\bcloud-init\[\d+\]: .*\bERROR\b"),
+    re.compile(r"Failed loading yaml blob|Invalid cloud-config provided|Unhandled non-multipart"),
+    re.compile(r"Running module \w+ .* failed"),
+)
+
+
+def final_message(cloud_init: str) -> re.Pattern[str] | None:
+    """The `final_message` that a user wrote, as a pattern: its variables may be anything."""
+    from hikube_local.manifests.userdata import parsed
+
+    config = parsed(cloud_init)
+    text = config.get("final_message") if isinstance(config, dict) else None
+    if not isinstance(text, str) or len(text.strip()) < 4:
+        return None
+    line = max(text.strip().splitlines(), key=len)
+    parts = re.split(r"\$\{?\w+\}?|\{\{.*?\}\}", line)
+    if not any(len(p.strip()) >= 4 for p in parts):
+        return None
+    return re.compile(".{0,80}".join(re.escape(p) for p in parts))
+
+
+@dataclass(slots=True)
+class Console:
+    """Feed it what the console said; ask it where the guest is."""
+
+    final: re.Pattern[str] | None = None
+    progress: Progress = Progress(Stage.FIRMWARE)
+    trouble: Trouble | None = None
+    finished: bool = False
+    login: bool = False
+    any_sign: bool = False
+    failures: list[str] = field(default_factory=list)
+    lines: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT))
+    _rest: str = ""
+
+    def feed(self, raw: bytes, firmware: bool = False) -> None:
+        """Take in bytes of the serial console, or of the firmware's own log."""
+        text = sanitize(raw)
+        if not firmware:
+            self.any_sign = self.any_sign or bool(text.strip())
+        if firmware:
+            for line in text.split("\n"):
+                self._line(line[:LONGEST], firmware=True)
+            return
+        whole, _, self._rest = (self._rest + text).rpartition("\n")
+        self._rest = self._rest[-LONGEST:]
+        for line in whole.split("\n"):
+            self._line(line[:LONGEST])
+        if self._rest:
+            if _LOGIN.search("\n" + self._rest):
+                self.login = True
+            for prompt in ("grub>", "grub rescue>", "(initramfs)"):
+                if self._rest.strip().startswith(prompt):
+                    self._signs(self._rest.strip())
+
+    def _line(self, line: str, firmware: bool = False) -> None:
+        if not line.strip():
+            return
+        if not firmware:
+            self.lines.append(line)
+        self._signs(line)
+        if firmware:
+            return
+        if match := _CLOUD_RUN.search(line):
+            self._move(_CLOUD_STAGE.get(match[1], Stage.CLOUD_INIT))
+            return
+        if _CLOUD_END.search(line) or (self.final and self.final.search(line)):
+            self.finished = True
+            self._move(Stage.DONE)
+            return
+        for pattern in _SILENT_FAILURES:
+            if pattern.search(line) and len(self.failures) < 20:
+                self.failures.append(line.strip())
+                break
+        for pattern, stage in _STAGES:
+            if pattern.search(line):
+                self._move(stage)
+        self._detail(line)
+
+    def _detail(self, line: str) -> None:
+        stage = self.progress.stage
+        if stage.order >= Stage.CLOUD_INIT_LOCAL.order:
+            if match := _MODULE.search(line):
+                self.progress = Progress(stage, match[2] or match[1])
+        elif match := _UNIT.search(line):
+            self.progress = Progress(stage, match[1].strip(" ."))
+
+    def _move(self, stage: Stage) -> None:
+        """Stages go forward; a reboot of the guest begins again with a kernel's first line."""
+        if stage.order > self.progress.stage.order:
+            self.progress = Progress(stage)
+        elif stage is Stage.BOOTLOADER and self.progress.stage.order > Stage.KERNEL.order:
+            self.progress, self.finished, self.login = Progress(stage), False, False
+
+    def _signs(self, line: str) -> None:
+        if self.trouble is not None:
+            return
+        for sign in _SIGNS:
+            if sign.pattern.search(line):
+                shown = (*list(self.lines)[-8:], line) if line not in list(self.lines)[-1:] else tuple(self.lines)[-9:]
+                self.trouble = Trouble(sign.code, sign.message, tuple(shown), sign.remedy)
+                return

@@ -1,0 +1,42 @@
+"""A machine's size on this host: capped to its processors, and so that all machines leave it a quarter of its memory; pure."""
+
+from __future__ import annotations
+
+from hikube_local.errors import HikubeError
+from hikube_local.render.sizing import Size
+from hikube_local.text import size
+
+MIB = 1 << 20
+TB_CACHE = 256 * MIB  # TCG's translation cache for one machine
+
+
+def fit(
+    want: Size, cpus: int, memory: int, used: int, kvm: bool, least: int, exact: bool
+) -> tuple[Size, list[tuple[str, str]]]:
+    """The size that is given, and the differences (code, sentence). `used`: bytes of the machines that already run.
+
+    With `exact` a cap is refused; a machine that does not fit with its profile's least memory is refused.
+    """
+    told: list[tuple[str, str]] = []
+    sockets, cores = want.sockets, want.cores
+    if want.vcpus > cpus:
+        sockets, cores = cpus, 1
+        told.append(("HK501", f"{cpus} vCPUs instead of {want.vcpus}: the host has {cpus} processors"))
+    room = memory * 3 // 4 - used - (0 if kvm else TB_CACHE)
+    given = min(want.memory, room // MIB * MIB)
+    if given < want.memory:
+        if given < least:
+            raise HikubeError(
+                "HK603",
+                f"the machine needs at least {size(least)}, {size(max(0, room))} are left for machines on this host",
+                fix="stop other machines, or choose a smaller instanceType",
+            )
+        told.append(
+            (
+                "HK502",
+                f"{size(given)} of memory instead of {size(want.memory)}: a quarter of the host's {size(memory)} stays free",
+            )
+        )
+    if exact and told:
+        raise HikubeError("HK501", f"--exact: {told[0][1]}", fix="leave --exact out, or use a larger host")
+    return Size(sockets, cores, given), told
