@@ -23,6 +23,9 @@ _MARK = {
 _COLOUR = {EventType.READY: "32", EventType.FAILED: "31", EventType.WARNING: "33", EventType.DIFFERENCE: "36"}
 
 
+PLAIN_EVERY = 5.0  # seconds between two lines of progress about one object
+
+
 class Story:
     """Listens to events and tells them. `json_lines`: each event as a JSON object on stdout (`up -o json`)."""
 
@@ -36,6 +39,7 @@ class Story:
             mode = "tty" if sys.stderr.isatty() else "plain"
         self.mode = mode
         self._live: dict[str, str] = {}
+        self._last: dict[str, float] = {}
         self._drawn = 0
 
     def __enter__(self) -> Story:
@@ -59,11 +63,18 @@ class Story:
                 self._erase()
                 self._live[event.object] = sanitize(event.message)
                 self._draw()
-            else:
+            elif not self._too_soon(event):
                 self._erase()
                 self._live.pop(event.object, None) if event.type in (EventType.READY, EventType.FAILED) else None
                 self._print(event)
                 self._draw()
+
+    def _too_soon(self, event: Event) -> bool:
+        """Off a terminal progress is a line every few seconds, not each."""
+        if event.type is EventType.PROGRESS and event.time - self._last.get(event.object, 0.0) < PLAIN_EVERY:
+            return True
+        self._last[event.object] = event.time
+        return False
 
     def _print(self, event: Event) -> None:
         mark = _MARK.get(event.type, "")

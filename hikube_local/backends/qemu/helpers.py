@@ -83,7 +83,9 @@ def ensure(
             with contextlib.suppress(OSError):
                 process.kill()
             said = sanitize(log.read_bytes()[-800:]).strip() if log.exists() else ""
-            raise HikubeError("HK803", f"{name or argv[0]} did not come up", why=said, fix=f"see {log}; hikube-local doctor")
+            raise HikubeError(
+                "HK803", f"{name or argv[0]} did not come up", why=said, fix=f"see {log}; hikube-local doctor"
+            )
         time.sleep(0.02)
     return process.pid, True
 

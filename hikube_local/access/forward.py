@@ -1,0 +1,71 @@
+"""Forwards that live as long as their command: a listener on the host, each connection carried inside by a child."""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import subprocess
+import threading
+
+from hikube_local.errors import HikubeError
+from hikube_local.run import clean_environment
+
+Target = (
+    tuple[str, str] | list[str]
+)  # ("unix", path), or the words of a child that carries its standard input and output
+
+
+def listen(address: str, port: int) -> socket.socket:
+    """A TCP listener on the host."""
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        s.bind((address, port))
+    except OSError as e:
+        s.close()
+        raise HikubeError(
+            "HK806", f"{address}:{port} cannot be bound: {e.strerror}", fix="name another local port: LOCAL:REMOTE"
+        ) from None
+    s.listen(64)
+    return s
+
+
+def serve(listeners: dict[socket.socket, Target]) -> None:
+    """Accept until interrupted."""
+    with selectors.DefaultSelector() as selector:
+        for s in listeners:
+            selector.register(s, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                s = key.fileobj
+                assert isinstance(s, socket.socket)
+                connection, _ = s.accept()
+                threading.Thread(target=_carry, args=(connection, listeners[s]), daemon=True).start()
+
+
+def _carry(connection: socket.socket, target: Target) -> None:
+    with contextlib.suppress(OSError), connection:
+        if isinstance(target, list):
+            # The child gets the connection itself as its standard input and output: nothing is copied here.
+            subprocess.run(
+                target, stdin=connection, stdout=connection, stderr=subprocess.DEVNULL, env=clean_environment()
+            )
+            return
+        with socket.socket(socket.AF_UNIX) as other:
+            other.connect(target[1])
+            _both(connection, other)
+
+
+def _both(a: socket.socket, b: socket.socket) -> None:
+    with selectors.DefaultSelector() as selector:
+        selector.register(a, selectors.EVENT_READ, b)
+        selector.register(b, selectors.EVENT_READ, a)
+        while True:
+            for key, _ in selector.select():
+                source = key.fileobj
+                assert isinstance(source, socket.socket)
+                block = source.recv(65536)
+                if not block:
+                    return
+                key.data.sendall(block)

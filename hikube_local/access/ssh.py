@@ -1,0 +1,167 @@
+"""ssh into a machine through the system's ssh: whatever `external` says, with pinned host keys, never adding in silence."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from hikube_local.access import keys
+from hikube_local.api.objects import DISK, Object
+from hikube_local.backends.qemu import starts
+from hikube_local.backends.qemu.libvirt import Agent
+from hikube_local.backends.qemu.world import Qemu
+from hikube_local.catalogue.data import default_user
+from hikube_local.errors import HikubeError
+from hikube_local.run import find
+
+HOST_KEY_FILES = tuple(f"/etc/ssh/ssh_host_{kind}_key.pub" for kind in ("ed25519", "ecdsa", "rsa"))
+
+
+def program() -> list[str]:
+    """The words that start hikube-local again, for ProxyCommand."""
+    return [sys.executable, "-m", "hikube_local"]
+
+
+def proxy_command(world: Qemu, obj: Object) -> str:
+    """A way in that needs no port on the host. Percent signs are ssh's own."""
+    words = [*program(), "-n", obj.namespace, "port-forward", obj.name, "22", "--stdio"]
+    if home := os.environ.get("HIKUBE_LOCAL_HOME"):
+        words = ["env", f"HIKUBE_LOCAL_HOME={home}", *words]
+    return shlex.join(words).replace("%", "%%")
+
+
+def user_of(world: Qemu, obj: Object) -> str:
+    """The image's default user: the configuration's or catalogue's image of the first disk, else the profile."""
+    for ref in obj.instance.disks[:1]:
+        disk = world.store.get((DISK, obj.namespace, ref.name))
+        image = disk.disk.source.image if disk else None
+        if image and (own := world.own_images.get(image.name, {}).get("user")):
+            return own
+        if image:
+            return default_user(obj.instance.instanceProfile, image.name)
+        url = disk.disk.source.http.url if disk and disk.disk.source.http else ""
+        for word in ("debian", "ubuntu", "rocky", "almalinux", "fedora", "alpine", "cirros", "opensuse"):
+            if word in url.lower():
+                return word
+    return default_user(obj.instance.instanceProfile)
+
+
+def learn_host_keys(world: Qemu, obj: Object) -> None:
+    """Pin the machine's host keys, once: asked of the agent, else read on the console of its first boot."""
+    if keys.pinned(world.layout, obj):
+        return
+    agent = Agent(world.running(obj))
+    found: list[str] = []
+    if agent.connected():
+        for path in HOST_KEY_FILES:
+            if raw := agent.read(path, 4096):
+                found += keys.host_keys(raw.decode("utf-8", "replace"))
+    if not found:
+        folder = world.folder(obj)
+        rows = starts.all(folder)
+        text = b"".join(starts.read(folder / "console.log", rows[0].get("console") if rows else None))[
+            -4_000_000:
+        ].decode("utf-8", "replace")
+        _, _, block = text.rpartition("-----BEGIN SSH HOST KEY KEYS-----")
+        found = keys.host_keys(block) if block != text else []
+    if found:
+        keys.pin(world.layout, obj, found)
+
+
+def options(world: Qemu, obj: Object, identities: list[Path]) -> list[str]:
+    """ssh's options for this machine."""
+    strict = "yes" if keys.pinned(world.layout, obj) else "accept-new"
+    words = [
+        f"HostKeyAlias={keys.alias(obj)}",
+        f"UserKnownHostsFile={shlex.quote(str(world.layout.known_hosts))}",
+        "GlobalKnownHostsFile=/dev/null",
+        f"StrictHostKeyChecking={strict}",
+        "CheckHostIP=no",
+        f"ProxyCommand={proxy_command(world, obj)}",
+        "LogLevel=ERROR",
+    ]
+    out = [w for word in words for w in ("-o", word)]
+    for path in identities:
+        out += ["-i", str(path)]
+    return out
+
+
+def _works(argv: list[str]) -> bool:
+    import subprocess
+
+    probe = [*argv[:-1], "-o", "BatchMode=yes", "-o", "ConnectTimeout=30", argv[-1], "true"]
+    return subprocess.run(probe, stdin=subprocess.DEVNULL, capture_output=True).returncode != 255
+
+
+def prepare(
+    world: Qemu, obj: Object, user: str, identity: Path | None, say: Callable[[str], None]
+) -> tuple[str, list[str]]:
+    """(user, ssh's options): -i, else ~/.ssh's keys if one of them gets in, else our own key, let in by the agent."""
+    learn_host_keys(world, obj)
+    user = user or user_of(world, obj)
+    ssh = find("ssh")
+    if identity is not None:
+        return user, options(world, obj, [identity])
+    own = world.layout.own_key
+    plain = options(world, obj, keys.user_keys())
+    kept = world.store.allocation(f"ssh/{obj.namespace}/{obj.name}")
+    if own.exists() and user in kept.get("users", []):
+        return user, options(world, obj, [*keys.user_keys(), own])
+    if (
+        (keys.user_keys() or os.environ.get("SSH_AUTH_SOCK"))
+        and any(obj.instance.sshKeys)
+        and _works([ssh, *plain, f"{user}@{obj.name}"])
+    ):
+        return user, plain
+    if authorise(world, obj, user, say):
+        return user, options(world, obj, [*keys.user_keys(), keys.own_key(world.layout)])
+    return user, plain
+
+
+def authorise(world: Qemu, obj: Object, user: str, say: Callable[[str], None]) -> bool:
+    """Let a key of our own in, through the guest agent; said in one line."""
+    from hikube_local.backends.qemu import libvirt
+
+    dom = world.running(obj)
+    if not Agent(dom).connected():
+        return False
+    public = keys.own_key(world.layout).with_suffix(".pub").read_text().strip()
+    lv = libvirt.module()
+    try:
+        dom.authorizedSSHKeysSet(user, [public], lv.VIR_DOMAIN_AUTHORIZED_SSH_KEYS_SET_APPEND)
+    except lv.libvirtError as e:
+        say(f"the guest agent did not take a key for {user}: {str(e)[:160]}")
+        return False
+    say(f"let a key of hikube-local's own in for {user} (through the guest agent)")
+    users = sorted({*world.store.allocation(f"ssh/{obj.namespace}/{obj.name}").get("users", []), user})
+    world.store.note(f"ssh/{obj.namespace}/{obj.name}", users=users)
+    return True
+
+
+def real(world: object, obj: Object) -> Qemu:
+    """The QEMU world of a machine; a simulated one has nobody to talk to."""
+    if not isinstance(world, Qemu):
+        raise HikubeError(
+            "HK510", f"{obj.name} is simulated: there is no guest to reach", fix="bring it up with --backend qemu"
+        )
+    return world
+
+
+def config(world: Qemu, obj: Object) -> str:
+    """The Host block of ssh's configuration for a machine."""
+    own = world.layout.own_key
+    lines = [
+        f"Host {keys.alias(obj)}",
+        f"  User {user_of(world, obj)}",
+        f"  HostKeyAlias {keys.alias(obj)}",
+        f'  UserKnownHostsFile "{world.layout.known_hosts}"',
+        "  GlobalKnownHostsFile /dev/null",
+        f"  StrictHostKeyChecking {'yes' if keys.pinned(world.layout, obj) else 'accept-new'}",
+        "  CheckHostIP no",
+        f"  ProxyCommand {proxy_command(world, obj)}",
+    ]
+    lines += [f'  IdentityFile "{p}"' for p in [*keys.user_keys(), *([own] if own.exists() else [])]]
+    return "\n".join(lines) + "\n"

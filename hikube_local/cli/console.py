@@ -1,0 +1,77 @@
+"""`console`, `vnc`, `screenshot`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import click
+
+from hikube_local.cli.app import App, common, option
+from hikube_local.errors import ExitCode, HikubeError
+
+
+@click.command("console")
+@click.argument("name")
+@common
+def console(app: App, name: str) -> int:
+    """Type into a machine's serial console; leave with Ctrl-]."""
+    from hikube_local.access import console as access
+    from hikube_local.access.ssh import real
+    from hikube_local.api import names
+
+    obj = app.machine(name)
+    world = real(app.backend(obj.backend), obj)
+    world.running(obj)
+    tap = names.tap(world.layout.id, obj.namespace, obj.name)
+    access.attach(world.carrier.sockets(tap) / "console.sock", obj.name)
+    return ExitCode.DONE
+
+
+@click.command("vnc")
+@option("--proxy-only", is_flag=True, help="Open a local port and print it, start no viewer.")
+@option("--port", type=int, default=0, help="The local port (default: a free one).")
+@click.argument("name")
+@common
+def vnc(app: App, name: str, proxy_only: bool, port: int) -> int:
+    """A machine's screen, in a VNC viewer if one is installed."""
+    from hikube_local.access import forward
+    from hikube_local.access.ssh import real
+    from hikube_local.api import names
+
+    obj = app.machine(name)
+    world = real(app.backend(obj.backend), obj)
+    world.running(obj)
+    sock = world.carrier.sockets(names.tap(world.layout.id, obj.namespace, obj.name)) / "vnc.sock"
+    viewer = next((v for v in ("remote-viewer", "vncviewer", "gvncviewer") if shutil.which(v)), None)
+    if viewer is None and not proxy_only and not sys.stdout.isatty():
+        raise HikubeError(
+            "HK601", "no VNC viewer is installed", fix="sudo apt-get install virt-viewer; or vnc --proxy-only"
+        )
+    listener = forward.listen("127.0.0.1", port)
+    where = listener.getsockname()[1]
+    print(f'{{"port": {where}}}' if proxy_only else f"VNC at 127.0.0.1:{where}", flush=True)
+    if viewer and not proxy_only:
+        target = f"vnc://127.0.0.1:{where}" if viewer == "remote-viewer" else f"127.0.0.1::{where}"
+        os.posix_spawn(str(shutil.which(viewer)), [viewer, target], os.environ)
+    forward.serve({listener: ("unix", str(sock))})
+    return ExitCode.DONE
+
+
+@click.command("screenshot")
+@click.argument("name")
+@click.argument("file", type=click.Path(path_type=Path))
+@common
+def screenshot(app: App, name: str, file: Path) -> int:
+    """A picture of a machine's screen: screenshot web screen.png."""
+    from hikube_local.access.screen import screenshot as take
+    from hikube_local.access.ssh import real
+
+    obj = app.machine(name)
+    world = real(app.backend(obj.backend), obj)
+    dom = world.running(obj)
+    take(world.connection(), dom, file.absolute())
+    print(file)
+    return ExitCode.DONE

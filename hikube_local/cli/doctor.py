@@ -1,0 +1,36 @@
+"""`doctor`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from hikube_local.cli.app import App, common, output_option
+from hikube_local.errors import ExitCode
+
+
+@click.command("doctor")
+@output_option("json")
+@common
+def doctor(app: App, output: str) -> int:
+    """Whether this host can run machines; each check with the command that mends it."""
+    from hikube_local.cli import tables
+    from hikube_local.host.doctor import examine
+
+    checks = examine(app.layout)
+    ok = all(c.ok for c in checks if c.needed)
+    value = {"ok": ok, "checks": [asdict(c) for c in checks]}
+
+    def text() -> str:
+        lines = []
+        for c in checks:
+            mark = "ok  " if c.ok else "FAIL" if c.needed else "note"
+            lines.append(f"{mark}  {c.name}: {c.detail}")
+            if c.fix and not c.ok:
+                lines.append(f"      fix: {c.fix}")
+        lines.append("this host can run machines" if ok else "this host cannot run machines yet")
+        return "\n".join(lines)
+
+    print(tables.show(value, output, text))
+    return ExitCode.DONE if ok else ExitCode.FAILED

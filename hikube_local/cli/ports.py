@@ -1,0 +1,102 @@
+"""`port-forward`, `ports`, `virsh`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from hikube_local.cli.app import App, common, option, output_option
+from hikube_local.errors import ExitCode, HikubeError, UsageError
+
+
+def _pair(text: str) -> tuple[int, int]:
+    """kubectl's [LOCAL:]REMOTE; `:REMOTE` takes a free local port (0)."""
+    local, colon, remote = text.rpartition(":")
+    text = remote.removesuffix("/tcp")
+    try:
+        far = int(text)
+        near = (int(local) if local else 0) if colon else far
+    except ValueError:
+        raise UsageError("HK810", f"{text!r} is no port", fix="write REMOTE, LOCAL:REMOTE or :REMOTE") from None
+    if not 1 <= far <= 65535 or not 0 <= near <= 65535:
+        raise UsageError("HK810", f"{text!r} is outside 1-65535")
+    return near, far
+
+
+@click.command("port-forward")
+@option("--stdio", is_flag=True, help="Carry standard input and output (for ssh's ProxyCommand).")
+@option("--address", default="127.0.0.1", help="The local address.")
+@click.argument("name")
+@click.argument("ports", metavar="[LOCAL:]REMOTE...", nargs=-1, required=True)
+@common
+def port_forward(app: App, stdio: bool, address: str, name: str, ports: tuple[str, ...]) -> int:
+    """Forward local ports to a machine, whatever its `external` says, until interrupted."""
+    from hikube_local.access import forward
+    from hikube_local.access.ssh import real
+    from hikube_local.store.db import scope
+
+    obj = app.machine(name.removeprefix("vmi/").removeprefix("vm/"))
+    world = real(app.backend(obj.backend), obj)
+    world.running(obj)
+    pid = world.carrier.holder()
+    ip = app.store.allocation(scope(obj.key)).get("ip")
+    if pid is None or not ip:
+        raise HikubeError("HK805", f"the network of {obj.name} is not up", fix=f"hikube-local start {obj.name}")
+    pairs = [_pair(p) for p in ports]
+    if stdio:
+        if len(pairs) != 1:
+            raise UsageError("HK810", "--stdio carries one port")
+        words = world.carrier.enter_words(pid, "connect", ip, str(pairs[0][1]))
+        os.execv(words[0], words)
+    listeners = {}
+    for near, far in pairs:
+        s = forward.listen(address, near)
+        listeners[s] = world.carrier.enter_words(pid, "connect", ip, str(far))
+        print(f"Forwarding from {address}:{s.getsockname()[1]} -> {far}", flush=True)
+    forward.serve(listeners)
+    return ExitCode.DONE
+
+
+@click.command("ports")
+@option("-A", "--all-namespaces", is_flag=True, help="Of every namespace.")
+@output_option("json")
+@common
+def ports(app: App, all_namespaces: bool, output: str) -> int:
+    """Every way in: machine, port, where it stands on this host."""
+    from hikube_local.api.objects import INSTANCE
+    from hikube_local.cli import tables
+    from hikube_local.reconcile.status import Statuses
+
+    statuses = Statuses(app.store, app.backend)
+    rows = []
+    for obj in app.store.objects(INSTANCE, None if all_namespaces else app.namespace):
+        for a in statuses.resource(obj)["status"]["access"]:
+            rows.append({"namespace": obj.namespace, "name": obj.name, **a})
+    if not rows and not output:
+        print("No ports are open.", file=sys.stderr)
+        return ExitCode.DONE
+    cells = [
+        [r["namespace"], r["name"], f"{r['port']}/{r['protocol']}", f"{r['address']}:{r['hostPort']}"] for r in rows
+    ]
+    print(tables.show(rows, output, lambda: tables.table(["NAMESPACE", "NAME", "PORT", "HERE"], cells)))
+    return ExitCode.DONE
+
+
+@click.command(
+    "virsh",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": []},
+)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+def virsh(words: tuple[str, ...]) -> int:
+    """virsh, connected to the libvirt that runs the machines."""
+    from hikube_local.backends.qemu.world import Qemu
+    from hikube_local.run import find
+
+    app = App()
+    world = app.backend("qemu")
+    assert isinstance(world, Qemu)
+    if world.connection() is None:
+        raise HikubeError("HK805", "no machine is up, so no libvirt of ours runs", fix="hikube-local up FILE")
+    os.execv(find("virsh"), ["virsh", "-c", world.carrier.uri, *words])
