@@ -27,7 +27,6 @@ CODES: dict[str, str] = {
     "HK206": "a missing field",
     "HK207": "an object of another kind, passed over",
     "HK208": "a retired kind",
-    "HK209": "Kubernetes' reader and the others see two values",
     # values
     "HK301": "a name that the platform refuses",
     "HK302": "an unknown instanceType",
@@ -78,7 +77,6 @@ CODES: dict[str, str] = {
     "HK512": "further networks are not made",
     "HK513": "a CPU model that is not taken here",
     "HK514": "a run strategy carried by the next command",
-    "HK515": "the guest's panic is not seen",
     "HK516": "a field that the platform is about to take",
     # this host
     "HK601": "a program is missing",
@@ -90,7 +88,6 @@ CODES: dict[str, str] = {
     "HK607": "a program failed",
     "HK608": "the state belongs to another user or version",
     "HK609": "waited for another command",
-    "HK610": "a path is too long",
     # images and disks
     "HK701": "the image could not be fetched",
     "HK702": "the image is refused",
@@ -108,7 +105,6 @@ CODES: dict[str, str] = {
     "HK805": "the machine is not running",
     "HK806": "the way in is closed",
     "HK807": "the backend of an object cannot change",
-    "HK808": "the machine must restart",
     "HK809": "a confirmation is needed",
     "HK810": "the words of the command are off",
     # the guest

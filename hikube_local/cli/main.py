@@ -171,7 +171,8 @@ def _defaults(argv: list[str]) -> dict[str, dict]:
     from hikube_local.cli.config import read
 
     options = {k.replace("-", "_"): v for k, v in read(path).options.items()}
-    return dict.fromkeys(VERBS, options)
+    # `version` is also a flag of the program itself.
+    return {verb: options for verb in VERBS if verb not in GROUPS | {"version"}} if options else {}
 
 
 def _bug(error: Exception) -> int:

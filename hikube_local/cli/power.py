@@ -61,7 +61,7 @@ def start(app: App, names: tuple[str, ...], wait: bool, timeout: float | None, p
 @click.command("stop")
 @click.argument("names", nargs=-1, required=True)
 @option("--force", is_flag=True, help="Do not wait for the guest.")
-@option("--grace", default=30.0, callback=seconds, help="How long the guest may take (30s).")
+@option("--grace", default="30s", callback=seconds, help="How long the guest may take (30s).")
 @common
 def stop(app: App, names: tuple[str, ...], force: bool, grace: float) -> int:
     """Stop machines; they stay stopped until `start`, or an `up` of a manifest that says they run."""
@@ -74,7 +74,7 @@ def stop(app: App, names: tuple[str, ...], force: bool, grace: float) -> int:
 @click.command("restart")
 @click.argument("names", nargs=-1, required=True)
 @option("--force", is_flag=True, help="Do not wait for the guest.")
-@option("--grace", default=30.0, callback=seconds, help="How long the guest may take (30s).")
+@option("--grace", default="30s", callback=seconds, help="How long the guest may take (30s).")
 @option("--wait/--no-wait", default=False, help="Wait until the machine is ready.")
 @option("--timeout", default=None, callback=seconds, help="How long to wait (5m).")
 @option("--pace", type=float, default=0.0, help="Simulator: seconds of a whole boot.")

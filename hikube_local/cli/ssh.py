@@ -61,7 +61,30 @@ def _identity(words: tuple[str, ...]) -> tuple[Path | None, list[str]]:
 
 
 # ssh's own options that take a value.
-_VALUED = frozenset(["-B", "-b", "-c", "-D", "-E", "-e", "-F", "-I", "-J", "-L", "-l", "-m", "-O", "-o", "-p", "-Q", "-R", "-S", "-W", "-w"])
+_VALUED = frozenset(
+    [
+        "-B",
+        "-b",
+        "-c",
+        "-D",
+        "-E",
+        "-e",
+        "-F",
+        "-I",
+        "-J",
+        "-L",
+        "-l",
+        "-m",
+        "-O",
+        "-o",
+        "-p",
+        "-Q",
+        "-R",
+        "-S",
+        "-W",
+        "-w",
+    ]
+)
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:

@@ -58,7 +58,7 @@ def test_of(wanted: str) -> Any:
 @click.option(
     "--for", "wanted", required=True, multiple=True, help="condition=Ready, jsonpath='{…}'=VALUE, create, delete."
 )
-@option("--timeout", default=30.0, callback=seconds, help="How long to wait (30s).")
+@option("--timeout", default="30s", callback=seconds, help="How long to wait (30s).")
 @common
 def wait(app: App, words: tuple[str, ...], wanted: tuple[str, ...], timeout: float) -> int:
     """Wait for a condition of objects."""

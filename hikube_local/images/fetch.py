@@ -52,6 +52,7 @@ def _verify(url: str, digest: str, checksum: str) -> None:
 def _download(url: str, target: Path, emit: Emit, about: str) -> tuple[str, str]:
     """Stream `url` into `target`; hands back the sha256 and a strong ETag."""
     import requests
+    from urllib3.exceptions import HTTPError
 
     shown = mask_url(url)
     session = requests.Session()
@@ -81,6 +82,10 @@ def _download(url: str, target: Path, emit: Emit, about: str) -> tuple[str, str]
             f"{shown} could not be reached",
             why=_reason(e),
             fix="look at the network and the proxy settings, then run it again",
+        ) from None
+    except HTTPError as e:
+        raise HikubeError(
+            "HK701", f"the download of {shown} broke off", why=_reason(e), fix="run it again: nothing partial was kept"
         ) from None
     except requests.exceptions.Timeout:
         raise HikubeError("HK701", f"{shown}: nothing came for {STALL_TIMEOUT} s", fix="run it again") from None

@@ -81,9 +81,9 @@ def _not_a_disk(head: bytes) -> None:
     """HTML from a captive portal and other text; a VMDK's text descriptor names other files."""
     if b"createType" in head[:4096]:
         raise refused("it is a VMDK descriptor, which refers to other files")
-    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:2048].lower()
-    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        title = re.search(rb"<title>(.{0,120}?)</title>", start, re.S)
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:2048]
+    if start.lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        title = re.search(rb"<title>(.{0,120}?)</title>", start, re.S | re.I)
         shown = f" titled {sanitize(title[1]).strip()!r}" if title else ""
         raise refused(
             f"it is a web page{shown}, not a disk image",

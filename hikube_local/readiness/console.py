@@ -30,7 +30,7 @@ _STAGES: tuple[tuple[re.Pattern[str], Stage], ...] = (
         Stage.BOOTLOADER,
     ),
     (re.compile(r"(Linux version \d|Decompressing Linux|^EFI stub:)|" + _KERNEL_TIME), Stage.KERNEL),
-    (re.compile(r"(systemd\[1\]: |^Welcome to .*!|OpenRC|^Begin: |init started: |^INIT: )"), Stage.INIT),
+    (re.compile(r"(systemd\[1\]: |^Welcome to (?!GRUB).*!|OpenRC|^Begin: |init started: |^INIT: )"), Stage.INIT),
     (
         re.compile(
             r"(Reached target .*[Nn]etwork|Network is Online|Wait for Network|udhcpc: lease|networkd-wait-online|Starting networking)"

@@ -35,7 +35,7 @@ def chart_text(cloud_init: str) -> str:
     import yaml
 
     lines = cloud_init.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    document = "stringData:\n  userdata: |\n" + "\n".join("    " + line for line in lines)
+    document = "stringData:\n  userdata: |\n" + "\n".join("    " + line for line in lines) + "\n"
     try:
         value = yaml.load(document, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         text = value["stringData"]["userdata"]

@@ -103,7 +103,11 @@ class Follower:
                 )
             if not self.console.any_sign and not self.connected and self.spent > NO_SIGN_AFTER:
                 what = f"Running, no readiness signal: nothing came on the console. Its screen: hikube-local vnc {self.obj.name}"
-                return self._end(Result.NO_SIGNAL, what)
+                return self._end(
+                    Result.NO_SIGNAL,
+                    what,
+                    Trouble("HK909", what, (), f"hikube-local screenshot {self.obj.name} FILE.png"),
+                )
             if now >= deadline:
                 return self._timed_out(limit)
             time.sleep(POLL)

@@ -15,13 +15,13 @@ from hikube_local.api.objects import DISK, INSTANCE, Object, RunStrategy
 from hikube_local.backends.protocol import Options, View
 from hikube_local.backends.qemu import follow, libvirt, starts
 from hikube_local.backends.qemu.carrier import Carrier
+from hikube_local.backends.qemu.disks import Disks
 from hikube_local.backends.qemu.tenants import Tenants
 from hikube_local.disks import qcow2
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.host.accelerator import host_facts
 from hikube_local.host.facts import HostFacts
-from hikube_local.images import inspect, sources
 from hikube_local.images.cache import Cache
 from hikube_local.locks import locked
 from hikube_local.paths import Layout
@@ -47,6 +47,10 @@ class Qemu:
         self.tenants = Tenants(self.carrier, store)
         self.cache = Cache(layout.images, self.mode)
         self._connection: Any = None
+        self.disks = Disks(self)
+
+    def observe_disk(self, obj: Object) -> DiskObserved:
+        return self.disks.observe(obj)
 
     @property
     def mode(self) -> int:
@@ -87,25 +91,10 @@ class Qemu:
     def folder(self, obj: Object) -> Path:
         return (self.layout.machine if obj.kind == INSTANCE else self.layout.disk)(obj.namespace, obj.name)
 
-    def _make_folder(self, obj: Object) -> Path:
+    def make_folder(self, obj: Object) -> Path:
         return files.make_folder(self.folder(obj), self.mode)
 
     # reading
-
-    def observe_disk(self, obj: Object) -> DiskObserved:
-        folder = self.folder(obj)
-        disk = folder / qcow2.DISK
-        generation = (db.recorded(folder) or {}).get("generation", 0)
-        if not disk.exists():
-            return DiskObserved(generation=generation)
-        about = qcow2.facts(folder) or qcow2.Facts()
-        size = qcow2.virtual_size(disk)
-        problem = ""
-        if not size:
-            problem = f"{disk} is damaged: its header is no qcow2"
-        elif about.base and not self.cache.path(about.base).exists():
-            problem = f"the image it stands on ({about.base[:12]}) is gone from the cache"
-        return DiskObserved(True, size, qcow2.actual_size(disk), "qcow2", about.base, generation, problem)
 
     def observe_machine(self, obj: Object) -> MachineObserved:
         folder = self.folder(obj)
@@ -247,12 +236,12 @@ class Qemu:
     # doing
 
     def perform(self, step: Step, obj: Object, options: Options, emit: Emit) -> None:
-        table = self._machine_steps() if obj.kind == INSTANCE else self._disk_steps()
+        table = self._machine_steps() if obj.kind == INSTANCE else self.disks.steps()
         table[step.verb](obj, options, emit)
 
     def _machine_steps(self) -> dict[Verb, Callable[[Object, Options, Emit], None]]:
         return {
-            Verb.RECORD: lambda o, options, emit: db.record(self._make_folder(o), o),
+            Verb.RECORD: lambda o, options, emit: db.record(self.make_folder(o), o),
             Verb.SEED: self._seed,
             Verb.NETWORK: self._network,
             Verb.DEFINE: self._define,
@@ -262,59 +251,8 @@ class Qemu:
             Verb.DELETE: self._delete_machine,
         }
 
-    def _disk_steps(self) -> dict[Verb, Callable[[Object, Options, Emit], None]]:
-        return {
-            Verb.RECORD: lambda o, options, emit: db.record(self._make_folder(o), o),
-            Verb.IMPORT: self._import,
-            Verb.GROW: self._grow,
-            Verb.DELETE: self._delete_disk,
-        }
-
-    def _import(self, obj: Object, options: Options, emit: Emit) -> None:
-        source = obj.disk.source
-        if source.disk or source.upload:
-            raise HikubeError(
-                "HK707",
-                f"{obj.ref}: source {'disk' if source.disk else 'upload'} is not carried by this version yet",
-                fix="use source.http, source.image or an empty source",
-            )
-        folder = self._make_folder(obj)
-        files.sweep_trash(folder.parent)
-        db.record(folder, obj)
-        size = machine.storage_bytes(obj)
-        entry = sources.obtain(obj, self.cache, self.own_images, emit, options.offline)
-        if entry is None:
-            qcow2.create(folder, size, None, qcow2.Facts())
-            return
-        base = self.cache.path(entry.digest)
-        inspect.fits(inspect.inspect(base), size)
-        qcow2.create(folder, size, base, qcow2.Facts(entry.digest, entry.format))
-
-    def _grow(self, obj: Object, options: Options, emit: Emit) -> None:
-        size = machine.storage_bytes(obj)
-        user = next(
-            (o for o in self.store.objects(INSTANCE, obj.namespace) if obj.name in [d.name for d in o.instance.disks]),
-            None,
-        )
-        dom = self.domain(user) if user else None
-        if dom is not None and dom.isActive():
-            # libvirt's blockResize shrinks without a word; the planner only ever asks to grow.
-            lv = libvirt.module()
-            try:
-                dom.blockResize(
-                    self.carrier.seen(self.folder(obj) / qcow2.DISK), size, lv.VIR_DOMAIN_BLOCK_RESIZE_BYTES
-                )
-            except lv.libvirtError as e:
-                raise libvirt.translated(e, f"{obj.ref} could not be grown") from None
-        else:
-            qcow2.grow(self.folder(obj), size)
-
-    def _delete_disk(self, obj: Object, options: Options, emit: Emit) -> None:
-        files.remove_folder(self.folder(obj), self.layout.state)
-        self.store.forget(obj.key)
-
     def _seed(self, obj: Object, options: Options, emit: Emit) -> None:
-        folder = self._make_folder(obj)
+        folder = self.make_folder(obj)
         content = seed.seed(obj, self.uuid(obj, keep=True))
         if content is None:
             for name in (SEED, SEED_MARK):
@@ -370,7 +308,7 @@ class Qemu:
             )
         for code, text in self._size(obj, options, keep=False)[1]:
             emit(Event(EventType.DIFFERENCE, text, obj.ref, obj.namespace, code=code))
-        folder = self._make_folder(obj)
+        folder = self.make_folder(obj)
         self.carrier.make_sockets(names.tap(self.layout.id, obj.namespace, obj.name))
         starts.mark(folder, {"console": folder / "console.log", "firmware": folder / "firmware.log"})
         self.store.note(scope(obj.key), started_before=True, cloud_init=None)

@@ -1,0 +1,71 @@
+# The two commands: `make up` boots the quickstart, `make test` passes the tests. Both do all the set-up themselves.
+SHELL := /bin/bash
+VENV := .venv
+RUN := $(VENV)/bin/hikube-local
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+PYTEST = $(SUDO) $(VENV)/bin/python -m pytest
+STAMP := $(VENV)/.ready
+
+PACKAGES := qemu-system-x86 qemu-utils libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients python3-libvirt python3-venv \
+  dnsmasq-base slirp4netns nftables iproute2 util-linux openssh-client \
+  mmdebstrap uidmap e2fsprogs grub-pc-bin grub-common
+TEST_PACKAGES := libxml2-utils busybox-static libarchive-tools strace curl cpio
+
+.PHONY: up down test test-all test-kvm bench lint wheel clean help
+
+help:
+	@echo "make up        boot examples/quickstart.yaml and print how to log in"
+	@echo "make down      remove that machine (its disks stay)"
+	@echo "make test      install what is missing and pass the tests (under 25 minutes)"
+	@echo "make test-all  every test, the long sweeps and all boots too"
+	@echo "make test-kvm  the tests that need hardware virtualisation"
+	@echo "make bench     timings as ratios to the bare tools"
+	@echo "make lint      ruff"
+
+$(STAMP): pyproject.toml Makefile
+	@echo "== system packages"
+	@missing=; for p in $(PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then echo "installing:$$missing"; $(SUDO) apt-get update -qq && \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
+	@echo "== Python environment in $(VENV)"
+	@[ -x $(VENV)/bin/python ] || /usr/bin/python3 -m venv --system-site-packages $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test]' 2>&1 | grep -v 'is ignored: it is neither' || true
+	@$(RUN) version >/dev/null
+	@touch $@
+
+.PHONY: test-packages
+test-packages: $(STAMP)
+	@missing=; for p in $(TEST_PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then echo "== test packages:$$missing"; $(SUDO) apt-get update -qq && \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
+
+up: $(STAMP)
+	@$(RUN) up examples/quickstart.yaml
+	@echo
+	@echo "log in as the quickstart's own user:  $(RUN) ssh demo@quickstart"
+	@echo "remove it again:                      make down"
+
+down: $(STAMP)
+	@$(RUN) down examples/quickstart.yaml
+
+test: test-packages
+	@$(PYTEST) -m "not full and not kvm" tests
+
+test-all: test-packages
+	@$(PYTEST) -m "not kvm" tests
+
+test-kvm: test-packages
+	@$(PYTEST) -m kvm tests
+
+bench: test-packages
+	@$(VENV)/bin/python -m tests.bench
+
+lint: $(STAMP)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check ruff 2>/dev/null
+	@$(VENV)/bin/ruff check hikube_local tests && $(VENV)/bin/ruff format --check hikube_local tests
+
+wheel: $(STAMP)
+	@$(VENV)/bin/python -m pip wheel --quiet --no-deps -w dist .
+
+clean:
+	rm -rf $(VENV) dist build

@@ -1,0 +1,126 @@
+"""The store and the locks: transactions, rebuilding, waiting for whom."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hikube_local import files, locks
+from hikube_local.api.objects import Object, spec_of
+from hikube_local.errors import HikubeError
+from hikube_local.events import Event, EventType
+from hikube_local.paths import Layout
+from hikube_local.store import db
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path / "s", tmp_path / "c", tmp_path / "config.yaml", tmp_path / "r", False)
+
+
+@pytest.fixture
+def store(layout) -> db.Store:
+    return db.Store(layout)
+
+
+def disk(storage="5Gi", **more) -> Object:
+    return Object(kind="VMDisk", namespace="n", name="d", spec=spec_of("VMDisk", {"storage": storage}), **more)
+
+
+def test_reading_makes_nothing(store, layout):
+    assert store.objects() == [] and store.get(("VMDisk", "n", "d")) is None
+    assert not layout.state.exists()
+
+
+def test_generations_count_changes_of_the_spec_alone(store):
+    first = store.put([disk()])[0]
+    assert (first.generation, bool(first.uid)) == (1, True)
+    assert store.put([disk()])[0].resource_version == first.resource_version
+    assert store.put([disk(labels={"a": "b"})])[0].generation == 1
+    second = store.put([disk("6Gi")])[0]
+    assert (second.generation, second.uid) == (2, first.uid)
+
+
+def test_the_backend_of_an_object_cannot_change(store):
+    store.put([disk()])
+    with pytest.raises(HikubeError, match="was made with the backend qemu"):
+        store.put([disk(backend="simulator")])
+
+
+def test_a_lost_store_is_rebuilt_from_the_folders(store, layout):
+    obj = store.put([disk("7Gi")])[0]
+    db.record(layout.disk("n", "d"), obj)
+    for path in layout.state.glob("store.sqlite*"):
+        path.unlink()
+    (layout.state / "machines").mkdir()
+    assert db.Store(layout).get(obj.key).disk.storage == "7Gi"
+
+
+def test_a_damaged_store_is_moved_aside_and_rebuilt(store, layout):
+    obj = store.put([disk("7Gi")])[0]
+    db.record(layout.disk("n", "d"), obj)
+    for path in layout.state.glob("store.sqlite-*"):
+        path.unlink()
+    layout.store.write_bytes(b"this is no database at all" * 100)
+    assert db.Store(layout).get(obj.key).disk.storage == "7Gi"
+    assert list(layout.state.glob("store.sqlite.damaged-*"))
+
+
+def test_allocations_and_status_and_events(store):
+    store.allocate("x", lambda own, everything: {"ip": "1"})
+    store.note("x", a=1, b=None)
+    assert store.allocation("x") == {"ip": "1", "a": 1}
+    store.note("x", a=None)
+    assert store.allocations() == {"x": {"ip": "1"}}
+    store.set_status(("k", "n", "d"), {"a": 1})
+    assert store.status(("k", "n", "d")) == {"a": 1}
+    store.append(Event(EventType.STEP, "hello", "vmdisk/d", "n"))
+    assert [e["message"] for _, _, e in store.events(namespace="n", obj="vmdisk/d")] == ["hello"]
+
+
+def test_a_lock_dies_with_its_process_and_names_it(tmp_path):
+    path = tmp_path / "lock"
+    code = f"from hikube_local.locks import locked\nfrom pathlib import Path\nimport time\nwith locked(Path({str(path)!r})):\n print('in', flush=True)\n time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "in\n"
+        assert str(process.pid) in (locks.holder(path) or "")
+        waited: list[str] = []
+        begin = time.monotonic()
+        timer = subprocess.Popen(["sh", "-c", f"sleep 0.5; kill -9 {process.pid}"])
+        with locks.locked(path, waited.append):
+            assert time.monotonic() - begin > 0.3
+        assert str(process.pid) in waited[0]
+        timer.wait()
+        assert locks.holder(path) is None
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_writing_is_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "f"
+    files.write(path, "one")
+    with pytest.raises(RuntimeError), files.beside(path) as temporary:
+        temporary.write_text("two")
+        raise RuntimeError
+    assert path.read_text() == "one"
+    assert os.listdir(tmp_path) == ["f"]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_folders_are_removed_only_below_their_root(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    with pytest.raises(ValueError):
+        files.remove_folder(tmp_path / ".." / "x", tmp_path)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (tmp_path / "a" / "link").symlink_to(outside)
+    files.remove_folder(tmp_path / "a" / "link", tmp_path)
+    files.remove_folder(tmp_path / "a" / "b", tmp_path)
+    assert outside.is_dir() and os.listdir(tmp_path / "a") == []

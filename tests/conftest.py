@@ -1,0 +1,124 @@
+"""What the layers share: a state root of its own, the command line as a subprocess or in this process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+
+
+@dataclass
+class Result:
+    """What a run of the program gave."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+    @property
+    def lines(self) -> list[dict]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+class Program:
+    """hikube-local in a state root of its own."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.folder = home / "files"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith("HIKUBE_LOCAL")}
+        self.env |= {"HIKUBE_LOCAL_HOME": str(home), "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+
+    def __call__(
+        self, *words: object, input: str | None = None, timeout: float = 120, env: dict | None = None
+    ) -> Result:
+        argv = [sys.executable, "-m", "hikube_local", *map(str, words)]
+        done = subprocess.run(
+            argv,
+            input=input,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={**self.env, **(env or {})},
+            cwd=self.folder,
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    def file(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.write_text(textwrap.dedent(text))
+        return path
+
+
+@pytest.fixture
+def hikube(tmp_path: Path) -> Program:
+    """The program with an empty state root; nothing real is started by it."""
+    return Program(tmp_path / "home")
+
+
+PAIR = """\
+apiVersion: apps.cozystack.io/v1alpha1
+kind: VMDisk
+metadata:
+  name: sys
+spec:
+  source:
+    image:
+      name: debian-12
+  storage: 5Gi
+  storageClass: local
+---
+apiVersion: apps.cozystack.io/v1alpha1
+kind: VMInstance
+metadata:
+  name: web
+  labels:
+    app: web
+spec:
+  external: true
+  externalPorts: [22, 80]
+  instanceType: u1.medium
+  instanceProfile: ubuntu
+  disks:
+    - sys
+  cloudInit: |
+    #cloud-config
+    hostname: web
+"""
+
+
+@pytest.fixture
+def pair(hikube: Program) -> Path:
+    """A manifest with one disk and one machine."""
+    return hikube.file("pair.yaml", PAIR)
+
+
+def instance(**spec) -> str:
+    """A VMInstance document named web."""
+    return json.dumps(
+        {"apiVersion": "apps.cozystack.io/v1alpha1", "kind": "VMInstance", "metadata": {"name": "web"}, "spec": spec}
+    )
+
+
+def disk(**spec) -> str:
+    return json.dumps(
+        {"apiVersion": "apps.cozystack.io/v1alpha1", "kind": "VMDisk", "metadata": {"name": "sys"}, "spec": spec}
+    )
+
+
+def pytest_addoption(parser):
+    parser.addoption("--golden", action="store_true", help="write the golden files anew")

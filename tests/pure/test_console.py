@@ -1,0 +1,127 @@
+"""Reading consoles: stages, causes, ends; also of a guest that lies or floods."""
+
+from __future__ import annotations
+
+import pytest
+
+from hikube_local.readiness import cloudinit
+from hikube_local.readiness.console import Console, final_message
+from hikube_local.readiness.stages import Stage
+
+BOOT = [
+    (b"GRUB loading.\r\nWelcome to GRUB!\r\n", Stage.BOOTLOADER),
+    (b"[    0.000000] Linux version 6.1.0\r\n", Stage.KERNEL),
+    (b"[    3.1] systemd[1]: systemd 252 running in system mode\r\n", Stage.INIT),
+    (b"[\x1b[0;32m  OK  \x1b[0m] Reached target \x1b[0;1;39mnetwork.target\x1b[0m - Network.\r\n", Stage.NETWORK),
+    (b"[   23.1] cloud-init[281]: Cloud-init v. 22.4.2 running 'init-local' at Tue\r\n", Stage.CLOUD_INIT_LOCAL),
+    (b"[   33.1] cloud-init[381]: Cloud-init v. 22.4.2 running 'init' at Tue\r\n", Stage.CLOUD_INIT),
+    (b"[   43.1] cloud-init[481]: Cloud-init v. 22.4.2 running 'modules:config' at Tue\r\n", Stage.CLOUD_CONFIG),
+    (b"[   53.1] cloud-init[581]: Cloud-init v. 22.4.2 running 'modules:final' at Tue\r\n", Stage.CLOUD_FINAL),
+    (b"[   63.1] cloud-init[581]: Cloud-init v. 22.4.2 finished at Tue, Up 63 seconds\r\n", Stage.DONE),
+]
+
+
+def test_a_boot_goes_through_its_stages():
+    console = Console()
+    for raw, stage in BOOT:
+        console.feed(raw)
+        assert console.progress.stage is stage
+    assert console.finished
+    assert console.trouble is None
+
+
+def test_a_boot_fed_byte_by_byte_ends_the_same():
+    console = Console()
+    for byte in b"".join(raw for raw, _ in BOOT):
+        console.feed(bytes([byte]))
+    assert console.finished and console.progress.stage is Stage.DONE
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        (b"[    1.0] Kernel panic - not syncing: VFS: Unable to mount root fs\n", "HK903"),
+        (b"You are in emergency mode. After logging in, type\n", "HK904"),
+        (b"(initramfs) ", "HK904"),
+        (b"grub> ", "HK902"),
+        (b"grub rescue> ", "HK902"),
+        (b"error: file `/boot/grub/i386-pc/normal.mod' not found.\n", "HK902"),
+        (b"[   99.9] Out of memory: Killed process 4711 (python3)\n", "HK905"),
+    ],
+)
+def test_causes_are_recognised_with_their_lines(text, code):
+    console = Console()
+    console.feed(b"a line before\n" + text)
+    assert console.trouble and console.trouble.code == code
+    assert console.trouble.lines and console.trouble.remedy
+
+
+def test_the_firmware_says_that_nothing_boots():
+    console = Console()
+    console.feed(b"Booting from Hard Disk...\nBoot failed: not a bootable disk\n\nNo bootable device.\n", firmware=True)
+    assert console.trouble and console.trouble.code == "HK901"
+
+
+def test_a_login_prompt_is_seen_without_a_newline():
+    console = Console()
+    console.feed(b"\nDebian GNU/Linux 12 vm-instance-web ttyS0\n\nvm-instance-web login: ")
+    assert console.login
+
+
+def test_an_own_final_message_is_the_end():
+    pattern = final_message('#cloud-config\nfinal_message: "the box is up after $UPTIME seconds"\n')
+    console = Console(pattern)
+    console.feed(b"[   69.0] cloud-init[527]: the box is up after 69.02 seconds\n")
+    assert console.finished
+
+
+def test_final_messages_that_would_fit_anything_are_not_taken():
+    assert final_message('#cloud-config\nfinal_message: "$UPTIME"\n') is None
+    assert final_message("#!/bin/sh\n") is None
+
+
+def test_failures_of_cloud_init_are_kept():
+    console = Console()
+    console.feed(
+        b"[   63.1] cloud-init[581]: 2026 - cc_scripts_user.py[WARNING]: Failed to run module scripts-user\n"
+        b"[   63.1] cloud-init[581]: Failed running /var/lib/cloud/instance/scripts/runcmd [1]\n"
+    )
+    assert len(console.failures) == 1
+
+
+def test_a_flood_without_a_newline_stays_small():
+    console = Console()
+    for _ in range(200):
+        console.feed(b"x" * 100_000)
+    assert len(console._rest) <= 4096
+
+
+def test_a_reboot_begins_anew():
+    console = Console()
+    for raw, _ in BOOT:
+        console.feed(raw)
+    console.feed(b"GRUB loading.\n")
+    assert console.progress.stage is Stage.BOOTLOADER and not console.finished
+
+
+STATUS = (
+    b'{"v1": {"datasource": "DataSourceNoCloud", "stage": null, "init-local": {"errors": [], "finished": 1.0}, "init": {"errors": [], "finished": 2.0},'
+    b'"modules-config": {"errors": [], "finished": 3.0}, "modules-final": {"errors": %s, "finished": %s}}}'
+)
+
+
+def test_status_json_says_done_failed_or_still_busy():
+    done = cloudinit.read(STATUS % (b"[]", b"4.0"))
+    assert done and done.done and done.ok
+    failed = cloudinit.read(STATUS % (b"[\"('scripts-user', RuntimeError('Runparts: 1 failures'))\"]", b"4.0"))
+    assert failed and failed.done and not failed.ok
+    assert "runcmd" in cloudinit.trouble(failed, []).remedy or "scripts" in cloudinit.trouble(failed, []).message
+    busy = cloudinit.read((STATUS % (b"[]", b"null")).replace(b'"stage": null', b'"stage": "modules-final"'))
+    assert busy and not busy.done
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"[]", b"{}", b'{"v1": 3}', b"\xff", b"[" * 5000, b'{"v1": {"modules-final": {"errors": 7}}}']
+)
+def test_nonsense_from_the_guest_is_survived(raw):
+    cloudinit.read(raw)

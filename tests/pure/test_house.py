@@ -1,0 +1,82 @@
+"""The house keeps its shape: imports go one way, codes stand in one table, files stay readable."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from hikube_local.codes import CODES
+from tests.conftest import ROOT
+
+PACKAGE = ROOT / "hikube_local"
+# From the bottom up; a room imports from its own row and the rows before it.
+ORDER = [
+    {"errors", "codes", "text"},
+    {"events", "files"},
+    {"locks", "run", "paths"},
+    {"api"},
+    {"catalogue"},
+    {"readiness"},
+    {"render"},
+    {"manifests"},
+    {"host"},
+    {"store"},
+    {"plan"},
+    {"images"},
+    {"disks"},
+    {"backends"},
+    {"reconcile"},
+    {"access"},
+    {"cli"},
+    {"__main__"},
+]
+RANK = {room: i for i, row in enumerate(ORDER) for room in row}
+# Readers of cloud-config text are shared with what recognises a final message on the console.
+ALLOWED = {("readiness", "manifests"), ("host", "paths")}
+
+
+def modules() -> list[Path]:
+    return sorted(p for p in PACKAGE.rglob("*.py") if "_recipes" not in p.parts)
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_one_way(path):
+    mine = room(path)
+    if mine == "__init__":
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("hikube_local."):
+            names = [node.module.split(".")[1]]
+        elif isinstance(node, ast.ImportFrom) and node.module == "hikube_local":
+            names = [a.name for a in node.names if a.name in RANK]
+        for other in names:
+            assert RANK[other] <= RANK[mine] or (mine, other) in ALLOWED, f"{path}:{node.lineno} imports {other}"
+
+
+def test_every_code_that_is_used_is_in_the_table_and_the_other_way_round():
+    used = set()
+    for path in modules():
+        if path.name != "codes.py":
+            used |= set(re.findall(r'"(HK\d{3})"', path.read_text()))
+    assert used - set(CODES) == set()
+    # Codes are never given away twice: one that no code uses any more is taken out of the table.
+    assert set(CODES) - used == set()
+
+
+def test_programs_are_started_in_few_places_and_never_through_a_shell():
+    for path in modules():
+        text = path.read_text()
+        assert "shell=True" not in text and "os.system" not in text, path
+
+
+def test_modules_can_be_read_in_one_sitting():
+    long = {str(p): n for p in modules() if (n := len(p.read_text().splitlines())) > 500}
+    assert long == {}

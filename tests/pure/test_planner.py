@@ -1,0 +1,110 @@
+"""The decisions, case by case."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from hikube_local.api.objects import Object, spec_of
+from hikube_local.plan.planner import plan_disk, plan_machine
+from hikube_local.plan.steps import DiskObserved, Forward, MachineDesired, MachineObserved, RunState, Verb, Wish
+
+F = frozenset({Forward(22, "127.77.1.1", 22)})
+WANT = MachineDesired("d1", "s1", F)
+UP = MachineObserved(RunState.RUNNING, "d1", "d1", "s1", F, network=True, folder=True, generation=1)
+OFF = dataclasses.replace(UP, state=RunState.SHUTOFF, live_definition="", forwards=frozenset())
+
+
+def machine(deletion=None, **spec) -> Object:
+    return Object(kind="VMInstance", namespace="n", name="w", spec=spec_of("VMInstance", spec), deletion=deletion)
+
+
+def verbs(obj=None, seen=UP, want=WANT, **wish) -> list[Verb]:
+    return [s.verb for s in plan_machine(obj or machine(), want, seen, Wish(**wish)).steps]
+
+
+def test_what_is_as_it_should_be_needs_nothing():
+    assert verbs() == []
+
+
+def test_a_new_machine_goes_through_every_step_in_order():
+    assert verbs(seen=MachineObserved()) == [
+        Verb.RECORD,
+        Verb.SEED,
+        Verb.NETWORK,
+        Verb.DEFINE,
+        Verb.START,
+        Verb.FORWARDS,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("spec", "wish", "expected"),
+    [
+        ({}, {}, [Verb.START, Verb.FORWARDS]),
+        ({"running": False}, {}, []),
+        ({"running": False, "runStrategy": "Always"}, {}, [Verb.START, Verb.FORWARDS]),
+        ({"runStrategy": "Halted"}, {}, []),
+        ({"runStrategy": "Manual"}, {}, []),
+        ({"runStrategy": "Manual"}, {"power": "start"}, [Verb.START, Verb.FORWARDS]),
+        ({"runStrategy": "Once"}, {"started_before": True}, []),
+        ({"runStrategy": "Once"}, {}, [Verb.START, Verb.FORWARDS]),
+        ({"runStrategy": "RerunOnFailure"}, {"started_before": True}, []),
+        ({}, {"power": "stop"}, []),
+    ],
+)
+def test_who_starts_a_machine_that_is_off(spec, wish, expected):
+    assert verbs(machine(**spec), OFF, **wish) == expected
+
+
+def test_a_crash_is_rerun_on_failure():
+    assert (
+        verbs(
+            machine(runStrategy="RerunOnFailure"), dataclasses.replace(OFF, state=RunState.CRASHED), started_before=True
+        )[0]
+        is Verb.START
+    )
+
+
+def test_a_stop_that_was_asked_for_wins():
+    assert verbs(power="stop") == [Verb.STOP]
+    assert verbs(machine(running=False)) == [Verb.STOP]
+
+
+def test_a_changed_definition_waits_for_a_restart():
+    want = dataclasses.replace(WANT, definition="d2")
+    planned = plan_machine(machine(), want, UP, Wish())
+    assert [s.verb for s in planned.steps] == [Verb.DEFINE]
+    assert planned.restart_required
+    assert verbs(want=want, restart=True) == [Verb.STOP, Verb.DEFINE, Verb.START]
+    later = dataclasses.replace(UP, definition="d2")
+    assert plan_machine(machine(), want, later, Wish()).restart_required
+
+
+def test_ports_and_seed_change_on_a_running_machine():
+    assert verbs(want=dataclasses.replace(WANT, forwards=frozenset())) == [Verb.FORWARDS]
+    assert verbs(want=dataclasses.replace(WANT, seed="s2")) == [Verb.SEED]
+
+
+def test_a_dead_network_comes_back():
+    assert verbs(seen=dataclasses.replace(UP, network=False, forwards=frozenset())) == [Verb.NETWORK, Verb.FORWARDS]
+
+
+def test_deletion_stops_first():
+    assert verbs(machine(deletion=1.0)) == [Verb.STOP, Verb.DELETE]
+    assert verbs(machine(deletion=1.0), MachineObserved()) == [Verb.DELETE]
+
+
+def disk(deletion=None, **spec) -> Object:
+    return Object(kind="VMDisk", namespace="n", name="d", spec=spec_of("VMDisk", spec), deletion=deletion)
+
+
+def test_disks_are_imported_once_and_only_grow():
+    here = DiskObserved(True, 5 << 30, generation=1)
+    assert [s.verb for s in plan_disk(disk(), DiskObserved()).steps] == [Verb.IMPORT]
+    assert plan_disk(disk(), here).steps == ()
+    assert [s.verb for s in plan_disk(disk(storage="6Gi"), here).steps] == [Verb.GROW]
+    assert plan_disk(disk(storage="4Gi"), here).steps == ()
+    assert [s.verb for s in plan_disk(disk(deletion=1.0), here).steps] == [Verb.DELETE]
+    assert plan_disk(disk(source={"http": {"url": "http://x/y"}}), DiskObserved()).unknown

@@ -1,0 +1,187 @@
+"""What the machine comes to: seed bytes, domain XML, addresses, sizes."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from hikube_local.api.objects import Object, spec_of
+from hikube_local.catalogue import data
+from hikube_local.errors import HikubeError
+from hikube_local.render import domain, fit, machine, seed, tenant
+from hikube_local.render.sizing import Size, requested
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def web(**spec) -> Object:
+    return Object(kind="VMInstance", namespace="default", name="web", spec=spec_of("VMInstance", spec))
+
+
+def test_user_data_passes_unchanged_but_for_its_end():
+    for text, carried in (
+        ("#cloud-config\na: 1", "#cloud-config\na: 1\n"),
+        ("#cloud-config\na: 1\n\n\n", "#cloud-config\na: 1\n"),
+        ("#!/bin/sh\r\necho\r\n", "#!/bin/sh\necho\n"),
+        ("  #cloud-config\n  a: 1\n", "#cloud-config\na: 1\n"),
+        ("#cloud-config\na: 1  \n\tb\n", "#cloud-config\na: 1  \n\tb\n"),
+    ):
+        assert seed.user_data(web(cloudInit=text)) == carried.encode()
+
+
+@pytest.mark.parametrize("text", ["  a: 1\n b: 2\n", "a: \x01\n", "a\x85b\n", "a\u2028b\n"])
+def test_user_data_that_breaks_the_chart_is_refused(text):
+    with pytest.raises(seed.UserDataRefused):
+        seed.chart_text(text)
+
+
+def test_keys_alone_become_a_cloud_config():
+    assert seed.user_data(web(sshKeys=['ssh-rsa AAA "me"', "", "k2"])) == (
+        b'#cloud-config\nssh_authorized_keys:\n  - "ssh-rsa AAA \\"me\\""\n  - "k2"\n'
+    )
+
+
+def test_meta_data_is_one_json_object_in_gos_manner():
+    keys = [f"key-{i} <me&you>" for i in range(11)]
+    raw = seed.meta_data(web(instanceType="u1.small", sshKeys=keys), "ID").decode()
+    assert raw.startswith(
+        '{"instance-type":"u1.small","instance-id":"ID","local-hostname":"vm-instance-web","public-keys":{"0":'
+    )
+    assert "\\u003cme\\u0026you\\u003e" in raw
+    assert not raw.endswith("\n")
+    found = json.loads(raw)["public-keys"]
+    # key0, key1, key10, key2 …: the files' names are sorted as strings, and so are the numbers.
+    assert list(found) == ["0", "1", "10", "2", "3", "4", "5", "6", "7", "8", "9"]
+    assert found["2"].startswith("key-10 ")
+
+
+def test_no_seed_without_keys_and_user_data():
+    assert seed.seed(web(sshKeys=["", ""]), "ID") is None
+
+
+@pytest.mark.parametrize(
+    "profile", ["ubuntu", "fedora", "windows.2k22", "windows.11.virtio", "rhel.9.desktop", "centos.stream9"]
+)
+def test_golden_domain_xml(profile, request):
+    obj = web(
+        instanceType="s1.large",
+        instanceProfile=profile,
+        disks=["sys", {"name": "data", "bus": "sata"}, "cd"],
+        cloudInit="#!",
+    )
+    xml = domain.domain(machine.portable(obj, {"cd": True}))
+    path = GOLDEN / f"{profile}.xml"
+    if request.config.getoption("--golden"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(xml)
+    assert xml == path.read_text()
+
+
+@pytest.mark.parametrize("profile", data.profiles())
+def test_every_profile_shows_in_the_domain_xml(profile):
+    p = data.profiles()[profile]
+    root = ET.fromstring(
+        domain.domain(
+            machine.portable(web(instanceType="u1.2xlarge", instanceProfile=profile, disks=["sys"], cloudInit="#!"), {})
+        )
+    )
+    targets = [d.find("target").get("bus") for d in root.iterfind("devices/disk")]
+    assert targets == [p.disk_bus, p.disk_bus]
+    assert root.find("devices/interface/model").get("type") == (
+        "virtio-non-transitional" if p.nic == "virtio" else p.nic
+    )
+    assert (root.find("os").get("firmware") == "efi") is (p.firmware == "efi")
+    assert (root.find("features/smm") is not None) is p.smm
+    assert (root.find("devices/rng") is not None) is p.rng
+    assert (root.find("iothreads") is not None) is p.dedicated_iothread
+    assert (root.find("devices/tpm") is not None) is bool(p.tpm)
+    assert (root.find("devices/input") is not None) is bool(p.input)
+    if p.secure_boot:
+        assert root.find("os/loader").get("secure") == "yes"
+
+
+@pytest.mark.parametrize("name", data.instancetypes())
+def test_every_instance_type_shows_in_the_domain_xml(name):
+    kind = data.instancetypes()[name]
+    root = ET.fromstring(domain.domain(machine.portable(web(instanceType=name, instanceProfile="cirros"), {})))
+    assert int(root.find("memory").text) == kind.memory
+    assert int(root.find("vcpu").text) == kind.vcpu
+    assert root.find("cpu/topology").get("sockets") == str(kind.vcpu)
+
+
+def test_the_nic_comes_first_and_ports_are_spare():
+    root = ET.fromstring(domain.domain(machine.portable(web(disks=["a", "b"], cloudInit="#!"), {})))
+    assert root.find("devices/interface/address").get("bus") == "0x01"
+    ports = len(root.findall("devices/controller[@model='pcie-root-port']"))
+    # NIC, serial, balloon, rng, three disks
+    assert ports - 7 >= 4
+
+
+def test_drivers_always_name_their_format():
+    root = ET.fromstring(domain.domain(machine.portable(web(disks=["a"], cloudInit="#!"), {})))
+    assert [d.get("type") for d in root.iterfind("devices/disk/driver")] == ["qcow2", "raw"]
+    assert all(d.find("backingStore") is not None for d in root.iterfind("devices/disk"))
+
+
+def test_the_digest_tells_machines_apart():
+    one = domain.domain(machine.portable(web(disks=["a"]), {}))
+    other = domain.domain(machine.portable(web(disks=["a", "b"]), {}))
+    assert domain.digest(one) and domain.digest(one) != domain.digest(other)
+    assert domain.digest(one) == domain.digest(domain.domain(machine.portable(web(disks=["a"]), {})))
+
+
+def test_resources_replace_the_type():
+    assert requested(web(instanceType="", resources={"cpu": "2", "sockets": "3", "memory": "4Gi"}).instance) == Size(
+        3, 2, 4 << 30
+    )
+
+
+GIB = 1 << 30
+
+
+def test_a_machine_that_fits_is_not_changed():
+    assert fit.fit(Size(2, 1, 4 * GIB), 4, 16 * GIB, 0, True, GIB, False) == (Size(2, 1, 4 * GIB), [])
+
+
+def test_a_machine_that_is_too_large_is_capped_and_told():
+    size, told = fit.fit(Size(8, 1, 32 * GIB), 2, 16 * GIB, 4 * GIB, True, GIB, False)
+    assert size == Size(2, 1, 8 * GIB)
+    assert [code for code, _ in told] == ["HK501", "HK502"]
+
+
+def test_a_cap_is_refused_with_exact_and_below_the_profiles_least():
+    with pytest.raises(HikubeError, match="--exact"):
+        fit.fit(Size(8, 1, GIB), 2, 16 * GIB, 0, True, GIB, True)
+    with pytest.raises(HikubeError, match="at least 2Gi"):
+        fit.fit(Size(1, 1, 4 * GIB), 2, 4 * GIB, 2 * GIB, True, 2 * GIB, False)
+
+
+def test_addresses_are_stable_and_do_not_collide():
+    first = tenant.choose_ip("default", "web", 5, [])
+    assert first == tenant.choose_ip("default", "web", 5, ["10.77.6.9"])
+    assert tenant.choose_ip("default", "web", 5, [first]) != first
+    everything = [f"10.77.5.{i}" for i in range(10, 251)]
+    with pytest.raises(ValueError, match="no address"):
+        tenant.choose_ip("default", "web", 5, everything)
+
+
+def test_ports_keep_their_number_or_move_up_and_never_onto_a_declared_one():
+    assert tenant.assign_ports([22, 80], {}, lambda p: True) == {"22": 22, "80": 80}
+    assert tenant.assign_ports([22, 80], {}, lambda p: p >= 1024) == {"22": 10022, "80": 10080}
+    assert tenant.assign_ports([22, 10022], {}, lambda p: p != 22) == {"22": 10023, "10022": 10022}
+    assert tenant.assign_ports([22], {"22": 10022}, lambda p: True) == {"22": 10022}
+
+
+def test_dhcp_options_are_hikubes():
+    text = tenant.dnsmasq_conf(tenant.Tenant("team", 7), "/x")
+    for line in (
+        "dhcp-option=option:domain-search,team.svc.cozy.local,svc.cozy.local,cozy.local",
+        "dhcp-option=option:mtu,1400",
+        "domain=team.svc.cozy.local",
+        "dhcp-ignore-names",
+        "dhcp-range=10.77.7.1,static,255.255.255.0,infinite",
+    ):
+        assert line in text.splitlines()

@@ -1,0 +1,347 @@
+"""The command line's forms on the simulator: what scripts rely on."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.conftest import PAIR, ROOT, Program, instance
+
+SIM = ("--backend", "simulator")
+
+
+def test_up_get_down(hikube: Program, pair):
+    up = hikube("up", pair, *SIM)
+    assert up.code == 0, up.err
+    assert re.search(r"^web +Running +True +u1.medium ", hikube("get", "vm").out, re.M)
+    assert re.search(r"^sys +Ready +5Gi +local ", hikube("get", "vmdisk").out, re.M)
+    again = hikube("up", pair)
+    assert again.code == 0 and "nothing changed" in again.err
+    down = hikube("down")
+    assert down.code == 0 and "vminstance.apps.cozystack.io/web deleted" in down.out
+    assert hikube("get", "vm", "-o", "json").json["items"] == []
+    assert [i["metadata"]["name"] for i in hikube("get", "vmdisk", "-o", "json").json["items"]] == ["sys"]
+
+
+def test_up_json_is_one_object_a_line_and_ends_with_the_result(hikube, pair):
+    lines = hikube("up", pair, *SIM, "-o", "json").lines
+    assert all({"type", "time"} <= set(line) for line in lines)
+    assert lines[-1]["type"] == "result" and lines[-1]["ok"] is True
+    assert {(i["kind"], i["name"]) for i in lines[-1]["items"]} == {("VMDisk", "sys"), ("VMInstance", "web")}
+    assert [line["stage"] for line in lines if line["type"] == "ready"] == ["done"]
+
+
+def test_get_json_is_kubernetes(hikube, pair):
+    hikube("up", pair, *SIM)
+    one = hikube("get", "vminstance", "web", "-o", "json").json
+    assert (one["apiVersion"], one["kind"], one["metadata"]["namespace"]) == (
+        "apps.cozystack.io/v1alpha1",
+        "VMInstance",
+        "default",
+    )
+    status = one["status"]
+    assert status["printableStatus"] == "Running" and status["backend"] == "simulator"
+    conditions = {c["type"]: c for c in status["conditions"]}
+    assert {"Ready", "DisksReady", "CloudInitSucceeded"} <= set(conditions)
+    assert all({"status", "reason", "message", "lastTransitionTime"} <= set(c) for c in conditions.values())
+    assert status["access"][0] == {
+        "port": 22,
+        "protocol": "TCP",
+        "address": status["access"][0]["address"],
+        "hostPort": 22,
+    }
+    assert status["differences"][0]["code"] == "HK510"
+    assert hikube("get", "vm", "-o", "json").json["kind"] == "List"
+    assert hikube("get", "vm/web", "-o", "jsonpath={.status.printableStatus}").out.strip() == "Running"
+    assert hikube("get", "vm", "-o", 'jsonpath={range .items[*]}{.metadata.name}{"\\n"}{end}').out == "web\n\n"
+    assert hikube("get", "-o", "name").out.split() == [
+        "vminstance.apps.cozystack.io/web",
+        "vmdisk.apps.cozystack.io/sys",
+    ]
+    assert "kind: VMDisk" in hikube("get", "dv", "sys", "-o", "yaml").out
+
+
+def test_get_yaml_can_be_applied_again(hikube, pair):
+    hikube("up", pair, *SIM)
+    text = hikube("get", "-o", "yaml").out
+    assert "nothing changed" in hikube("up", "-", input=text).err
+
+
+def test_selectors_and_namespaces(hikube, pair):
+    hikube("up", pair, *SIM)
+    hikube("-n", "team", "up", pair, *SIM)
+    assert hikube("get", "vm", "-l", "app=web", "-o", "name").out.count("web") == 1
+    assert hikube("get", "vm", "-l", "app!=web").out == ""
+    assert hikube("get", "-A", "vm", "-o", "json").json["items"][1]["metadata"]["namespace"] == "team"
+    assert hikube("get", "vm", "-n", "team", "-o", "name").code == 0
+    assert hikube("get", "vm", "web", env={"HIKUBE_LOCAL_NAMESPACE": "team"}).code == 0
+    missing = hikube("-n", "nowhere", "get", "vm", "web")
+    assert missing.code == 1 and "HK804" in missing.err
+
+
+def test_the_namespace_may_not_be_contradicted(hikube):
+    path = hikube.file("a.yaml", PAIR.replace("name: sys\nspec", "name: sys\n  namespace: own\nspec"))
+    result = hikube("up", path, *SIM, "-n", "other")
+    assert result.code == 2 and "HK406" in result.err
+    assert hikube("get", "-A").out == ""
+
+
+def test_invalid_manifests_change_nothing(hikube, pair):
+    bad = hikube.file("bad.yaml", PAIR.replace("u1.medium", "u1.tiny").replace("5Gi", "5GB"))
+    result = hikube("up", bad, *SIM)
+    assert result.code == 2
+    assert "HK302" in result.err and "HK308" in result.err and "bad.yaml:21:17" in result.err
+    assert hikube("get", "-A").out == ""
+
+
+def test_validate(hikube, pair):
+    assert hikube("validate", pair).code == 0
+    warned = hikube.file("w.yaml", instance(sshKeys=["ssh-rsa AAAA... me"]))
+    assert hikube("validate", warned).code == 0
+    assert hikube("validate", "--strict", warned).code == 2
+    found = hikube("validate", "-o", "json", warned).json
+    assert {"code", "severity", "file", "line", "column", "object", "path", "message", "help"} == set(found[0])
+    broken = hikube.file("b.yaml", "a: [\n")
+    result = hikube("validate", "-o", "json", broken)
+    assert result.code == 2 and result.json[0]["code"] == "HK102"
+    assert hikube("validate", "nowhere.yaml", "-o", "json").json[0]["code"] == "HK101"
+
+
+def test_plan_and_its_exit_code(hikube, pair):
+    before = hikube("plan", pair, *SIM, "--detailed-exitcode", "-o", "json")
+    assert before.code == 4
+    assert [r["action"] for r in before.json] == ["create", "create"]
+    assert hikube("get", "-A").out == ""
+    hikube("up", pair, *SIM)
+    after = hikube("diff", pair, "--detailed-exitcode", "-o", "json")
+    assert after.code == 0 and [r["action"] for r in after.json] == ["none", "none"]
+    changed = hikube.file("c.yaml", PAIR.replace("[22, 80]", "[22, 443]").replace("u1.medium", "u1.large"))
+    rows = {r["name"]: r for r in hikube("plan", changed, "-o", "json").json}
+    assert rows["web"]["action"] == "restart"
+    assert {(c["path"], c["live"]) for c in rows["web"]["changes"]} == {
+        ("spec.externalPorts", True),
+        ("spec.instanceType", False),
+    }
+
+
+def test_changes_that_need_a_restart(hikube, pair):
+    hikube("up", pair, *SIM)
+    changed = hikube.file("c.yaml", PAIR.replace("u1.medium", "u1.large"))
+    result = hikube("up", changed)
+    assert result.code == 0 and "restart" in result.err
+    status = hikube("get", "vm", "web", "-o", "json").json["status"]
+    assert {c["type"]: c["status"] for c in status["conditions"]}["RestartRequired"] == "True"
+    assert hikube("up", changed, "--restart").code == 0
+    status = hikube("get", "vm", "web", "-o", "json").json["status"]
+    assert "RestartRequired" not in {c["type"] for c in status["conditions"]}
+
+
+def test_stop_is_a_recorded_wish(hikube, pair):
+    hikube("up", pair, *SIM)
+    assert hikube("stop", "web").code == 0
+    assert hikube("get", "vm", "web", "-o", "jsonpath={.status.printableStatus}").out.strip() == "Stopped"
+    assert hikube("start", "vm-instance-web").code == 0
+    assert hikube("pause", "web").code == 0
+    assert hikube("get", "vm", "web", "-o", "jsonpath={.status.printableStatus}").out.strip() == "Paused"
+    assert hikube("unpause", "web").code == 0
+    assert hikube("restart", "web").code == 0
+    hikube("stop", "web")
+    assert hikube("up", pair).code == 0
+    assert hikube("get", "vm", "web", "-o", "jsonpath={.status.printableStatus}").out.strip() == "Running"
+
+
+FAILURES = {
+    ("web", "stage=kernel,outcome=panic"): (1, "HK903"),
+    ("web", "stage=firmware,outcome=fail"): (1, "HK901"),
+    ("web", "stage=cloud-final,outcome=fail"): (1, "HK906"),
+    ("web", "stage=init,outcome=exit"): (1, "HK910"),
+    ("web", "stage=network,outcome=hang"): (3, "HK907"),
+    ("web", "stage=cloud-config,outcome=slow,after=0.2"): (0, ""),
+    ("sys", "stage=import,outcome=fail"): (1, "HK701"),
+}
+
+
+@pytest.mark.parametrize(("name", "text"), FAILURES)
+def test_simulated_failures(hikube, name, text):
+    code, word = FAILURES[(name, text)]
+    path = hikube.file(
+        "f.yaml",
+        PAIR.replace(f"name: {name}\n", f'name: {name}\n  annotations: {{hikube.local/simulate: "{text}"}}\n', 1),
+    )
+    result = hikube("up", path, *SIM, "-o", "json", "--timeout", "1s")
+    assert result.code == code, result.err
+    assert result.lines[-1]["ok"] is (code == 0)
+    assert word in result.out
+
+
+def test_a_failed_cloud_init_leaves_the_machine_running(hikube):
+    path = hikube.file(
+        "f.yaml",
+        PAIR.replace(
+            "name: web\n", 'name: web\n  annotations: {hikube.local/simulate: "stage=cloud-final,outcome=fail"}\n', 1
+        ),
+    )
+    assert hikube("up", path, *SIM).code == 1
+    status = hikube("get", "vm", "web", "-o", "json").json["status"]
+    conditions = {c["type"]: c["status"] for c in status["conditions"]}
+    assert (conditions["Ready"], conditions["CloudInitSucceeded"]) == ("True", "False")
+
+
+def test_state_moves_while_nothing_runs(hikube, pair):
+    hikube("apply", "-f", pair, *SIM, "--pace", "2")
+    first = hikube("get", "vm", "web", "-o", "jsonpath={.status.phase}").out.strip()
+    time.sleep(2.2)
+    assert first != "done"
+    assert hikube("get", "vm", "web", "-o", "jsonpath={.status.phase}").out.strip() == "done"
+
+
+def test_wait(hikube, pair):
+    hikube("apply", "-f", pair, *SIM)
+    assert hikube("wait", "vm/web", "--for=condition=Ready").code == 0
+    assert hikube("wait", "vmdisk/sys", "--for=jsonpath={.status.phase}=Succeeded").code == 0
+    assert hikube("wait", "vm/web", "--for=delete", "--timeout", "0.3s").code == 3
+    hikube("delete", "vm/web")
+    assert hikube("wait", "vm/web", "--for=delete").code == 0
+
+
+def test_disks_are_deleted_only_when_asked(hikube, pair):
+    hikube("up", pair, *SIM)
+    asked = hikube("down", "--disks")
+    assert asked.code == 2 and "--yes" in asked.err and "sys" in asked.err
+    assert hikube("delete", "vmdisk/sys").code == 1  # in use
+    assert hikube("down", "--disks", "--yes").code == 0
+    assert hikube("get", "-A").out == ""
+
+
+def test_prune(hikube, pair):
+    hikube("up", pair, *SIM)
+    other = hikube.file("o.yaml", instance(sshKeys=["k"]).replace('"web"', '"other"'))
+    assert hikube("up", other, *SIM).code == 0
+    assert hikube("get", "vm", "-o", "name").out.count("web") == 1
+    assert hikube("up", other, "--prune").code == 2
+    assert hikube("up", other, "--prune", "--yes").code == 0
+    assert hikube("get", "vm", "-o", "name").out.split() == ["vminstance.apps.cozystack.io/other"]
+
+
+def test_the_backend_cannot_be_switched(hikube, pair):
+    hikube("up", pair, *SIM)
+    assert hikube("up", pair, "--backend", "qemu").code in (1, 2)
+    assert "HK807" in hikube("up", pair, "--backend", "qemu").err
+
+
+def test_two_ups_at_once_wait_for_one_another(hikube, pair):
+    slow = hikube.file("s.yaml", PAIR)
+    env = {**hikube.env}
+    argv = [sys.executable, "-m", "hikube_local", "up", str(slow), *SIM]
+    processes = [
+        subprocess.Popen(argv, env=env, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=hikube.folder)
+        for _ in range(4)
+    ]
+    outs = [p.communicate(timeout=60) for p in processes]
+    assert [p.returncode for p in processes] == [0, 0, 0, 0], outs
+    steps = [e for e in hikube("events", "-o", "json").json if e.get("step") == "start"]
+    assert len(steps) == 1
+
+
+def test_render_is_the_same_everywhere(hikube, pair):
+    hikube("render", pair, "--to", hikube.folder / "out")
+    folder = hikube.folder / "out" / "default" / "web"
+    assert sorted(os.listdir(folder)) == ["domain.xml", "meta-data", "user-data"]
+    assert (folder / "user-data").read_text() == "#cloud-config\nhostname: web\n"
+    assert 'type="kvm"' in (folder / "domain.xml").read_text()
+    assert not (hikube.home / "state").exists()
+
+
+def test_words_that_are_off_are_exit_2(hikube):
+    for words in (
+        ("frobnicate",),
+        ("get", "pods"),
+        ("up",),
+        ("up", "--backend", "vmware", "x"),
+        ("get", "-o", "xml", "vm"),
+        ("wait", "vm/x", "--for=luck"),
+        ("scp", "a"),
+    ):
+        assert hikube(*words).code == 2, words
+
+
+def test_unknown_verbs_get_a_suggestion(hikube):
+    assert "describe" in hikube("descirbe").err
+
+
+def test_options_come_from_flag_variable_and_file(hikube, pair):
+    config = hikube.file("config.yaml", "namespace: fromfile\noptions: {backend: simulator}\n")
+    assert hikube("up", pair, "--config", config).code == 0
+    assert hikube("get", "vm", "-n", "fromfile", "-o", "name").out.strip()
+    shown = hikube("config", "view", "--show-origin", "--config", config, env={"HIKUBE_LOCAL_NAMESPACE": "fromenv"}).out
+    assert "namespace: fromenv    # HIKUBE_LOCAL_NAMESPACE" in shown
+    assert hikube("get", "--config", hikube.file("bad.yaml", "nonsense: 1\n")).code == 2
+
+
+def test_own_images_of_the_configuration_are_known(hikube):
+    config = hikube.file("config.yaml", "images: {golden: {url: 'https://mirror.example/golden.qcow2', user: admin}}\n")
+    path = hikube.file("d.yaml", PAIR.replace("debian-12", "golden"))
+    assert hikube("validate", path).code == 2
+    assert hikube("validate", path, "--config", config).code == 0
+
+
+def test_tables_are_never_cut(hikube):
+    ports = list(range(1000, 1040))
+    path = hikube.file("p.yaml", instance(external=True, externalPorts=ports, sshKeys=["k"]))
+    hikube("up", path, *SIM)
+    out = hikube("get", "vm", env={"COLUMNS": "40"}).out
+    assert "1039→" in out and "\x1b" not in out
+
+
+def test_describe_events_and_catalogue(hikube, pair):
+    hikube("up", pair, *SIM)
+    text = hikube("describe", "web").out
+    for word in ("Instance ID:", "1. sys", "virtio (profile)", "CloudInitSucceeded", "HK510"):
+        assert word in text
+    assert "starting" in hikube("events", "--for", "vm/web").out
+    assert hikube("catalog", "instancetypes", "-o", "json").json[0]["name"] == "s1.small"
+    assert "windows.2k22" in hikube("catalog", "profiles").out
+    assert {"debian-12", "ubuntu-2404", "ubuntu-24.04", "cloudlinux-9"} <= set(
+        hikube("catalog", "images", "-o", "name").out.split()
+    )
+    assert json.loads(hikube("version", "-o", "json").out)["hikubeLocal"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(hikube, shell):
+    assert "_HIKUBE_LOCAL_COMPLETE" in hikube("completion", shell).out
+
+
+def test_every_verb_has_help(hikube):
+    from hikube_local.cli.main import VERBS
+
+    for verb in VERBS:
+        if verb == "virsh":
+            continue
+        result = hikube(verb, "--help")
+        assert result.code == 0 and "Usage:" in result.out, verb
+
+
+def test_a_simulated_machine_is_never_taken_for_a_real_one(hikube, pair):
+    hikube("up", pair, *SIM)
+    for words in (
+        ("ssh", "web"),
+        ("console", "web"),
+        ("logs", "web"),
+        ("port-forward", "web", "80"),
+        ("screenshot", "web", "x.png"),
+    ):
+        result = hikube(*words)
+        assert result.code == 1 and "HK510" in result.err, words
+
+
+def test_all_documents_of_the_reference_validate(hikube):
+    folder = ROOT / "examples" / "hikube-docs"
+    result = hikube("validate", *sorted(folder.glob("*.yaml")), "-o", "json")
+    assert [f for f in result.json if f["severity"] == "error" and f["code"] not in ("HK401",)] == []
