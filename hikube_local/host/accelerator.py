@@ -50,8 +50,8 @@ def _trial(accel: str, folder: Path, limit: float) -> float | None:
     cpu = "host" if accel == "kvm" else "max"
     argv = [find("qemu-system-x86_64"), "-machine", f"pc,accel={accel}", "-cpu", cpu, "-nodefaults", "-display", "none"]
     argv += ["-no-reboot", "-m", "16", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"]
-    argv += ["-blockdev", f"driver=file,filename={sector},node-name=f,read-only=on"]
-    argv += ["-blockdev", "driver=raw,file=f,node-name=d,read-only=on", "-device", "virtio-blk-pci,drive=d"]
+    argv += ["-blockdev", f"driver=file,filename={sector},node-name=f"]
+    argv += ["-blockdev", "driver=raw,file=f,node-name=d", "-device", "ide-hd,drive=d"]
     begin = time.monotonic()
     try:
         done = subprocess.run(

@@ -28,7 +28,7 @@ TOOLS = (
     "unshare",
     "nsenter",
 )
-OPTIONAL = ("virsh", "ssh", "mmdebstrap", "swtpm")
+OPTIONAL = ("virsh", "ssh", "mmdebstrap", "tini")
 SOCKET_LIMIT = 107
 BINDING = (
     "sudo apt-get install python3-libvirt, and make the virtual environment with --system-site-packages;"
@@ -68,9 +68,12 @@ def tools() -> Iterator[Check]:
         yield Check(name, bool(path), _version(path) if path else "not installed", fix, name in TOOLS)
 
 
+_VERSION = {"ip": "-V", "ssh": "-V"}
+
+
 def _version(path: str) -> str:
     try:
-        out = run([path, "--version"], timeout=5, check=False)
+        out = run([path, _VERSION.get(os.path.basename(path), "--version")], timeout=5, check=False)
     except HikubeError:
         return path
     text = sanitize(out.stdout or out.stderr).strip().splitlines()

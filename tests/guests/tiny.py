@@ -33,9 +33,10 @@ BUSYBOX = Path("/bin/busybox")
 SIZE = 64 << 20
 INIT = r"""#!/bin/busybox sh
 export PATH=/bin
-busybox mkdir -p /bin /proc /sys /dev /run /mnt /www /etc/acpi/PWRF /tmp
+busybox mkdir -p /bin /proc /sys /dev /run /mnt /www /tmp
+busybox mount -t proc proc /proc
 busybox --install -s /bin
-mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
+mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
 echo "init started: tiny"
 for m in $(cat /modules/order); do insmod /modules/$m 2>/dev/null; done
 ip link set lo up
@@ -53,8 +54,7 @@ for d in $dns; do echo "nameserver $d" >> /etc/resolv.conf; done
 echo "udhcpc: lease of $ip obtained"
 EOF
 chmod +x /lease
-printf '#!/bin/sh\npoweroff -f\n' > /etc/acpi/PWRF/00000080; chmod +x /etc/acpi/PWRF/00000080
-acpid -d >/dev/null 2>&1 &
+for e in /dev/input/event*; do [ -e $e ] && echo "power button: $e" && (head -c 24 $e >/dev/null && echo "power button pressed" && poweroff -f) & done
 if [ -n "$NIC" ]; then ip link set $NIC up; udhcpc -i $NIC -s /lease -q -n -t 10 -T 1 -O search >/dev/null && echo "udhcpc: lease obtained"; fi
 echo "hello from $(cat /sys/class/dmi/id/product_uuid)" > /www/index.html
 for p in 22 80 8080; do httpd -p $p -h /www; done
@@ -65,7 +65,7 @@ for d in /dev/vd?; do
     echo "Cloud-init v. 0.tiny finished at $(date), Up 1 seconds"
   fi
 done
-while :; do setsid sh -c 'exec sh -i </dev/ttyS0 >/dev/ttyS0 2>&1' & printf '\ntiny login: '; wait $!; done
+while :; do printf '\ntiny login: '; read -r line </dev/ttyS0 && eval "$line"; done
 """
 MENU = """serial --unit=0 --speed=115200
 terminal_output serial

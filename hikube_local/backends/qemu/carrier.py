@@ -22,6 +22,7 @@ from hikube_local import files
 from hikube_local.backends.qemu import helpers
 from hikube_local.errors import HikubeError
 from hikube_local.host.accelerator import verdict
+from hikube_local.host.doctor import path_of
 from hikube_local.paths import Layout, make_runtime
 from hikube_local.render import tenant
 from hikube_local.run import clean_environment, find
@@ -182,9 +183,10 @@ class Carrier:
             etc / "libvirtd.conf",
             'auth_unix_ro = "none"\nauth_unix_rw = "none"\nunix_sock_rw_perms = "0700"\nunix_sock_ro_perms = "0700"\n',
         )
-        files.write(
-            etc / "qemu.conf", f'user = "+{uid}"\ngroup = "+{gid}"\ndynamic_ownership = 1\nremember_owner = 0\n'
-        )
+        hide_kvm = Path("/dev/kvm").exists() and not verdict(self.layout.cache).kvm
+        conf = f'user = "+{uid}"\ngroup = "+{gid}"\ndynamic_ownership = 1\nremember_owner = 0\n'
+        # libvirt's own /dev for each QEMU cannot take over our mount on /dev/kvm.
+        files.write(etc / "qemu.conf", conf + ("namespaces = []\n" if hide_kvm else ""))
         files.write(etc / "virtlogd.conf", _VIRTLOGD)
         pairs = [
             (self.layout.state, self.run / "state"),
@@ -199,9 +201,11 @@ class Carrier:
             files.make_folder(target, 0o755)
         words = [["--bind", str(a), str(b)] for a, b in pairs]
         words += self._accounts()
-        if Path("/dev/kvm").exists() and not verdict(self.layout.cache).kvm:
-            # libvirt asks QEMU what KVM can do; a KVM that does not work keeps it waiting for minutes (seen: 130 s).
-            words.append(["--bind", "/dev/null", "/dev/kvm"])
+        if hide_kvm:
+            # libvirt asks QEMU what KVM can do; one that does not work keeps it waiting for minutes (seen: 130 s).
+            # A file that QEMU's user may not open says "no KVM" to both, and lets libvirt keep what it learned.
+            files.write(etc / "no-kvm", "", 0o600)
+            words.append(["--bind", str(etc / "no-kvm"), "/dev/kvm"])
         if Path("/run/dbus").is_dir():
             words.append(["-t", "tmpfs", "tmpfs", "/run/dbus"])
         return words
@@ -344,7 +348,9 @@ class Carrier:
             )
         if helpers.pid_of(self.run / "libvirtd.lock"):
             return
-        argv = self._inside(pid, "libvirtd", "--pid-file", self.run / "libvirtd.pid")
+        # Where PID 1 reaps late (containers), libvirt waits for every QEMU that ended; tini reaps them at once.
+        reaper = ["tini", "-s", "--"] if path_of("tini") else []
+        argv = self._inside(pid, *reaper, find("libvirtd"), "--pid-file", self.run / "libvirtd.pid")
         self.socket.unlink(missing_ok=True)
         helpers.ensure(
             self.run / "libvirtd.lock", argv, self.log("libvirtd"), env, ready=30, check=lambda _: _answers(self.socket)

@@ -1,0 +1,304 @@
+"""Tiny real machines: the contract, the network, trouble that is recognised, and bad days."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from hikube_local.backends.qemu import helpers
+from tests.contract import Contract
+from tests.e2e.conftest import TINY, Host, Real, second
+
+pytestmark = pytest.mark.e2e
+
+
+class TestReal(Contract):
+    @pytest.fixture
+    def world(self, real: Real) -> Real:
+        return real
+
+    @pytest.fixture
+    def manifest(self) -> str:
+        return TINY
+
+
+def up(real: Real, text: str = TINY, *words: object):
+    return real("up", real.file("m.yaml", text), *words)
+
+
+def seeded(text: str, script: str) -> str:
+    """The tiny machine with a shell script as its user-data."""
+    body = "".join(f"    {line}\n" for line in script.splitlines())
+    return f"{text}  cloudInit: |\n    #!/bin/sh\n{body}"
+
+
+def test_ports_are_open_as_declared_and_closed_otherwise(real: Real, host: Host):
+    before = host.facts()
+    result = up(real)
+    assert result.code == 0, result.err
+    assert "hello from" in (host.http(real.access(80)) or "")
+    address = real.access(80).split(":")[0]
+    assert host.http(f"{address}:8080", 2) is None
+    assert host.http("127.0.0.1:80", 2) is None
+    assert up(real, TINY.replace("[22, 80]", "[8080]")).code == 0
+    assert "hello from" in (host.http(real.access(8080)) or "")
+    assert host.http(f"{address}:80", 2) is None
+    assert up(real, TINY.replace("external: true", "external: false")).code == 0
+    assert real.status()["access"] == []
+    assert host.http(f"{address}:8080", 2) is None
+    # The host itself was never touched.
+    assert host.facts() == before
+    assert real("down").code == 0
+    assert real.processes() == []
+
+
+def test_port_forward_reaches_a_closed_machine(real: Real, host: Host):
+    assert up(real, TINY.replace("external: true", "external: false")).code == 0
+    words = [*host.enter, sys.executable, "-m", "hikube_local", "port-forward", "web", ":80"]
+    process = subprocess.Popen(words, env=real.env, stdout=subprocess.PIPE, text=True)
+    try:
+        line = process.stdout.readline()
+        port = re.search(r"127\.0\.0\.1:(\d+) -> 80", line)[1]
+        assert "hello from" in (host.http(f"127.0.0.1:{port}") or "")
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(10)
+
+
+def test_machines_of_a_tenant_see_one_another_and_others_only_listed_ports(real: Real, host: Host):
+    look = (
+        'try() { wget -q -T 3 -O - http://$1/ >/dev/null 2>&1 && echo "$1 open" || echo "$1 shut"; }\n'
+        "for i in 1 2 3 4 5 6 7 8; do wget -q -T 2 -O - http://vm-instance-a/ >/dev/null 2>&1 && break; sleep 1; done\n"
+        "try vm-instance-a:80; try vm-instance-a.default.svc.cozy.local:8080; try vm-instance-far.other.svc.cozy.local:80\n"
+        "try vm-instance-far.other.svc.cozy.local:8080; try 10.77.0.2:9999; cat /etc/resolv.conf; ip link show | grep mtu | tail -1; echo LOOKED"
+    )
+    closed = second(TINY, "a").replace("external: true", "external: false")
+    far = second(TINY, "far").replace("name: far", "namespace: other, name: far").replace("[22, 80]", "[80]")
+    # A service on the host's own loopback, which no guest may reach.
+    web = subprocess.Popen(
+        [*host.enter, "python3", "-m", "http.server", "9999", "--bind", "127.0.0.1", "--directory", "/var/empty"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        result = up(real, f"{closed}---\n{far}---\n{seeded(second(TINY, 'b'), look)}")
+        assert result.code == 0, result.err
+        log = real("logs", "b").out
+        for line in (
+            "vm-instance-a:80 open",
+            "vm-instance-a.default.svc.cozy.local:8080 open",
+            "vm-instance-far.other.svc.cozy.local:80 open",
+            "vm-instance-far.other.svc.cozy.local:8080 shut",
+            "10.77.0.2:9999 shut",
+        ):
+            assert line in log, log[-1500:]
+        assert "search default.svc.cozy.local svc.cozy.local cozy.local" in log
+        assert "mtu 1400" in log
+        # Two machines that want the same ports are the normal case.
+        assert real.access(80, "b") != real.access(80, "a") if real.status("a")["access"] else True
+    finally:
+        web.kill()
+        web.wait()
+
+
+def test_forwards_survive_a_reboot_and_what_died_comes_back(real: Real, host: Host):
+    assert up(real).code == 0
+    where = real.access(80)
+    real("virsh", "reset", "default_vm-instance-web")
+    deadline = time.monotonic() + 30
+    while host.http(where, 1) is None:
+        assert time.monotonic() < deadline
+    for lock in ("libvirtd", "slirp", "ns"):
+        pid = helpers.pid_of(real.runtime / f"{lock}.lock")
+        os.kill(pid, signal.SIGKILL)
+        time.sleep(0.3)
+        if lock != "slirp":
+            assert "hello from" in (host.http(where) or ""), lock
+        assert up(real).code == 0
+        assert real.status()["printableStatus"] == "Running"
+        assert "hello from" in (host.http(real.access(80)) or ""), lock
+    dns = next(real.runtime.glob("dnsmasq-*.lock"))
+    os.kill(helpers.pid_of(dns), signal.SIGKILL)
+    time.sleep(0.3)
+    assert up(real).code == 0
+    assert helpers.pid_of(dns)
+    assert real.access(80) == where
+
+
+def test_a_port_that_is_taken_is_named_and_moves(real: Real, host: Host):
+    holder = subprocess.Popen(
+        [*host.enter, "python3", "-m", "http.server", "80", "--bind", "0.0.0.0"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 5
+        while host.http("127.0.0.1:80", 1) is None:
+            assert time.monotonic() < deadline
+        result = up(real)
+        assert result.code == 0
+        assert real.access(80).endswith(":10080")
+        assert "HK507" in result.err and "python3" in result.err
+        assert "hello from" in (host.http(real.access(80)) or "")
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+def test_an_empty_system_disk_boots_nothing(real: Real):
+    begin = time.monotonic()
+    result = up(
+        real,
+        TINY.replace('source: {http: {url: "http://tiny.invalid/tiny.qcow2"}}', "source: {}"),
+        "--timeout",
+        "60s",
+    )
+    assert result.code == 1
+    assert "HK901" in result.err or "nothing to boot from" in result.err
+    assert "No bootable device" in result.err
+    assert time.monotonic() - begin < 40
+
+
+def test_a_kernel_panic_is_recognised(real: Real):
+    result = up(real, seeded(TINY, "sleep 1; echo c > /proc/sysrq-trigger; sleep 60"), "--timeout", "60s")
+    assert result.code == 1
+    assert "the kernel panicked" in result.err and "Kernel panic - not syncing" in result.err
+
+
+def test_a_time_out_tells_the_stage_and_the_last_lines(real: Real):
+    result = up(real, seeded(TINY, "echo I am stuck here; sleep 600"), "--timeout", "12s")
+    assert result.code == 3
+    assert "timed out after 12 s" in result.err and "I am stuck here" in result.err
+
+
+def test_a_guest_that_powers_itself_off_is_told(real: Real):
+    result = up(real, seeded(TINY, "sleep 1; poweroff -f"), "--timeout", "60s")
+    assert result.code == 1
+    assert "powered itself off" in result.err
+
+
+def test_escape_sequences_of_a_guest_never_reach_the_terminal(real: Real):
+    assert up(real, seeded(TINY, r"printf '\033]0;owned\007\033[2J\033]52;c;aGk=\007marker\n'")).code == 0
+    for words in (("logs", "web"), ("describe", "web")):
+        result = real(*words)
+        assert "\x1b" not in result.out and "\x07" not in result.out
+    assert "marker" in real("logs", "web").out
+
+
+def test_logs_of_the_boot_before(real: Real):
+    assert up(real, seeded(TINY, "echo boot-$(cat /proc/sys/kernel/random/boot_id)")).code == 0
+    first = re.search(r"boot-[0-9a-f-]{36}", real("logs", "web").out)[0]
+    assert real("restart", "web", "--force", "--wait").code == 0
+    now = real("logs", "web").out
+    assert first not in now and "boot-" in now
+    assert first in real("logs", "web", "-p").out
+    assert "SeaBIOS" in real("logs", "web", "--firmware").out
+
+
+def test_the_console_takes_what_is_typed(real: Real, host: Host):
+    assert up(real).code == 0
+    words = [*host.enter, sys.executable, "-m", "hikube_local", "console", "web"]
+    process = subprocess.Popen(words, env=real.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    seen: list[bytes] = []
+    reader = threading.Thread(
+        target=lambda: seen.extend(iter(lambda: os.read(process.stdout.fileno(), 4096), b"")), daemon=True
+    )
+    reader.start()
+    try:
+        process.stdin.write(b"\necho typed-$((40+2))\n")
+        process.stdin.flush()
+        deadline = time.monotonic() + 15
+        while b"typed-42" not in b"".join(seen):
+            assert time.monotonic() < deadline, b"".join(seen)[-300:]
+            time.sleep(0.1)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_picture_of_the_screen(real: Real, tmp_path: Path):
+    assert up(real).code == 0
+    assert real("screenshot", "web", tmp_path / "s.png").code == 0
+    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    rows = real("top", "-o", "json").json
+    assert rows[0]["memory"] > 1 << 20
+
+
+def test_killed_in_the_middle_the_next_up_finishes(real: Real, host: Host):
+    """A sample of moments; the sweep over all steps runs on the simulator."""
+    path = real.file("m.yaml", TINY)
+    for delay in (0.25, 0.45, 0.7, 1.0):
+        process = subprocess.Popen(
+            [*host.enter, sys.executable, "-m", "hikube_local", "up", str(path)],
+            env=real.env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(delay)
+        process.kill()
+        process.wait()
+        assert real("get", "-A").code == 0
+        result = real("up", path)
+        assert result.code == 0, result.err
+        assert "hello from" in (host.http(real.access(80)) or "")
+        assert "nothing changed" in real("up", path).err
+        domains = real("virsh", "list", "--all", "--name").out.split()
+        assert domains == ["default_vm-instance-web"]
+        assert real("down", "--disks", "--yes", "--force").code == 0
+        assert real.processes() == []
+
+
+def test_two_state_roots_at_once(real: Real, host: Host, tiny_image: Path, tmp_path: Path):
+    from tests.e2e.conftest import TINY_URL, stock
+
+    other = Real(tmp_path / "other" / "deeper", host)
+    stock(other.home, TINY_URL, tiny_image)
+    try:
+        assert up(real).code == 0
+        assert up(other).code == 0
+        assert real.access(80) != other.access(80)
+        uuid = real.status()["instanceID"]
+        assert uuid == other.status()["instanceID"]
+        assert uuid in (host.http(real.access(80)) or "") and uuid in (host.http(other.access(80)) or "")
+        assert real("down", "--force").code == 0
+        assert "hello from" in (host.http(other.access(80)) or "")
+    finally:
+        other.close()
+
+
+def test_a_disk_too_small_for_its_image_fails_alone(real: Real):
+    small = second(TINY, "small").replace("storage: 1Gi", "storage: 1Mi")
+    result = up(real, f"{TINY}---\n{small}")
+    assert result.code == 1
+    assert "larger than the reported available storage" in result.err
+    assert real.status("web")["printableStatus"] == "Running"
+    assert real.status("small")["printableStatus"] != "Running"
+
+
+def test_data_survive_down_and_up(real: Real):
+    script = "mkdir -p /d; mount /dev/vda1 /d && cat /d/kept 2>/dev/null; echo kept-data > /d/kept; sync; umount /d; echo DONE"
+    assert up(real, seeded(TINY, script)).code == 0
+    assert "kept-data" not in real("logs", "web").out
+    assert real("down", "--force").code == 0
+    assert up(real, seeded(TINY, script)).code == 0
+    assert "kept-data" in real("logs", "web").out
+
+
+def test_secrets_are_for_their_owner(real: Real):
+    assert up(real, seeded(TINY, "echo s3cr3t > /tmp/x")).code == 0
+    state = real.home / "state"
+    for path in state.rglob("*"):
+        if path.is_file():
+            assert path.stat().st_mode & 0o077 == 0 or path.suffix in (".pub",), path
+    assert "s3cr3t" not in real("events").out
+    with contextlib.suppress(FileNotFoundError):
+        assert b"s3cr3t" not in (real.runtime / "log" / "libvirtd.log").read_bytes()
