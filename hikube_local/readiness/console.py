@@ -41,6 +41,8 @@ _STAGES: tuple[tuple[re.Pattern[str], Stage], ...] = (
 _UNIT = re.compile(r"^(?:\[\s*(?:OK|FAILED|DEPEND)\s*\]|\s+(?:Starting|Started|Mounting)) ?(.{3,80})")
 _LOGIN = re.compile(r"(?:^|\n)[\w.@-]{0,64} ?login: ?$")
 
+_PROMPT = re.compile(r"[\w.@-]{1,64} login: ")
+
 
 @dataclass(frozen=True, slots=True)
 class _Sign:
@@ -167,6 +169,8 @@ class Console:
             if pattern.search(line) and len(self.failures) < 20:
                 self.failures.append(line.strip())
                 break
+        if _PROMPT.match(line):
+            self.login = True  # a kernel message came behind the prompt
         for pattern, stage in _STAGES:
             if pattern.search(line):
                 self._move(stage)
