@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hikube_local.readiness.stages import Progress, Stage, Trouble
 from hikube_local.text import sanitize
@@ -192,10 +192,12 @@ class Console:
             self.progress, self.finished, self.login = Progress(stage), False, False
 
     def _signs(self, line: str) -> None:
-        if self.trouble is not None:
-            return
         for sign in _SIGNS:
-            if sign.pattern.search(line):
-                shown = (*list(self.lines)[-8:], line) if line not in list(self.lines)[-1:] else tuple(self.lines)[-9:]
-                self.trouble = Trouble(sign.code, sign.message, tuple(shown), sign.remedy)
-                return
+            if not sign.pattern.search(line):
+                continue
+            if self.trouble is None:
+                before = [text for text in self.lines if text != line][-8:]
+                self.trouble = Trouble(sign.code, sign.message, (*before, line), sign.remedy)
+            elif self.trouble.code == sign.code and len(self.trouble.lines) < 16:
+                self.trouble = replace(self.trouble, lines=(*self.trouble.lines, line))
+            return

@@ -33,7 +33,7 @@ BUSYBOX = Path("/bin/busybox")
 SIZE = 64 << 20
 INIT = r"""#!/bin/busybox sh
 export PATH=/bin
-busybox mkdir -p /bin /proc /sys /dev /run /mnt /www /tmp
+busybox mkdir -p /bin /etc /proc /sys /dev /run /mnt /www /tmp
 busybox mount -t proc proc /proc
 busybox --install -s /bin
 mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
