@@ -58,7 +58,7 @@ test-kvm: test-packages
 	@$(PYTEST) -m kvm tests
 
 bench: test-packages
-	@$(VENV)/bin/python -m tests.bench
+	@$(SUDO) $(VENV)/bin/python -m tests.bench
 
 lint: $(STAMP)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check ruff 2>/dev/null

@@ -53,6 +53,30 @@ def common(command: Callable) -> Callable:
     return wrapped
 
 
+def complete_machine(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Names of machines for the shell: read from the store, nothing is parsed."""
+    from hikube_local.store.db import Store
+
+    namespace = context.params.get("namespace") or os.environ.get("HIKUBE_LOCAL_NAMESPACE") or "default"
+    user, at, part = incomplete.rpartition("@")
+    return [f"{user}{at}{n}" for n in Store(layout()).names("VMInstance", namespace) if n.startswith(part)]
+
+
+def complete_object(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Kinds, then names of the kind, also as KIND/NAME."""
+    from hikube_local.api.objects import KIND_WORDS, PLURAL
+    from hikube_local.store.db import Store
+
+    namespace = context.params.get("namespace") or os.environ.get("HIKUBE_LOCAL_NAMESPACE") or "default"
+    before = context.params.get(parameter.name or "") or ()
+    head, slash, part = incomplete.rpartition("/")
+    word = head if slash else (before[0] if before else "")
+    kind = KIND_WORDS.get(word.lower())
+    if kind is None:
+        return [p for p in PLURAL.values() if p.startswith(incomplete)]
+    return [f"{head}{slash}{n}" for n in Store(layout()).names(kind, namespace) if n.startswith(part)]
+
+
 class App:
     """One run of the program."""
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import click
 
-from hikube_local.cli.app import App, common, option
+from hikube_local.cli.app import App, common, complete_machine, option
 from hikube_local.errors import ExitCode, HikubeError
 
 
 @click.command("console")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_machine)
 @common
 def console(app: App, name: str) -> int:
     """Type into a machine's serial console; leave with Ctrl-]."""
@@ -33,7 +33,7 @@ def console(app: App, name: str) -> int:
 @click.command("vnc")
 @option("--proxy-only", is_flag=True, help="Open a local port and print it, start no viewer.")
 @option("--port", type=int, default=0, help="The local port (default: a free one).")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_machine)
 @common
 def vnc(app: App, name: str, proxy_only: bool, port: int) -> int:
     """A machine's screen, in a VNC viewer if one is installed."""
@@ -61,7 +61,7 @@ def vnc(app: App, name: str, proxy_only: bool, port: int) -> int:
 
 
 @click.command("screenshot")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_machine)
 @click.argument("file", type=click.Path(path_type=Path))
 @common
 def screenshot(app: App, name: str, file: Path) -> int:

@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, option
+from hikube_local.cli.app import App, common, complete_object, option
 from hikube_local.cli.get import chosen
 from hikube_local.errors import ExitCode
 
 
 @click.command("describe")
-@click.argument("words", metavar="[KIND [NAME]...]", nargs=-1)
+@click.argument("words", shell_complete=complete_object, metavar="[KIND [NAME]...]", nargs=-1)
 @option("-A", "--all-namespaces", is_flag=True, help="In every namespace.")
 @option("-l", "--selector", "labels", default="", help="Label selector.")
 @common

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, confirm, option, reference, references
+from hikube_local.cli.app import App, common, complete_object, confirm, option, reference, references
 from hikube_local.cli.up import load, seconds
 from hikube_local.errors import ExitCode, UsageError
 
@@ -30,7 +30,7 @@ def _remove(app: App, keys: list[Any], grace: float = 30.0, force: bool = False)
 
 
 @click.command("down")
-@click.argument("words", metavar="[FILE|NAME]...", nargs=-1)
+@click.argument("words", shell_complete=complete_object, metavar="[FILE|NAME]...", nargs=-1)
 @click.option("-f", "--filename", multiple=True, help="A file, a folder or -.")
 @option("--disks", is_flag=True, help="Delete the disks and their data too.")
 @option("-A", "--all-namespaces", is_flag=True, help="In every namespace.")
@@ -76,7 +76,7 @@ def down(
 
 
 @click.command("delete")
-@click.argument("words", metavar="KIND/NAME...", nargs=-1)
+@click.argument("words", shell_complete=complete_object, metavar="KIND/NAME...", nargs=-1)
 @click.option("-f", "--filename", multiple=True, help="A file, a folder or -.")
 @option("--yes", is_flag=True, help="Answer questions with yes.")
 @option("--grace", default="30s", callback=seconds, help="How long a machine may take to shut down (30s).")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, option, output_option, references
+from hikube_local.cli.app import App, common, complete_object, option, output_option, references
 from hikube_local.errors import ExitCode, UsageError
 
 
@@ -144,7 +144,7 @@ def _watch(app, statuses, words, all_namespaces, labels, output, resources, watc
 
 def _options(command: Any) -> Any:
     options = [
-        click.argument("words", metavar="[KIND [NAME]...]", nargs=-1),
+        click.argument("words", shell_complete=complete_object, metavar="[KIND [NAME]...]", nargs=-1),
         option("-A", "--all-namespaces", is_flag=True, help="In every namespace."),
         option("-l", "--selector", "labels", default="", help="Label selector: a=b,c!=d."),
         option("-w", "--watch", is_flag=True, help="Print a line at each change."),

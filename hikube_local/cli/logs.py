@@ -8,13 +8,13 @@ from collections import deque
 
 import click
 
-from hikube_local.cli.app import App, common, option
+from hikube_local.cli.app import App, common, complete_machine, option
 from hikube_local.cli.up import seconds
 from hikube_local.errors import ExitCode, HikubeError
 
 
 @click.command("logs")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_machine)
 @option("-f", "--follow", is_flag=True, help="Go on with what comes.")
 @option("--tail", type=int, default=-1, help="Only the last lines.")
 @click.option("--since", default=None, callback=seconds, help="Only starts within this time (5m).")

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from hikube_local.cli.app import App, common, option, output_option
+from hikube_local.cli.app import App, common, complete_machine, option, output_option
 from hikube_local.errors import ExitCode, HikubeError, UsageError
 
 
@@ -28,7 +28,7 @@ def _pair(text: str) -> tuple[int, int]:
 @click.command("port-forward")
 @option("--stdio", is_flag=True, help="Carry standard input and output (for ssh's ProxyCommand).")
 @option("--address", default="127.0.0.1", help="The local address.")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_machine)
 @click.argument("ports", metavar="[LOCAL:]REMOTE...", nargs=-1, required=True)
 @common
 def port_forward(app: App, stdio: bool, address: str, name: str, ports: tuple[str, ...]) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, option
+from hikube_local.cli.app import App, common, complete_machine, option
 from hikube_local.cli.up import seconds
 from hikube_local.errors import ExitCode, HikubeError
 
@@ -45,7 +45,7 @@ def _wish(app: App, obj: Any, power: str | None) -> None:
 
 
 @click.command("start")
-@click.argument("names", nargs=-1, required=True)
+@click.argument("names", shell_complete=complete_machine, nargs=-1, required=True)
 @option("--wait/--no-wait", default=False, help="Wait until the machine is ready.")
 @option("--timeout", default=None, callback=seconds, help="How long to wait (5m).")
 @option("--pace", type=float, default=0.0, help="Simulator: seconds of a whole boot.")
@@ -59,7 +59,7 @@ def start(app: App, names: tuple[str, ...], wait: bool, timeout: float | None, p
 
 
 @click.command("stop")
-@click.argument("names", nargs=-1, required=True)
+@click.argument("names", shell_complete=complete_machine, nargs=-1, required=True)
 @option("--force", is_flag=True, help="Do not wait for the guest.")
 @option("--grace", default="30s", callback=seconds, help="How long the guest may take (30s).")
 @common
@@ -72,7 +72,7 @@ def stop(app: App, names: tuple[str, ...], force: bool, grace: float) -> int:
 
 
 @click.command("restart")
-@click.argument("names", nargs=-1, required=True)
+@click.argument("names", shell_complete=complete_machine, nargs=-1, required=True)
 @option("--force", is_flag=True, help="Do not wait for the guest.")
 @option("--grace", default="30s", callback=seconds, help="How long the guest may take (30s).")
 @option("--wait/--no-wait", default=False, help="Wait until the machine is ready.")
@@ -107,7 +107,7 @@ def _freeze(app: App, names: tuple[str, ...], action: str, wanted: str, word: st
 
 
 @click.command("pause")
-@click.argument("names", nargs=-1, required=True)
+@click.argument("names", shell_complete=complete_machine, nargs=-1, required=True)
 @common
 def pause(app: App, names: tuple[str, ...]) -> int:
     """Freeze running machines."""
@@ -115,7 +115,7 @@ def pause(app: App, names: tuple[str, ...]) -> int:
 
 
 @click.command("unpause")
-@click.argument("names", nargs=-1, required=True)
+@click.argument("names", shell_complete=complete_machine, nargs=-1, required=True)
 @common
 def unpause(app: App, names: tuple[str, ...]) -> int:
     """Let frozen machines go on."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from hikube_local.cli.app import App, common, option
+from hikube_local.cli.app import App, common, complete_machine, option
 from hikube_local.errors import ExitCode, UsageError
 
 
@@ -21,7 +21,7 @@ def _say(text: str) -> None:
 @click.option("-l", "--username", default="", help="The guest's user.")
 @click.option("-t", "--local-ssh-opts", multiple=True, help="An option for ssh (virtctl's).")
 @click.option("-c", "--command", default=None, help="A command (virtctl's).")
-@click.argument("target", metavar="[USER@]NAME")
+@click.argument("target", shell_complete=complete_machine, metavar="[USER@]NAME")
 @click.argument("words", metavar="[-- COMMAND...]", nargs=-1, type=click.UNPROCESSED)
 @common
 def ssh(

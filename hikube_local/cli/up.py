@@ -140,10 +140,15 @@ def _with_backend(app: App, objects: list[Any], backend: str | None) -> list[Any
 
 def preflight(app: App, objects: list[Any]) -> None:
     """What this host lacks is told before anything is changed."""
-    if any(o.backend == "qemu" for o in objects):
+    real = [o for o in objects if o.backend == "qemu"]
+    if real:
+        from hikube_local.backends.qemu.limits import refuse
         from hikube_local.host.doctor import require
 
-        require(app.layout, machines=any(o.kind == "VMInstance" for o in objects))
+        for obj in real:
+            refuse(obj)
+
+        require(app.layout, machines=any(o.kind == "VMInstance" for o in real))
 
 
 def _prunable(app: App, wanted: list[Any], yes: bool) -> list[Any]:

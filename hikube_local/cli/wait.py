@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, option, references
+from hikube_local.cli.app import App, common, complete_object, option, references
 from hikube_local.cli.up import seconds
 from hikube_local.errors import ExitCode, HikubeError, NotFound, UsageError
 
@@ -54,7 +54,7 @@ def test_of(wanted: str) -> Any:
 
 
 @click.command("wait")
-@click.argument("words", metavar="KIND/NAME...", nargs=-1, required=True)
+@click.argument("words", shell_complete=complete_object, metavar="KIND/NAME...", nargs=-1, required=True)
 @click.option(
     "--for", "wanted", required=True, multiple=True, help="condition=Ready, jsonpath='{…}'=VALUE, create, delete."
 )

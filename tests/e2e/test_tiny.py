@@ -77,7 +77,8 @@ def test_port_forward_reaches_a_closed_machine(real: Real, host: Host):
 def test_machines_of_a_tenant_see_one_another_and_others_only_listed_ports(real: Real, host: Host):
     look = (
         'try() { wget -q -T 3 -O - http://$1/ >/dev/null 2>&1 && echo "$1 open" || echo "$1 shut"; }\n'
-        "for i in 1 2 3 4 5 6 7 8; do wget -q -T 2 -O - http://vm-instance-a/ >/dev/null 2>&1 && break; sleep 1; done\n"
+        "for h in vm-instance-a vm-instance-far.other.svc.cozy.local; do for i in 1 2 3 4 5 6 7 8; do "
+        "wget -q -T 2 -O - http://$h/ >/dev/null 2>&1 && break; sleep 1; done; done\n"
         "try vm-instance-a:80; try vm-instance-a.default.svc.cozy.local:8080; try vm-instance-far.other.svc.cozy.local:80\n"
         "try vm-instance-far.other.svc.cozy.local:8080; try 10.77.0.2:9999; cat /etc/resolv.conf; ip link show | grep mtu | tail -1; echo LOOKED"
     )

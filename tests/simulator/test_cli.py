@@ -345,3 +345,33 @@ def test_all_documents_of_the_reference_validate(hikube):
     folder = ROOT / "examples" / "hikube-docs"
     result = hikube("validate", *sorted(folder.glob("*.yaml")), "-o", "json")
     assert [f for f in result.json if f["severity"] == "error" and f["code"] not in ("HK401",)] == []
+
+
+def test_completion_knows_the_names(hikube, pair):
+    hikube("up", pair, *SIM)
+
+    def complete(*words: str) -> list[str]:
+        env = {
+            "_HIKUBE_LOCAL_COMPLETE": "bash_complete",
+            "COMP_WORDS": " ".join(("hikube-local", *words)),
+            "COMP_CWORD": str(len(words)),
+        }
+        return [line.split(",", 1)[1] for line in hikube(env=env).out.splitlines()]
+
+    assert complete("ssh", "w") == ["web"]
+    assert complete("ssh", "root@w") == ["root@web"]
+    assert complete("get", "vmd") == ["vmdisks"]
+    assert complete("get", "vmdisk", "s") == ["sys"]
+    assert complete("delete", "vm/w") == ["vm/web"]
+    assert "describe" in complete("desc")
+
+
+def test_what_is_not_carried_yet_is_refused_before_anything_is_changed(hikube):
+    for text in (
+        PAIR.replace("instanceProfile: ubuntu", "instanceProfile: fedora"),
+        PAIR.replace("externalPorts: [22, 80]", "externalMethod: WholeIP"),
+        PAIR.replace("image:\n      name: debian-12", "upload: {}"),
+    ):
+        result = hikube("up", hikube.file("n.yaml", text))
+        assert result.code == 1 and "not" in result.err and ("HK802" in result.err or "HK707" in result.err)
+        assert hikube("get", "-A").out == ""

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 from hikube_local import files
 from hikube_local.api.objects import INSTANCE, Object
 from hikube_local.backends.protocol import Options
-from hikube_local.backends.qemu import libvirt
+from hikube_local.backends.qemu import libvirt, limits
 from hikube_local.disks import qcow2
-from hikube_local.errors import HikubeError
 from hikube_local.events import Emit
 from hikube_local.images import inspect, sources
 from hikube_local.plan.steps import DiskObserved, Verb
@@ -51,13 +50,7 @@ class Disks:
         }
 
     def _import(self, obj: Object, options: Options, emit: Emit) -> None:
-        source = obj.disk.source
-        if source.disk or source.upload:
-            raise HikubeError(
-                "HK707",
-                f"{obj.ref}: source {'disk' if source.disk else 'upload'} is not carried by this version yet",
-                fix="use source.http, source.image or an empty source",
-            )
+        limits.refuse(obj)
         folder = self.world.make_folder(obj)
         files.sweep_trash(folder.parent)
         db.record(folder, obj)

@@ -13,7 +13,7 @@ from hikube_local import files
 from hikube_local.api import names
 from hikube_local.api.objects import DISK, INSTANCE, Object, RunStrategy
 from hikube_local.backends.protocol import Options, View
-from hikube_local.backends.qemu import follow, libvirt, starts
+from hikube_local.backends.qemu import follow, libvirt, limits, starts
 from hikube_local.backends.qemu.carrier import Carrier
 from hikube_local.backends.qemu.disks import Disks
 from hikube_local.backends.qemu.tenants import Tenants
@@ -160,18 +160,7 @@ class Qemu:
     def machine(self, obj: Object, options: Options, emit: Emit, keep: bool = False) -> machine.Machine:
         """The frozen description of this machine on this host."""
         spec = obj.instance
-        if machine.profile_of(spec).firmware == "efi":
-            raise HikubeError(
-                "HK802",
-                f"profile {spec.instanceProfile} wants EFI firmware, which this version does not start yet",
-                fix="choose a BIOS profile (hikube-local catalog profiles); validate and render take it",
-            )
-        if spec.external and spec.externalMethod == "WholeIP":
-            raise HikubeError(
-                "HK802",
-                "externalMethod WholeIP is not carried by this version yet",
-                fix="write externalMethod: PortList with externalPorts",
-            )
+        limits.refuse(obj)
         size, _ = self._size(obj, options, keep)
         devices = [self._device(obj, i) for i in range(len(spec.disks))]
         folder = self.folder(obj)

@@ -1,0 +1,33 @@
+"""What this version does not carry yet: refused in words, before anything is changed."""
+
+from __future__ import annotations
+
+from hikube_local.api.objects import DISK, Object
+from hikube_local.errors import HikubeError
+from hikube_local.render import machine
+
+
+def refuse(obj: Object) -> None:
+    """HK802 or HK707 for an object that cannot be carried yet."""
+    if obj.kind == DISK:
+        source = obj.disk.source
+        if source.disk or source.upload:
+            raise HikubeError(
+                "HK707",
+                f"{obj.ref}: source {'disk' if source.disk else 'upload'} is not carried by this version yet",
+                fix="use source.http, source.image or an empty source",
+            )
+        return
+    spec = obj.instance
+    if machine.profile_of(spec).firmware == "efi":
+        raise HikubeError(
+            "HK802",
+            f"{obj.ref}: profile {spec.instanceProfile} wants EFI firmware, which this version does not start yet",
+            fix="choose a BIOS profile (hikube-local catalog profiles); validate and render take it",
+        )
+    if spec.external and spec.externalMethod == "WholeIP":
+        raise HikubeError(
+            "HK802",
+            f"{obj.ref}: externalMethod WholeIP is not carried by this version yet",
+            fix="write externalMethod: PortList with externalPorts",
+        )

@@ -1,0 +1,165 @@
+"""`make bench`: timings as ratios to the bare tool in the same run; nothing here is asserted.
+
+Root is needed for the boots (a namespace of our own plays the host).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from hikube_local.disks import qcow2
+from hikube_local.events import ignore
+from hikube_local.images import build, fetch
+from hikube_local.images.cache import Cache
+from tests.components.server import serving
+from tests.conftest import PAIR, Program
+
+ROUNDS = 5
+
+
+def median(action: Callable[[], object], rounds: int = ROUNDS) -> float:
+    times = []
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
+
+
+def row(name: str, ours: float, bare: float | None = None, what: str = "") -> None:
+    ratio = f"{ours / bare:7.2f} x {what} ({bare:.3f} s)" if bare else ""
+    print(f"{name:<42}{ours:8.3f} s  {ratio}", flush=True)
+
+
+def command_line(work: Path) -> None:
+    empty = median(lambda: subprocess.run([sys.executable, "-c", ""], check=True))
+    program = Program(work / "cli")
+    row("--help", median(lambda: program("--help")), empty, "an empty Python")
+    row("completion bash", median(lambda: program("completion", "bash")), empty, "an empty Python")
+    path = program.file("m.yaml", PAIR)
+    program("up", path, "--backend", "simulator")
+    row("up with nothing to do (simulator)", median(lambda: program("up", path)), empty, "an empty Python")
+    many = program.file(
+        "many.yaml", "---\n".join(PAIR.split("---\n")[0].replace("name: sys", f"name: d{i}") for i in range(1000))
+    )
+    row("validate 1,000 documents", median(lambda: program("validate", many), 3), empty, "an empty Python")
+    words = [
+        "/usr/bin/env",
+        *(f"{k}={v}" for k, v in program.env.items()),
+        sys.executable,
+        "-c",
+        "import resource,subprocess,sys; subprocess.run(sys.argv[1:], stdout=-3, stderr=-3); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)",
+        sys.executable,
+        "-m",
+        "hikube_local",
+        "up",
+        str(path),
+    ]
+    print(
+        f"{'memory of `up`':<42}{int(subprocess.run(words, capture_output=True, text=True, check=True).stdout) // 1024:8d} MiB"
+    )
+
+
+def disks(work: Path) -> None:
+    for size in (1 << 30, 1 << 40):
+        n = iter(range(10_000))
+        bare = median(
+            lambda s=size, n=n: subprocess.run(
+                ["qemu-img", "create", "-q", "-f", "qcow2", work / f"b{next(n)}", str(s)], check=True
+            )
+        )
+        ours = median(lambda s=size, n=n: qcow2.create(work / f"o{next(n)}", s, None, qcow2.Facts()))
+        row(f"an empty disk of {size >> 30} GiB, fsynced", ours, bare, "qemu-img create")
+
+
+def fetching(work: Path) -> None:
+    raw = work / "big.raw"
+    raw.write_bytes(os.urandom(1 << 20) * 256)
+    with serving() as served:
+        served.files["/big"] = raw.read_bytes()
+        n = iter(range(10_000))
+
+        def ours() -> None:
+            folder = work / f"cache{next(n)}"
+            fetch.fetch(Cache(folder), f"{served.url}/big", ignore, "x")
+            shutil.rmtree(folder)
+
+        def bare() -> None:
+            curl = subprocess.Popen(["curl", "-s", f"{served.url}/big"], stdout=subprocess.PIPE)
+            with open(work / "copy", "wb") as out:
+                tee = subprocess.Popen(["tee", work / "copy2"], stdin=curl.stdout, stdout=subprocess.PIPE)
+                subprocess.run(["sha256sum"], stdin=tee.stdout, stdout=out, check=True)
+
+        row("fetch and verify 256 MiB on loopback", median(ours, 3), median(bare, 3), "curl | tee | sha256sum")
+
+
+def boots(work: Path) -> None:
+    from tests.e2e.conftest import KEPT, TINY, TINY_URL, Host, Real, stock
+    from tests.guests import tiny
+
+    cache = Cache(KEPT / "images", 0o711)
+    image = tiny.make(cache.path(build.build(cache, "debian-12", ignore).digest), KEPT / "test-guests")
+    host = Host()
+    program = Real(work / "real", host)
+    try:
+        stock(program.home, TINY_URL, image)
+        path = program.file("m.yaml", TINY)
+        program("up", path)
+        program("stop", "web", "--force")
+
+        def ours() -> None:
+            program("start", "web", "--wait")
+            program("stop", "web", "--force")
+
+        def bare() -> None:
+            overlay = work / "bare.qcow2"
+            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", image, overlay], check=True)
+            argv = [
+                "qemu-system-x86_64",
+                "-machine",
+                "q35,accel=tcg",
+                "-cpu",
+                "max",
+                "-m",
+                "512",
+                "-nodefaults",
+                "-display",
+                "none",
+                "-serial",
+                "stdio",
+                "-drive",
+                f"file={overlay},if=virtio,format=qcow2",
+            ]
+            process = subprocess.Popen(argv, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+            seen = b""
+            while b"login: " not in seen:
+                seen += os.read(process.stdout.fileno(), 4096)
+            process.kill()
+            process.wait()
+
+        row("start to ready, and off (tiny guest, TCG)", median(ours, 3), median(bare, 3), "a bare QEMU command line")
+    finally:
+        program.close()
+        host.close()
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="hikube-local-bench-") as name:
+        work = Path(name)
+        command_line(work)
+        disks(work)
+        fetching(work)
+        if os.geteuid() == 0:
+            boots(work)
+
+
+if __name__ == "__main__":
+    main()
