@@ -55,3 +55,22 @@ class UsageError(HikubeError):
 
 class NotFound(HikubeError):
     """An object that is not in the store."""
+
+
+def unexpected(error: Exception) -> HikubeError:
+    """Any other exception as an error of ours: a full disk and a missing permission in words, the rest as a bug of ours."""
+    import errno
+    import os
+    import traceback
+
+    if isinstance(error, HikubeError):
+        return error
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what = "quota" if error.errno == errno.EDQUOT else "file system"
+        return HikubeError("HK604", f"no space: the {what} is full", str(error), "free space and run it again")
+    if isinstance(error, PermissionError):
+        return HikubeError("HK608", f"not permitted: {error}")
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{os.path.basename(frame.filename)}:{frame.lineno}"
+    what = f"a bug in hikube-local: {type(error).__name__} at {where}"
+    return HikubeError("HK999", what, str(error)[:500], "run it again with --debug and report what it prints")

@@ -9,7 +9,7 @@ import sys
 import click
 
 from hikube_local import __version__
-from hikube_local.errors import ExitCode, HikubeError
+from hikube_local.errors import ExitCode, unexpected
 
 # verb: (module, help); the command of verb `port-forward` is `port_forward` in its module.
 VERBS: dict[str, tuple[str, str]] = {
@@ -134,13 +134,6 @@ def run(argv: list[str]) -> int:
     except click.ClickException as e:
         e.show()
         return ExitCode.USAGE
-    except HikubeError as e:
-        if debug:
-            raise
-        from hikube_local.text import sanitize
-
-        print(sanitize(e.render()), file=sys.stderr)
-        return int(e.exit_code)
     except (KeyboardInterrupt, click.Abort):
         print("interrupted: `up` again goes on from here", file=sys.stderr)
         return ExitCode.INTERRUPTED
@@ -150,7 +143,11 @@ def run(argv: list[str]) -> int:
     except Exception as e:
         if debug:
             raise
-        return _bug(e)
+        from hikube_local.text import sanitize
+
+        error = unexpected(e)
+        print(sanitize(error.render()), file=sys.stderr)
+        return int(error.exit_code)
 
 
 def _defaults(argv: list[str]) -> dict[str, dict]:
@@ -173,29 +170,3 @@ def _defaults(argv: list[str]) -> dict[str, dict]:
     options = {k.replace("-", "_"): v for k, v in read(path).options.items()}
     # `version` is also a flag of the program itself.
     return {verb: options for verb in VERBS if verb not in GROUPS | {"version"}} if options else {}
-
-
-def _bug(error: Exception) -> int:
-    import errno
-    import traceback
-
-    from hikube_local.text import sanitize
-
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        what = "quota" if error.errno == errno.EDQUOT else "file system"
-        lines = HikubeError("HK604", f"no space: the {what} is full", why=str(error), fix="free space and run it again")
-        print(sanitize(lines.render()), file=sys.stderr)
-        return ExitCode.FAILED
-    if isinstance(error, PermissionError):
-        print(sanitize(HikubeError("HK608", f"not permitted: {error}").render()), file=sys.stderr)
-        return ExitCode.FAILED
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    where = f"{os.path.basename(frame.filename)}:{frame.lineno}"
-    report = HikubeError(
-        "HK999",
-        f"a bug in hikube-local: {type(error).__name__} at {where}",
-        why=str(error)[:500],
-        fix="run it again with --debug and report what it prints",
-    )
-    print(sanitize(report.render()), file=sys.stderr)
-    return ExitCode.FAILED

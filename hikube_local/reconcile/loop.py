@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from hikube_local.api.objects import DISK, INSTANCE, Key, Object
 from hikube_local.backends.protocol import Backend, Options
-from hikube_local.errors import ExitCode, HikubeError
+from hikube_local.errors import ExitCode, HikubeError, unexpected
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.locks import locked
 from hikube_local.paths import Layout
@@ -73,6 +73,9 @@ class Reconciler:
     def _say(self, type: EventType, obj: Object, message: str, **data: object) -> None:
         self.emit(Event(type, message, obj.ref, obj.namespace, data=dict(data)))
 
+    def _failed(self, obj: Object, e: HikubeError) -> None:
+        self._say(EventType.FAILED, obj, e.what, code=e.code, why=e.why, fix=e.fix)
+
     def plan(self, obj: Object) -> Planned:
         """What would be done now."""
         world = self.backend(obj.backend)
@@ -125,9 +128,10 @@ class Reconciler:
             if key[0] == INSTANCE and not obj.deletion:
                 self._await_disks(obj, disks)
             self._steps(obj, done)
-        except HikubeError as e:
-            done.error = e
-            self._say(EventType.FAILED, obj, e.what, code=e.code, why=e.why, fix=e.fix)
+        except Exception as e:
+            # Each object by itself: what happens to one does not keep the others from their end.
+            done.error = unexpected(e)
+            self._failed(obj, done.error)
         if not done.error and not done.changed and not obj.deletion:
             self._say(EventType.UNCHANGED, obj, "nothing to do")
         return done
@@ -183,9 +187,9 @@ class Reconciler:
             if world.observe_machine(obj).state is not RunState.RUNNING and not started:
                 return
             done.verdict = world.follow(obj, timeout, self.emit)
-        except HikubeError as e:
-            done.error = e
-            self._say(EventType.FAILED, obj, e.what, code=e.code, why=e.why, fix=e.fix)
+        except Exception as e:
+            done.error = unexpected(e)
+            self._failed(obj, done.error)
             return
         v = done.verdict
         ok = v.result in (Result.READY, Result.NO_SIGNAL)

@@ -54,7 +54,7 @@ def guest(real: Real, *words: str) -> str:
 
 
 def test_the_quickstart_is_ready_and_told_its_stages(booted):
-    real, seen = booted
+    _, seen = booted
     lines = seen["up"].lines
     ready = [e for e in lines if e["type"] == "ready" and e["object"] == "vminstance/quickstart"]
     assert ready and ready[0]["result"] == "ready"
