@@ -11,7 +11,23 @@ from pathlib import Path
 from tests.conftest import ROOT
 
 # What a plain `pip install` of the wheel brings.
-NEEDED = ["click", "pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection", "yaml", "_yaml", "requests", "urllib3", "idna", "certifi", "charset_normalizer", "pycdlib", "platformdirs"]
+NEEDED = [
+    "click",
+    "pydantic",
+    "pydantic_core",
+    "annotated_types",
+    "typing_extensions",
+    "typing_inspection",
+    "yaml",
+    "_yaml",
+    "requests",
+    "urllib3",
+    "idna",
+    "certifi",
+    "charset_normalizer",
+    "pycdlib",
+    "platformdirs",
+]
 
 
 def install(work: Path, site: Path) -> Path:

@@ -111,7 +111,10 @@ def all_hosts(tenants: Iterable[Tenant], domain: str = names.DOMAIN) -> str:
 
 def firewall(tenants: Iterable[Tenant], open_ports: Iterable[tuple[str, int]]) -> str:
     """One table: a tenant's machines reach the outside and one another, another tenant only the listed ports."""
-    bridges = ", ".join(f'"{t.bridge}"' for t in tenants) or '"hknone"'
+    own = [t.bridge for t in tenants]
+    bridges = ", ".join(f'"{b}"' for b in own) or '"hknone"'
+    # Where the host has br_netfilter, frames inside one bridge pass here too.
+    inside = "".join(f'    iifname "{b}" oifname "{b}" accept\n' for b in own)
     ports = sorted(set(open_ports))
     listed = ", ".join(f"{ip} . {port}" for ip, port in ports)
     cross = f"    iifname {{ {bridges} }} ip daddr . tcp dport {{ {listed} }} accept\n" if ports else ""
@@ -119,6 +122,7 @@ def firewall(tenants: Iterable[Tenant], open_ports: Iterable[tuple[str, int]]) -
         "add table inet hikube\ndelete table inet hikube\ntable inet hikube {\n"
         "  chain forward {\n    type filter hook forward priority 0; policy drop;\n"
         "    ct state established,related accept\n"
+        f"{inside}"
         f'    iifname {{ {bridges} }} oifname "tap0" ip daddr {SLIRP_NET} drop\n'
         f'    iifname {{ {bridges} }} oifname "tap0" accept\n'
         f'    iifname "tap0" oifname {{ {bridges} }} accept\n'

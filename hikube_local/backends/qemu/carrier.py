@@ -169,6 +169,7 @@ class Carrier:
             {"write": "/proc/sys/net/ipv4/ip_forward", "text": "1"},
             {"write": "/proc/sys/net/ipv4/ip_unprivileged_port_start", "text": "0"},
             {"write": "/proc/sys/net/ipv6/conf/all/disable_ipv6", "text": "1", "may_fail": True},
+            {"write": "/proc/sys/net/bridge/bridge-nf-call-iptables", "text": "0", "may_fail": True},
             {"run": ["nft", "-f", "-"], "input": tenant.firewall((), ())},
         ]
         self.batch(pid, ops)
