@@ -72,7 +72,10 @@ def down(
             listing = ", ".join(f"{o.namespace}/{o.name}" for o in doomed)
             confirm(f"Delete the disks {listing} with all their data?", yes)
         targets += [o.key for o in doomed]
-    return _remove(app, targets, grace, force)
+    code = _remove(app, targets, grace, force)
+    if not files and not names and app.layout.runtime.exists():
+        app.backend("qemu").tidy()  # type: ignore[attr-defined]
+    return code
 
 
 @click.command("delete")

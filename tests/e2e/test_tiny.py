@@ -305,3 +305,16 @@ def test_secrets_are_for_their_owner(real: Real):
     assert "s3cr3t" not in real("events").out
     with contextlib.suppress(FileNotFoundError):
         assert b"s3cr3t" not in (real.runtime / "log" / "libvirtd.log").read_bytes()
+
+
+def test_a_guest_that_gives_no_sign_is_running_without_a_signal(real: Real, tmp_path: Path):
+    """A boot sector that halts, as silent as an installer on its screen: after a minute that is said, and is no failure."""
+    image = tmp_path / "silent.raw"
+    image.write_bytes((b"\xfa\xf4\xeb\xfd" + bytes(506) + b"\x55\xaa").ljust(1 << 20, b"\0"))
+    from tests.e2e.conftest import stock
+
+    stock(real.home, "http://tiny.invalid/silent.raw", image)
+    result = up(real, TINY.replace("tiny.qcow2", "silent.raw"))
+    assert result.code == 0
+    assert "Running, no readiness signal" in result.err and "vnc web" in result.err
+    assert "the console has been silent for 20 s" in result.err

@@ -381,6 +381,12 @@ class Qemu:
             self.store.forget(obj.key)
             self._tidy()
 
+    def tidy(self) -> None:
+        """End helpers that no machine needs, such as those of an `up` that was killed before it had one."""
+        if self.carrier.run.exists() and self.carrier.holder():
+            with self.network_lock():
+                self._tidy()
+
     def _tidy(self) -> None:
         """After the last machine the helpers go; else the others' names and rules are brought up to date."""
         left = [o for o in self.store.objects(INSTANCE) if o.backend == "qemu"]
