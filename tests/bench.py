@@ -69,8 +69,8 @@ def command_line(work: Path) -> None:
 
 
 def disks(work: Path) -> None:
+    n = iter(range(10_000))
     for size in (1 << 30, 1 << 40):
-        n = iter(range(10_000))
         bare = median(
             lambda s=size, n=n: subprocess.run(
                 ["qemu-img", "create", "-q", "-f", "qcow2", work / f"b{next(n)}", str(s)], check=True
