@@ -78,7 +78,7 @@ def plan_machine(obj: Object, want: MachineDesired, seen: MachineObserved, wish:
     if not seen.folder or seen.generation != obj.generation:
         steps.append(Step(Verb.RECORD, key, "the manifest changed" if seen.folder else "new"))
     if seen.seed != want.seed:
-        steps.append(Step(Verb.SEED, key, "keys or user-data changed" if seen.folder else "new"))
+        steps.append(Step(Verb.SEED, key, "keys or user-data changed" if seen.seed else "new"))
     stale = on and seen.live_definition not in ("", want.definition)
     restart = on and run is True and (wish.restart and stale)
     if on and (run is False or restart):

@@ -128,19 +128,20 @@ class Console:
     any_sign: bool = False
     failures: list[str] = field(default_factory=list)
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT))
+    _raw: bytes = b""
     _rest: str = ""
 
     def feed(self, raw: bytes, firmware: bool = False) -> None:
         """Take in bytes of the serial console, or of the firmware's own log."""
-        text = sanitize(raw)
-        if not firmware:
-            self.any_sign = self.any_sign or bool(text.strip())
         if firmware:
-            for line in text.split("\n"):
+            for line in sanitize(raw).split("\n"):
                 self._line(line[:LONGEST], firmware=True)
             return
-        whole, _, self._rest = (self._rest + text).rpartition("\n")
-        self._rest = self._rest[-LONGEST:]
+        # Whole lines only: an escape sequence or a character may be cut at a block's end.
+        whole_raw, _, self._raw = (self._raw + raw).rpartition(b"\n")
+        self._raw = self._raw[-LONGEST:]
+        whole, self._rest = sanitize(whole_raw), sanitize(self._raw)
+        self.any_sign = self.any_sign or bool(whole.strip() or self._rest.strip())
         for line in whole.split("\n"):
             self._line(line[:LONGEST])
         if self._rest:

@@ -96,6 +96,14 @@ def test_a_flood_without_a_newline_stays_small():
     assert len(console._rest) <= 4096
 
 
+def test_an_escape_sequence_cut_between_two_blocks_leaves_nothing():
+    console = Console()
+    console.feed(b"[  OK  ] Reached target \x1b")
+    console.feed(b"[0;1mnetwork.target\x1b[0m \xe2\x80")
+    console.feed(b"\xa6 Network.\n")
+    assert list(console.lines) == ["[  OK  ] Reached target network.target \u2026 Network."]
+
+
 def test_a_reboot_begins_anew():
     console = Console()
     for raw, _ in BOOT:
