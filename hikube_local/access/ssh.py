@@ -49,8 +49,21 @@ def user_of(world: Qemu, obj: Object) -> str:
     return default_user(obj.instance.instanceProfile)
 
 
+def _same_system(world: Qemu, obj: Object) -> None:
+    """Another first disk is another system: what was pinned and authorised for the one before is dropped."""
+    first = obj.instance.disks[0].name if obj.instance.disks else ""
+    disk = world.store.get((DISK, obj.namespace, first)) if first else None
+    uid = disk.uid if disk else ""
+    scope = f"ssh/{obj.namespace}/{obj.name}"
+    if world.store.allocation(scope).get("disk") != uid:
+        if keys.pinned(world.layout, obj):
+            keys.pin(world.layout, obj, [])
+        world.store.note(scope, users=None, disk=uid)
+
+
 def learn_host_keys(world: Qemu, obj: Object) -> None:
     """Pin the machine's host keys, once: asked of the agent, else read on the console of its first boot."""
+    _same_system(world, obj)
     if keys.pinned(world.layout, obj):
         return
     agent = Agent(world.running(obj))

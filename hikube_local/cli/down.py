@@ -24,7 +24,7 @@ def _remove(app: App, keys: list[Any], grace: float = 30.0, force: bool = False)
     with Story(app) as story:
         results = app.reconciler(story, Options(grace=grace, force=force)).reconcile(keys)
     for (kind, _, name), done in sorted(results.items()):
-        if not done.error:
+        if not done.error and app.store.get(done.key) is None:
             print(f"{kind.lower()}.apps.cozystack.io/{name} deleted")
     return ExitCode.FAILED if any(d.error for d in results.values()) else ExitCode.DONE
 

@@ -125,6 +125,9 @@ def reorder(argv: list[str]) -> list[str]:
 def run(argv: list[str]) -> int:
     """Run the program and hand back its exit code."""
     debug = "--debug" in argv or bool(os.environ.get("HIKUBE_LOCAL_DEBUG"))
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
     try:
         code = cli.main(reorder(argv), prog_name="hikube-local", standalone_mode=False, default_map=_defaults(argv))
         sys.stdout.flush()

@@ -42,6 +42,10 @@ def _short(value: Any, secret: bool) -> Any:
     """User-data may hold passwords: only its size is told."""
     if secret and value:
         return f"({len(value)} {'keys' if isinstance(value, list) else 'characters'})"
+    if isinstance(value, str):
+        from hikube_local.text import mask_url
+
+        return mask_url(value)
     return value
 
 

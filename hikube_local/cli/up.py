@@ -135,6 +135,13 @@ def _with_backend(app: App, objects: list[Any], backend: str | None) -> list[Any
     for obj in objects:
         old = app.store.get(obj.key)
         out.append(obj.model_copy(update={"backend": backend or (old.backend if old else "qemu")}))
+    worlds = {o.key: o.backend for o in [*app.store.objects(), *out]}
+    for obj in out:
+        for ref in obj.instance.disks if obj.kind == "VMInstance" else ():
+            other = worlds.get(("VMDisk", obj.namespace, ref.name), obj.backend)
+            if other != obj.backend:
+                what = f"{obj.ref} would have the backend {obj.backend}, its disk {ref.name} has {other}"
+                raise UsageError("HK807", what, fix=f"add --backend {other}, or delete the disk first")
     return out
 
 

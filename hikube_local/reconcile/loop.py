@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from hikube_local.api.objects import DISK, INSTANCE, Key, Object
+from hikube_local.api.objects import DISK, INSTANCE, Key, Object, RunStrategy
 from hikube_local.backends.protocol import Backend, Options
 from hikube_local.errors import ExitCode, HikubeError, unexpected
 from hikube_local.events import Emit, Event, EventType
@@ -87,7 +87,10 @@ class Reconciler:
 
     def _wish(self, obj: Object) -> Wish:
         kept = self.store.allocation(scope(obj.key))
-        return Wish(kept.get("power", ""), self.options.restart, bool(kept.get("started_before")))
+        power = kept.get("power", "")
+        if self.options.dry and power == "stop" and obj.instance.strategy is RunStrategy.ALWAYS:
+            power = ""  # an `up` of a manifest that says it runs ends the stop
+        return Wish(power, self.options.restart, bool(kept.get("started_before")))
 
     def reconcile(self, keys: Iterable[Key], wait: bool = False, timeout: float | None = None) -> dict[Key, Done]:
         """Carry out what is missing for these objects: disks first, independent ones side by side."""
@@ -99,8 +102,11 @@ class Reconciler:
                     path = self.layout.lock(*key)
                     locks.enter_context(locked(path, lambda who, k=key: self._waiting(k, who)))
                 futures: dict[Key, Future[Done]] = {}
-                for key in [k for k in ordered if k[0] == DISK] + [k for k in ordered if k[0] == INSTANCE]:
-                    futures[key] = pool.submit(self._one, key, futures if key[0] == INSTANCE else {})
+                # Machines that go, then disks, then machines that come: whoever is waited for is submitted first.
+                going = [k for k in ordered if k[0] == INSTANCE and (o := self.store.get(k)) and o.deletion]
+                coming = [k for k in ordered if k[0] == INSTANCE and k not in going]
+                for key in [*going, *(k for k in ordered if k[0] == DISK), *coming]:
+                    futures[key] = pool.submit(self._one, key, dict(futures))
                 for key, future in futures.items():
                     results[key] = future.result()
             # The locks are free while we wait for the guests.
@@ -119,14 +125,16 @@ class Reconciler:
         message = f"waits for {who}, which is at work on {key[0].lower()}/{key[2]}"
         self.emit(Event(EventType.WAITING, message, f"{key[0].lower()}/{key[2]}", key[1], code="HK609"))
 
-    def _one(self, key: Key, disks: dict[Key, Future[Done]]) -> Done:
+    def _one(self, key: Key, others: dict[Key, Future[Done]]) -> Done:
         done = Done(key)
         obj = self.store.get(key)
         if obj is None:
             return done
         try:
             if key[0] == INSTANCE and not obj.deletion:
-                self._await_disks(obj, disks)
+                self._await_disks(obj, others)
+            elif key[0] == DISK and obj.deletion:
+                self._await_machines(obj, others)
             self._steps(obj, done)
         except Exception as e:
             # Each object by itself: what happens to one does not keep the others from their end.
@@ -135,6 +143,12 @@ class Reconciler:
         if not done.error and not done.changed and not obj.deletion:
             self._say(EventType.UNCHANGED, obj, "nothing to do")
         return done
+
+    def _await_machines(self, disk: Object, others: dict[Key, Future[Done]]) -> None:
+        """A disk's data go only when the machine that used it is gone."""
+        for key, future in others.items():
+            if key[0] == INSTANCE and key[1] == disk.namespace and (error := future.result().error):
+                raise HikubeError("HK708", f"{disk.ref} is kept: vminstance/{key[2]} is still there", why=error.what)
 
     def _await_disks(self, obj: Object, disks: dict[Key, Future[Done]]) -> None:
         for ref in obj.instance.disks:
@@ -157,8 +171,10 @@ class Reconciler:
         world = self.backend(obj.backend)
         options = self.options
         for _ in range(MOST_STEPS):
-            if obj.deletion and self.store.get(obj.key) is None:
+            fresh = self.store.get(obj.key)
+            if fresh is None:
                 return
+            obj = fresh  # it may have been asked for anew, or deleted, meanwhile
             planned = self.plan(obj)
             done.restart_required = planned.restart_required
             if not planned.steps:

@@ -235,9 +235,12 @@ class Store:
         self._do(True, write)
 
     def forget(self, key: Key) -> None:
-        """The last step of a deletion: the row, its status, its allocations."""
+        """The last step of a deletion: the row, its status, its allocations. One that was put again meanwhile stays."""
 
         def write(c: sqlite3.Connection) -> None:
+            sql = "SELECT body, version FROM objects WHERE kind=? AND namespace=? AND name=?"
+            if (row := c.execute(sql, key).fetchone()) and not self._read(row).deletion:
+                return
             for table in ("objects", "status"):
                 c.execute(f"DELETE FROM {table} WHERE kind=? AND namespace=? AND name=?", key)
             c.execute("DELETE FROM allocations WHERE scope=?", (scope(key),))

@@ -375,3 +375,17 @@ def test_what_is_not_carried_yet_is_refused_before_anything_is_changed(hikube):
         result = hikube("up", hikube.file("n.yaml", text))
         assert result.code == 1 and "not" in result.err and ("HK802" in result.err or "HK707" in result.err)
         assert hikube("get", "-A").out == ""
+
+
+def test_a_disk_goes_only_after_its_machine(hikube, pair):
+    hikube("up", pair, *SIM)
+    story = hikube("down", "--disks", "--yes").err
+    assert story.index("vminstance/web: deleting") < story.index("vmdisk/sys: deleting")
+
+
+def test_a_machine_on_disks_of_another_world_is_refused(hikube, pair):
+    hikube("up", pair, *SIM)
+    hikube("down")
+    result = hikube("up", pair)
+    assert result.code == 2 and "HK807" in result.err
+    assert hikube("get", "vm").out == ""

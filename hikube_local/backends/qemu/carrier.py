@@ -263,9 +263,8 @@ class Carrier:
 
     def _slirp(self, pid: int) -> None:
         lock, api = self.run / "slirp.lock", self.run / "slirp.sock"
-        if helpers.pid_of(lock):
-            return
-        api.unlink(missing_ok=True)
+        if not helpers.pid_of(lock):
+            api.unlink(missing_ok=True)
         argv = [
             "slirp4netns",
             "--configure",
@@ -347,12 +346,11 @@ class Carrier:
                 env,
                 check=lambda _: (self.run / "libvirt/virtlogd-sock").exists(),
             )
-        if helpers.pid_of(self.run / "libvirtd.lock"):
-            return
         # Where PID 1 reaps late (containers), libvirt waits for every QEMU that ended; tini reaps them at once.
         reaper = ["tini", "-s", "--"] if path_of("tini") else []
         argv = self._inside(pid, *reaper, find("libvirtd"), "--pid-file", self.run / "libvirtd.pid")
-        self.socket.unlink(missing_ok=True)
+        if not helpers.pid_of(self.run / "libvirtd.lock"):
+            self.socket.unlink(missing_ok=True)
         helpers.ensure(
             self.run / "libvirtd.lock", argv, self.log("libvirtd"), env, ready=30, check=lambda _: _answers(self.socket)
         )

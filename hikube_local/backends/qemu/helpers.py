@@ -61,11 +61,21 @@ def ensure(
     check=lambda pid: True,
 ) -> tuple[int, bool]:
     """The pid of the program, started if nobody holds its lock; whether it was started now. `check(pid)` says it is up."""
-    if pid := pid_of(lock):
-        return pid, False
+    deadline = time.monotonic() + ready
     fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        while True:
+            if pid := pid_of(lock):
+                while not check(pid) and pid_of(lock) and time.monotonic() < deadline:
+                    time.sleep(0.02)  # started by somebody else a moment ago
+                return pid, False
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)  # somebody only looks who holds it
         os.ftruncate(fd, 0)
         words = [find(str(argv[0])), *map(str, argv[1:])]
         with open(log, "ab") as out:
