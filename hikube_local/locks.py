@@ -66,18 +66,3 @@ def locked(path: Path, waiting: Callable[[str], None] | None = None, shared: boo
         yield
     finally:
         os.close(fd)
-
-
-def owner_pid(path: Path) -> int | None:
-    """The process that holds the flock at `path`, by the kernel's own table (/proc/locks), or None."""
-    try:
-        st = os.stat(path)
-    except FileNotFoundError:
-        return None
-    wanted = f"{os.major(st.st_dev):02x}:{os.minor(st.st_dev):02x}:{st.st_ino}"
-    with open("/proc/locks", encoding="ascii") as f:
-        for line in f:
-            fields = line.split()
-            if len(fields) >= 6 and fields[1] == "FLOCK" and fields[5] == wanted and int(fields[4]) > 0:
-                return int(fields[4])
-    return None

@@ -97,25 +97,6 @@ def run(
     return done
 
 
-def start(
-    argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None = None, keep: Sequence[int] = ()
-) -> int:
-    """Start a program that stays: a session of its own, output to `log`. Hands back its pid."""
-    words = [find(str(argv[0])), *map(str, argv[1:])]
-    with open(log, "ab") as out:
-        process = subprocess.Popen(
-            words,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-            env=None if env is None else dict(env),
-            cwd="/",
-            pass_fds=tuple(keep),
-        )
-    return process.pid
-
-
 def clean_environment(**extra: str) -> dict[str, str]:
     """A small environment for programs that stay: no tokens, no proxies, no Python settings."""
     kept = {k: os.environ[k] for k in ("PATH", "LANG", "TZ") if k in os.environ}
