@@ -243,6 +243,8 @@ def _is(name: str) -> Callable[[int], bool]:
 def bindable(address: str, port: int) -> int | None:
     """None when the port can be bound at this address, else the errno that says why not."""
     with socket.socket() as s:
+        # As slirp4netns binds it: connections that ended a moment ago (TIME_WAIT) hold nothing, a listener does.
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             s.bind((address, port))
         except OSError as e:
