@@ -15,6 +15,7 @@ class ExitCode(IntEnum):
     TIMEOUT = 3
     CHANGES = 4
     INTERRUPTED = 130
+    SSH = 255  # `ssh`: the guest was not reached, as ssh itself says it
 
 
 @dataclass
@@ -55,6 +56,10 @@ class UsageError(HikubeError):
 
 class NotFound(HikubeError):
     """An object that is not in the store."""
+
+
+class Interrupted(BaseException):
+    """The command was interrupted: whoever is at work gives up at the next event it would tell."""
 
 
 def unexpected(error: Exception) -> HikubeError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from datetime import UTC, datetime
 
@@ -24,6 +25,34 @@ def sanitize(text: str | bytes) -> str:
         text = _ESCAPES.sub("", text)
     text = text.replace("\r", "\n")
     return _BIDI.sub("\N{REPLACEMENT CHARACTER}", _CONTROLS.sub("", text))
+
+
+class Cleaner:
+    """`sanitize` for text that comes in blocks: a sequence or a character cut at a block's end waits for its rest."""
+
+    # A CSI, a terminal string or a short escape that still lacks its end.
+    _OPEN = re.compile("\x1b(?:\\[[0-?]*[ -/]*|[\\]PX^_][^\x07\x1b]{0,4096}|[ -/]*)")
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._rest = ""
+
+    def feed(self, block: bytes) -> str:
+        """What can be shown of everything so far that was not yet shown."""
+        text = self._rest + self._decoder.decode(block)
+        at = len(text)
+        last = text.rfind("\x1b")
+        if last >= 0 and self._OPEN.fullmatch(text, last):
+            at = last
+        elif text.endswith("\r"):
+            at -= 1
+        self._rest = text[at:]
+        return sanitize(text[:at])
+
+    def end(self) -> str:
+        """What was still waited for: nothing more comes."""
+        rest, self._rest = self._rest + self._decoder.decode(b"", True), ""
+        return sanitize(rest)
 
 
 def size(count: int) -> str:

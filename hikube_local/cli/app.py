@@ -32,8 +32,16 @@ def option(*names: str, **settings: Any) -> Callable:
 
 
 def output_option(*formats: str) -> Callable:
-    """-o with the formats that this command knows."""
-    return click.option("-o", "--output", default="", metavar="FORMAT", help=f"One of: {', '.join(formats)}.")
+    """-o with the formats that this command knows; `jsonpath=…` stands for what begins so."""
+
+    def check(context: click.Context, parameter: click.Parameter, value: str) -> str:
+        begins = tuple(f.removesuffix("…") for f in formats if f.endswith("…"))
+        if value and value not in formats and not (begins and value.startswith(begins)):
+            raise UsageError("HK810", f"unknown output format {value!r}", fix=f"one of {', '.join(formats)}")
+        return value
+
+    words = f"One of: {', '.join(formats)}."
+    return option("-o", "--output", default="", metavar="FORMAT", callback=check, help=words)
 
 
 def common(command: Callable) -> Callable:
@@ -88,8 +96,10 @@ class App:
         progress: str = "auto",
         debug: bool = False,
     ) -> None:
-        from_environment = namespace is not None and namespace == os.environ.get("HIKUBE_LOCAL_NAMESPACE")
-        self.flag_namespace = None if from_environment else namespace
+        context = click.get_current_context(silent=True)
+        origin = context.get_parameter_source("namespace") if context else None
+        from_environment = origin is click.core.ParameterSource.ENVIRONMENT
+        self.flag_namespace = None if from_environment or not namespace else namespace
         self._environment_namespace = namespace if from_environment else None
         self._config_path, self._color, self.progress, self.debug = config, color, progress, debug
 

@@ -58,6 +58,15 @@ def _check(path: Path, value: Any) -> None:
     for key in value:
         if key not in KEYS:
             raise UsageError("HK606", f"{path}: unknown key {key!r}", fix=f"the keys are {', '.join(KEYS)}")
+    for key in ("namespace", "bridge"):
+        if not isinstance(value.get(key, ""), str):
+            raise UsageError("HK606", f"{path}: {key} wants a name, not {value[key]!r}", fix=f'write {key}: "..."')
+    options = value.get("options", {})
+    if not isinstance(options, dict):
+        raise UsageError("HK606", f"{path}: options is not a mapping", fix="write options: with one option a line")
+    for name, setting in options.items():
+        if isinstance(setting, dict | list) or setting is None:
+            raise UsageError("HK606", f"{path}: options.{name} wants one value")
     images = value.get("images", {})
     if not isinstance(images, dict):
         raise UsageError("HK606", f"{path}: images is not a mapping")

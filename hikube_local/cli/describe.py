@@ -24,7 +24,7 @@ def describe(app: App, words: tuple[str, ...], all_namespaces: bool, labels: str
     if len(words) == 1 and "/" not in words[0]:
         from hikube_local.api.objects import KIND_WORDS
 
-        if words[0].lower() not in KIND_WORDS:
+        if not all(w in KIND_WORDS or w == "all" for w in words[0].lower().split(",")):
             words = ("vm", words[0])
     statuses = Statuses(app.store, app.backend)
     objects, _ = chosen(app, words, all_namespaces, labels)

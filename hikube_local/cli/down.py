@@ -31,7 +31,7 @@ def _remove(app: App, keys: list[Any], grace: float = 30.0, force: bool = False)
 
 @click.command("down")
 @click.argument("words", shell_complete=complete_object, metavar="[FILE|NAME]...", nargs=-1)
-@click.option("-f", "--filename", multiple=True, help="A file, a folder or -.")
+@option("-f", "--filename", multiple=True, help="A file, a folder or -.")
 @option("--disks", is_flag=True, help="Delete the disks and their data too.")
 @option("-A", "--all-namespaces", is_flag=True, help="In every namespace.")
 @option("--grace", default="30s", callback=seconds, help="How long a machine may take to shut down (30s).")
@@ -51,7 +51,9 @@ def down(
     """Stop and remove the machines named (none: all of the namespace). Their disks stay, unless --disks."""
     from hikube_local.api.objects import DISK, INSTANCE
 
-    files = [w for w in words if w == "-" or os.path.exists(w)] + list(filename)
+    known = app.store.names(INSTANCE, app.namespace)
+    # A folder that happens to be called like a machine does not hide the machine.
+    files = [w for w in words if w == "-" or (w not in known and os.path.exists(w))] + list(filename)
     names = [w for w in words if w not in files]
     stored = app.store.objects(None, None if all_namespaces else app.namespace)
     if files or names:
@@ -80,11 +82,12 @@ def down(
 
 @click.command("delete")
 @click.argument("words", shell_complete=complete_object, metavar="KIND/NAME...", nargs=-1)
-@click.option("-f", "--filename", multiple=True, help="A file, a folder or -.")
+@option("-f", "--filename", multiple=True, help="A file, a folder or -.")
 @option("--yes", is_flag=True, help="Answer questions with yes.")
 @option("--grace", default="30s", callback=seconds, help="How long a machine may take to shut down (30s).")
 @option("--force", is_flag=True, help="Do not wait for the guests.")
 @option("--all", "everything", is_flag=True, help="All objects of the kind.")
+@option("-A", "--all-namespaces", is_flag=True, help="With --all: in every namespace.")
 @option("--ignore-not-found", is_flag=True, help="What is not there is no error.")
 @common
 def delete(
@@ -95,6 +98,7 @@ def delete(
     grace: float,
     force: bool,
     everything: bool,
+    all_namespaces: bool,
     ignore_not_found: bool,
 ) -> int:
     """Delete objects: a machine (its disks stay), or a disk with its data."""
@@ -106,8 +110,10 @@ def delete(
         if name is None:
             if not everything:
                 raise UsageError("HK810", "no name is given", fix="name the objects, or add --all")
-            keys += [o.key for o in app.store.objects(kind, app.namespace)]
+            keys += [o.key for o in app.store.objects(kind, None if all_namespaces else app.namespace)]
             continue
+        if all_namespaces:
+            raise UsageError("HK810", "a name cannot be asked for in all namespaces", fix="leave -A or the name out")
         try:
             keys.append(app.find(kind, name).key)
         except NotFound:
@@ -132,5 +138,5 @@ def delete(
                 fix=f"delete vminstance/{users[0]} first",
             )
     if disks:
-        confirm(f"Delete the disks {', '.join(k[2] for k in disks)} with all their data?", yes)
+        confirm(f"Delete the disks {', '.join('/'.join(k[1:]) for k in disks)} with all their data?", yes)
     return _remove(app, keys, grace, force)

@@ -12,7 +12,7 @@ from hikube_local.errors import ExitCode
 
 @click.command("events")
 @option("-f", "--follow", is_flag=True, help="Go on with new ones.")
-@click.option("--for", "about", default=None, help="Only of this object: vm/web.")
+@option("--for", "about", default=None, help="Only of this object: vm/web.")
 @option("-A", "--all-namespaces", is_flag=True, help="Of every namespace.")
 @option("--tail", type=int, default=None, help="Only the last ones.")
 @output_option("json")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -10,21 +12,26 @@ import click
 from hikube_local.cli.app import App, common, complete_object, option, output_option, references
 from hikube_local.errors import ExitCode, UsageError
 
+_SET = re.compile(r"(?P<key>\S+)\s+(?P<op>in|notin)\s*\((?P<values>[^()]*)\)$")
+_PLAIN = re.compile(r"(?P<key>[^\s=!,()]+)\s*(?P<op>==|=|!=)\s*(?P<value>[^\s=!,()]*)$")
+_EXISTS = re.compile(r"(?P<no>!?)\s*(?P<key>[^\s=!,()]+)$")
 
-def selector(text: str) -> Any:
-    """kubectl's label selector (a=b, a==b, a!=b, a, !a; comma means and) as a test over labels."""
-    tests = []
-    for part in filter(None, (p.strip() for p in text.split(","))):
-        if "!=" in part:
-            key, value = part.split("!=", 1)
-            tests.append(lambda labels, k=key.strip(), v=value.strip(): labels.get(k) != v)
-        elif "=" in part:
-            key, value = part.replace("==", "=").split("=", 1)
-            tests.append(lambda labels, k=key.strip(), v=value.strip(): labels.get(k) == v)
-        elif part.startswith("!"):
-            tests.append(lambda labels, k=part[1:].strip(): k not in labels)
+
+def selector(text: str) -> Callable[[dict[str, str]], bool]:
+    """kubectl's label selector (a=b, a!=b, a in (b,c), a notin (b), a, !a; comma means and) as a test over labels."""
+    tests: list[Callable[[dict[str, str]], bool]] = []
+    for part in filter(None, (p.strip() for p in re.split(r",(?![^(]*\))", text))):
+        if m := _SET.match(part):
+            key, values, inside = m["key"], {v.strip() for v in m["values"].split(",")}, m["op"] == "in"
+            tests.append(lambda labels, k=key, vs=values, i=inside: (labels.get(k) in vs) == i)
+        elif m := _PLAIN.match(part):
+            key, value, same = m["key"], m["value"], m["op"] != "!="
+            tests.append(lambda labels, k=key, v=value, s=same: (labels.get(k) == v) == s)
+        elif m := _EXISTS.match(part):
+            tests.append(lambda labels, k=m["key"], there=not m["no"]: (k in labels) == there)
         else:
-            tests.append(lambda labels, k=part: k in labels)
+            fix = "write a=b, a!=b, 'a in (b,c)', 'a notin (b)', a or !a"
+            raise UsageError("HK810", f"the label selector {part!r} is not understood", fix=fix)
     return lambda labels: all(t(labels) for t in tests)
 
 

@@ -17,7 +17,7 @@ from hikube_local.errors import ExitCode, HikubeError
 @click.argument("name", shell_complete=complete_machine)
 @option("-f", "--follow", is_flag=True, help="Go on with what comes.")
 @option("--tail", type=int, default=-1, help="Only the last lines.")
-@click.option("--since", default=None, callback=seconds, help="Only starts within this time (5m).")
+@option("--since", default=None, callback=seconds, help="Only starts within this time (5m).")
 @option("-p", "--previous", is_flag=True, help="The boot before.")
 @option("--firmware", is_flag=True, help="The firmware's own log.")
 @common
@@ -25,7 +25,7 @@ def logs(app: App, name: str, follow: bool, tail: int, since: float | None, prev
     """What a machine said on its serial console since its last start."""
     from hikube_local.access.ssh import real
     from hikube_local.backends.qemu import starts
-    from hikube_local.text import sanitize
+    from hikube_local.text import Cleaner
 
     obj = app.machine(name)
     world = real(app.backend(obj.backend), obj)
@@ -40,7 +40,8 @@ def logs(app: App, name: str, follow: bool, tail: int, since: float | None, prev
         recent = [r for r in rows if r["time"] >= time.time() - since]
         row = recent[0] if recent else row
     end = rows[-1].get(kind) if previous else None
-    text = sanitize(b"".join(starts.read(log, row.get(kind), end)))
+    cleaner = Cleaner()
+    text = "".join(map(cleaner.feed, starts.read(log, row.get(kind), end))) + ("" if follow else cleaner.end())
     if tail >= 0:
         text = "".join(deque(text.splitlines(keepends=True), maxlen=tail)) if tail else ""
     sys.stdout.write(text)
@@ -50,6 +51,6 @@ def logs(app: App, name: str, follow: bool, tail: int, since: float | None, prev
     tail_of = starts.Tail(log, [log.stat().st_ino, log.stat().st_size] if log.exists() else None)
     while True:
         if block := tail_of.more():
-            sys.stdout.write(sanitize(block))
+            sys.stdout.write(cleaner.feed(block))
             sys.stdout.flush()
         time.sleep(0.2)

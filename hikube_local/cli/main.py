@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import threading
 
 import click
 
@@ -50,6 +51,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "version": ("settings", "The version."),
 }
 GROUPS = {"catalog", "images", "config"}
+RAW = {"virsh", "completion"}  # the words are another program's, or none are taken
 # Global flags that may stand before the verb, and whether they take a value.
 GLOBAL = {
     "-n": True,
@@ -118,6 +120,8 @@ def reorder(argv: list[str]) -> list[str]:
             lead.append(argv[at])
             at += 1
     rest = argv[at:]
+    if rest[:1] and rest[0] in RAW:
+        return rest
     depth = 2 if rest[:1] and rest[0] in GROUPS else 1
     return [*rest[:depth], *lead, *rest[depth:]]
 
@@ -139,6 +143,8 @@ def run(argv: list[str]) -> int:
         return ExitCode.USAGE
     except (KeyboardInterrupt, click.Abort):
         print("interrupted: `up` again goes on from here", file=sys.stderr)
+        if threading.active_count() > 1:
+            os._exit(ExitCode.INTERRUPTED)  # interrupted twice: what is still at work ends as by kill -9, which heals
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

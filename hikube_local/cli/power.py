@@ -38,10 +38,10 @@ def _reconcile(
     return code
 
 
-def _wish(app: App, obj: Any, power: str | None) -> None:
+def _wish(app: App, obj: Any, power: str | None, end_boot: float | None = None) -> None:
     from hikube_local.store.db import scope
 
-    app.store.note(scope(obj.key), power=power)
+    app.store.note(scope(obj.key), power=power, end_boot=end_boot)
 
 
 @click.command("start")
@@ -85,13 +85,9 @@ def restart(
     """Stop machines and start them again."""
     objects = _targets(app, names)
     for obj in objects:
-        _wish(app, obj, "stop")
-    code = _reconcile(app, objects, "was stopped", force=force, grace=grace)
-    if code:
-        return code
-    for obj in objects:
-        _wish(app, obj, "start")
-    return _reconcile(app, objects, "was restarted", wait, timeout, pace=pace)
+        # One wish for both halves: the boot that is to end, and that the machine runs. A kill in between leaves it so.
+        _wish(app, obj, "start", app.backend(obj.backend).observe_machine(obj).started)
+    return _reconcile(app, objects, "was restarted", wait, timeout, force=force, grace=grace, pace=pace)
 
 
 def _freeze(app: App, names: tuple[str, ...], action: str, wanted: str, word: str) -> int:

@@ -12,8 +12,8 @@ from hikube_local.errors import ExitCode, UsageError
 
 @click.command("render")
 @click.argument("files", nargs=-1)
-@click.option("-f", "--filename", multiple=True, help="A file, a folder or -.")
-@click.option("--to", type=click.Path(path_type=Path), required=True, help="Folder to write into.")
+@option("-f", "--filename", multiple=True, help="A file, a folder or -.")
+@option("--to", type=click.Path(path_type=Path), required=True, help="Folder to write into.")
 @option("--host", is_flag=True, help="As this host would really run it.")
 @common
 def render(app: App, files: tuple[str, ...], filename: tuple[str, ...], to: Path, host: bool) -> int:

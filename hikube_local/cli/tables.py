@@ -137,11 +137,22 @@ def _render(tokens: list[str], at: int, root: Any, here: Any) -> tuple[str, int]
                     out += text if items else ""
                 at = after
             elif inner[:1] in "\"'":
-                out += json.loads(f'"{inner[1:-1]}"')
+                out += _literal(inner)
             else:
                 out += " ".join(_text(v) for v in _select(inner, root, here))
         at += 1
     return out, at
+
+
+def _literal(word: str) -> str:
+    """The text of a quoted word, with its escapes."""
+    body = word[1:-1] if word[0] == '"' else word[1:-1].replace("\\'", "'").replace('"', '\\"')
+    try:
+        return json.loads(f'"{body}"')
+    except ValueError:
+        raise UsageError(
+            "HK810", f"jsonpath: the text {word} is not understood", fix='write {"\\n"} or {"a text"}'
+        ) from None
 
 
 def _text(value: Any) -> str:
@@ -151,7 +162,7 @@ def _text(value: Any) -> str:
 
 
 _STEP = re.compile(
-    r"\.\.?(?P<name>(?:\\.|[A-Za-z0-9_*/-])+)|\[(?P<index>-?\d+|\*)\]|\['(?P<key>[^']*)'\]"
+    r"\.(?P<deep>\.)?(?P<name>(?:\\.|[A-Za-z0-9_*/-])+)|\[(?P<index>-?\d+|\*)\]|\['(?P<key>[^']*)'\]"
     r"|\[\?\(@\.(?P<field>[\w.]+)\s*==\s*(?P<quote>[\"'])(?P<want>.*?)(?P=quote)\)\]"
 )
 
@@ -170,15 +181,23 @@ def _select(path: str, root: Any, here: Any) -> list[Any]:
             raise UsageError(
                 "HK810", f"jsonpath: {path[at:]!r} is not understood", fix="write {.items[*].metadata.name}"
             )
+        if match["deep"]:
+            values = [v for value in values for v in _below(value)]
         values = [v for value in values for v in _step(match, value)]
         at = match.end()
     return values
 
 
+def _below(value: Any) -> list[Any]:
+    """The value and everything in it (`..`)."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [value, *(v for child in inner for v in _below(child))]
+
+
 def _step(match: re.Match[str], value: Any) -> list[Any]:
     if (name := match["name"] or match["key"]) is not None:
         if name == "*":
-            return list(value.values()) if isinstance(value, dict) else list(value or [])
+            return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
         name = re.sub(r"\\(.)", r"\1", name)
         return [value[name]] if isinstance(value, dict) and name in value else []
     if match["index"]:
@@ -210,6 +229,4 @@ def show(value: Any, format: str, text: Callable[[], str]) -> str:
         items = value["items"] if isinstance(value, dict) and value.get("kind") == "List" else [value]
         names = (f"{i['kind'].lower()}.apps.cozystack.io/{i['metadata']['name']}" for i in items if "metadata" in i)
         return "\n".join(names)
-    if format.startswith("jsonpath="):
-        return jsonpath(format.removeprefix("jsonpath="), value)
-    raise UsageError("HK810", f"unknown output format {format!r}", fix="json, yaml, name, wide or jsonpath=…")
+    return jsonpath(format.removeprefix("jsonpath="), value)

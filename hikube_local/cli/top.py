@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Any
 
@@ -59,6 +60,9 @@ def top(app: App, all_namespaces: bool, words: tuple[str, ...], output: str) -> 
     for obj in objects:
         if obj.backend == "qemu" and (dom := real(app.backend("qemu"), obj).domain(obj)) is not None and dom.isActive():
             domains.append((obj, dom))
+    for obj in objects:
+        if obj.backend != "qemu":
+            print(f"{obj.ref} is simulated: there is nothing to measure", file=sys.stderr)
     before = [_sample(d) for _, d in domains]
     begin = time.monotonic()
     if domains:

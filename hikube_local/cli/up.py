@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, option, output_option
-from hikube_local.errors import ExitCode, UsageError
+from hikube_local.cli.app import App, common, confirm, option, output_option
+from hikube_local.errors import ExitCode, HikubeError, UsageError
 
 DEFAULT_TIMEOUT = 300.0
+
+
+class Invalid(click.exceptions.Exit):
+    """The manifests have errors, which were told; nothing was changed."""
+
+    def __init__(self, findings: list[dict[str, object]]) -> None:
+        super().__init__(ExitCode.USAGE)
+        self.findings = findings
 
 
 def load(app: App, files: tuple[str, ...], for_plan: bool, quiet: bool = False) -> Any:
@@ -29,7 +38,7 @@ def load(app: App, files: tuple[str, ...], for_plan: bool, quiet: bool = False) 
     if result.findings.failed:
         count = len(result.findings.of(Severity.ERROR))
         print(f"{count} error{'s' if count > 1 else ''}; nothing was changed", file=sys.stderr)
-        raise click.exceptions.Exit(ExitCode.USAGE)
+        raise Invalid([d.as_json() for d in result.findings.items])
     return result
 
 
@@ -52,7 +61,7 @@ def seconds(context: click.Context, parameter: click.Parameter, value: Any) -> f
 def _up_options(command: Any) -> Any:
     options = [
         click.argument("files", nargs=-1),
-        click.option("-f", "--filename", multiple=True, help="A file, a folder or -."),
+        option("-f", "--filename", multiple=True, help="A file, a folder or -."),
         option("--timeout", default=None, callback=seconds, help="How long to wait for readiness (5m)."),
         option("--dry-run", is_flag=True, help="Show what would be done, and do nothing."),
         option("--restart", is_flag=True, help="Restart machines whose changes need it."),
@@ -75,7 +84,7 @@ def _up_options(command: Any) -> Any:
 @_up_options
 def up(app: App, wait: bool, **options: Any) -> int:
     """Make what the manifests say: FILE, FOLDER or - (standard input)."""
-    return _up(app, wait=wait, **options)
+    return _told(app, wait=wait, **options)
 
 
 @click.command("apply")
@@ -83,7 +92,28 @@ def up(app: App, wait: bool, **options: Any) -> int:
 @_up_options
 def apply(app: App, wait: bool, **options: Any) -> int:
     """The same as `up --no-wait`: apply -f FILE."""
-    return _up(app, wait=wait, **options)
+    return _told(app, wait=wait, **options)
+
+
+def _told(app: App, output: str, **options: Any) -> int:
+    """With -o json the last line is a result, whatever happened."""
+    try:
+        return _up(app, output=output, **options)
+    except Invalid as e:
+        if output:
+            _result(False, [], findings=e.findings)
+        raise
+    except HikubeError as e:
+        if output:
+            _result(False, [], code=e.code, message=e.what, why=e.why, fix=e.fix)
+        raise
+
+
+def _result(ok: bool, items: list[dict[str, Any]], **more: Any) -> None:
+    from hikube_local.events import Event, EventType
+
+    event = Event(EventType.RESULT, data={"ok": ok, "items": items, **more})
+    print(json.dumps(event.as_json(), ensure_ascii=False), flush=True)
 
 
 def _up(
@@ -106,25 +136,26 @@ def _up(
     from hikube_local.backends.protocol import Options
     from hikube_local.cli.story import Story
 
-    if output not in ("", "json"):
-        raise UsageError("HK810", f"unknown output format {output!r}", fix="json")
     loaded = load(app, (*files, *filename), for_plan=True, quiet=output == "json")
     wanted = _with_backend(app, [item.object for item in loaded.objects], backend)
     options = Options(exact=exact, pull=pull, offline=offline, restart=restart, pace=pace, dry=dry_run)
     with Story(app, output == "json") as story:
         reconciler = app.reconciler(story, options)
+        extra = _prunable(app, wanted) if prune else []
         if dry_run:
             from hikube_local.cli.plan import rows, text
 
-            planned = rows(app, reconciler, wanted)
-            print(json.dumps(planned) if output == "json" else text(planned, app.color()))
+            going = [o.model_copy(update={"deletion": time.time()}) for o in extra]
+            planned = rows(app, reconciler, wanted + going)
+            _result(True, planned) if output else print(text(planned, app.color()))
             return ExitCode.DONE
         preflight(app, wanted)
-        extra = _prunable(app, wanted, yes) if prune else []
+        if extra:
+            confirm(f"Remove the machines {', '.join(o.name for o in extra)} (their disks stay)?", yes)
         stored = app.store.put(wanted)
-        app.store.mark_deleted(extra)
+        app.store.mark_deleted(o.key for o in extra)
         _clear_stops(app, stored)
-        keys = [o.key for o in stored] + extra
+        keys = [o.key for o in (*stored, *extra)]
         results = reconciler.reconcile(keys, wait=wait, timeout=timeout)
         return _finish(app, stored, results, output == "json", wait)
 
@@ -158,15 +189,10 @@ def preflight(app: App, objects: list[Any]) -> None:
         require(app.layout, machines=any(o.kind == "VMInstance" for o in real))
 
 
-def _prunable(app: App, wanted: list[Any], yes: bool) -> list[Any]:
-    from hikube_local.cli.app import confirm
-
-    namespaces = {o.namespace for o in wanted}
+def _prunable(app: App, wanted: list[Any]) -> list[Any]:
+    namespaces = sorted({o.namespace for o in wanted})
     keep = {o.key for o in wanted}
-    extra = [o for n in namespaces for o in app.store.objects("VMInstance", n) if o.key not in keep and not o.deletion]
-    if extra:
-        confirm(f"Remove the machines {', '.join(o.name for o in extra)} (their disks stay)?", yes)
-    return [o.key for o in extra]
+    return [o for n in namespaces for o in app.store.objects("VMInstance", n) if o.key not in keep and not o.deletion]
 
 
 def _clear_stops(app: App, stored: list[Any]) -> None:
@@ -185,7 +211,6 @@ def _clear_stops(app: App, stored: list[Any]) -> None:
 
 def _finish(app: App, stored: list[Any], results: dict, as_json: bool, wait: bool) -> int:
     from hikube_local.cli.tables import machine_row
-    from hikube_local.events import Event, EventType
     from hikube_local.reconcile.status import Statuses
 
     codes = [r.exit_code for r in results.values()]
@@ -211,8 +236,7 @@ def _finish(app: App, stored: list[Any], results: dict, as_json: bool, wait: boo
             }
         items.append(item)
     if as_json:
-        event = Event(EventType.RESULT, data={"ok": worst == 0, "items": items})
-        print(json.dumps(event.as_json(), ensure_ascii=False), flush=True)
+        _result(worst == 0, items)
         return worst
     for obj in stored:
         if results[obj.key].restart_required:

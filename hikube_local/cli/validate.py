@@ -10,7 +10,7 @@ from hikube_local.errors import ExitCode, UsageError
 
 @click.command("validate")
 @click.argument("files", nargs=-1)
-@click.option("-f", "--filename", multiple=True, help="A file, a folder or -.")
+@option("-f", "--filename", multiple=True, help="A file, a folder or -.")
 @option("--strict", is_flag=True, help="Warnings count as errors.")
 @output_option("json")
 @common

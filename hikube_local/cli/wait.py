@@ -55,9 +55,7 @@ def test_of(wanted: str) -> Any:
 
 @click.command("wait")
 @click.argument("words", shell_complete=complete_object, metavar="KIND/NAME...", nargs=-1, required=True)
-@click.option(
-    "--for", "wanted", required=True, multiple=True, help="condition=Ready, jsonpath='{…}'=VALUE, create, delete."
-)
+@option("--for", "wanted", required=True, multiple=True, help="condition=Ready, jsonpath='{…}'=VALUE, create, delete.")
 @option("--timeout", default="30s", callback=seconds, help="How long to wait (30s).")
 @common
 def wait(app: App, words: tuple[str, ...], wanted: tuple[str, ...], timeout: float) -> int:

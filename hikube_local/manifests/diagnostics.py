@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -61,7 +62,9 @@ class Diagnostic:
         if self.place.text and self.place.line:
             text = self.place.text.rstrip()
             start = max(0, self.place.column - 61)
-            shown = sanitize(text[start : start + 120].replace("\t", " ")).replace("\n", " ")
+            # A password in a URL is masked, by as many characters, so that the caret stays true.
+            hidden = re.sub(r"(?<=://)[^/@\s]+(?=@)", lambda m: "*" * len(m[0]), text)
+            shown = sanitize(hidden[start : start + 120].replace("\t", " ")).replace("\n", " ")
             number = f"{self.place.line:>5} | "
             caret = " " * (len(number) + _width(text[start : self.place.column - 1])) + "^"
             lines += [number + shown, caret]

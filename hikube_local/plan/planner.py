@@ -59,7 +59,7 @@ def wants_to_run(obj: Object, seen: MachineObserved, wish: Wish) -> bool | None:
         return True
     if strategy is RunStrategy.MANUAL:
         return None
-    if not wish.started_before:
+    if not wish.started_before and seen.started is None:
         return True
     if strategy is RunStrategy.RERUN_ON_FAILURE and seen.state is RunState.CRASHED:
         return True
@@ -80,7 +80,8 @@ def plan_machine(obj: Object, want: MachineDesired, seen: MachineObserved, wish:
     if seen.seed != want.seed:
         steps.append(Step(Verb.SEED, key, "keys or user-data changed" if seen.seed else "new"))
     stale = on and seen.live_definition not in ("", want.definition)
-    restart = on and run is True and (wish.restart and stale)
+    ended = wish.end_boot is not None and wish.end_boot == seen.started
+    restart = on and run is True and (ended or (wish.restart and stale))
     if on and (run is False or restart):
         why = "a restart was asked for" if restart else "it is to be stopped"
         steps.append(Step(Verb.STOP, key, why))

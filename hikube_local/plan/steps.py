@@ -98,6 +98,7 @@ class Wish:
     power: str = ""  # "", "stop" or "start"
     restart: bool = False
     started_before: bool = False
+    end_boot: float | None = None  # the boot, by its start time, that a `restart` ends
 
 
 @dataclass(frozen=True, slots=True)

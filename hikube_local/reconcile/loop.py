@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as settled
 from dataclasses import dataclass, field
+from typing import Any
 
 from hikube_local.api.objects import DISK, INSTANCE, Key, Object, RunStrategy
 from hikube_local.backends.protocol import Backend, Options
-from hikube_local.errors import ExitCode, HikubeError, unexpected
+from hikube_local.errors import ExitCode, HikubeError, Interrupted, unexpected
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.locks import locked
 from hikube_local.paths import Layout
@@ -63,9 +66,12 @@ class Reconciler:
     ) -> None:
         self.layout, self.store, self.backend, self.options = layout, store, backend, options
         self._listener = emit
+        self._interrupted = threading.Event()
 
     def emit(self, event: Event) -> None:
-        """Every event goes to the store and to the listener."""
+        """Every event goes to the store and to the listener; after an interrupt it is where the work ends."""
+        if self._interrupted.is_set():
+            raise Interrupted
         if event.type not in (EventType.PROGRESS, EventType.WAITING):
             self.store.append(event)
         self._listener(event)
@@ -90,13 +96,13 @@ class Reconciler:
         power = kept.get("power", "")
         if self.options.dry and power == "stop" and obj.instance.strategy is RunStrategy.ALWAYS:
             power = ""  # an `up` of a manifest that says it runs ends the stop
-        return Wish(power, self.options.restart, bool(kept.get("started_before")))
+        return Wish(power, self.options.restart, bool(kept.get("started_before")), kept.get("end_boot"))
 
     def reconcile(self, keys: Iterable[Key], wait: bool = False, timeout: float | None = None) -> dict[Key, Done]:
         """Carry out what is missing for these objects: disks first, independent ones side by side."""
         ordered = sorted(set(keys))
         results: dict[Key, Done] = {}
-        with contextlib.ExitStack() as held, ThreadPoolExecutor(max_workers=8) as pool:
+        with ThreadPoolExecutor(max_workers=8) as pool:
             with contextlib.ExitStack() as locks:
                 for key in ordered:
                     path = self.layout.lock(*key)
@@ -107,8 +113,9 @@ class Reconciler:
                 coming = [k for k in ordered if k[0] == INSTANCE and k not in going]
                 for key in [*going, *(k for k in ordered if k[0] == DISK), *coming]:
                     futures[key] = pool.submit(self._one, key, dict(futures))
-                for key, future in futures.items():
-                    results[key] = future.result()
+                with self._together(futures.values()):
+                    for key, future in futures.items():
+                        results[key] = future.result()
             # The locks are free while we wait for the guests.
             if wait:
                 waits = {
@@ -116,10 +123,23 @@ class Reconciler:
                     for key, done in results.items()
                     if key[0] == INSTANCE and not done.error
                 }
-                for future in waits.values():
-                    future.result()
-            held.close()
+                with self._together(waits.values()):
+                    for future in waits.values():
+                        future.result()
         return results
+
+    @contextlib.contextmanager
+    def _together(self, futures: Iterable[Future[Any]]) -> Iterator[None]:
+        """An interrupt reaches those at work: their locks stay held until each has given up, at its next event."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._listener(Event(EventType.WARNING, "interrupted: what is at hand comes to its end first"))
+            self._interrupted.set()
+            for future in futures:
+                future.cancel()
+            settled(futures)
+            raise
 
     def _waiting(self, key: Key, who: str) -> None:
         message = f"waits for {who}, which is at work on {key[0].lower()}/{key[2]}"

@@ -19,6 +19,7 @@ from hikube_local.api.objects import Key, Object, plain_spec, spec_of
 from hikube_local.errors import HikubeError
 from hikube_local.events import Event
 from hikube_local.files import read_json, write_json
+from hikube_local.locks import locked
 from hikube_local.paths import Layout
 
 SCHEMA = 1
@@ -87,7 +88,9 @@ class Store:
                 connection.commit()
             else:
                 yield connection
-        except sqlite3.OperationalError as e:
+        except sqlite3.DatabaseError as e:
+            if not isinstance(e, sqlite3.OperationalError):
+                raise _Damaged from e
             if "disk is full" in str(e) or "disk I/O" in str(e):
                 raise HikubeError(
                     "HK604", f"the store cannot be written: {e}", fix=f"free space in {self.layout.state}"
@@ -99,18 +102,24 @@ class Store:
             connection.close()
 
     def _prepare(self, connection: sqlite3.Connection) -> int:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-            return connection.execute("PRAGMA user_version").fetchone()[0]
-        except sqlite3.DatabaseError as e:
-            if isinstance(e, sqlite3.OperationalError):
-                raise
-            connection.close()
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        return connection.execute("PRAGMA user_version").fetchone()[0]
+
+    def _set_aside(self) -> None:
+        """Move a damaged file away, so that the next opening rebuilds it; of two who found it so, one does."""
+        with locked(self.layout.locks / "store-repair"):
+            connection = sqlite3.connect(self._path, timeout=30)
+            try:
+                if connection.execute("PRAGMA quick_check").fetchone()[0] == "ok":
+                    return
+            except sqlite3.DatabaseError:
+                pass
+            finally:
+                connection.close()
             for suffix in ("", "-wal", "-shm"):
                 with contextlib.suppress(FileNotFoundError):
                     os.rename(f"{self._path}{suffix}", f"{self._path}.damaged-{int(time.time())}{suffix}")
-            raise _Damaged from e
 
     def _create(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
@@ -142,7 +151,9 @@ class Store:
                 with self._open(write) as connection:
                     return action(connection)
             except _Damaged:
-                if attempt == 2:
+                if attempt == 1:
+                    self._set_aside()
+                else:
                     raise HikubeError("HK608", f"the store {self._path} is damaged and cannot be rebuilt") from None
         return None
 
@@ -329,7 +340,7 @@ class Store:
 
 
 class _Damaged(Exception):
-    """The file is no database; it was moved aside."""
+    """The file is no database, or its pages are damaged."""
 
 
 def record(folder: Path, obj: Object) -> None:

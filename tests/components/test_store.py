@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 import time
@@ -124,3 +125,20 @@ def test_folders_are_removed_only_below_their_root(tmp_path):
     files.remove_folder(tmp_path / "a" / "link", tmp_path)
     files.remove_folder(tmp_path / "a" / "b", tmp_path)
     assert outside.is_dir() and os.listdir(tmp_path / "a") == []
+
+
+def test_a_page_damaged_inside_is_noticed_and_rebuilt(store, layout):
+    """The header is whole: the damage shows only when the page is read."""
+    objects = store.put([disk("7Gi")])
+    db.record(layout.disk("n", "d"), objects[0])
+    for n in range(50):
+        store.note(f"filler/{n}", text="x" * 500)
+    with sqlite3.connect(layout.store) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        page = connection.execute("PRAGMA page_size").fetchone()[0]
+    connection.close()
+    with open(layout.store, "r+b") as f:
+        f.seek(page)
+        f.write(b"\xff" * (layout.store.stat().st_size - page))
+    assert db.Store(layout).get(objects[0].key).disk.storage == "7Gi"
+    assert len(list(layout.state.glob("store.sqlite.damaged-*"))) == 1

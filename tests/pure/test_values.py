@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hikube_local.api import names, quantities
 from hikube_local.manifests.scalars import disagreement, resolve
-from hikube_local.text import age, duration, mask_url, sanitize
+from hikube_local.text import Cleaner, age, duration, mask_url, sanitize
 
 
 @pytest.mark.parametrize(
@@ -142,3 +142,15 @@ def test_ages_and_durations():
 
 def test_secrets_in_urls_are_masked():
     assert mask_url("https://me:pw@host/x?token=abc&a=1") == "https://***@host/x?token=***&a=1"
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7])
+def test_a_sequence_cut_by_a_block_is_cleaned_like_a_whole_one(size):
+    raw = "a\x1b[31mred\x1b[0m \u00e9\u20ac\r\nb\x1b]0;title\x07c\x1b(Bd login: ".encode()
+    cleaner = Cleaner()
+    blocks = [raw[i : i + size] for i in range(0, len(raw), size)]
+    assert "".join(map(cleaner.feed, blocks)) + cleaner.end() == sanitize(raw)
+
+
+def test_a_prompt_is_shown_without_waiting_for_a_newline():
+    assert Cleaner().feed(b"web login: ") == "web login: "

@@ -101,6 +101,10 @@ class Carrier:
             return None
         return pid
 
+    def lives(self) -> bool:
+        """Whether the namespace is there, or something in it from which it can be taken up again."""
+        return self.holder() is not None or self._anchor() is not None
+
     def id(self) -> str | None:
         """What names this namespace and no other one: taps belong to it."""
         pid = self.holder()

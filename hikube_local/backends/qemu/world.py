@@ -66,13 +66,18 @@ class Qemu:
 
     def connection(self) -> Any | None:
         """The libvirt of our machines; None when nothing of ours is up. A libvirtd that died is started again."""
-        if self.carrier.holder() is None and self.carrier._anchor() is None:
+        if not self.carrier.lives():
             self._connection = None
             return None
         if not self.carrier.libvirt_runs() or self.carrier.holder() is None:
             with self.network_lock():
+                if not self.carrier.lives():
+                    return None  # the last machine went while we waited for the lock
                 self.carrier.ensure()
             self._connection = None
+        return self._connected()
+
+    def _connected(self) -> Any:
         if self._connection is None or not self._connection.isAlive():
             self._connection = libvirt.connect(self.carrier.uri)
         return self._connection
@@ -392,7 +397,7 @@ class Qemu:
         left = [o for o in self.store.objects(INSTANCE) if o.backend == "qemu"]
         pid = self.carrier.holder()
         if not left:
-            connection = self.connection() if self.carrier.libvirt_runs() else None
+            connection = self._connected() if self.carrier.libvirt_runs() else None
             if connection is None or not connection.listDomainsID():
                 if self._connection is not None:
                     with contextlib.suppress(Exception):
