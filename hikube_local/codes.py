@@ -74,9 +74,10 @@ CODES: dict[str, str] = {
     "HK509": "no huge pages here",
     "HK510": "the simulator: nothing runs",
     "HK511": "ping cannot be carried to a loopback address",
-    "HK512": "further networks are not made",
+    "HK512": "further networks are this host's own",
     "HK513": "a CPU model that is not taken here",
     "HK514": "a run strategy carried by the next command",
+    "HK517": "WholeIP without a bridge of the host's",
     "HK516": "a field that the platform is about to take",
     # this host
     "HK601": "a program is missing",
@@ -106,6 +107,7 @@ CODES: dict[str, str] = {
     "HK806": "the way in is closed",
     "HK807": "the backend of an object cannot change",
     "HK809": "a confirmation is needed",
+    "HK811": "no such bridge on this host",
     "HK810": "the words of the command are off",
     # the guest
     "HK901": "no bootable device",

@@ -38,15 +38,20 @@ def firmware_uuid(namespace: str, name: str, seed: str) -> str:
     return f"{h[0:8]}-{h[8:12]}-4{h[13:16]}-9{h[17:20]}-{h[20:32]}"
 
 
-def mac(namespace: str, name: str) -> str:
-    """A locally administered MAC that stays the same for this namespace and name."""
-    h = hashlib.sha256(f"mac:{namespace}/{name}".encode()).digest()
+def mac(namespace: str, name: str, network: str = "") -> str:
+    """A locally administered MAC that stays the same for this namespace and name (and further network)."""
+    h = hashlib.sha256(f"mac:{namespace}/{name}{network and '/' + network}".encode()).digest()
     return ":".join(f"{b:02x}" for b in (0x02, *h[:5]))
 
 
-def tap(root: str, namespace: str, name: str) -> str:
+def tap(root: str, namespace: str, name: str, network: str = "") -> str:
     """The host side of the machine's NIC, at most 15 characters."""
-    return "hk" + hashlib.sha256(f"{root}:{namespace}/{name}".encode()).hexdigest()[:11]
+    return "hk" + hashlib.sha256(f"{root}:{namespace}/{name}{network and '/' + network}".encode()).hexdigest()[:11]
+
+
+def isolated(namespace: str, network: str) -> str:
+    """The bridge of a further network that only machines of its Kubernetes namespace sit on."""
+    return "hkn" + hashlib.sha256(f"{namespace}/{network}".encode()).hexdigest()[:10]
 
 
 def bridge(namespace: str) -> str:

@@ -115,11 +115,21 @@ class VMInstanceSpec(Shape):
         return RunStrategy.HALTED if self.running is False else RunStrategy.ALWAYS
 
     @property
+    def whole_ip(self) -> bool:
+        """Whether every port and protocol of its address reaches the machine."""
+        return self.external and self.externalMethod == "WholeIP"
+
+    @property
     def ports(self) -> tuple[int, ...]:
         """The TCP ports that are open from outside (PortList only)."""
         if not self.external or self.externalMethod != "PortList":
             return ()
         return (22,) if self.externalPorts is None else tuple(self.externalPorts)
+
+    @property
+    def further_networks(self) -> tuple[str, ...]:
+        """Networks beside the tenant's own, by name; `subnets` is the old word."""
+        return tuple(n.name for n in (self.networks or self.subnets))
 
     @property
     def has_seed(self) -> bool:

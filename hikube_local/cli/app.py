@@ -136,7 +136,7 @@ class App:
             return Simulator(self.store)
         from hikube_local.backends.qemu.world import Qemu
 
-        return Qemu(self.layout, self.store, self.config.images)
+        return Qemu(self.layout, self.store, self.config.images, self.config.networks)
 
     def reconciler(self, emit: Emit, options: Options) -> Reconciler:
         from hikube_local.reconcile.loop import Reconciler

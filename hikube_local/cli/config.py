@@ -23,6 +23,12 @@ class Config:
         return self.values.get("images", {})
 
     @property
+    def networks(self) -> dict[str, str]:
+        """Further networks that stand on a bridge of the host's: {network: bridge}."""
+        rows = self.values.get("networks", {})
+        return {name: row["bridge"] for name, row in rows.items() if row and row.get("bridge")}
+
+    @property
     def options(self) -> dict[str, Any]:
         return self.values.get("options", {})
 
@@ -67,6 +73,14 @@ def _check(path: Path, value: Any) -> None:
     for name, setting in options.items():
         if isinstance(setting, dict | list) or setting is None:
             raise UsageError("HK606", f"{path}: options.{name} wants one value")
+    networks = value.get("networks", {})
+    if not isinstance(networks, dict):
+        raise UsageError("HK606", f"{path}: networks is not a mapping", fix="write networks: {NAME: {bridge: br1}}")
+    for name, row in networks.items():
+        if row is not None and not (
+            isinstance(row, dict) and set(row) <= {"bridge"} and isinstance(row.get("bridge", ""), str)
+        ):
+            raise UsageError("HK606", f"{path}: networks.{name} may have bridge and nothing else")
     images = value.get("images", {})
     if not isinstance(images, dict):
         raise UsageError("HK606", f"{path}: images is not a mapping")

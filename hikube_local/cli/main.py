@@ -38,6 +38,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "screenshot": ("console", "A picture of a machine's screen."),
     "port-forward": ("ports", "Forward local ports to a machine."),
     "ports": ("ports", "Every way in."),
+    "network": ("network", "Run a command of this host inside a tenant's network."),
     "virsh": ("ports", "virsh, connected to the libvirt that runs the machines."),
     "validate": ("validate", "Check manifests; nothing is changed."),
     "plan": ("plan", "What `up` would do."),
@@ -45,12 +46,13 @@ VERBS: dict[str, tuple[str, str]] = {
     "render": ("render", "Write the domain XML and the seed's files."),
     "catalog": ("catalog", "Instance types, profiles and images by name."),
     "images": ("images", "Images: build, list."),
+    "purge": ("purge", "End and remove everything of ours; disks only when asked."),
     "doctor": ("doctor", "Whether this host can run machines, and what would mend it."),
     "config": ("settings", "The configuration."),
     "completion": ("settings", "A completion script for bash, zsh or fish."),
     "version": ("settings", "The version."),
 }
-GROUPS = {"catalog", "images", "config"}
+GROUPS = {"catalog", "images", "config", "network"}
 RAW = {"virsh", "completion"}  # the words are another program's, or none are taken
 # Global flags that may stand before the verb, and whether they take a value.
 GLOBAL = {

@@ -35,25 +35,20 @@ def port_forward(app: App, stdio: bool, address: str, name: str, ports: tuple[st
     """Forward local ports to a machine, whatever its `external` says, until interrupted."""
     from hikube_local.access import forward
     from hikube_local.access.ssh import real
-    from hikube_local.store.db import scope
 
     obj = app.machine(name.removeprefix("vmi/").removeprefix("vm/"))
     world = real(app.backend(obj.backend), obj)
     world.running(obj)
-    pid = world.carrier.holder()
-    ip = app.store.allocation(scope(obj.key)).get("ip")
-    if pid is None or not ip:
-        raise HikubeError("HK805", f"the network of {obj.name} is not up", fix=f"hikube-local start {obj.name}")
     pairs = [_pair(p) for p in ports]
     if stdio:
         if len(pairs) != 1:
             raise UsageError("HK810", "--stdio carries one port")
-        words = world.carrier.enter_words(pid, "connect", ip, str(pairs[0][1]))
+        words = world.connector(obj, pairs[0][1])
         os.execv(words[0], words)
     listeners = {}
     for near, far in pairs:
         s = forward.listen(address, near)
-        listeners[s] = world.carrier.enter_words(pid, "connect", ip, str(far))
+        listeners[s] = world.connector(obj, far)
         print(f"Forwarding from {address}:{s.getsockname()[1]} -> {far}", flush=True)
     forward.serve(listeners)
     return ExitCode.DONE
@@ -99,4 +94,4 @@ def virsh(words: tuple[str, ...]) -> int:
     assert isinstance(world, Qemu)
     if world.connection() is None:
         raise HikubeError("HK805", "no machine is up, so no libvirt of ours runs", fix="hikube-local up FILE")
-    os.execv(find("virsh"), ["virsh", "-c", world.carrier.uri, *words])
+    os.execv(find("virsh"), ["virsh", "-c", world.carrier.daemon.uri, *words])

@@ -76,12 +76,13 @@ def machine_row(r: dict[str, Any], wide: bool) -> list[str]:
             status.get("accelerator") or "<none>",
             _address(r, "ExternalIP"),
             _address(r, "Hostname"),
+            status.get("tap", "<none>"),
         ]
     return row
 
 
 MACHINE_HEADER = ["NAME", "STATUS", "READY", "TYPE", "IP", "PORTS", "AGE"]
-MACHINE_WIDE = ["PHASE", "PROFILE", "BACKEND", "ACCELERATOR", "EXTERNAL-IP", "HOSTNAME"]
+MACHINE_WIDE = ["PHASE", "PROFILE", "BACKEND", "ACCELERATOR", "EXTERNAL-IP", "HOSTNAME", "TAP"]
 DISK_HEADER = ["NAME", "STATUS", "SIZE", "STORAGECLASS", "AGE"]
 DISK_WIDE = ["ACTUAL", "FORMAT", "IMAGE", "BACKEND"]
 

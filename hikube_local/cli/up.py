@@ -70,6 +70,7 @@ def _up_options(command: Any) -> Any:
         option("--pull", is_flag=True, help="Ask the servers whether their images changed."),
         option("--offline", is_flag=True, help="Touch no network."),
         option("--backend", type=click.Choice(["qemu", "simulator"]), default=None, help="What carries the objects."),
+        option("--bridge", default=None, help="A bridge of this host for WholeIP machines (root)."),
         option("--pace", type=float, default=0.0, help="Simulator: seconds of a whole boot."),
         option("--yes", is_flag=True, help="Answer questions with yes."),
         output_option("json"),
@@ -129,6 +130,7 @@ def _up(
     pull: bool,
     offline: bool,
     backend: str | None,
+    bridge: str | None,
     pace: float,
     yes: bool,
     output: str,
@@ -150,9 +152,11 @@ def _up(
             _result(True, planned) if output else print(text(planned, app.color()))
             return ExitCode.DONE
         preflight(app, wanted)
+        _check_bridge(app, wanted, bridge)
         if extra:
             confirm(f"Remove the machines {', '.join(o.name for o in extra)} (their disks stay)?", yes)
         stored = app.store.put(wanted)
+        _record_bridge(app, stored, bridge)
         app.store.mark_deleted(o.key for o in extra)
         _clear_stops(app, stored)
         keys = [o.key for o in (*stored, *extra)]
@@ -187,6 +191,37 @@ def preflight(app: App, objects: list[Any]) -> None:
             refuse(obj)
 
         require(app.layout, machines=any(o.kind == "VMInstance" for o in real))
+
+
+def _bridge(app: App, bridge: str | None) -> str | None:
+    """The flag's, else the configuration's; None when neither says anything."""
+    return bridge if bridge is not None else app.config.values.get("bridge")
+
+
+def _check_bridge(app: App, wanted: list[Any], bridge: str | None) -> None:
+    """A bridge that is not there is told before anything is changed; one that cannot be had is told as a difference."""
+    from hikube_local.host import network
+
+    name = _bridge(app, bridge)
+    if not name or not any(o.kind == "VMInstance" and o.backend == "qemu" and o.instance.whole_ip for o in wanted):
+        return
+    if app.layout.root:
+        network.bridge(name)
+    else:
+        print(
+            f"differs from Hikube [HK517]: only root may put a machine on {name}: "
+            "WholeIP machines answer at a loopback address of their own",
+            file=sys.stderr,
+        )
+
+
+def _record_bridge(app: App, stored: list[Any], bridge: str | None) -> None:
+    from hikube_local.store.db import scope
+
+    name = _bridge(app, bridge)
+    for obj in stored:
+        if name is not None and obj.kind == "VMInstance" and app.store.allocation(scope(obj.key)).get("bridge") != name:
+            app.store.note(scope(obj.key), bridge=name or None)
 
 
 def _prunable(app: App, wanted: list[Any]) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 
 GIB = 1 << 30
@@ -50,6 +51,11 @@ def memory_limit() -> int:
 
 def cpus() -> int:
     return len(os.sched_getaffinity(0))
+
+
+def asleep() -> float:
+    """Seconds that this host has slept since it was booted (suspend): the boot clock counts them, the monotonic one not."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
 def boot_id() -> str:

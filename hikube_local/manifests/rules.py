@@ -229,7 +229,10 @@ def differences(spec: VMInstanceSpec) -> Iterator[Finding]:
         yield Finding("HK505", _D, "gpus are not passed through here: the machine starts without", ("gpus",))
     if spec.networks or spec.subnets:
         yield Finding(
-            "HK512", _D, "further networks are not made yet", ("networks",) if spec.networks else ("subnets",)
+            "HK512",
+            _D,
+            "further networks are isolated ones of this host, without DHCP, unless the configuration names a bridge",
+            ("networks",) if spec.networks else ("subnets",),
         )
     if spec.cpuModel:
         yield Finding(

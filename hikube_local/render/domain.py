@@ -118,12 +118,16 @@ def _devices(root: ET.Element, m: Machine) -> None:
         _add(devices, "controller", type="scsi", index=0, model=_VIRTIO)
     _add(devices, "controller", type="virtio-serial", index=0, model=_VIRTIO)
     # NIC, virtio-serial, balloon, then what this machine has, and spare ones for hot plug.
-    used = 3 + scsi + usb + m.profile.rng + (m.profile.input.get("bus") == "virtio")
+    used = 3 + len(m.further) + scsi + usb + m.profile.rng + (m.profile.input.get("bus") == "virtio")
     used += sum(d.bus == "virtio" for d in m.disks)
     _add(devices, "controller", type="pci", index=0, model="pcie-root")
     for index in range(1, used + SPARE_PORTS + 1):
         _add(devices, "controller", type="pci", index=index, model="pcie-root-port")
-    _nic(devices, m)
+    # The first root port: the guest calls the tenant's NIC enp1s0.
+    address = {"type": "pci", "domain": "0x0000", "bus": "0x01", "slot": "0x00", "function": "0x0"}
+    _add(_nic(devices, m, m.mac, m.tap), "address", **address)
+    for mac, tap in m.further:
+        _nic(devices, m, mac, tap)
     _serial(devices, m)
     channel = _add(devices, "channel", type="unix")
     _add(channel, "source", mode="bind", path=m.places.agent)
@@ -186,15 +190,14 @@ def _disk(devices: ET.Element, m: Machine, d: DiskDevice, target: str) -> None:
     _add(disk, "alias", name=f"ua-{d.name}")
 
 
-def _nic(devices: ET.Element, m: Machine) -> None:
+def _nic(devices: ET.Element, m: Machine, mac: str, tap: str) -> ET.Element:
     nic = _add(devices, "interface", type="ethernet")
-    _add(nic, "mac", address=m.mac)
-    _add(nic, "target", dev=m.tap, managed="no")
+    _add(nic, "mac", address=mac)
+    _add(nic, "target", dev=tap, managed="no")
     _add(nic, "model", type=_VIRTIO if m.profile.nic == "virtio" else m.profile.nic)
     _add(nic, "mtu", size=1400)
     _add(nic, "rom", enabled="no")
-    # The first root port: the guest calls the NIC enp1s0.
-    _add(nic, "address", type="pci", domain="0x0000", bus="0x01", slot="0x00", function="0x0")
+    return nic
 
 
 def _serial(devices: ET.Element, m: Machine) -> None:

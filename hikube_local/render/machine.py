@@ -51,6 +51,7 @@ class Machine:
     mac: str
     tap: str
     places: Places
+    further: tuple[tuple[str, str], ...] = ()  # (MAC, tap) of each further NIC
     kvm: bool = True
     tb_cache: int | None = None  # MiB, TCG's translation cache
 
@@ -110,7 +111,16 @@ def portable(obj: Object, optical: dict[str, bool]) -> Machine:
         disks=tuple(devices),
         mac=names.mac(obj.namespace, obj.name),
         tap=names.tap("", obj.namespace, obj.name),
+        further=further(obj, ""),
         places=places(folder, f"/run/hikube-local/{obj.namespace}/{obj.name}"),
+    )
+
+
+def further(obj: Object, root: str) -> tuple[tuple[str, str], ...]:
+    """(MAC, tap) of each further NIC, in the manifest's order; `root` names the state root."""
+    return tuple(
+        (names.mac(obj.namespace, obj.name, n), names.tap(root, obj.namespace, obj.name, n))
+        for n in obj.instance.further_networks
     )
 
 

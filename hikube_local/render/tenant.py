@@ -1,54 +1,54 @@
-"""The tenant network as text: addresses, dnsmasq's files, firewall rules; pure."""
+"""A Kubernetes namespace's network as text: who sits in it, and dnsmasq's files; pure."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from hikube_local.api import names
+from hikube_local.render.addresses import Range
 
-SUPERNET = "10.77.0.0/16"
-RESOLVER = "10.77.0.3"  # slirp4netns' own, which asks the host's
-SLIRP_NET = "10.77.0.0/24"
 MTU = 1400
-HIGH = 10000  # a port that may not be bound goes to p + HIGH
 
 
-def subnet(n: int) -> str:
-    return f"10.77.{n}.0/24"
+@dataclass(frozen=True, slots=True)
+class Nic:
+    """A further NIC: on an isolated network of the tenant's, or on a bridge of the host's."""
+
+    network: str
+    mac: str
+    tap: str
+    lan: str = ""
 
 
-def gateway(n: int) -> str:
-    return f"10.77.{n}.1"
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A machine's place in its tenant network, and what may reach it from outside."""
 
+    name: str
+    ip: str
+    mac: str
+    tap: str
+    ports: tuple[int, ...] = ()  # TCP, with PortList
+    whole: bool = False  # WholeIP: everything
+    icmp: bool = False  # ping from outside
+    lan: str = ""  # the host's bridge that it sits on, instead of its tenant's
+    lan_ip: str = ""  # the address that it was seen to have there
+    further: tuple[Nic, ...] = ()
 
-def choose_subnet(namespace: str, taken: Iterable[int]) -> int:
-    """The number of a Kubernetes namespace's subnet, 1 to 254: by its name, the next free one if taken."""
-    return _choose(f"subnet:{namespace}", 1, 254, set(taken))
+    @property
+    def taps(self) -> set[str]:
+        return {self.tap, *(n.tap for n in self.further)}
 
+    @property
+    def lans(self) -> set[str]:
+        """The host's bridges that it has a NIC on."""
+        return {b for b in (self.lan, *(n.lan for n in self.further)) if b}
 
-def choose_ip(namespace: str, name: str, n: int, taken: Iterable[str]) -> str:
-    """A machine's address in its subnet: by its name, .10 to .250."""
-    used = {int(ip.rsplit(".", 1)[1]) for ip in taken if ip.startswith(f"10.77.{n}.")}
-    return f"10.77.{n}.{_choose(f'ip:{namespace}/{name}', 10, 250, used)}"
-
-
-def _choose(what: str, low: int, high: int, taken: set[int]) -> int:
-    span = high - low + 1
-    first = int.from_bytes(hashlib.sha256(what.encode()).digest()[:4], "big") % span
-    for i in range(span):
-        if (number := low + (first + i) % span) not in taken:
-            return number
-    raise ValueError(f"no address is free for {what}")
-
-
-def loopback_candidates(root: str, namespace: str, name: str) -> Iterable[str]:
-    """Addresses of 127.77/16 for a machine, the preferred one first."""
-    for i in range(200):
-        h = hashlib.sha256(f"{root}:{namespace}/{name}:{i}".encode()).digest()
-        yield f"127.77.{1 + h[0] % 254}.{1 + h[1] % 254}"
+    @property
+    def named_ip(self) -> str:
+        """What the tenant's DNS says; empty when nothing is known yet."""
+        return self.lan_ip if self.lan else self.ip
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,103 +57,68 @@ class Tenant:
 
     namespace: str
     number: int
-    machines: tuple[tuple[str, str, str], ...] = ()  # (name, ip, mac)
+    seats: tuple[Seat, ...] = ()
+    range: Range = Range()
 
     @property
     def bridge(self) -> str:
         return names.bridge(self.namespace)
 
+    @property
+    def gateway(self) -> str:
+        return self.range.gateway(self.number)
+
+
+def search_list(namespace: str, domain: str = names.DOMAIN) -> list[str]:
+    """The search domains that Hikube's DHCP hands out."""
+    return [f"{namespace}.svc.{domain}", f"svc.{domain}", domain]
+
 
 def dnsmasq_conf(t: Tenant, folder: str, domain: str = names.DOMAIN) -> str:
     """Options as Hikube's DHCP hands them out: search list (119), domain (15), MTU (26)."""
-    search = f"{t.namespace}.svc.{domain},svc.{domain},{domain}"
-    return "\n".join(
-        (
-            f"interface={t.bridge}",
-            "bind-interfaces",
-            "except-interface=lo",
-            "no-hosts",
-            "no-resolv",
-            "no-poll",
-            "dhcp-authoritative",
-            "dhcp-ignore-names",
-            f"domain={t.namespace}.svc.{domain}",
-            f"local=/{domain}/",
-            # The netmask is named: without it dnsmasq takes the supernet's.
-            f"dhcp-range={gateway(t.number)},static,255.255.255.0,infinite",
-            f"dhcp-option=option:router,{gateway(t.number)}",
-            f"dhcp-option=option:dns-server,{gateway(t.number)}",
-            f"dhcp-option=option:domain-search,{search}",
-            f"dhcp-option=option:mtu,{MTU}",
-            f"dhcp-hostsfile={folder}/{t.bridge}.dhcp",
-            f"addn-hosts={folder}/{t.bridge}.hosts",
-            f"addn-hosts={folder}/all.hosts",
-            f"dhcp-leasefile={folder}/{t.bridge}.leases",
-            f"server={RESOLVER}",
-            "",
-        )
-    )
+    lines = [
+        f"interface={t.bridge}",
+        "bind-interfaces",
+        "except-interface=lo",
+        "no-hosts",
+        "no-resolv",
+        "no-poll",
+        "dhcp-authoritative",
+        "dhcp-ignore-names",
+        f"domain={t.namespace}.svc.{domain}",
+        f"local=/{domain}/",
+        # The netmask is named: without it dnsmasq takes the supernet's.
+        f"dhcp-range={t.gateway},static,255.255.255.0,infinite",
+        f"dhcp-option=option:router,{t.gateway}",
+        f"dhcp-option=option:dns-server,{t.gateway}",
+        f"dhcp-option=option:domain-search,{','.join(search_list(t.namespace, domain))}",
+        f"dhcp-option=option:mtu,{MTU}",
+        f"dhcp-hostsfile={folder}/{t.bridge}.dhcp",
+        f"addn-hosts={folder}/{t.bridge}.hosts",
+        f"addn-hosts={folder}/all.hosts",
+        f"dhcp-leasefile={folder}/{t.bridge}.leases",
+        f"server={t.range.resolver}",
+    ]
+    if t.range.v6:
+        lines += [
+            "enable-ra",
+            f"dhcp-range={t.range.v6}:{t.number:x}::,ra-only,64",
+            f"ra-param={t.bridge},mtu:{MTU},60",
+        ]
+    return "\n".join([*lines, ""])
 
 
 def dhcp_hosts(t: Tenant) -> str:
-    return "".join(f"{mac},{ip},infinite\n" for _, ip, mac in t.machines)
+    return "".join(f"{s.mac},{s.ip},infinite\n" for s in t.seats if not s.lan)
 
 
-def own_hosts(t: Tenant, domain: str = names.DOMAIN) -> str:
+def own_hosts(t: Tenant) -> str:
     """What only the tenant itself may say: the short names."""
-    return "".join(f"{ip} {names.machine(n)} {names.machine(n)}.{t.namespace}\n" for n, ip, _ in t.machines)
+    rows = ((s.named_ip, names.machine(s.name)) for s in t.seats if s.named_ip)
+    return "".join(f"{ip} {name} {name}.{t.namespace}\n" for ip, name in rows)
 
 
 def all_hosts(tenants: Iterable[Tenant], domain: str = names.DOMAIN) -> str:
     """The full names, for every tenant."""
-    return "".join(f"{ip} {names.fqdn(t.namespace, n, domain)}\n" for t in tenants for n, ip, _ in t.machines)
-
-
-def firewall(tenants: Iterable[Tenant], open_ports: Iterable[tuple[str, int]]) -> str:
-    """One table: a tenant's machines reach the outside and one another, another tenant only the listed ports."""
-    own = [t.bridge for t in tenants]
-    bridges = ", ".join(f'"{b}"' for b in own) or '"hknone"'
-    # Where the host has br_netfilter, frames inside one bridge pass here too.
-    inside = "".join(f'    iifname "{b}" oifname "{b}" accept\n' for b in own)
-    ports = sorted(set(open_ports))
-    listed = ", ".join(f"{ip} . {port}" for ip, port in ports)
-    cross = f"    iifname {{ {bridges} }} ip daddr . tcp dport {{ {listed} }} accept\n" if ports else ""
-    return (
-        "add table inet hikube\ndelete table inet hikube\ntable inet hikube {\n"
-        "  chain forward {\n    type filter hook forward priority 0; policy drop;\n"
-        "    ct state established,related accept\n"
-        f"{inside}"
-        f'    iifname {{ {bridges} }} oifname "tap0" ip daddr {SLIRP_NET} drop\n'
-        f'    iifname {{ {bridges} }} oifname "tap0" accept\n'
-        f'    iifname "tap0" oifname {{ {bridges} }} accept\n'
-        + cross
-        + "  }\n  chain input {\n    type filter hook input priority 0; policy drop;\n"
-        '    ct state established,related accept\n    iifname "lo" accept\n'
-        f"    iifname {{ {bridges} }} udp dport {{ 53, 67 }} accept\n"
-        f"    iifname {{ {bridges} }} tcp dport 53 accept\n"
-        f"    iifname {{ {bridges} }} icmp type echo-request accept\n  }}\n"
-        "  chain output {\n    type filter hook output priority 0; policy accept;\n"
-        f'    oifname "tap0" ip daddr {RESOLVER} udp dport 53 accept\n'
-        f'    oifname "tap0" ip daddr {RESOLVER} tcp dport 53 accept\n'
-        f'    oifname "tap0" ip daddr {SLIRP_NET} ct direction original drop\n  }}\n}}\n'
-    )
-
-
-def assign_ports(ports: Iterable[int], kept: dict[str, Any], usable: Callable[[int], bool]) -> dict[str, int]:
-    """Host ports for guest ports: p itself, else p + 10000, else the next free one that is not declared itself."""
-    declared = set(ports)
-    out: dict[str, int] = {}
-    for port in sorted(declared):
-        taken = set(out.values())
-        old = kept.get(str(port))
-        if old is not None and old not in taken and usable(old):
-            out[str(port)] = old
-            continue
-        candidates = [port, *range(port + HIGH, 65536), *range(20000, 65536)]
-        for candidate in candidates:
-            if (candidate != port and candidate in declared) or candidate in taken or candidate > 65535:
-                continue
-            if usable(candidate):
-                out[str(port)] = candidate
-                break
-    return out
+    rows = ((s.named_ip, names.fqdn(t.namespace, s.name, domain)) for t in tenants for s in t.seats if s.named_ip)
+    return "".join(f"{ip} {name}\n" for ip, name in rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from hikube_local.catalogue import data
 from hikube_local.events import ignore
 from hikube_local.images import build
 from hikube_local.images.cache import Cache
+from tests import wheel
 from tests.conftest import Program, Result
 from tests.guests import tiny
 
@@ -202,3 +204,102 @@ def real(host: Host, tiny_image: Path, tmp_path: Path) -> Iterator[Real]:
     stock(program.home, TINY_URL, tiny_image)
     yield program
     program.close()
+
+
+class AsUser(Real):
+    """The program as the throw-away user, on a host where /dev/net/tun may be opened, as on laptops."""
+
+    def __init__(self, name: str, host: Host) -> None:
+        self.name = name
+        self.user_home = Path("/home") / name
+        super().__init__(self.user_home / "state-root", host)
+        self.run_dir = Path(f"/run/{name}")
+        self.env = {
+            "HOME": str(self.user_home),
+            "PATH": "/usr/bin:/bin:/usr/sbin:/sbin",
+            "LANG": "C.UTF-8",
+            "XDG_RUNTIME_DIR": str(self.run_dir),
+            "PYTHONPATH": str(self.user_home / "site"),
+        }
+
+    def __call__(
+        self, *words: object, input: str | None = None, timeout: float = 400, env: dict | None = None
+    ) -> Result:
+        become = ["setpriv", f"--reuid={self.name}", f"--regid={self.name}", "--clear-groups", "env", "-i"]
+        become += [f"{k}={v}" for k, v in {**self.env, **(env or {})}.items()]
+        argv = [*self.host.enter, *become, "/usr/bin/python3", "-m", "hikube_local", *map(str, words)]
+        done = subprocess.run(argv, input=input, capture_output=True, text=True, timeout=timeout)
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    @property
+    def runtime(self) -> Path:
+        found = list((self.run_dir / "hikube-local").glob("*"))
+        return found[0] if found else self.run_dir / "hikube-local" / "none"
+
+
+@pytest.fixture(scope="module")
+def user(host: Host, tiny_image: Path, tmp_path_factory) -> Iterator[AsUser]:
+    name = f"hkt{os.getpid()}"
+    subprocess.run(["useradd", "--create-home", "--shell", "/bin/sh", name], check=True)
+    program = AsUser(name, host)
+    tun = Path(f"/run/{name}.tun")
+    try:
+        program.run_dir.mkdir(mode=0o700)
+        wheel.install(tmp_path_factory.mktemp("wheel"), program.user_home / "site")
+        cache = program.user_home / ".cache" / "hikube-local"
+        stock(cache.parent / "stock", TINY_URL, tiny_image)
+        cache.mkdir(parents=True)
+        (cache.parent / "stock" / "cache" / "images").rename(cache / "images")
+        subprocess.run(["chown", "-R", f"{name}:", program.user_home, program.run_dir], check=True)
+        os.chmod(program.user_home, 0o700)
+        # A device node that everybody may open, seen on this host alone.
+        subprocess.run(["mknod", "-m", "0666", tun, "c", "10", "200"], check=True)
+        host.run("mount", "--bind", tun, "/dev/net/tun")
+        yield program
+        program.close()
+    finally:
+        host.run("umount", "/dev/net/tun", check=False)
+        tun.unlink(missing_ok=True)
+        for pid in ours(program.runtime):
+            os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(program.run_dir, ignore_errors=True)
+        time.sleep(0.2)
+        subprocess.run(["userdel", "--remove", "--force", name], check=False, capture_output=True)
+
+
+class Lan:
+    """A bridge of the host's with an address and a DHCP server, and a neighbour on it."""
+
+    def __init__(self, host: Host, folder: Path) -> None:
+        self.host, self.name = host, "br0"
+        host.run("ip", "link", "add", "br0", "type", "bridge", "stp_state", "0", "forward_delay", "0")
+        host.run("ip", "addr", "add", "192.168.77.1/24", "dev", "br0")
+        host.run("ip", "link", "set", "br0", "up")
+        self.neighbour = subprocess.Popen([*host.enter, "unshare", "-n", "sleep", "infinity"], stdin=subprocess.DEVNULL)
+        self.inside = ["nsenter", "-t", str(self.neighbour.pid), "-n"]
+        deadline = time.monotonic() + 5
+        while os.readlink(f"/proc/{self.neighbour.pid}/ns/net") == os.readlink(f"/proc/{host.process.pid}/ns/net"):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        host.run("ip", "link", "add", "lan0", "type", "veth", "peer", "name", "eth0", "netns", self.neighbour.pid)
+        host.run("ip", "link", "set", "lan0", "master", "br0", "up")
+        for words in ("ip link set lo up", "ip addr add 192.168.77.2/24 dev eth0", "ip link set eth0 up"):
+            subprocess.run([*self.inside, *words.split()], check=True)
+        words = ["dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--interface=br0", "--bind-interfaces", "--port=0"]
+        words += ["--dhcp-range=192.168.77.50,192.168.77.99,1h", f"--dhcp-leasefile={folder}/leases", "--user=root"]
+        log = open(folder / "dnsmasq.log", "wb")  # noqa: SIM115 (as long as the process)
+        self.dhcp = subprocess.Popen([*host.enter, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def close(self) -> None:
+        for process in (self.dhcp, self.neighbour):
+            process.kill()
+            process.wait()
+        self.host.run("ip", "link", "del", "br0")
+        self.host.run("ip", "link", "del", "lan0", check=False)
+
+
+@pytest.fixture
+def lan(host: Host, tmp_path: Path) -> Iterator[Lan]:
+    made = Lan(host, tmp_path)
+    yield made
+    made.close()

@@ -1,8 +1,8 @@
 """A guest that boots in three seconds: Debian's cloud kernel, busybox, GRUB, on a small qcow2 that ends with `login:`.
 
 It is for everything that is not about cloud-init. Where there is a seed whose user-data is a shell script, it runs it and
-says so in cloud-init's words; it answers ACPI's power button, serves /www on ports 22, 80 and 8080, and gives a shell on
-the console.
+says so in cloud-init's words; it answers ACPI's power button, serves /www on ports 22, 80 and 8080, echoes UDP on 1194,
+and gives a shell on the console. `agent` in its user-data starts a small guest agent, which can be made to lie.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import subprocess
 from pathlib import Path
 
 from hikube_local.images import build
+from tests.guests import udpecho
 
 # In the order in which they must be loaded.
 WANTED = (
@@ -57,6 +58,7 @@ chmod +x /lease
 for e in /dev/input/event*; do [ -e $e ] && echo "power button: $e" && (head -c 24 $e >/dev/null && echo "power button pressed" && poweroff -f) & done
 if [ -n "$NIC" ]; then ip link set $NIC up; udhcpc -i $NIC -s /lease -q -n -t 10 -T 1 -O search >/dev/null && echo "udhcpc: lease obtained"; fi
 echo "hello from $(cat /sys/class/dmi/id/product_uuid)" > /www/index.html
+udpecho &
 for p in 22 80 8080; do httpd -p $p -h /www; done
 for d in /dev/vd?; do
   if mount -t iso9660 -o ro $d /mnt 2>/dev/null; then
@@ -66,6 +68,28 @@ for d in /dev/vd?; do
   fi
 done
 while :; do printf '\ntiny login: '; read -r line </dev/ttyS0 && eval "$line"; done
+"""
+# What of qemu-ga's protocol libvirt and hikube-local ask for; /agent-interfaces holds what it says about its NICs.
+AGENT = r"""#!/bin/sh
+for p in /sys/class/virtio-ports/*; do
+  [ "$(cat $p/name)" = org.qemu.guest_agent.0 ] && PORT=/dev/${p##*/}
+done
+[ -n "$PORT" ] || exit 1
+exec 3<>$PORT
+field() { echo "$line" | sed "s/.*\"$1\": *\"\{0,1\}\([^\",}]*\).*/\1/"; }
+say() { echo "$1" >&3; }
+while read -r line <&3; do
+  case "$line" in
+    *guest-sync*) say "{\"return\": $(field id)}";;
+    *guest-file-open*) file=$(field path); [ -r "$file" ] && say '{"return": 1}' || say '{"error": {"class": "GenericError", "desc": "no file"}}';;
+    *guest-file-read*) text=$(base64 "$file" | tr -d '\n'); say "{\"return\": {\"count\": 1, \"buf-b64\": \"$text\", \"eof\": true}}";;
+    *guest-network-get-interfaces*) say "$(cat /agent-interfaces)";;
+    *guest-set-time*) echo "agent: the clock was set" >/dev/ttyS0; say '{"return": {}}';;
+    *guest-get-time*) say "{\"return\": $(date +%s)000000000}";;
+    *guest-info*) say '{"return": {"version": "0", "supported_commands": [{"name": "guest-set-time", "enabled": true, "success-response": true}]}}';;
+    *) say '{"return": {}}';;
+  esac
+done
 """
 MENU = """serial --unit=0 --speed=115200
 terminal_output serial
@@ -79,7 +103,7 @@ menuentry tiny {
 
 def make(debian: Path, folder: Path) -> Path:
     """The image, built from the kernel of the Debian image; kept in `folder` by the digest of its parts."""
-    mark = hashlib.sha256(Path(__file__).read_bytes() + str(debian.name).encode()).hexdigest()[:16]
+    mark = hashlib.sha256(Path(__file__).read_bytes() + udpecho.elf() + str(debian.name).encode()).hexdigest()[:16]
     target = folder / f"tiny-{mark}.qcow2"
     if target.exists():
         return target
@@ -172,8 +196,13 @@ def _initrd(work: Path, modules: Path, order: list[str], target: Path) -> None:
         if name.endswith(".xz"):
             subprocess.run(["xz", "-d", tree / "modules" / name], check=True)
     (tree / "modules" / "order").write_text("\n".join(n.removesuffix(".xz") for n in order) + "\n")
-    (tree / "init").write_text(INIT)
-    os.chmod(tree / "init", stat.S_IRWXU | stat.S_IRGRP | stat.S_IXGRP | stat.S_IROTH | stat.S_IXOTH)
+    for path, content in (
+        (tree / "init", INIT.encode()),
+        (tree / "bin" / "agent", AGENT.encode()),
+        (tree / "bin" / "udpecho", udpecho.elf()),
+    ):
+        path.write_bytes(content)
+        os.chmod(path, stat.S_IRWXU | stat.S_IRGRP | stat.S_IXGRP | stat.S_IROTH | stat.S_IXOTH)
     listing = subprocess.run(["find", ".", "-print0"], cwd=tree, check=True, capture_output=True).stdout
     archive = subprocess.run(
         ["cpio", "--null", "--quiet", "-o", "-H", "newc", "-R", "0:0"],

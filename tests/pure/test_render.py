@@ -11,7 +11,7 @@ import pytest
 from hikube_local.api.objects import Object, spec_of
 from hikube_local.catalogue import data
 from hikube_local.errors import HikubeError
-from hikube_local.render import domain, fit, machine, seed, tenant
+from hikube_local.render import addresses, domain, fit, machine, seed, tenant
 from hikube_local.render.sizing import Size, requested
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -160,19 +160,35 @@ def test_a_cap_is_refused_with_exact_and_below_the_profiles_least():
 
 
 def test_addresses_are_stable_and_do_not_collide():
-    first = tenant.choose_ip("default", "web", 5, [])
-    assert first == tenant.choose_ip("default", "web", 5, ["10.77.6.9"])
-    assert tenant.choose_ip("default", "web", 5, [first]) != first
-    everything = [f"10.77.5.{i}" for i in range(10, 251)]
+    first = addresses.choose_host("default", "web", [])
+    assert first == addresses.choose_host("default", "web", [9])
+    assert addresses.choose_host("default", "web", [first]) != first
     with pytest.raises(ValueError, match="no address"):
-        tenant.choose_ip("default", "web", 5, everything)
+        addresses.choose_host("default", "web", range(10, 251))
+
+
+def test_the_range_is_free_of_the_hosts_routes_and_kept():
+    assert addresses.choose_octet([]) == 77
+    assert addresses.choose_octet(["10.77.3.0/24", "192.168.0.0/16"]) == 78
+    assert addresses.choose_octet(["10.64.0.0/12"]) == 80
+    assert addresses.choose_octet([], kept=91) == 91
+    assert addresses.choose_octet(["10.91.0.1"], kept=91) == 77
+    # A default route, and a VPN's halves of it, are no claim on our range.
+    assert addresses.choose_octet(["0.0.0.0/1", "default", "odd"]) == 77
+    with pytest.raises(ValueError, match="routed by the host"):
+        addresses.choose_octet(["10.0.0.0/8"])
 
 
 def test_ports_keep_their_number_or_move_up_and_never_onto_a_declared_one():
-    assert tenant.assign_ports([22, 80], {}, lambda p: True) == {"22": 22, "80": 80}
-    assert tenant.assign_ports([22, 80], {}, lambda p: p >= 1024) == {"22": 10022, "80": 10080}
-    assert tenant.assign_ports([22, 10022], {}, lambda p: p != 22) == {"22": 10023, "10022": 10022}
-    assert tenant.assign_ports([22], {"22": 10022}, lambda p: True) == {"22": 10022}
+    def given(ports, kept, usable):
+        return addresses.assign_ports(ports, kept, lambda protocol, port: usable(port))
+
+    assert given(["22", "80"], {}, lambda p: True) == {"22": 22, "80": 80}
+    assert given(["22", "80"], {}, lambda p: p >= 1024) == {"22": 10022, "80": 10080}
+    assert given(["22", "10022"], {}, lambda p: p != 22) == {"22": 10023, "10022": 10022}
+    assert given(["22"], {"22": 10022}, lambda p: True) == {"22": 10022}
+    # TCP and UDP of one number do not stand in each other's way.
+    assert given(["53", "53/udp"], {}, lambda p: True) == {"53": 53, "53/udp": 53}
 
 
 def test_dhcp_options_are_hikubes():

@@ -3,18 +3,23 @@
   enter.py PID batch             carry out a JSON list of operations from standard input, print the JSON results
   enter.py PID exec CMD…         become CMD
   enter.py PID connect HOST PORT carry standard input and output over a TCP connection made inside
+  enter.py PID scan HOST         print the TCP ports of HOST that answer, as JSON
+  enter.py PID pod JSON CMD…     become CMD in a network of its own on a tenant's bridge, as a pod of the tenant
+PID 0 stays where it is.
 
 As an ordinary user the child joins the user namespace first and raises its capabilities to ambient ones, for itself
 alone: libvirtd is not started this way and has none.
 """
 
 import ctypes
+import errno
 import json
 import os
 import select
 import socket
 import subprocess
 import sys
+import time
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 47, 2
@@ -108,15 +113,102 @@ def write_all(fd, data):
         data = data[os.write(fd, data) :]
 
 
+SCAN_BUDGET, SCAN_PATIENCE, SCAN_WIDTH = 12.0, 1.0, 400  # seconds in all, seconds for one port, ports at once
+
+
+def scan(host):
+    """Every TCP port, the low ones first, until the budget is spent."""
+    waiting, found, fds = {}, [], select.epoll()
+    end = time.monotonic() + SCAN_BUDGET
+    todo = iter(range(1, 65536))
+    port = next(todo, None)
+    while (port or waiting) and time.monotonic() < end:
+        while port and len(waiting) < SCAN_WIDTH:
+            s = socket.socket()
+            s.setblocking(False)
+            code = s.connect_ex((host, port))
+            if code == errno.EINPROGRESS:
+                fds.register(s.fileno(), select.EPOLLOUT | select.EPOLLERR | select.EPOLLHUP)
+                waiting[s.fileno()] = (s, port, time.monotonic())
+            else:
+                if code == 0:
+                    found.append(port)
+                s.close()
+            port = next(todo, None)
+        for fd, _ in fds.poll(0.05):
+            s, tried, _ = waiting.pop(fd)
+            fds.unregister(fd)
+            if s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:
+                found.append(tried)
+            s.close()
+        late = time.monotonic() - SCAN_PATIENCE
+        for fd in [fd for fd, (_, _, since) in waiting.items() if since < late]:
+            waiting.pop(fd)[0].close()
+    json.dump(sorted(found), sys.stdout)
+
+
+def pod(about, command):
+    """A network namespace of the command's own with one NIC on the tenant's bridge, its address, routes and resolver.
+
+    The NIC goes with the namespace, so nothing is left over, however the command ends.
+    """
+    ready, go = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        if LIBC.unshare(CLONE_NEWNET | CLONE_NEWNS):
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error))
+        os.write(ready[1], b"1")
+        os.read(go[0], 1)
+        LIBC.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None)
+        for words in about["inside"]:
+            subprocess.run(words, check=True)
+        resolver(about["resolv"])
+        os.execvp(command[0], command)
+    os.close(ready[1])
+    os.close(go[0])
+    if os.read(ready[0], 1):
+        for words in about["outside"]:
+            subprocess.run([w.replace("CHILD", str(child)) for w in words], check=True)
+        os.write(go[1], b"1")
+    _, status = os.waitpid(child, 0)
+    sys.exit(os.waitstatus_to_exitcode(status) % 256)
+
+
+MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
+
+
+def resolver(text):
+    """/etc/resolv.conf as a pod has it, and no resolver of the host's beside it."""
+    LIBC.mount(b"tmpfs", b"/mnt", b"tmpfs", 0, None)
+    with open("/mnt/resolv.conf", "w", encoding="ascii") as f:
+        f.write(text)
+    with open("/mnt/nsswitch.conf", "w", encoding="ascii") as f:
+        f.write("passwd: files\ngroup: files\nhosts: files dns\n")
+    for name in ("resolv.conf", "nsswitch.conf"):
+        real = os.path.realpath(f"/etc/{name}")
+        if os.path.exists(real):
+            LIBC.mount(f"/mnt/{name}".encode(), real.encode(), None, MS_BIND, None)
+    for folder in ("/run/nscd", "/var/run/nscd"):
+        if os.path.isdir(folder):
+            LIBC.mount(b"tmpfs", folder.encode(), b"tmpfs", 0, None)
+    LIBC.umount2(b"/mnt", 2)
+
+
 def main(argv):
     pid, mode = int(argv[0]), argv[1]
-    join(pid, os.geteuid() == 0)
+    if pid:
+        join(pid, os.geteuid() == 0)
     if mode == "batch":
         batch()
     elif mode == "exec":
         os.execvp(argv[2], argv[2:])
     elif mode == "connect":
         connect(argv[2], int(argv[3]))
+    elif mode == "scan":
+        scan(argv[2])
+    elif mode == "pod":
+        pod(json.loads(argv[2]), argv[3:])
 
 
 if __name__ == "__main__":

@@ -25,9 +25,3 @@ def refuse(obj: Object) -> None:
             f"{obj.ref}: profile {spec.instanceProfile} wants EFI firmware, which this version does not start yet",
             fix="choose a BIOS profile (hikube-local catalog profiles); validate and render take it",
         )
-    if spec.external and spec.externalMethod == "WholeIP":
-        raise HikubeError(
-            "HK802",
-            f"{obj.ref}: externalMethod WholeIP is not carried by this version yet",
-            fix="write externalMethod: PortList with externalPorts",
-        )

@@ -11,12 +11,13 @@ from typing import Any
 
 from hikube_local import files
 from hikube_local.api import names
-from hikube_local.api.objects import DISK, INSTANCE, Object, RunStrategy
+from hikube_local.api.objects import DISK, INSTANCE, Object
 from hikube_local.backends.protocol import Options, View
-from hikube_local.backends.qemu import follow, libvirt, limits, starts
+from hikube_local.backends.qemu import follow, libvirt, limits, looks, sizes, starts, ways
 from hikube_local.backends.qemu.carrier import Carrier
 from hikube_local.backends.qemu.disks import Disks
 from hikube_local.backends.qemu.tenants import Tenants
+from hikube_local.backends.qemu.ways import Ways
 from hikube_local.disks import qcow2
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
@@ -28,12 +29,14 @@ from hikube_local.paths import Layout
 from hikube_local.plan.steps import DiskObserved, MachineDesired, MachineObserved, RunState, Step, Verb
 from hikube_local.readiness.stages import Verdict
 from hikube_local.render import domain, fit, machine, seed
-from hikube_local.render.sizing import Size, requested
 from hikube_local.store import db
 from hikube_local.store.db import Store, scope
 
 SEED = "seed.iso"
 SEED_MARK = "seed.json"
+WHOLE = (
+    "WholeIP: at its loopback address the ports on which the guest listens are open, looked up whenever a command looks"
+)
 
 
 class Qemu:
@@ -41,10 +44,17 @@ class Qemu:
 
     name = "qemu"
 
-    def __init__(self, layout: Layout, store: Store, own_images: dict[str, dict[str, str]]) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        store: Store,
+        own_images: dict[str, dict[str, str]],
+        own_networks: dict[str, str],
+    ) -> None:
         self.layout, self.store, self.own_images = layout, store, own_images
         self.carrier = Carrier(layout)
-        self.tenants = Tenants(self.carrier, store)
+        self.tenants = Tenants(self.carrier, store, own_networks if layout.root else {})
+        self.ways = Ways(self.carrier.out, store, layout.id)
         self.cache = Cache(layout.images, self.mode)
         self._connection: Any = None
         self.disks = Disks(self)
@@ -69,17 +79,17 @@ class Qemu:
         if not self.carrier.lives():
             self._connection = None
             return None
-        if not self.carrier.libvirt_runs() or self.carrier.holder() is None:
+        if not self.carrier.daemon.pid() or self.carrier.holder() is None:
             with self.network_lock():
                 if not self.carrier.lives():
                     return None  # the last machine went while we waited for the lock
-                self.carrier.ensure()
+                self.carrier.ensure(self.tenants.range())
             self._connection = None
         return self._connected()
 
     def _connected(self) -> Any:
         if self._connection is None or not self._connection.isAlive():
-            self._connection = libvirt.connect(self.carrier.uri)
+            self._connection = libvirt.connect(self.carrier.daemon.uri)
         return self._connection
 
     def domain(self, obj: Object) -> Any | None:
@@ -92,6 +102,15 @@ class Qemu:
         if dom is None or not dom.isActive():
             raise HikubeError("HK805", f"{obj.name} is not running", fix=f"hikube-local start {obj.name}")
         return dom
+
+    def connector(self, obj: Object, port: int) -> list[str]:
+        """The words of a program that carries its standard input and output to a TCP port of the machine."""
+        own = self.store.allocation(scope(obj.key))
+        # On the host's bridge it is a neighbour of the host's; else it is reached from inside.
+        pid, ip = (0, own.get("lan_ip")) if own.get("lan") else (self.carrier.holder(), self.tenants.ip(obj))
+        if pid is None or not ip:
+            raise HikubeError("HK805", f"the network of {obj.name} is not up", fix=f"hikube-local start {obj.name}")
+        return self.carrier.enter_words(pid, "connect", ip, str(port))
 
     def folder(self, obj: Object) -> Path:
         return (self.layout.machine if obj.kind == INSTANCE else self.layout.disk)(obj.namespace, obj.name)
@@ -111,15 +130,15 @@ class Qemu:
         state, clean = libvirt.state(dom) if dom else (RunState.ABSENT, False)
         on = state in (RunState.RUNNING, RunState.PAUSED)
         lv = libvirt.module() if dom else None
-        ip = self.store.allocation(scope(obj.key)).get("ip", "")
+        ip = self.tenants.ip(obj)
         rows = starts.all(folder)
         return MachineObserved(
             state=state,
             definition=domain.digest(dom.XMLDesc(lv.VIR_DOMAIN_XML_INACTIVE)) if dom and lv else "",
             live_definition=domain.digest(dom.XMLDesc(0)) if on else "",
             seed=mark.get("digest"),
-            forwards=self.tenants.observed(ip) if on and ip else frozenset(),
-            network=self.tenants.is_up(obj),
+            forwards=self.ways.observed(ip) if on and ip else frozenset(),
+            network=self.tenants.is_up(obj) and (on or self._lan(obj) == self._seated(obj)),
             folder=folder.is_dir(),
             generation=recorded.get("generation", 0),
             started=rows[-1]["time"] if rows else None,
@@ -128,50 +147,25 @@ class Qemu:
 
     # deciding what it should be
 
-    def _size(self, obj: Object, options: Options, keep: bool) -> tuple[Size, list[tuple[str, str]]]:
-        """The size that the machine gets on this host; kept, so that it does not change under a running machine."""
-        want = requested(obj.instance)
-        profile = machine.profile_of(obj.instance)
-        counted = {
-            scope(o.key)
-            for o in self.store.objects(INSTANCE)
-            if o.backend == "qemu" and o.key != obj.key and _counts(o)
-        }
-        told: list[tuple[str, str]] = []
-        wanted = [want.sockets, want.cores, want.memory]
+    def _lan(self, obj: Object) -> str:
+        """The bridge of the host's that the machine is to sit on: WholeIP, as root, where one was named."""
+        bridge = self.store.allocation(scope(obj.key)).get("bridge", "")
+        return bridge if self.layout.root and obj.instance.whole_ip else ""
 
-        def change(own: dict[str, Any], everything: dict[str, dict[str, Any]]) -> dict[str, Any]:
-            kept = own.get("size")
-            if kept and kept["want"] == wanted and not (options.exact and kept["told"]):
-                return own
-            used = sum(
-                v["size"]["got"][2] + (0 if self.facts.kvm else fit.TB_CACHE)
-                for k, v in everything.items()
-                if k in counted and "size" in v and v.get("power") != "stop"
-            )
-            got, said = fit.fit(
-                want, self.facts.cpus, self.facts.memory, used, self.facts.kvm, profile.min_memory, options.exact
-            )
-            return {**own, "size": {"want": wanted, "got": [got.sockets, got.cores, got.memory], "told": said}}
-
-        if keep:
-            row = self.store.allocate(scope(obj.key), change)["size"]
-        else:
-            everything = self.store.allocations()
-            row = change(everything.get(scope(obj.key), {}), everything)["size"]
-        told = [tuple(t) for t in row["told"]]
-        return Size(*row["got"]), told
+    def _seated(self, obj: Object) -> str:
+        """The one that it sits on."""
+        return self.store.allocation(scope(obj.key)).get("lan", "")
 
     def machine(self, obj: Object, options: Options, emit: Emit, keep: bool = False) -> machine.Machine:
         """The frozen description of this machine on this host."""
         spec = obj.instance
         limits.refuse(obj)
-        size, _ = self._size(obj, options, keep)
+        size, _ = sizes.size(self.store, self.facts, obj, options.exact, keep)
         devices = [self._device(obj, i) for i in range(len(spec.disks))]
         folder = self.folder(obj)
         if spec.has_seed:
             devices.append(machine.seed_device(spec, self.carrier.seen(folder / SEED)))
-        tap = names.tap(self.layout.id, obj.namespace, obj.name)
+        tap = self.tenants.tap(obj)
         return machine.Machine(
             namespace=obj.namespace,
             name=obj.name,
@@ -181,6 +175,7 @@ class Qemu:
             disks=tuple(devices),
             mac=names.mac(obj.namespace, obj.name),
             tap=tap,
+            further=machine.further(obj, self.layout.id),
             places=machine.places(self.carrier.seen(folder), str(self.carrier.sockets(tap))),
             kvm=self.facts.kvm,
             tb_cache=None if self.facts.kvm else fit.TB_CACHE >> 20,
@@ -224,7 +219,7 @@ class Qemu:
         def say(text: str) -> None:
             emit(Event(EventType.DIFFERENCE, text, obj.ref, obj.namespace, code="HK507"))
 
-        forwards = self.tenants.forwards(obj, keep, say)
+        forwards = self.ways.wanted(obj, keep, say)
         return MachineDesired(domain.digest(xml), content.digest if content else None, forwards)
 
     # doing
@@ -266,6 +261,9 @@ class Qemu:
 
     def _network(self, obj: Object, options: Options, emit: Emit) -> None:
         with self.network_lock():
+            dom = self.domain(obj) if self.carrier.daemon.pid() else None
+            if self._lan(obj) != self._seated(obj) and not (dom and dom.isActive()):
+                self.store.note(scope(obj.key), lan=self._lan(obj) or None, lan_ip=None)
             self.tenants.ensure(obj)
 
     def _define(self, obj: Object, options: Options, emit: Emit) -> None:
@@ -300,10 +298,10 @@ class Qemu:
                     code="HK503",
                 )
             )
-        for code, text in self._size(obj, options, keep=False)[1]:
+        for code, text in sizes.size(self.store, self.facts, obj, options.exact, keep=False)[1]:
             emit(Event(EventType.DIFFERENCE, text, obj.ref, obj.namespace, code=code))
         folder = self.make_folder(obj)
-        self.carrier.make_sockets(names.tap(self.layout.id, obj.namespace, obj.name))
+        self.carrier.make_sockets(self.tenants.tap(obj))
         starts.mark(folder, {"console": folder / "console.log", "firmware": folder / "firmware.log"})
         self.store.note(scope(obj.key), started_before=True, cloud_init=None)
         try:
@@ -313,11 +311,7 @@ class Qemu:
                 raise libvirt.translated(e, f"{obj.name} did not start") from None
 
     def _forwards(self, obj: Object, options: Options, emit: Emit) -> None:
-        want = self.tenants.forwards(obj, True, lambda text: None)
-        with self.network_lock():
-            pid = self.carrier.ensure()
-            self.tenants.set_forwards(self.tenants.ip(obj), want)
-            self.tenants.refresh(pid, self.tenants.all())
+        looks.apply(self, obj, self.ways.wanted(obj, True, lambda text: None))
 
     def _stop(self, obj: Object, options: Options, emit: Emit) -> None:
         """ACPI first; after the grace period, or with --force, at once."""
@@ -333,10 +327,9 @@ class Qemu:
         except lv.libvirtError as e:
             if dom.isActive():
                 raise libvirt.translated(e, f"{obj.name} could not be stopped") from None
-        ip = self.store.allocation(scope(obj.key)).get("ip")
-        if ip:
+        if ip := self.tenants.ip(obj):
             with self.network_lock(), contextlib.suppress(OSError):
-                self.tenants.set_forwards(ip, frozenset())
+                self.ways.set(ip, frozenset())
 
     @staticmethod
     def _shut_down(dom: Any, obj: Object, grace: float, emit: Emit) -> None:
@@ -364,7 +357,7 @@ class Qemu:
             )
 
     def _delete_machine(self, obj: Object, options: Options, emit: Emit) -> None:
-        lv = libvirt.module() if self.carrier.libvirt_runs() else None
+        lv = libvirt.module() if self.carrier.daemon.pid() else None
         dom = self.domain(obj) if lv else None
         if dom is not None and lv is not None:
             try:
@@ -376,12 +369,11 @@ class Qemu:
             except lv.libvirtError as e:
                 raise libvirt.translated(e, f"{obj.name} could not be removed") from None
         with self.network_lock():
-            if ip := self.store.allocation(scope(obj.key)).get("ip"):
+            if ip := self.tenants.ip(obj):
                 with contextlib.suppress(OSError):
-                    self.tenants.set_forwards(ip, frozenset())
+                    self.ways.set(ip, frozenset())
             self.tenants.drop(obj)
-            tap = names.tap(self.layout.id, obj.namespace, obj.name)
-            files.remove_folder(self.carrier.sockets(tap), self.carrier.run)
+            files.remove_folder(self.carrier.sockets(self.tenants.tap(obj)), self.carrier.run)
             files.remove_folder(self.folder(obj), self.layout.state)
             self.store.forget(obj.key)
             self._tidy()
@@ -397,15 +389,16 @@ class Qemu:
         left = [o for o in self.store.objects(INSTANCE) if o.backend == "qemu"]
         pid = self.carrier.holder()
         if not left:
-            connection = self._connected() if self.carrier.libvirt_runs() else None
+            connection = self._connected() if self.carrier.daemon.pid() else None
             if connection is None or not connection.listDomainsID():
                 if self._connection is not None:
                     with contextlib.suppress(Exception):
                         self._connection.close()
                     self._connection = None
+                self.tenants.lan.drop_all()
                 self.carrier.finish()
         elif pid:
-            self.tenants.refresh(pid, self.tenants.all())
+            self.tenants.refresh(pid)
 
     def power(self, obj: Object, action: str) -> None:
         dom = self.running(obj)
@@ -423,9 +416,14 @@ class Qemu:
                 "message": verdict.trouble.message if verdict.trouble else "",
             }
             self.store.note(scope(obj.key), cloud_init=kept)
+        if (dom := self.domain(obj)) is not None and dom.isActive():
+            looks.look(self, obj, dom, soon=True)
         return verdict
 
     def view(self, obj: Object) -> View:
+        dom = self.domain(obj)
+        if dom is not None and libvirt.state(dom)[0] is RunState.RUNNING:
+            looks.look(self, obj, dom)
         seen = self.observe_machine(obj)
         own = self.store.allocation(scope(obj.key))
         on = seen.state in (RunState.RUNNING, RunState.PAUSED)
@@ -439,11 +437,17 @@ class Qemu:
             cloud_init = not console.failures
         access = [
             {"port": f.port, "protocol": f.protocol.upper(), "address": f.address, "hostPort": f.host_port}
-            for f in sorted(seen.forwards, key=lambda f: f.port)
+            for f in sorted(seen.forwards, key=lambda f: (f.port, f.protocol))
         ]
-        addresses = [{"type": "InternalIP", "address": own["ip"]}] if "ip" in own else []
-        if access:
-            addresses.append({"type": "ExternalIP", "address": str(access[0]["address"])})
+        addresses = []
+        lan = own.get("lan") if on else ""
+        if lan and own.get("lan_ip"):
+            # On the host's bridge the machine's own address is the one from outside too.
+            addresses = [{"type": kind, "address": own["lan_ip"]} for kind in ("InternalIP", "ExternalIP")]
+        elif ip := None if lan else self.tenants.ip(obj):
+            addresses = [{"type": "InternalIP", "address": ip}]
+            if access:
+                addresses.append({"type": "ExternalIP", "address": str(access[0]["address"])})
         addresses.append({"type": "Hostname", "address": names.fqdn(obj.namespace, obj.name)})
         size = own.get("size", {})
         return View(
@@ -454,24 +458,22 @@ class Qemu:
             accelerator=self.facts.accelerator if on else "",
             addresses=addresses,
             access=access,
-            differences=self._differences(own, size),
+            differences=self._differences(obj, own, size),
+            details={"tap": self.tenants.tap(obj), **({"bridge": lan} if lan else {})},
             instance_id=self.uuid(obj),
             restart_required=on and seen.live_definition != seen.definition,
         )
 
-    def _differences(self, own: dict[str, Any], size: dict[str, Any]) -> list[dict[str, str]]:
+    def _differences(self, obj: Object, own: dict[str, Any], size: dict[str, Any]) -> list[dict[str, str]]:
         rows = [tuple(t) for t in size.get("told", [])]
         if size and not self.facts.kvm:
             rows.append(("HK503", f"no hardware acceleration: {self.facts.why}"))
-        kept = own.get("forwards", {})
-        rows += [
-            ("HK507", f"port {p} stands at {kept['address']}:{h}")
-            for p, h in kept.get("ports", {}).items()
-            if int(p) != h
-        ]
+        if not own.get("lan"):
+            rows += [("HK507", text) for text in ways.moved(own)]
+            if obj.instance.external and (obj.instance.whole_ip or obj.instance.externalAllowICMP):
+                rows.append(
+                    ("HK511", "ping reaches it from other machines, but cannot be carried to a loopback address")
+                )
+            if obj.instance.whole_ip:
+                rows.append(("HK517", WHOLE))
         return [{"code": code, "message": message} for code, message in rows]
-
-
-def _counts(obj: Object) -> bool:
-    """Whether a machine's memory is reckoned with: it runs or may be started by itself."""
-    return obj.deletion is None and obj.instance.strategy is not RunStrategy.HALTED

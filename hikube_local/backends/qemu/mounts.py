@@ -1,0 +1,63 @@
+"""What root's carrier sees instead of the host's own folders: ours over libvirt's, in its mount namespace alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hikube_local import files
+from hikube_local.host.accelerator import verdict
+from hikube_local.paths import Layout
+
+VIRTLOGD = "max_size = 16777216\nmax_backups = 3\n"
+
+
+def words(layout: Layout, ids: tuple[int, int]) -> list[list[str]]:
+    """The words of each `mount`. Never a copy of the host's folders, which hold its domains, autostart links and hooks."""
+    run = layout.runtime
+    etc = files.make_folder(run / "etc", 0o755)
+    files.write(
+        etc / "libvirtd.conf",
+        'auth_unix_ro = "none"\nauth_unix_rw = "none"\nunix_sock_rw_perms = "0700"\nunix_sock_ro_perms = "0700"\n',
+    )
+    hide_kvm = Path("/dev/kvm").exists() and not verdict(layout.cache).kvm
+    conf = f'user = "+{ids[0]}"\ngroup = "+{ids[1]}"\ndynamic_ownership = 1\nremember_owner = 0\n'
+    # libvirt's own /dev for each QEMU cannot take over our mount on /dev/kvm.
+    files.write(etc / "qemu.conf", conf + ("namespaces = []\n" if hide_kvm else ""))
+    files.write(etc / "virtlogd.conf", VIRTLOGD)
+    pairs = [
+        (layout.state, run / "state"),
+        (layout.cache, run / "cache"),
+        (etc, Path("/etc/libvirt")),
+        (files.make_folder(run / "lib", 0o711), Path("/var/lib/libvirt")),
+        (files.make_folder(layout.cache / "libvirt", 0o711), Path("/var/cache/libvirt")),
+        (files.make_folder(run / "libvirtlog", 0o711), Path("/var/log/libvirt")),
+        (files.make_folder(run / "libvirt", 0o711), Path("/run/libvirt")),
+    ]
+    for _, target in pairs:
+        files.make_folder(target, 0o755)
+    out = [["--bind", str(a), str(b)] for a, b in pairs] + _accounts(run, ids)
+    if hide_kvm:
+        # libvirt asks QEMU what KVM can do; one that does not work keeps it waiting for minutes (seen: 130 s).
+        # A file that QEMU's user may not open says "no KVM" to both, and lets libvirt keep what it learned.
+        files.write(etc / "no-kvm", "", 0o600)
+        out.append(["--bind", str(etc / "no-kvm"), "/dev/kvm"])
+    if Path("/run/dbus").is_dir():
+        out.append(["-t", "tmpfs", "tmpfs", "/run/dbus"])
+    return out
+
+
+def _accounts(run: Path, ids: tuple[int, int]) -> list[list[str]]:
+    """libvirt wants its compiled-in user to exist before it reads qemu.conf; seen only inside, the host keeps its own."""
+    out = []
+    uid, gid = ids
+    for name, lines in (
+        ("passwd", [f"libvirt-qemu:x:{uid}:{gid}::/var/lib/libvirt:/usr/sbin/nologin"]),
+        ("group", [f"libvirt-qemu:x:{gid}:", "kvm:x:64056:"]),
+    ):
+        text = Path("/etc", name).read_text(errors="replace")
+        missing = [line for line in lines if f"{line.split(':')[0]}:" not in text]
+        if missing:
+            copy = run / "etc" / name
+            files.write(copy, text.rstrip("\n") + "\n" + "\n".join(missing) + "\n", 0o644)
+            out.append(["--bind", str(copy), f"/etc/{name}"])
+    return out

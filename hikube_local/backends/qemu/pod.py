@@ -1,0 +1,59 @@
+"""A command of the host as a pod of a tenant: one more address on its bridge, gone with the command."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+from typing import TYPE_CHECKING
+
+from hikube_local import locks
+from hikube_local.api import names
+from hikube_local.errors import HikubeError
+from hikube_local.render.addresses import PODS
+from hikube_local.render.tenant import MTU, search_list
+from hikube_local.run import find
+
+if TYPE_CHECKING:
+    from hikube_local.backends.qemu.world import Qemu
+
+
+def run(world: Qemu, namespace: str, command: list[str]) -> int:
+    """Run it to its end and hand back its exit code; HK805 where the tenant's network is not up."""
+    world.connection()  # what died of the carrier comes back
+    pid = world.carrier.holder()
+    if pid is None or names.bridge(namespace) not in world.carrier.batch(pid, [{"run": ["ip", "-br", "link"]}])[0]:
+        fix = "hikube-local get -A shows where machines are; -n names the namespace"
+        raise HikubeError("HK805", f"namespace {namespace} has no network: no machine of it is up", fix=fix)
+    find(command[0])
+    number, range = world.tenants.number(namespace), world.tenants.range()
+    with contextlib.ExitStack() as held:
+        host = next((h for h in PODS if _taken(world, namespace, h, held)), None)
+        if host is None:
+            raise HikubeError("HK803", f"{len(PODS)} commands run in namespace {namespace} already")
+        outer = f"hkp{names.bridge(namespace)[3:10]}{host}"
+        gateway, ip = range.gateway(number), find("ip")
+        about = {
+            "outside": [
+                [ip, "link", "add", outer, "type", "veth", "peer", "name", "eth0", "netns", "CHILD"],
+                [ip, "link", "set", outer, "master", names.bridge(namespace), "up"],
+            ],
+            "inside": [
+                [ip, "link", "set", "lo", "up"],
+                [ip, "addr", "add", f"{range.address(number, host)}/24", "dev", "eth0"],
+                [ip, "link", "set", "eth0", "mtu", str(MTU), "up"],
+                [ip, "route", "add", "default", "via", gateway],
+            ],
+            # ndots as Kubernetes gives it to pods.
+            "resolv": f"search {' '.join(search_list(namespace))}\nnameserver {gateway}\noptions ndots:5\n",
+        }
+        return subprocess.run(world.carrier.enter_words(pid, "pod", json.dumps(about), *command)).returncode
+
+
+def _taken(world: Qemu, namespace: str, host: int, held: contextlib.ExitStack) -> bool:
+    """Take this address for as long as the command runs, if nobody has it."""
+    path = world.layout.locks / f"pod.{namespace}.{host}"
+    if locks.holder(path) is not None:
+        return False
+    held.enter_context(locks.locked(path))
+    return True

@@ -1,0 +1,43 @@
+"""The size that a machine gets on this host; kept, so that it does not change under a running machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hikube_local.api.objects import INSTANCE, Object, RunStrategy
+from hikube_local.host.facts import HostFacts
+from hikube_local.render import fit, machine
+from hikube_local.render.sizing import Size, requested
+from hikube_local.store.db import Store, scope
+
+
+def size(store: Store, facts: HostFacts, obj: Object, exact: bool, keep: bool) -> tuple[Size, list[tuple[str, str]]]:
+    """(size, what was told about it as (code, message)); `exact` refuses what would be made smaller."""
+    want = requested(obj.instance)
+    profile = machine.profile_of(obj.instance)
+    counted = {scope(o.key) for o in store.objects(INSTANCE) if o.backend == "qemu" and o.key != obj.key and _counts(o)}
+    wanted = [want.sockets, want.cores, want.memory]
+
+    def change(own: dict[str, Any], everything: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        kept = own.get("size")
+        if kept and kept["want"] == wanted and not (exact and kept["told"]):
+            return own
+        used = sum(
+            v["size"]["got"][2] + (0 if facts.kvm else fit.TB_CACHE)
+            for k, v in everything.items()
+            if k in counted and "size" in v and v.get("power") != "stop"
+        )
+        got, said = fit.fit(want, facts.cpus, facts.memory, used, facts.kvm, profile.min_memory, exact)
+        return {**own, "size": {"want": wanted, "got": [got.sockets, got.cores, got.memory], "told": said}}
+
+    if keep:
+        row = store.allocate(scope(obj.key), change)["size"]
+    else:
+        everything = store.allocations()
+        row = change(everything.get(scope(obj.key), {}), everything)["size"]
+    return Size(*row["got"]), [tuple(t) for t in row["told"]]
+
+
+def _counts(obj: Object) -> bool:
+    """Whether a machine's memory is reckoned with: it runs or may be started by itself."""
+    return obj.deletion is None and obj.instance.strategy is not RunStrategy.HALTED

@@ -1,0 +1,74 @@
+"""The way out of a carrier, and the ways in from the host's loopback: slirp4netns. One replaceable part."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+from hikube_local.backends.qemu import helpers
+from hikube_local.errors import HikubeError
+from hikube_local.render.addresses import Range
+from hikube_local.run import clean_environment
+
+if TYPE_CHECKING:
+    from hikube_local.backends.qemu.carrier import Carrier
+
+
+class WayOut:
+    """Carries the namespace's traffic over sockets of the host's; its forwards are asked of it, never remembered."""
+
+    def __init__(self, carrier: Carrier) -> None:
+        self.carrier = carrier
+        self.lock, self.api = carrier.run / "slirp.lock", carrier.run / "slirp.sock"
+
+    def runs(self) -> bool:
+        return helpers.pid_of(self.lock) is not None
+
+    def ensure(self, pid: int, range: Range) -> None:
+        if not self.runs():
+            self.api.unlink(missing_ok=True)
+        argv = ["slirp4netns", "--configure", "--mtu=65520", f"--cidr={range.supernet}", "--api-socket", self.api]
+        argv += [*(["--enable-ipv6"] if range.v6 else []), str(pid), "tap0"]
+        log = self.carrier.log("slirp4netns")
+        helpers.ensure(self.lock, argv, log, clean_environment(), check=lambda _: self.api.exists())
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                # A forward names the machine's own address: slirp4netns finds every machine behind tap0.
+                self.carrier.batch(pid, [{"write": "/proc/sys/net/ipv4/conf/tap0/proxy_arp", "text": "1"}])
+                return
+            except HikubeError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
+    def call(self, command: str, **arguments: Any) -> Any:
+        """One request to slirp4netns' API: add_hostfwd, list_hostfwd, remove_hostfwd."""
+        request: dict[str, Any] = {"execute": command}
+        if arguments:
+            request["arguments"] = arguments
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(10)
+            s.connect(str(self.api))
+            s.sendall(json.dumps(request).encode())
+            s.shutdown(socket.SHUT_WR)
+            answer = b""
+            while block := s.recv(65536):
+                answer += block
+        reply = json.loads(answer)
+        if "error" in reply:
+            raise HikubeError(
+                "HK803", f"slirp4netns refused {command}", why=str(reply["error"].get("desc", reply["error"]))[:200]
+            )
+        return reply.get("return", reply)
+
+    def forwards(self) -> list[dict[str, Any]]:
+        """What is really forwarded now: [{id, proto, host_addr, host_port, guest_addr, guest_port}]."""
+        if not self.runs():
+            return []
+        with contextlib.suppress(OSError):
+            return self.call("list_hostfwd").get("entries", [])
+        return []

@@ -1,0 +1,128 @@
+"""The ways in from the host's loopback: an address of each machine's own, ports tried before they are kept."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from hikube_local.api.objects import Object
+from hikube_local.errors import HikubeError
+from hikube_local.plan.steps import Forward
+from hikube_local.render.addresses import assign_ports, loopback_candidates, split_port
+from hikube_local.run import run
+from hikube_local.store.db import Store, scope
+from hikube_local.text import sanitize
+
+if TYPE_CHECKING:
+    from hikube_local.backends.qemu.wayout import WayOut
+
+_KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
+
+
+class Ways:
+    """What stands at 127.77.x.y; chosen once, kept in the store."""
+
+    def __init__(self, out: WayOut, store: Store, root_id: str) -> None:
+        self.out, self.store, self.root_id = out, store, root_id
+
+    def wanted(self, obj: Object, keep: bool, say: Callable[[str], None]) -> frozenset[Forward]:
+        """The ways in that the machine should have."""
+        own = self.store.allocation(scope(obj.key))
+        ports = declared(obj, own)
+        if not ports:
+            return frozenset()
+        kept = own.get("forwards", {})
+        live = {(f["proto"], f["host_addr"], f["host_port"]) for f in self.out.forwards()}
+        address = kept.get("address") or self._free_address(obj, ports)
+
+        def usable(protocol: str, port: int) -> bool:
+            return (protocol, address, port) in live or bindable(address, port, protocol) is None
+
+        chosen = assign_ports(ports, kept.get("ports", {}), usable)
+        if keep and kept != {"address": address, "ports": chosen}:
+            self.store.note(scope(obj.key), forwards={"address": address, "ports": chosen})
+            for key, host_port in chosen.items():
+                protocol, port = split_port(key)
+                if port != host_port and kept.get("ports", {}).get(key) != host_port:
+                    say(f"port {key} stands at {address}:{host_port}: {why_not(address, port, protocol)}")
+        if missing := [p for p in ports if p not in chosen]:
+            raise HikubeError("HK803", f"no host port is free for port {missing[0]}")
+        return frozenset(Forward(n, address, h, p) for (p, n), h in ((split_port(k), h) for k, h in chosen.items()))
+
+    def _free_address(self, obj: Object, ports: Iterable[str]) -> str:
+        taken = {v["forwards"]["address"] for v in self.store.allocations().values() if "forwards" in v}
+        pairs = [split_port(p) for p in ports]
+        wildcard = {(p, n) for p, n in pairs if bindable("127.77.255.253", n, p) == errno.EADDRINUSE}
+        for address in loopback_candidates(self.root_id, obj.namespace, obj.name):
+            free = all(bindable(address, n, p) != errno.EADDRINUSE for p, n in pairs if (p, n) not in wildcard)
+            if address not in taken and free:
+                return address
+        raise HikubeError("HK803", "no loopback address of 127.77.0.0/16 is free")
+
+    def observed(self, ip: str) -> frozenset[Forward]:
+        return frozenset(_forward(f) for f in self.out.forwards() if f["guest_addr"] == ip)
+
+    def set(self, ip: str, wanted: frozenset[Forward]) -> None:
+        """Open what is missing and close what is too much, on the running machine."""
+        there: set[Forward] = set()
+        for f in self.out.forwards():
+            if f["guest_addr"] != ip:
+                continue
+            if _forward(f) in wanted:
+                there.add(_forward(f))
+            else:
+                self.out.call("remove_hostfwd", id=f["id"])
+        for w in sorted(wanted - there, key=lambda f: (f.port, f.protocol)):
+            self.out.call(
+                "add_hostfwd",
+                proto=w.protocol,
+                host_addr=w.address,
+                host_port=w.host_port,
+                guest_addr=ip,
+                guest_port=w.port,
+            )
+
+
+def declared(obj: Object, own: dict[str, Any]) -> list[str]:
+    """The ports that are to be forwarded: the listed ones, or with WholeIP those on which the guest was seen to listen."""
+    if own.get("lan"):
+        return []  # it has an address of its own on the host's bridge
+    return list(own.get("listening", [])) if obj.instance.whole_ip else [str(p) for p in obj.instance.ports]
+
+
+def moved(own: dict[str, Any]) -> list[str]:
+    """In words, the ports that stand elsewhere than at their own number."""
+    kept = own.get("forwards", {})
+    rows = ((key, host) for key, host in kept.get("ports", {}).items() if split_port(key)[1] != host)
+    return [f"port {key} stands at {kept['address']}:{host}" for key, host in rows]
+
+
+def _forward(f: dict[str, Any]) -> Forward:
+    return Forward(f["guest_port"], f["host_addr"], f["host_port"], f["proto"])
+
+
+def bindable(address: str, port: int, protocol: str = "tcp") -> int | None:
+    """None when the port can be bound at this address, else the errno that says why not."""
+    with socket.socket(type=_KINDS[protocol]) as s:
+        if protocol == "tcp":
+            # As slirp4netns binds it: connections that ended a moment ago (TIME_WAIT) hold nothing, a listener does.
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind((address, port))
+        except OSError as e:
+            return e.errno
+    return None
+
+
+def why_not(address: str, port: int, protocol: str = "tcp") -> str:
+    """Why a port cannot be had, with the one who holds it or the setting that would allow it."""
+    reason = bindable(address, port, protocol)
+    if reason == errno.EACCES:
+        return "this user may not bind it (sudo sysctl net.ipv4.ip_unprivileged_port_start=0 would allow it)"
+    if reason == errno.EADDRINUSE:
+        kind = "t" if protocol == "tcp" else "u"
+        done = run(["ss", "-H", f"-l{kind}np", f"sport = :{port}"], check=False, timeout=10)
+        return f"it is taken on this host: {sanitize(' '.join(done.stdout.decode('utf-8', 'replace').split()))[:160]}"
+    return "it was taken when it was chosen"

@@ -1,0 +1,31 @@
+"""`network exec`: a command of this host inside a tenant's network."""
+
+from __future__ import annotations
+
+import click
+
+from hikube_local.cli.app import App, common
+from hikube_local.errors import UsageError
+
+
+@click.group("network")
+def network() -> None:
+    """The tenant networks."""
+
+
+@network.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("command", metavar="-- COMMAND...", nargs=-1, type=click.UNPROCESSED)
+@common
+def exec_(app: App, command: tuple[str, ...]) -> int:
+    """Run a command as a pod of the tenant would: an address of its own there, the tenant's names, and nothing else.
+
+    Hands back the command's own exit code.
+    """
+    from hikube_local.backends.qemu.pod import run
+    from hikube_local.backends.qemu.world import Qemu
+
+    if not command:
+        raise UsageError("HK810", "no command is given", fix="hikube-local network exec -n NAMESPACE -- COMMAND")
+    world = app.backend("qemu")
+    assert isinstance(world, Qemu)
+    return run(world, app.namespace, list(command))

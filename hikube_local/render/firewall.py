@@ -1,0 +1,148 @@
+"""The firewall of a carrier as nftables' text: between tenants, to the outside, and on each machine's own wire; pure.
+
+Everything stands inside the carrier's namespace: the host's own rules are never touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hikube_local.render.addresses import Range
+from hikube_local.render.tenant import Seat, Tenant
+
+LAN_PREFIX = "hkl"  # bridges inside the namespace that continue one of the host's
+
+
+def ruleset(tenants: Iterable[Tenant], range: Range = Range()) -> str:
+    """Both tables, replacing what was there in one transaction."""
+    rows = list(tenants)
+    return _between(rows, range) + _wires(rows)
+
+
+def _set(words: Iterable[str]) -> str:
+    return "{ " + ", ".join(words) + " }"
+
+
+def _between(tenants: list[Tenant], range: Range) -> str:
+    """A tenant's machines reach the outside and one another; of another tenant's what it opened."""
+    own = [t.bridge for t in tenants]
+    bridges = _set(f'"{b}"' for b in own or ["hknone"])
+    seats = [s for t in tenants for s in t.seats if not s.lan]
+    opened = []
+    if listed := sorted((s.ip, p) for s in seats for p in s.ports):
+        opened.append(f"ip daddr . tcp dport {_set(f'{ip} . {p}' for ip, p in listed)} accept")
+    if whole := sorted(s.ip for s in seats if s.whole):
+        opened.append(f"ip daddr {_set(whole)} accept")
+    if pinged := sorted(s.ip for s in seats if s.icmp):
+        opened.append(f"ip daddr {_set(pinged)} icmp type echo-request accept")
+    forward = [
+        "type filter hook forward priority 0; policy drop;",
+        "ct state established,related accept",
+        # Where the host has br_netfilter, frames inside one bridge pass here too.
+        *(f'iifname "{b}" oifname "{b}" accept' for b in own),
+        f'iifname {bridges} oifname "tap0" ip daddr {range.slirp_net} drop',
+        f'iifname {bridges} oifname "tap0" accept',
+        # Only what was forwarded can arrive there.
+        f'iifname "tap0" oifname {bridges} accept',
+        *(f"iifname {bridges} {rule}" for rule in opened),
+    ]
+    arriving = [
+        "type filter hook input priority 0; policy drop;",
+        "ct state established,related accept",
+        'iifname "lo" accept',
+        f"iifname {bridges} udp dport {{ 53, 67 }} accept",
+        f"iifname {bridges} tcp dport 53 accept",
+        f"iifname {bridges} icmp type echo-request accept",
+        "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, nd-router-advert } accept",
+        f"iifname {bridges} icmpv6 type echo-request accept",
+    ]
+    leaving = [
+        "type filter hook output priority 0; policy accept;",
+        f'oifname "tap0" ip daddr {range.resolver} udp dport 53 accept',
+        f'oifname "tap0" ip daddr {range.resolver} tcp dport 53 accept',
+        # slirp4netns' gateway is the host's loopback.
+        f'oifname "tap0" ip daddr {range.slirp_net} ct direction original drop',
+    ]
+    chains = {"forward": forward, "input": arriving, "output": leaving}
+    if range.v6:
+        # slirp4netns carries IPv6 for its own address alone.
+        forward.insert(2, 'iifname "tap0" ip6 daddr ::/0 drop')
+        forward.insert(2, 'oifname "tap0" ip6 daddr fd00::/64 drop')
+        leaving.append('oifname "tap0" ip6 daddr fd00::/64 ct direction original drop')
+        chains["out6"] = ["type nat hook postrouting priority 100;", 'oifname "tap0" meta nfproto ipv6 masquerade']
+    return _table("inet", chains)
+
+
+def _wires(tenants: list[Tenant]) -> str:
+    """On each machine's own wire: its own MAC and IP and nobody else's; on a host's bridge the declared ports too."""
+    seats = [s for t in tenants for s in t.seats]
+    ours = {a for s in seats for a in (s.ip, s.lan_ip) if a}
+    gateways = sorted(t.gateway for t in tenants)
+    chains: dict[str, list[str]] = {}
+    hooks = ["type filter hook prerouting priority -300; policy accept;"]
+    lan = ["type filter hook forward priority 0; policy accept;"]
+    for s in seats:
+        others = sorted((ours - {s.ip, s.lan_ip}) | set(gateways))
+        chains[f"from_{s.tap}"] = _from(s, others)
+        hooks.append(f'iifname "{s.tap}" jump from_{s.tap}')
+        if s.lan:
+            # What is seen on its wire is the neighbour table from which its address is learned.
+            hooks.append(f'iifname "{s.tap}" ether type arp update @learned {{ arp saddr ether . arp saddr ip }}')
+            hooks.append(f'iifname "{s.tap}" ether type ip update @learned {{ ether saddr . ip saddr }}')
+            lan.append(f'iifname "{s.tap}" ip protocol {{ tcp, udp }} update @flows {_FLOW_OUT}')
+            if not s.whole:
+                chains[f"to_{s.tap}"] = _to(s)
+                lan.append(f'oifname "{s.tap}" jump to_{s.tap}')
+        for nic in s.further:
+            # Addresses there are the guests' own business, a MAC is not.
+            hooks.append(f'iifname "{nic.tap}" ether saddr != {nic.mac} drop')
+            hooks.append(f'iifname "{nic.tap}" arp saddr ether != {nic.mac} drop')
+    chains |= {"prerouting": hooks, "forward": lan}
+    return _table("bridge", chains, _SETS)
+
+
+# conntrack is not to be had for bridges on every kernel: answers are known by the flows that went out.
+_SETS = (
+    "set learned { type ether_addr . ipv4_addr; flags dynamic,timeout; timeout 1h; size 4096; }",
+    "set flows { type ipv4_addr . inet_service . ipv4_addr . inet_service . inet_proto; "
+    "flags dynamic,timeout; timeout 10m; size 65536; }",
+)
+_FLOW_OUT = "{ ip saddr . th sport . ip daddr . th dport . ip protocol }"
+_FLOW_BACK = "ip daddr . th dport . ip saddr . th sport . ip protocol @flows"
+
+
+def _from(s: Seat, others: list[str]) -> list[str]:
+    rules = [
+        f"ether saddr != {s.mac} drop",
+        f"arp saddr ether != {s.mac} drop",
+        # A guest is no DHCP server and no router.
+        "udp sport { 67, 547 } drop",
+        "icmpv6 type nd-router-advert drop",
+    ]
+    if s.lan:
+        return [*rules, f"arp saddr ip {_set(others)} drop", f"ip saddr {_set(others)} drop"] if others else rules
+    return [
+        *rules,
+        f"arp saddr ip != {{ 0.0.0.0, {s.ip} }} drop",
+        "ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept",
+        f"ip saddr != {s.ip} drop",
+    ]
+
+
+def _to(s: Seat) -> list[str]:
+    rules = [f"{_FLOW_BACK} accept", "ether type arp accept", "udp sport 67 udp dport 68 accept"]
+    rules.append("icmp type { echo-reply, destination-unreachable, time-exceeded } accept")
+    rules.append("icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-advert } accept")
+    if s.icmp:
+        rules.append("icmp type echo-request accept")
+    if s.ports:
+        rules.append(f"tcp dport {_set(map(str, sorted(s.ports)))} accept")
+    return [*rules, "drop"]
+
+
+def _table(family: str, chains: dict[str, list[str]], sets: Iterable[str] = ()) -> str:
+    head = f"add table {family} hikube\ndelete table {family} hikube\ntable {family} hikube {{\n"
+    body = "".join(f"  {line}\n" for line in sets)
+    for name, rules in chains.items():
+        body += f"  chain {name} {{\n" + "".join(f"    {rule}\n" for rule in rules) + "  }\n"
+    return f"{head}{body}}}\n"

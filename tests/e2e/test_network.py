@@ -1,0 +1,338 @@
+"""The network: as closed, as open and as connected as on Hikube, cell by cell, for root and for an ordinary user."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from hikube_local.backends.qemu import helpers
+from tests.e2e.conftest import TINY, AsUser, Host, Lan, Real, second
+from tests.guests.udpecho import PORT as UDP
+
+pytestmark = pytest.mark.e2e
+
+# Standard input: a JSON list of [protocol, host, port]; standard output: which of them answered.
+TRY = """
+import json, socket, subprocess, sys
+def tcp(host, port):
+    with socket.create_connection((host, port), 3) as s:
+        s.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+        page = b""
+        while block := s.recv(4096):
+            page += block
+        return b"hello" in page
+def udp(host, port):
+    with socket.socket(type=socket.SOCK_DGRAM) as s:
+        s.settimeout(2)
+        s.sendto(b"ping", (host, port))
+        return s.recv(10) == b"ping"
+out = []
+for protocol, host, port in json.loads(sys.argv[1]):
+    try:
+        out.append({"tcp": tcp, "udp": udp}[protocol](host, port))
+    except OSError:
+        out.append(False)
+print(json.dumps(out))
+"""
+
+
+def name(machine: str, namespace: str = "default") -> str:
+    return f"vm-instance-{machine}.{namespace}.svc.cozy.local"
+
+
+def whole(text: str) -> str:
+    return text.replace("externalPorts: [22, 80]", "externalMethod: WholeIP")
+
+
+def closed(text: str) -> str:
+    return text.replace("external: true", "external: false")
+
+
+def in_namespace(text: str, machine: str, namespace: str) -> str:
+    return text.replace(f"name: {machine}", f"namespace: {namespace}, name: {machine}")
+
+
+def seeded(text: str, script: str) -> str:
+    body = "".join(f"    {line}\n" for line in script.splitlines())
+    return f"{text}  cloudInit: |\n    #!/bin/sh\n{body}"
+
+
+def write(real: Real, text: str):
+    path = (real.user_home if isinstance(real, AsUser) else real.folder) / "net.yaml"
+    path.write_text(text)
+    os.chmod(path, 0o644)
+    return path
+
+
+def from_host(host: Host, tries: list) -> list[bool]:
+    return json.loads(host.run("python3", "-c", TRY, json.dumps(tries)).stdout)
+
+
+def from_tenant(real: Real, namespace: str, tries: list) -> list[bool]:
+    done = real("network", "exec", "-n", namespace, "--", "python3", "-c", TRY, json.dumps(tries))
+    assert done.code == 0, done.err
+    return json.loads(done.out)
+
+
+# A guest's own look at the others: a static busybox has no resolver of libc's, nslookup has its own.
+LOOK = """\
+ip_of() { nslookup $1 | awk '/^Address/ && !/:53/ {print $NF}' | tail -1; }
+get() { (printf 'GET / HTTP/1.0\\r\\n\\r\\n'; sleep 1) | nc -w 3 $1 $2 2>&1 | grep -q hello; }
+try() { get $(ip_of $1) $2 && echo "$1:$2 open" || echo "$1:$2 shut"; }
+pings() { ping -c 1 -W 2 $(ip_of $1) >/dev/null && echo "$1 pings" || echo "$1 silent"; }
+"""
+
+
+def matrix(real: Real, host: Host) -> None:
+    before = host.facts()
+    peers = ("ports", "whole", "shut")
+    look = LOOK + "for i in 1 2 3 4 5 6 7 8 9; do get $(ip_of vm-instance-shut) 80 && break; sleep 2; done\n"
+    look += "".join(f"try {name(m)} 80; try {name(m)} 8080; pings {name(m)}\n" for m in peers)
+    text = "---\n".join(
+        (
+            second(TINY, "ports").replace("[22, 80]", "[80]"),
+            whole(seeded(second(TINY, "whole"), "agent &\nsleep 1")),
+            closed(second(TINY, "shut")),
+        )
+    )
+    assert real("up", write(real, text)).code == 0
+    probes = "---\n".join(
+        (
+            seeded(closed(second(TINY, "near")), look),
+            in_namespace(in_namespace(seeded(closed(second(TINY, "far")), look), "far-sys", "other"), "far}", "other"),
+        )
+    )
+    result = real("up", write(real, probes))
+    assert result.code == 0, result.err
+    near, far = real("logs", "near").out, real("logs", "-n", "other", "far").out
+
+    # From a machine of the same namespace: every port, by name, and ping.
+    for m in peers:
+        for said in (f"{name(m)}:80 open", f"{name(m)}:8080 open", f"{name(m)} pings"):
+            assert said in near, (said, near[-1500:])
+    # From another namespace: what is open from outside.
+    for said in (
+        f"{name('ports')}:80 open",
+        f"{name('ports')}:8080 shut",
+        f"{name('ports')} pings",
+        f"{name('whole')}:80 open",
+        f"{name('whole')}:8080 open",
+        f"{name('whole')} pings",
+        f"{name('shut')}:80 shut",
+        f"{name('shut')}:8080 shut",
+        f"{name('shut')} silent",
+    ):
+        assert said in far, (said, far[-1500:])
+    # The same as a pod of each tenant sees it; UDP too, and by IP.
+    tries = [["udp", name(m), UDP] for m in peers] + [["tcp", name(m), 22] for m in peers]
+    assert from_tenant(real, "default", tries) == [True] * 6
+    assert from_tenant(real, "other", tries) == [False, True, False, False, True, False]
+    address = {m: next(a["address"] for a in real.status(m)["addresses"] if a["type"] == "InternalIP") for m in peers}
+    assert from_tenant(real, "default", [["tcp", address[m], 8080] for m in peers]) == [True] * 3
+    assert from_tenant(real, "other", [["tcp", address[m], 8080] for m in peers]) == [False, True, False]
+
+    # From the host: the listed ports at the machine's own address and nothing else.
+    row = real.status("ports")["access"]
+    assert [(r["port"], r["protocol"]) for r in row] == [(80, "TCP")]
+    own = row[0]["address"]
+    assert from_host(host, [["tcp", own, row[0]["hostPort"]], ["tcp", own, 8080], ["udp", own, UDP]]) == [
+        True,
+        False,
+        False,
+    ]
+    # WholeIP: every port on which the guest listens, TCP and UDP.
+    rows = real.status("whole")["access"]
+    assert {(r["port"], r["protocol"]) for r in rows} == {(22, "TCP"), (80, "TCP"), (8080, "TCP"), (UDP, "UDP")}
+    assert from_host(host, [[r["protocol"].lower(), r["address"], r["hostPort"]] for r in rows]) == [True] * 4
+    # external: false: nothing but our own ways.
+    assert real.status("shut")["access"] == []
+    assert from_host(host, [["tcp", address[m], 80] for m in peers]) == [False] * 3
+    request = real("port-forward", "shut", "80", "--stdio", input="GET / HTTP/1.0\r\n\r\n")
+    assert "hello from" in request.out
+    assert host.facts() == before
+    wide = real("get", "vm", "-o", "wide").out
+    assert "TAP" in wide and address["whole"] in wide and rows[0]["address"] in wide
+    assert real("down", "-A", "--disks", "--yes", "--force").code == 0
+    assert real.processes() == []
+    assert host.facts() == before
+
+
+def test_the_matrix_as_root(real: Real, host: Host):
+    matrix(real, host)
+
+
+def test_the_matrix_as_an_ordinary_user(user: AsUser, host: Host):
+    matrix(user, host)
+
+
+def test_edits_reach_a_running_machine(real: Real, host: Host):
+    """Ports, method, external and ping, each while it runs; a port that the guest opens later with WholeIP."""
+    other = in_namespace(in_namespace(closed(second(TINY, "o")), "o-sys", "other"), "o}", "other")
+    assert real("up", write(real, f"{TINY}---\n{other}")).code == 0
+    started = real("get", "vm/web", "-o", "json").json["status"]["instanceID"]
+    ip = real.status()["addresses"][0]["address"]
+
+    def ping() -> bool:
+        return real("network", "exec", "-n", "other", "--", "busybox", "ping", "-c", "1", "-W", "2", ip).code == 0
+
+    def now(text: str, access: set, seen: list[bool], pinged: bool) -> None:
+        result = real("up", write(real, text))
+        assert result.code == 0, result.err
+        assert "starting" not in result.err
+        assert {r["port"] for r in real.status()["access"]} == access
+        assert from_tenant(real, "other", [["tcp", ip, 80], ["tcp", ip, 8080], ["udp", ip, UDP]]) == seen
+        assert ping() is pinged
+
+    now(TINY, {22, 80}, [True, False, False], True)
+    now(TINY + "  externalAllowICMP: false\n", {22, 80}, [True, False, False], False)
+    now(TINY.replace("[22, 80]", "[8080]"), {8080}, [False, True, False], True)
+    now(closed(TINY), set(), [False, False, False], False)
+    # No agent: TCP is tried from inside, of UDP the usual ports are open.
+    result = real("up", write(real, whole(TINY)))
+    assert result.code == 0
+    rows = {(r["port"], r["protocol"]): f"{r['address']}:{r['hostPort']}" for r in real.status()["access"]}
+    assert {(22, "TCP"), (80, "TCP"), (8080, "TCP"), (UDP, "UDP")} <= set(rows)
+    where, port = rows[UDP, "UDP"].split(":")
+    assert from_host(host, [["udp", where, int(port)]]) == [True]
+    assert from_tenant(real, "other", [["tcp", ip, 8080], ["udp", ip, UDP]]) == [True, True]
+    assert real.status()["instanceID"] == started
+
+
+def test_a_guest_that_lies_harms_nobody(real: Real, host: Host):
+    """It takes its neighbour's address, then its MAC, and says it is its neighbour to the DHCP server."""
+    assert real("up", write(real, closed(second(TINY, "honest")))).code == 0
+    honest = real.status("honest")
+    ip = honest["addresses"][0]["address"]
+    mac = real("virsh", "domiflist", "default_vm-instance-honest").out.split()[-1]
+    lies = f"""\
+NIC=eth0; [ -e /sys/class/net/enp1s0 ] && NIC=enp1s0
+udhcpc -i $NIC -s /bin/true -q -n -t 2 -T 1 -x hostname:vm-instance-honest >/dev/null 2>&1
+ip addr add {ip}/24 dev $NIC
+arping -U -c 3 -I $NIC {ip} >/dev/null; arping -A -c 2 -I $NIC {ip} >/dev/null
+echo LIED
+(sleep 12; ip addr del {ip}/24 dev $NIC; ip link set $NIC down; ip link set $NIC address {mac}; ip link set $NIC up; ping -c 5 10.77.0.1 >/dev/null 2>&1; echo STOLE) &
+"""
+    result = real("up", write(real, seeded(closed(second(TINY, "liar")), lies)))
+    assert result.code == 0 and "LIED" in real("logs", "liar").out
+    uuid = honest["instanceID"]
+
+    def page(host_name: str) -> str:
+        done = real("network", "exec", "--", "curl", "-s", "-m", "4", f"http://{host_name}/")
+        return done.out
+
+    for _ in range(3):
+        assert uuid in page(ip) and uuid in page(name("honest"))
+    deadline = time.monotonic() + 60
+    while "STOLE" not in real("logs", "liar").out:
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    for _ in range(3):
+        assert uuid in page(ip)
+
+
+def test_the_range_is_free_of_the_hosts_routes(real: Real, host: Host):
+    host.run("ip", "link", "add", "vpn0", "type", "dummy")
+    try:
+        host.run("ip", "addr", "add", "10.77.40.1/24", "dev", "vpn0")
+        host.run("ip", "link", "set", "vpn0", "up")
+        assert real("up", write(real, TINY)).code == 0
+        assert real.status()["addresses"][0]["address"].startswith("10.78.")
+        assert "hello from" in (host.http(real.access(80)) or "")
+    finally:
+        host.run("ip", "link", "del", "vpn0")
+
+
+def test_a_machine_on_a_bridge_of_the_hosts(real: Real, host: Host, lan: Lan):
+    """WholeIP as root: a neighbour of the whole LAN; PortList and external: false are a firewall there too."""
+    before = host.facts()
+    beside = closed(second(TINY, "beside"))
+    text = f"{whole(TINY)}---\n{beside}"
+    refused = real("up", write(real, text), "--bridge", "br9")
+    assert refused.code == 1 and "HK811" in refused.err and "br0" in refused.err
+    assert real("get", "-A").out == ""
+    result = real("up", write(real, text), "--bridge", "br0")
+    assert result.code == 0, result.err
+
+    def address() -> str:
+        return next((a["address"] for a in real.status()["addresses"] if a["type"] == "ExternalIP"), "")
+
+    deadline = time.monotonic() + 30
+    while not address():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    ip = address()
+    assert ip.startswith("192.168.77.")
+
+    def seen() -> list[bool]:
+        tries = json.dumps([["tcp", ip, 80], ["tcp", ip, 8080], ["udp", ip, UDP]])
+        done = subprocess.run([*lan.inside, "python3", "-c", TRY, tries], capture_output=True, text=True, check=True)
+        return json.loads(done.stdout)
+
+    def ping() -> bool:
+        return (
+            subprocess.call([*lan.inside, "busybox", "ping", "-c", "1", "-W", "2", ip], stdout=subprocess.DEVNULL) == 0
+        )
+
+    assert seen() == [True, True, True] and ping()
+    assert "hello from" in (host.http(f"{ip}:8080") or "")
+    # Its tenant finds it by name, at that address, through the host.
+    assert ip in real("network", "exec", "--", "getent", "hosts", name("web")).out
+    assert from_tenant(real, "default", [["tcp", name("web"), 80]]) == [True]
+    # Edits of the running machine are a firewall on its wire.
+    for changed, expected, pinged in (
+        (TINY.replace("[22, 80]", "[80]"), [True, False, False], True),
+        (TINY.replace("[22, 80]", "[8080]") + "  externalAllowICMP: false\n", [False, True, False], False),
+        (closed(TINY), [False, False, False], False),
+        (whole(TINY), [True, True, True], True),
+    ):
+        assert real("up", write(real, f"{changed}---\n{beside}")).code == 0
+        assert (seen(), ping()) == (expected, pinged), changed
+    assert real("down", "--force").code == 0
+    assert real.processes() == []
+    assert host.facts() == before
+
+
+def test_network_exec_is_a_pod_of_the_tenant(real: Real):
+    assert real("network", "exec", "--", "true").code == 1  # no network is up
+    assert real("up", write(real, closed(TINY))).code == 0
+    assert real("network", "exec", "--", "sh", "-c", "exit 7").code == 7
+    links = real("network", "exec", "--", "ip", "-br", "addr").out
+    assert "eth0" in links and "tap0" not in links
+    assert "nameserver 10.77." in real("network", "exec", "--", "cat", "/etc/resolv.conf").out
+    missing = real("network", "exec", "--", "no-such-program")
+    assert missing.code == 1 and "HK601" in missing.err
+
+
+def test_purge_ends_everything_also_what_is_damaged(real: Real, host: Host):
+    before = host.facts()
+    assert real("up", write(real, f"{TINY}---\n{second(TINY, 'b')}")).code == 0
+    os.kill(helpers.pid_of(real.runtime / "libvirtd.lock"), signal.SIGKILL)
+    (real.home / "state" / "machines" / "default" / "web" / "object.json").write_text("{")
+    listed = real("purge", "-A")
+    assert listed.code == 2 and "qemu-system" in listed.out and "--yes" in listed.err
+    assert len(real.processes()) > 3
+    result = real("purge", "-A", "--yes")
+    assert result.code == 0, result.err
+    assert real.processes() == []
+    assert not real.runtime.exists()
+    assert [i["kind"] for i in real("get", "-A", "-o", "json").json["items"]] == ["VMDisk", "VMDisk"]
+    assert host.facts() == before
+    gone = real("purge", "-A", "--disks", "--yes")
+    assert gone.code == 0 and "vmdisk default/sys" in gone.out
+    assert not (real.home / "state").exists()
+
+
+def test_a_guests_clock_is_put_right_after_the_host_slept(real: Real):
+    assert real("up", write(real, seeded(TINY, "agent &\nsleep 1"))).code == 0
+    path = real.home / "state" / "machines" / "default" / "web" / "starts.json"
+    rows = json.loads(path.read_text())
+    assert "clock was set" not in real("logs", "web").out
+    rows[-1]["asleep"] -= 600  # as if the host had slept ten minutes since the start
+    path.write_text(json.dumps(rows))
+    real("get", "vm", "web")
+    assert "agent: the clock was set" in real("logs", "web").out
