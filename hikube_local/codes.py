@@ -78,6 +78,7 @@ CODES: dict[str, str] = {
     "HK513": "a CPU model that is not taken here",
     "HK514": "a run strategy carried by the next command",
     "HK517": "WholeIP without a bridge of the host's",
+    "HK518": "no network namespace: each machine is alone",
     "HK516": "a field that the platform is about to take",
     # this host
     "HK601": "a program is missing",

@@ -19,6 +19,7 @@ from hikube_local.disks import qcow2
 from hikube_local.events import ignore
 from hikube_local.images import build, fetch
 from hikube_local.images.cache import Cache
+from tests.bench_network import throughput
 from tests.components.server import serving
 from tests.conftest import PAIR, Program
 
@@ -102,7 +103,7 @@ def fetching(work: Path) -> None:
 
 
 def boots(work: Path) -> None:
-    from tests.e2e.conftest import KEPT, TINY, TINY_URL, Host, Real, stock
+    from tests.e2e.conftest import KEPT, TINY, TINY_URL, Host, Real, second, stock
     from tests.guests import tiny
 
     cache = Cache(KEPT / "images", 0o711)
@@ -146,6 +147,7 @@ def boots(work: Path) -> None:
             process.wait()
 
         row("start to ready, and off (tiny guest, TCG)", median(ours, 3), median(bare, 3), "a bare QEMU command line")
+        throughput(program, host, image, work / "throughput", TINY, second)
     finally:
         program.close()
         host.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
 import sys
 
 import click
@@ -43,14 +45,17 @@ def port_forward(app: App, stdio: bool, address: str, name: str, ports: tuple[st
     if stdio:
         if len(pairs) != 1:
             raise UsageError("HK810", "--stdio carries one port")
-        words = world.connector(obj, pairs[0][1])
-        os.execv(words[0], words)
-    listeners = {}
-    for near, far in pairs:
-        s = forward.listen(address, near)
-        listeners[s] = world.connector(obj, far)
-        print(f"Forwarding from {address}:{s.getsockname()[1]} -> {far}", flush=True)
-    forward.serve(listeners)
+        with world.connector(obj, pairs[0][1]) as words:
+            if world.carrier.alone:
+                return subprocess.run(words).returncode
+            os.execv(words[0], words)
+    with contextlib.ExitStack() as held:
+        listeners = {}
+        for near, far in pairs:
+            s = forward.listen(address, near)
+            listeners[s] = held.enter_context(world.connector(obj, far))
+            print(f"Forwarding from {address}:{s.getsockname()[1]} -> {far}", flush=True)
+        forward.serve(listeners)
     return ExitCode.DONE
 
 

@@ -167,10 +167,28 @@ def socket_paths(layout: Layout) -> Check:
     )
 
 
+def bridges() -> Check:
+    """What WholeIP can be on this host."""
+    found = sorted(p.parent.name for p in Path("/sys/class/net").glob("*/bridge"))
+    here = f"bridges here: {', '.join(found)}" if found else "this host has no bridge"
+    if os.geteuid() != 0:
+        detail = f"at a loopback address of the machine's own, on the ports where its guest listens ({here}; they are root's)"
+        return Check("WholeIP", True, detail, needed=False)
+    if not found:
+        return Check(
+            "WholeIP", True, f"at a loopback address of the machine's own ({here}: up --bridge NAME)", needed=False
+        )
+    filtered = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+    if filtered.exists() and filtered.read_text().strip() == "1":
+        detail = f"{here}; but iptables' FORWARD rules see what passes them, and Docker drops it"
+        return Check("WholeIP", False, detail, "sudo sysctl net.bridge.bridge-nf-call-iptables=0", needed=False)
+    return Check("WholeIP", True, f"up --bridge NAME puts a machine on the LAN ({here})", needed=False)
+
+
 def examine(layout: Layout) -> list[Check]:
     """Every check, for `doctor`."""
     checks = [*tools(), binding(), namespace(), tun(), socket_paths(layout)]
-    return [*checks, accelerator(layout), memory(), disk_space(layout), low_ports()]
+    return [*checks, accelerator(layout), memory(), disk_space(layout), low_ports(), bridges()]
 
 
 def require(layout: Layout, machines: bool) -> None:
@@ -181,7 +199,9 @@ def require(layout: Layout, machines: bool) -> None:
     if not machines:
         missing = [c for c in missing if c.name == "qemu-img"]
     else:
-        missing += [c for c in (binding(), tun(), socket_paths(layout)) if not c.ok]
+        # A user without them gets each machine alone; root has no such fallback.
+        needed = (binding(), socket_paths(layout), *((namespace(), tun()) if layout.root else ()))
+        missing += [c for c in needed if not c.ok]
     if missing:
         packages = sorted(
             {

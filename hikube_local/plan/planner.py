@@ -86,7 +86,7 @@ def plan_machine(obj: Object, want: MachineDesired, seen: MachineObserved, wish:
         why = "a restart was asked for" if restart else "it is to be stopped"
         steps.append(Step(Verb.STOP, key, why))
     if not seen.network and (run or on):
-        steps.append(Step(Verb.NETWORK, key, "its tenant's network is not up"))
+        steps.append(Step(Verb.NETWORK, key, "its tenant's network is brought to what it should be"))
     if seen.definition != want.definition:
         steps.append(Step(Verb.DEFINE, key, "the machine's definition changed" if seen.definition else "new"))
     if run and (not on or restart):

@@ -191,11 +191,13 @@ def _disk(devices: ET.Element, m: Machine, d: DiskDevice, target: str) -> None:
 
 
 def _nic(devices: ET.Element, m: Machine, mac: str, tap: str) -> ET.Element:
-    nic = _add(devices, "interface", type="ethernet")
+    nic = _add(devices, "interface", type="ethernet" if tap else "user")
     _add(nic, "mac", address=mac)
-    _add(nic, "target", dev=tap, managed="no")
+    if tap:
+        _add(nic, "target", dev=tap, managed="no")
     _add(nic, "model", type=_VIRTIO if m.profile.nic == "virtio" else m.profile.nic)
-    _add(nic, "mtu", size=1400)
+    if tap:
+        _add(nic, "mtu", size=1400)
     _add(nic, "rom", enabled="no")
     return nic
 

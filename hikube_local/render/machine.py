@@ -49,7 +49,7 @@ class Machine:
     profile: data.Profile
     disks: tuple[DiskDevice, ...]
     mac: str
-    tap: str
+    tap: str  # empty: QEMU's own user network
     places: Places
     further: tuple[tuple[str, str], ...] = ()  # (MAC, tap) of each further NIC
     kvm: bool = True

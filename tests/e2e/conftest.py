@@ -214,6 +214,7 @@ class AsUser(Real):
         self.user_home = Path("/home") / name
         super().__init__(self.user_home / "state-root", host)
         self.run_dir = Path(f"/run/{name}")
+        self.confine: list[str] = []  # words before the program's own
         self.env = {
             "HOME": str(self.user_home),
             "PATH": "/usr/bin:/bin:/usr/sbin:/sbin",
@@ -227,7 +228,7 @@ class AsUser(Real):
     ) -> Result:
         become = ["setpriv", f"--reuid={self.name}", f"--regid={self.name}", "--clear-groups", "env", "-i"]
         become += [f"{k}={v}" for k, v in {**self.env, **(env or {})}.items()]
-        argv = [*self.host.enter, *become, "/usr/bin/python3", "-m", "hikube_local", *map(str, words)]
+        argv = [*self.host.enter, *become, *self.confine, "/usr/bin/python3", "-m", "hikube_local", *map(str, words)]
         done = subprocess.run(argv, input=input, capture_output=True, text=True, timeout=timeout)
         return Result(done.returncode, done.stdout, done.stderr)
 
@@ -278,7 +279,7 @@ class Lan:
         self.neighbour = subprocess.Popen([*host.enter, "unshare", "-n", "sleep", "infinity"], stdin=subprocess.DEVNULL)
         self.inside = ["nsenter", "-t", str(self.neighbour.pid), "-n"]
         deadline = time.monotonic() + 5
-        while os.readlink(f"/proc/{self.neighbour.pid}/ns/net") == os.readlink(f"/proc/{host.process.pid}/ns/net"):
+        while not os.readlink(f"/proc/{self.neighbour.pid}/exe").endswith("/sleep"):
             assert time.monotonic() < deadline
             time.sleep(0.02)
         host.run("ip", "link", "add", "lan0", "type", "veth", "peer", "name", "eth0", "netns", self.neighbour.pid)

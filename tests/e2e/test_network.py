@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import time
@@ -236,7 +239,7 @@ echo LIED
 
 
 def test_the_range_is_free_of_the_hosts_routes(real: Real, host: Host):
-    host.run("ip", "link", "add", "vpn0", "type", "dummy")
+    host.run("ip", "link", "add", "vpn0", "type", "bridge")
     try:
         host.run("ip", "addr", "add", "10.77.40.1/24", "dev", "vpn0")
         host.run("ip", "link", "set", "vpn0", "up")
@@ -336,3 +339,54 @@ def test_a_guests_clock_is_put_right_after_the_host_slept(real: Real):
     path.write_text(json.dumps(rows))
     real("get", "vm", "web")
     assert "agent: the clock was set" in real("logs", "web").out
+
+
+def test_further_networks_are_isolated_ones_with_a_nic_each(real: Real):
+    """A guest does not configure them by itself, as on Hikube; two machines that do reach one another there."""
+    other = "NIC=eth1; [ -e /sys/class/net/$NIC ] || NIC=enp2s0\nip link show $NIC | grep -q mtu && echo SECOND\nip addr show $NIC | grep -q 'inet ' && echo CONFIGURED\n"
+    a = seeded(
+        closed(second(TINY, "a")) + "  networks: [{name: back}]\n",
+        f"{other}ip addr add 192.168.5.1/24 dev $NIC; ip link set $NIC up",
+    )
+    look = f"{other}ip addr add 192.168.5.2/24 dev $NIC; ip link set $NIC up\nfor i in 1 2 3 4 5 6 7 8 9; do ping -c 1 -W 1 192.168.5.1 >/dev/null && echo REACHED && break; sleep 1; done"
+    b = seeded(closed(second(TINY, "b")) + "  subnets: [{name: back}]\n", look)
+    result = real("up", write(real, f"{a}---\n{b}"))
+    assert result.code == 0 and "HK512" in result.err
+    log = real("logs", "b").out
+    assert "SECOND" in log and "REACHED" in log and "CONFIGURED" not in log
+    assert real("network", "exec", "--", "busybox", "ping", "-c", "1", "-W", "1", "192.168.5.1").code != 0
+
+
+def test_up_rebuilds_everything_after_a_reboot_of_the_host(real: Real, host: Host):
+    """A reboot takes every process and the runtime folder; the state stays."""
+    assert real("up", write(real, TINY)).code == 0
+    where = real.access(80)
+    for pid in real.processes():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while real.processes():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    shutil.rmtree(real.runtime)
+    assert real("get", "vm", "web", "-o", "json").json["status"]["printableStatus"] != "Running"
+    assert real("up", write(real, TINY)).code == 0
+    assert real.access(80) == where
+    assert "hello from" in (host.http(where) or "")
+
+
+def test_ipv6_inside_the_tenant_where_the_host_has_it(real: Real, host: Host):
+    host.run("ip", "link", "add", "v6", "type", "bridge")
+    try:
+        host.run("ip", "-6", "addr", "add", "2001:db8::1/64", "dev", "v6", "nodad")
+        host.run("ip", "link", "set", "v6", "up")
+        script = "NIC=eth0; [ -e /sys/class/net/enp1s0 ] && NIC=enp1s0\nfor i in 1 2 3 4 5 6 7 8 9 10; do ip -6 addr show $NIC | grep -q fd77 && break; sleep 1; done; ip -6 addr show $NIC; ip -6 route"
+        text = f"{seeded(closed(second(TINY, 'a')), script)}---\n{seeded(closed(second(TINY, 'b')), script)}"
+        result = real("up", write(real, text))
+        assert result.code == 0, result.err
+        log = real("logs", "a").out
+        found = re.search(r"inet6 (fd77:[0-9a-f:]+)/64", log)
+        assert found and "default via fe80" in log, log[-1500:]
+        assert real("network", "exec", "--", "true").code == 0
+    finally:
+        host.run("ip", "link", "del", "v6")

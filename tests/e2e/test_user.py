@@ -47,3 +47,44 @@ def test_a_user_gets_machines_without_privileges(user: AsUser, host: Host):
     assert state.stat().st_mode & 0o777 == 0o700
     assert user("down", "--disks", "--yes").code == 0
     assert ours(user.runtime) == []
+
+
+def test_without_namespaces_each_machine_is_alone_and_that_is_said(user: AsUser, host: Host):
+    """As on Ubuntu 24.04 with its AppArmor setting: no namespace may be made inside the one that this test confines to."""
+    proved = user.user_home / ".cache" / "hikube-local" / "namespace.json"
+    proved.unlink(missing_ok=True)
+    stop = 'echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv --inh-caps=-all --ambient-caps=-all "$@"'
+    user.confine = ["unshare", "-U", "--map-current-user", "--keep-caps", "sh", "-c", stop, "sh"]
+    path = user.user_home / "alone.yaml"
+
+    def up(text: str):
+        path.write_text(text)
+        os.chmod(path, 0o644)
+        return user("up", path)
+
+    try:
+        doctor = user("doctor", "-o", "json").json
+        assert not next(c for c in doctor["checks"] if c["name"] == "network namespace")["ok"]
+        result = up(TINY)
+        assert result.code == 0, result.err
+        assert "HK518" in result.err and "alone" in result.err
+        where = user.access(80)
+        assert "hello from" in (host.http(where) or "")
+        assert host.http(f"{where.split(':')[0]}:18080", 2) is None
+        assert "nothing changed" in up(TINY).err
+        assert up(TINY.replace("[22, 80]", "[8080]")).code == 0
+        assert "hello from" in (host.http(user.access(8080)) or "")
+        assert host.http(where, 2) is None
+        assert up(TINY.replace("external: true", "external: false")).code == 0
+        assert user.status()["access"] == []
+        request = user("port-forward", "web", "80", "--stdio", input="GET / HTTP/1.0\r\n\r\n")
+        assert "hello from" in request.out
+        assert "nothing changed" in up(TINY.replace("external: true", "external: false")).err
+        refused = user("network", "exec", "--", "true")
+        assert refused.code == 1 and "HK806" in refused.err
+        assert "HK518" in user("describe", "vm/web").out
+        assert user("down", "--disks", "--yes", "--force").code == 0
+        assert ours(user.runtime) == []
+    finally:
+        user("down", "-A", "--disks", "--yes", "--force")
+        user.confine = []

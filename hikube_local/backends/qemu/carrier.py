@@ -34,6 +34,8 @@ DEBIAN_QEMU_ID = 64055  # libvirt-qemu, when the package that makes that user is
 class Carrier:
     """Starts, finds and ends what carries the machines of one state root."""
 
+    alone = False
+
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.run = layout.runtime

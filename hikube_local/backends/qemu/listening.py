@@ -13,6 +13,7 @@ MOST = 64  # slirp4netns polls every forward: a few dozen cost little, thousands
 EPHEMERAL = range(32768, 61000)  # UDP sockets there are almost always clients
 CLIENTS = frozenset((68, 546))  # DHCP clients
 # UDP cannot be tried from outside: without an agent these are opened whether anybody listens or not.
+USUAL_TCP = (22, 80, 443, 3389, 8080)  # for a machine that cannot be tried from inside either
 USUAL_UDP = (53, 69, 123, 161, 500, 514, 1194, 1812, 3478, 4500, 5060, 51820)
 
 
@@ -69,6 +70,8 @@ def chosen(found: set[tuple[str, int]]) -> list[str]:
 
 def by_scan(carrier: Carrier, pid: int, ip: str) -> list[str]:
     """TCP: whoever answers. UDP: the usual ports."""
+    if carrier.alone:
+        return chosen({("tcp", p) for p in USUAL_TCP} | {("udp", p) for p in USUAL_UDP})
     done = carrier.enter(pid, "scan", ip, input=b"")
     try:
         ports = {int(p) for p in json.loads(done.stdout)}

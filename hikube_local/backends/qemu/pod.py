@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from hikube_local import locks
 from hikube_local.api import names
+from hikube_local.backends.qemu.alone import LOST
 from hikube_local.errors import HikubeError
 from hikube_local.render.addresses import PODS
 from hikube_local.render.tenant import MTU, search_list
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 def run(world: Qemu, namespace: str, command: list[str]) -> int:
     """Run it to its end and hand back its exit code; HK805 where the tenant's network is not up."""
+    if world.carrier.alone:
+        raise HikubeError("HK806", "there is no tenant network to run it in", why=LOST)
     world.connection()  # what died of the carrier comes back
     pid = world.carrier.holder()
     if pid is None or names.bridge(namespace) not in world.carrier.batch(pid, [{"run": ["ip", "-br", "link"]}])[0]:

@@ -13,6 +13,7 @@ from hikube_local import files
 from hikube_local.api import names
 from hikube_local.api.objects import INSTANCE, Object
 from hikube_local.backends.qemu import helpers
+from hikube_local.backends.qemu.alone import UserNet
 from hikube_local.backends.qemu.carrier import Carrier
 from hikube_local.backends.qemu.lan import Lan
 from hikube_local.host import network
@@ -33,6 +34,8 @@ class Tenants:
         """`bridged`: further networks that stand on a bridge of the host's (root)."""
         self.carrier, self.store, self.bridged = carrier, store, bridged
         self.lan = Lan(carrier)
+        if isinstance(carrier.out, UserNet):
+            carrier.out.domains = self._domains
 
     # addresses
 
@@ -72,6 +75,9 @@ class Tenants:
             return own if "host" in own else {**own, "host": addresses.choose_host(obj.namespace, obj.name, taken)}
 
         self.store.allocate(scope(obj.key), change)
+
+    def _domains(self) -> dict[str, str]:
+        return {s.ip: names.domain(t.namespace, s.name) for t in self.all() for s in t.seats}
 
     def tap(self, obj: Object) -> str:
         return names.tap(self.carrier.layout.id, obj.namespace, obj.name)
@@ -122,6 +128,8 @@ class Tenants:
     def is_up(self, obj: Object) -> bool:
         """Whether the machine's tenant has its bridge, its dnsmasq, its rules and its tap."""
         bridge = names.bridge(obj.namespace)
+        if self.carrier.alone:
+            return self.carrier.holder() is not None and self.ip(obj) is not None
         if self.carrier.holder() is None or not helpers.pid_of(self.carrier.run / f"dnsmasq-{bridge}.lock"):
             return False
         if not self.carrier.out.runs() or not self.carrier.daemon.pid():
@@ -138,6 +146,8 @@ class Tenants:
         carrier = self.carrier
         self._give_ip(obj)
         pid = carrier.ensure(self._settle())
+        if carrier.alone:
+            return
         tenants = self.all()
         mine = next(t for t in tenants if t.namespace == obj.namespace)
         seat = next(s for s in mine.seats if s.name == obj.name)
@@ -170,6 +180,8 @@ class Tenants:
 
     def refresh(self, pid: int) -> None:
         """Names, leases and firewall as the store has them; dnsmasq reads its files again."""
+        if self.carrier.alone:
+            return
         net = self.carrier.net
         tenants = self._standing(self.all())
         changed = False
@@ -211,7 +223,7 @@ class Tenants:
     def drop(self, obj: Object) -> None:
         """The machine is gone: its tap, and what nobody else needs."""
         pid = self.carrier.holder()
-        if pid is None:
+        if pid is None or self.carrier.alone:
             return
         bridge = names.bridge(obj.namespace)
         seats = [s for t in self.all() for s in t.seats if t.namespace == obj.namespace]

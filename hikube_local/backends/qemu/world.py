@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from hikube_local.api import names
 from hikube_local.api.objects import DISK, INSTANCE, Object
 from hikube_local.backends.protocol import Options, View
 from hikube_local.backends.qemu import follow, libvirt, limits, looks, sizes, starts, ways
-from hikube_local.backends.qemu.carrier import Carrier
+from hikube_local.backends.qemu.alone import LOST, UserNet, carrier_of
 from hikube_local.backends.qemu.disks import Disks
 from hikube_local.backends.qemu.tenants import Tenants
 from hikube_local.backends.qemu.ways import Ways
@@ -52,7 +52,7 @@ class Qemu:
         own_networks: dict[str, str],
     ) -> None:
         self.layout, self.store, self.own_images = layout, store, own_images
-        self.carrier = Carrier(layout)
+        self.carrier = carrier_of(layout)
         self.tenants = Tenants(self.carrier, store, own_networks if layout.root else {})
         self.ways = Ways(self.carrier.out, store, layout.id)
         self.cache = Cache(layout.images, self.mode)
@@ -103,14 +103,19 @@ class Qemu:
             raise HikubeError("HK805", f"{obj.name} is not running", fix=f"hikube-local start {obj.name}")
         return dom
 
-    def connector(self, obj: Object, port: int) -> list[str]:
+    @contextlib.contextmanager
+    def connector(self, obj: Object, port: int) -> Iterator[list[str]]:
         """The words of a program that carries its standard input and output to a TCP port of the machine."""
         own = self.store.allocation(scope(obj.key))
         # On the host's bridge it is a neighbour of the host's; else it is reached from inside.
         pid, ip = (0, own.get("lan_ip")) if own.get("lan") else (self.carrier.holder(), self.tenants.ip(obj))
         if pid is None or not ip:
             raise HikubeError("HK805", f"the network of {obj.name} is not up", fix=f"hikube-local start {obj.name}")
-        return self.carrier.enter_words(pid, "connect", ip, str(port))
+        if isinstance(self.carrier.out, UserNet):
+            with self.carrier.out.passing(ip, port) as (address, near):
+                yield self.carrier.enter_words(0, "connect", address, str(near))
+        else:
+            yield self.carrier.enter_words(pid, "connect", ip, str(port))
 
     def folder(self, obj: Object) -> Path:
         return (self.layout.machine if obj.kind == INSTANCE else self.layout.disk)(obj.namespace, obj.name)
@@ -174,8 +179,8 @@ class Qemu:
             profile=machine.profile_of(spec),
             disks=tuple(devices),
             mac=names.mac(obj.namespace, obj.name),
-            tap=tap,
-            further=machine.further(obj, self.layout.id),
+            tap="" if self.carrier.alone else tap,
+            further=() if self.carrier.alone else machine.further(obj, self.layout.id),
             places=machine.places(self.carrier.seen(folder), str(self.carrier.sockets(tap))),
             kvm=self.facts.kvm,
             tb_cache=None if self.facts.kvm else fit.TB_CACHE >> 20,
@@ -288,6 +293,8 @@ class Qemu:
         dom = self.domain(obj)
         if dom is None:
             raise HikubeError("HK801", f"{obj.name} is not defined")
+        if self.carrier.alone:
+            emit(Event(EventType.DIFFERENCE, LOST, obj.ref, obj.namespace, code="HK518"))
         if not self.facts.kvm:
             emit(
                 Event(
@@ -468,6 +475,8 @@ class Qemu:
         rows = [tuple(t) for t in size.get("told", [])]
         if size and not self.facts.kvm:
             rows.append(("HK503", f"no hardware acceleration: {self.facts.why}"))
+        if self.carrier.alone:
+            rows.append(("HK518", LOST))
         if not own.get("lan"):
             rows += [("HK507", text) for text in ways.moved(own)]
             if obj.instance.external and (obj.instance.whole_ip or obj.instance.externalAllowICMP):

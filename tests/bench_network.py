@@ -1,0 +1,118 @@
+"""Throughput of `make bench`: guest to host and guest to guest, ours beside bare QEMU on the same kind of tap, one run."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from pathlib import Path
+
+from hikube_local.render import seed as seeds
+
+MIB = 48
+SERVE = f"dd if=/dev/zero of=/www/big bs=1M count={MIB} 2>/dev/null; echo SERVING"
+FETCH = (
+    "for i in 1 2 3 4 5 6 7 8 9; do wget -q -O /dev/null http://{peer}/ && break; sleep 1; done\n"
+    "for i in 1 2 3; do a=$(cut -d' ' -f1 /proc/uptime); wget -q -O /dev/null http://{peer}/big; "
+    "b=$(cut -d' ' -f1 /proc/uptime); echo RATE $a $b; done"
+)
+
+
+def rate(log: str) -> float:
+    """The best MiB/s of the guest's own three fetches."""
+    spans = [float(b) - float(a) for a, b in re.findall(r"RATE ([\d.]+) ([\d.]+)", log)]
+    return MIB / min(spans)
+
+
+def fetched(words: list[str], ip: str) -> float:
+    """The best MiB/s of three fetches by a process on the tap's other side."""
+    argv = [*words, "curl", "-s", "-o", "/dev/null", "-w", "%{speed_download}", f"http://{ip}/big"]
+    return max(float(subprocess.run(argv, capture_output=True, text=True, check=True).stdout) for _ in range(3)) / 2**20
+
+
+def ours(program, tiny: str, second) -> tuple[float, float]:
+    """(guest to host, guest to guest) in MiB/s."""
+
+    def seeded(text: str, script: str) -> str:
+        return text + "  cloudInit: |\n    #!/bin/sh\n" + "".join(f"    {line}\n" for line in script.splitlines())
+
+    text = tiny.replace("u1.nano", "u1.small").replace("external: true", "external: false")
+    a = seeded(second(text, "a"), SERVE)
+    done = program("up", program.file("a.yaml", a))
+    assert done.code == 0, done.err
+    ip = next(x["address"] for x in program.status("a")["addresses"] if x["type"] == "InternalIP")
+    words = [*program.host.enter, "env", *(f"{k}={v}" for k, v in program.env.items())]
+    import sys
+
+    words += [sys.executable, "-m", "hikube_local", "network", "exec", "--"]
+    to_host = fetched(words, ip)
+    b = seeded(second(text, "b"), FETCH.format(peer=ip))
+    done = program("up", program.file("b.yaml", b))
+    assert done.code == 0, done.err
+    between = rate(program("logs", "b").out)
+    program("down", "--force")
+    return to_host, between
+
+
+def bare(host, image: Path, work: Path) -> tuple[float, float]:
+    """The same with hand-made taps on a hand-made bridge and hand-written QEMU command lines."""
+    run = host.run
+    for words in (
+        "ip link add bench0 type bridge stp_state 0 forward_delay 0",
+        "ip addr add 10.9.0.1/24 dev bench0",
+        "ip link set bench0 up",
+        *(f"ip tuntap add bench{i} mode tap vnet_hdr" for i in (1, 2)),
+        *(f"ip link set bench{i} master bench0 up" for i in (1, 2)),
+    ):
+        run(*words.split())
+    started: list[subprocess.Popen] = []
+    try:
+        words = "dnsmasq --no-daemon --conf-file=/dev/null --interface=bench0 --bind-interfaces --port=0 --user=root"
+        words += " --dhcp-range=10.9.0.10,static --dhcp-option=option:mtu,1400"
+        words += " --dhcp-host=52:54:00:00:00:01,10.9.0.11 --dhcp-host=52:54:00:00:00:02,10.9.0.12"
+        words += f" --dhcp-leasefile={work}/leases"
+        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        started.append(subprocess.Popen([*host.enter, *words.split()], **quiet))
+
+        def boot(n: int, script: str) -> Path:
+            disk, iso, log = work / f"b{n}.qcow2", work / f"b{n}.iso", work / f"b{n}.log"
+            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", image, disk], check=True)
+            content = seeds.Seed(user_data=f"#!/bin/sh\n{script}\n".encode(), meta_data=b"{}")
+            iso.write_bytes(seeds.volume(content))
+            argv = ["qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max"]
+            argv += ["-smp", "1", "-m", "2048", "-nodefaults", "-display", "none", "-serial", f"file:{log}"]
+            argv += ["-drive", f"file={disk},if=virtio,format=qcow2"]
+            argv += ["-drive", f"file={iso},if=virtio,format=raw,readonly=on"]
+            argv += ["-netdev", f"tap,id=n,ifname=bench{n},script=no,downscript=no"]
+            argv += ["-device", f"virtio-net-pci-non-transitional,netdev=n,mac=52:54:00:00:00:0{n},host_mtu=1400"]
+            started.append(subprocess.Popen([*host.enter, *argv], **quiet))
+            return log
+
+        def wait(log: Path, what: str) -> str:
+            deadline = time.monotonic() + 120
+            while True:
+                text = log.read_text(errors="replace") if log.exists() else ""
+                if what in text:
+                    return text
+                assert time.monotonic() < deadline, text[-500:]
+                time.sleep(0.2)
+
+        wait(boot(1, SERVE), "login: ")
+        to_host = fetched(host.enter, "10.9.0.11")
+        return to_host, rate(wait(boot(2, FETCH.format(peer="10.9.0.11")), "login: "))
+    finally:
+        for process in reversed(started):
+            process.kill()
+            process.wait()
+        for name in ("bench1", "bench2", "bench0"):
+            run("ip", "link", "del", name, check=False)
+
+
+def throughput(program, host, image: Path, work: Path, tiny: str, second) -> None:
+    """Print both rates with their ratio."""
+    os.makedirs(work, exist_ok=True)
+    plain = bare(host, image, work)
+    mine = ours(program, tiny, second)
+    for name, a, b in zip(("guest to host", "guest to guest"), mine, plain, strict=True):
+        print(f"{name + ' (tiny guest, TCG)':<42}{a:8.1f} MiB/s {a / b:5.2f} x bare QEMU ({b:.1f} MiB/s)", flush=True)
