@@ -72,8 +72,12 @@ def ports(app: App, all_namespaces: bool, output: str) -> int:
     statuses = Statuses(app.store, app.backend)
     rows = []
     for obj in app.store.objects(INSTANCE, None if all_namespaces else app.namespace):
-        for a in statuses.resource(obj)["status"]["access"]:
-            rows.append({"namespace": obj.namespace, "name": obj.name, **a})
+        status = statuses.resource(obj)["status"]
+        every = [a["address"] for a in status["addresses"] if a["type"] == "ExternalIP" and status.get("bridge")]
+        access = status["access"] or [
+            {"port": "*", "protocol": p, "address": ip, "hostPort": "*"} for ip in every for p in ("TCP", "UDP", "ICMP")
+        ]
+        rows += [{"namespace": obj.namespace, "name": obj.name, **a} for a in access]
     if not rows and not output:
         print("No ports are open.", file=sys.stderr)
         return ExitCode.DONE

@@ -49,6 +49,8 @@ def created(resource: dict[str, Any]) -> float:
 
 def ports(resource: dict[str, Any]) -> str:
     access = resource["status"].get("access", [])
+    if resource["status"].get("bridge") and not access and (ip := _address(resource, "ExternalIP")) != "<none>":
+        return f"*→{ip}"
     return ",".join(f"{a['port']}→{a['address']}:{a['hostPort']}" for a in access) or "<none>"
 
 

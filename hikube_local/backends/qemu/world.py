@@ -13,7 +13,7 @@ from hikube_local import files
 from hikube_local.api import names
 from hikube_local.api.objects import DISK, INSTANCE, Object
 from hikube_local.backends.protocol import Options, View
-from hikube_local.backends.qemu import follow, libvirt, limits, looks, sizes, starts, ways
+from hikube_local.backends.qemu import follow, libvirt, limits, looks, sizes, starts, views
 from hikube_local.backends.qemu.alone import LOST, UserNet, carrier_of
 from hikube_local.backends.qemu.disks import Disks
 from hikube_local.backends.qemu.tenants import Tenants
@@ -34,9 +34,6 @@ from hikube_local.store.db import Store, scope
 
 SEED = "seed.iso"
 SEED_MARK = "seed.json"
-WHOLE = (
-    "WholeIP: at its loopback address the ports on which the guest listens are open, looked up whenever a command looks"
-)
 
 
 class Qemu:
@@ -428,61 +425,4 @@ class Qemu:
         return verdict
 
     def view(self, obj: Object) -> View:
-        dom = self.domain(obj)
-        if dom is not None and libvirt.state(dom)[0] is RunState.RUNNING:
-            looks.look(self, obj, dom)
-        seen = self.observe_machine(obj)
-        own = self.store.allocation(scope(obj.key))
-        on = seen.state in (RunState.RUNNING, RunState.PAUSED)
-        console = follow.console_of(self.folder(obj), obj) if on else None
-        kept = own.get("cloud_init") or {}
-        cloud_init: bool | None = None
-        trouble = console.trouble.message if console and console.trouble else ""
-        if kept and kept.get("start") == seen.started:
-            cloud_init, trouble = kept["ok"], trouble or kept.get("message", "")
-        elif console and console.finished:
-            cloud_init = not console.failures
-        access = [
-            {"port": f.port, "protocol": f.protocol.upper(), "address": f.address, "hostPort": f.host_port}
-            for f in sorted(seen.forwards, key=lambda f: (f.port, f.protocol))
-        ]
-        addresses = []
-        lan = own.get("lan") if on else ""
-        if lan and own.get("lan_ip"):
-            # On the host's bridge the machine's own address is the one from outside too.
-            addresses = [{"type": kind, "address": own["lan_ip"]} for kind in ("InternalIP", "ExternalIP")]
-        elif ip := None if lan else self.tenants.ip(obj):
-            addresses = [{"type": "InternalIP", "address": ip}]
-            if access:
-                addresses.append({"type": "ExternalIP", "address": str(access[0]["address"])})
-        addresses.append({"type": "Hostname", "address": names.fqdn(obj.namespace, obj.name)})
-        size = own.get("size", {})
-        return View(
-            observed=seen,
-            progress=console.progress if console else None,
-            cloud_init=cloud_init,
-            trouble=trouble,
-            accelerator=self.facts.accelerator if on else "",
-            addresses=addresses,
-            access=access,
-            differences=self._differences(obj, own, size),
-            details={"tap": self.tenants.tap(obj), **({"bridge": lan} if lan else {})},
-            instance_id=self.uuid(obj),
-            restart_required=on and seen.live_definition != seen.definition,
-        )
-
-    def _differences(self, obj: Object, own: dict[str, Any], size: dict[str, Any]) -> list[dict[str, str]]:
-        rows = [tuple(t) for t in size.get("told", [])]
-        if size and not self.facts.kvm:
-            rows.append(("HK503", f"no hardware acceleration: {self.facts.why}"))
-        if self.carrier.alone:
-            rows.append(("HK518", LOST))
-        if not own.get("lan"):
-            rows += [("HK507", text) for text in ways.moved(own)]
-            if obj.instance.external and (obj.instance.whole_ip or obj.instance.externalAllowICMP):
-                rows.append(
-                    ("HK511", "ping reaches it from other machines, but cannot be carried to a loopback address")
-                )
-            if obj.instance.whole_ip:
-                rows.append(("HK517", WHOLE))
-        return [{"code": code, "message": message} for code, message in rows]
+        return views.view(self, obj)

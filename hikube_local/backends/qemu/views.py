@@ -1,0 +1,89 @@
+"""A real machine as `get` and `describe` show it, from what is true now."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hikube_local.api import names
+from hikube_local.api.objects import Object
+from hikube_local.backends.protocol import View
+from hikube_local.backends.qemu import follow, libvirt, looks, ways
+from hikube_local.backends.qemu.alone import LOST
+from hikube_local.plan.steps import RunState
+from hikube_local.store.db import scope
+
+if TYPE_CHECKING:
+    from hikube_local.backends.qemu.world import Qemu
+
+WHOLE = (
+    "WholeIP: at its loopback address the ports on which the guest listens are open, looked up whenever a command looks"
+)
+
+
+def view(world: Qemu, obj: Object) -> View:
+    dom = world.domain(obj)
+    if dom is not None and libvirt.state(dom)[0] is RunState.RUNNING:
+        looks.look(world, obj, dom)
+    seen = world.observe_machine(obj)
+    own = world.store.allocation(scope(obj.key))
+    on = seen.state in (RunState.RUNNING, RunState.PAUSED)
+    console = follow.console_of(world.folder(obj), obj) if on else None
+    kept = own.get("cloud_init") or {}
+    cloud_init: bool | None = None
+    trouble = console.trouble.message if console and console.trouble else ""
+    if kept and kept.get("start") == seen.started:
+        cloud_init, trouble = kept["ok"], trouble or kept.get("message", "")
+    elif console and console.finished:
+        cloud_init = not console.failures
+    lan = own.get("lan", "") if on else ""
+    access = [
+        {"port": f.port, "protocol": f.protocol.upper(), "address": f.address, "hostPort": f.host_port}
+        for f in sorted(seen.forwards, key=lambda f: (f.port, f.protocol))
+    ]
+    if lan and (lan_ip := own.get("lan_ip")):
+        # With WholeIP every port of it is open, which no list says.
+        access = [{"port": p, "protocol": "TCP", "address": lan_ip, "hostPort": p} for p in obj.instance.ports]
+    return View(
+        observed=seen,
+        progress=console.progress if console else None,
+        cloud_init=cloud_init,
+        trouble=trouble,
+        accelerator=world.facts.accelerator if on else "",
+        addresses=_addresses(world, obj, lan, own, access),
+        access=access,
+        differences=_differences(world, obj, own),
+        details={"tap": world.tenants.tap(obj), **({"bridge": lan} if lan else {})},
+        instance_id=world.uuid(obj),
+        restart_required=on and seen.live_definition != seen.definition,
+    )
+
+
+def _addresses(
+    world: Qemu, obj: Object, lan: str, own: dict[str, Any], access: list[dict[str, Any]]
+) -> list[dict[str, str]]:
+    rows = []
+    if lan:
+        # On the host's bridge the machine's own address is the one from outside too.
+        kinds = ("InternalIP", "ExternalIP") if obj.instance.external else ("InternalIP",)
+        rows = [{"type": kind, "address": own["lan_ip"]} for kind in kinds if own.get("lan_ip")]
+    elif ip := world.tenants.ip(obj):
+        rows = [{"type": "InternalIP", "address": ip}]
+        if access:
+            rows.append({"type": "ExternalIP", "address": str(access[0]["address"])})
+    return [*rows, {"type": "Hostname", "address": names.fqdn(obj.namespace, obj.name)}]
+
+
+def _differences(world: Qemu, obj: Object, own: dict[str, Any]) -> list[dict[str, str]]:
+    size = own.get("size", {})
+    rows = [tuple(t) for t in size.get("told", [])]
+    if size and not world.facts.kvm:
+        rows.append(("HK503", f"no hardware acceleration: {world.facts.why}"))
+    if world.carrier.alone:
+        rows.append(("HK518", LOST))
+    if not own.get("lan"):
+        rows += [("HK507", text) for text in ways.moved(own)]
+        if obj.instance.external and (obj.instance.whole_ip or obj.instance.externalAllowICMP):
+            rows.append(("HK511", "ping reaches it from other machines, but cannot be carried to a loopback address"))
+        if obj.instance.whole_ip:
+            rows.append(("HK517", WHOLE))
+    return [{"code": code, "message": message} for code, message in rows]

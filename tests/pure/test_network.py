@@ -1,0 +1,120 @@
+"""Decisions about the network: what is open, what is believed, what is forwarded."""
+
+from __future__ import annotations
+
+import pytest
+
+from hikube_local.backends.qemu import alone, listening
+from hikube_local.backends.qemu.lan import believable
+from hikube_local.render import firewall
+from hikube_local.render.addresses import Range
+from hikube_local.render.tenant import Nic, Seat, Tenant, all_hosts, dhcp_hosts, dnsmasq_conf, own_hosts
+
+SHUT = Seat("shut", "10.77.5.10", "02:00:00:00:00:01", "hk1")
+PORTS = Seat("ports", "10.77.5.11", "02:00:00:00:00:02", "hk2", ports=(80, 22), icmp=True)
+WHOLE = Seat("whole", "10.77.5.12", "02:00:00:00:00:03", "hk3", whole=True, icmp=True)
+ON_LAN = Seat("lan", "10.77.5.13", "02:00:00:00:00:04", "hk4", ports=(80,), lan="br0", lan_ip="192.168.7.9")
+
+
+def rules(*seats: Seat, range: Range = Range()) -> str:
+    return firewall.ruleset([Tenant("default", 5, seats, range)], range)
+
+
+def test_other_tenants_reach_what_was_opened_and_nothing_else():
+    text = rules(SHUT, PORTS, WHOLE)
+    assert "ip daddr . tcp dport { 10.77.5.11 . 22, 10.77.5.11 . 80 } accept" in text
+    assert "ip daddr { 10.77.5.12 } accept" in text
+    assert "ip daddr { 10.77.5.11, 10.77.5.12 } icmp type echo-request accept" in text
+    assert "10.77.5.10 ." not in text
+    assert text.count("policy drop") == 2
+
+
+def test_a_wire_carries_its_own_addresses_alone():
+    text = rules(SHUT, PORTS)
+    chain = text.split("chain from_hk1 {")[1].split("}\n  chain")[0]
+    assert "ether saddr != 02:00:00:00:00:01 drop" in chain
+    assert "arp saddr ip != { 0.0.0.0, 10.77.5.10 } drop" in chain
+    assert "udp sport { 67, 547 } drop" in chain  # no DHCP server
+    assert 'iifname "hk1" jump from_hk1' in text
+
+
+def test_on_a_hosts_bridge_the_ports_are_a_firewall_and_others_addresses_are_nobodys():
+    text = rules(ON_LAN, WHOLE)
+    assert 'oifname "hk4" jump to_hk4' in text and "tcp dport { 80 } accept" in text
+    assert "arp saddr ip { 10.77.5.1, 10.77.5.12 } drop" in text
+    whole = Seat("w", "10.77.5.14", "02:00:00:00:00:05", "hk5", whole=True, icmp=True, lan="br0")
+    assert "to_hk5" not in rules(whole)
+    assert "update @learned" in rules(whole) and "update @learned" not in rules(WHOLE)
+
+
+def test_further_nics_keep_their_mac():
+    seat = Seat("a", "10.77.5.10", "02:00:00:00:00:01", "hk1", further=(Nic("back", "02:00:00:00:00:09", "hk9"),))
+    assert 'iifname "hk9" ether saddr != 02:00:00:00:00:09 drop' in rules(seat)
+    assert seat.taps == {"hk1", "hk9"}
+
+
+def test_names_and_leases():
+    t = Tenant("default", 5, (SHUT, ON_LAN))
+    assert own_hosts(t).splitlines() == [
+        "10.77.5.10 vm-instance-shut vm-instance-shut.default",
+        "192.168.7.9 vm-instance-lan vm-instance-lan.default",
+    ]
+    assert "vm-instance-lan.default.svc.cozy.local" in all_hosts([t])
+    assert "02:00:00:00:00:04" not in dhcp_hosts(t)  # the LAN's own server gives it its address
+    assert "enable-ra" not in dnsmasq_conf(t, "/x")
+    v6 = Tenant("default", 5, (), Range(77, "fd77:1:2"))
+    assert "dhcp-range=fd77:1:2:5::,ra-only,64" in dnsmasq_conf(v6, "/x")
+    assert "masquerade" in rules(SHUT, range=Range(77, "fd77:1:2")) and "masquerade" not in rules(SHUT)
+
+
+TCP = """\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1
+   1: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 2 1
+   2: 0B054D0A:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 3 1
+   3: 0B054D0A:C000 0205A8C0:0050 01 00000000:00000000 00:00000000 00000000     0        0 4 1
+"""
+
+
+def test_a_guests_tables_are_read_as_data():
+    assert listening.table(TCP, "0A") == {22, 80}
+    six = TCP.replace("0: 00000000:0016", "0: 00000000000000000000000001000000:0016")
+    assert listening.table(six, "0A") == {80}
+    for odd in ("", "x", "a\n" * 10, "h\n1: zz:zz q 0A\n2: 00000000:FFFFF x 0A\n"):
+        listening.table(odd, "0A")
+
+
+def test_what_is_forwarded_is_bounded():
+    many = {("tcp", p) for p in range(1, 5000)}
+    assert len(listening.chosen(many)) == listening.MOST
+    assert listening.chosen({("udp", 40000), ("udp", 51820), ("udp", 68), ("tcp", 40000), ("tcp", 99999)}) == [
+        "40000",
+        "51820/udp",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("said", "believed"),
+    [
+        (["192.168.7.9"], "192.168.7.9"),
+        (["10.77.5.11", "192.168.7.9"], "192.168.7.9"),  # another machine's
+        (["127.0.0.1", "0.0.0.0", "224.0.0.1", "169.254.1.1", "nonsense", "::1", ""], ""),
+        ([], ""),
+    ],
+)
+def test_an_address_is_believed_when_nobody_else_has_it(said, believed):
+    assert believable(said, {"10.77.5.11"}) == believed
+
+
+def test_the_user_networks_table():
+    text = """\
+VLAN -1 (hostnet0):
+  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ
+  TCP[HOST_FORWARD]  20    127.77.3.9 10080       10.0.2.15    80     0     0
+  UDP[HOST_FORWARD]  21    127.77.3.9  1194       10.0.2.15  1194     0     0
+  TCP[ESTABLISHED]   22    127.77.3.9 10080       10.0.2.2  5555     0     0
+"""
+    assert alone.table(text) == [
+        {"proto": "tcp", "host_addr": "127.77.3.9", "host_port": 10080, "guest_port": 80},
+        {"proto": "udp", "host_addr": "127.77.3.9", "host_port": 1194, "guest_port": 1194},
+    ]
