@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hikube_local.errors import HikubeError
-from hikube_local.host import facts
+from hikube_local.host import facts, network
 from hikube_local.paths import Layout
 from hikube_local.run import INSTALL, run
 from hikube_local.text import sanitize, size
@@ -169,7 +169,7 @@ def socket_paths(layout: Layout) -> Check:
 
 def bridges() -> Check:
     """What WholeIP can be on this host."""
-    found = sorted(p.parent.name for p in Path("/sys/class/net").glob("*/bridge"))
+    found = sorted(network.links("bridge"))
     here = f"bridges here: {', '.join(found)}" if found else "this host has no bridge"
     if os.geteuid() != 0:
         detail = f"at a loopback address of the machine's own, on the ports where its guest listens ({here}; they are root's)"

@@ -28,11 +28,22 @@ def has_ipv6() -> bool:
     return any(r[3] == "00" and r[5] != "lo" for r in rows if len(r) == 6)
 
 
-def bridge(name: str) -> Path:
-    """The bridge's folder in /sys, or HK811."""
-    folder = Path("/sys/class/net") / name
-    if "/" in name or name.startswith(".") or not (folder / "bridge").is_dir():
-        found = sorted(p.parent.name for p in Path("/sys/class/net").glob("*/bridge"))
-        fix = f"bridges here: {', '.join(found)}" if found else f"sudo ip link add {name} type bridge makes one"
-        raise HikubeError("HK811", f"this host has no bridge {name!r}", fix=fix)
-    return folder
+def links(kind: str = "") -> dict[str, int]:
+    """{interface: MTU} of the host, of one kind (`bridge`) or all. /sys may show another namespace's, `ip` does not."""
+    done = run(["ip", "-j", "link", "show", *(["type", kind] if kind else [])], check=False, timeout=10)
+    try:
+        rows = json.loads(done.stdout or b"[]")
+    except ValueError:
+        rows = []
+    return {r["ifname"]: r.get("mtu", 1500) for r in rows if isinstance(r, dict) and "ifname" in r}
+
+
+def bridge(name: str) -> int:
+    """The MTU of a bridge of the host's, or HK811."""
+    found = links("bridge")
+    if name not in found:
+        here = (
+            f"bridges here: {', '.join(sorted(found))}" if found else f"sudo ip link add {name} type bridge makes one"
+        )
+        raise HikubeError("HK811", f"this host has no bridge {name!r}", fix=here)
+    return found[name]

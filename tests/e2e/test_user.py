@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -53,8 +55,15 @@ def test_without_namespaces_each_machine_is_alone_and_that_is_said(user: AsUser,
     """As on Ubuntu 24.04 with its AppArmor setting: no namespace may be made inside the one that this test confines to."""
     proved = user.user_home / ".cache" / "hikube-local" / "namespace.json"
     proved.unlink(missing_ok=True)
-    stop = 'echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv --inh-caps=-all --ambient-caps=-all "$@"'
-    user.confine = ["unshare", "-U", "--map-current-user", "--keep-caps", "sh", "-c", stop, "sh"]
+    stop = "echo 0 > /proc/sys/user/max_user_namespaces && exec sleep infinity"
+    make = ["unshare", "-U", "--map-current-user", "--keep-caps", "sh", "-c", stop]
+    become = ["setpriv", f"--reuid={user.name}", f"--regid={user.name}", "--clear-groups"]
+    jail = subprocess.Popen([*host.enter, *become, *make], stdin=subprocess.DEVNULL)
+    deadline = time.monotonic() + 5
+    while not os.readlink(f"/proc/{jail.pid}/exe").endswith("/sleep"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    user.confine = ["nsenter", "-t", str(jail.pid), "-U", "--preserve-credentials"]
     path = user.user_home / "alone.yaml"
 
     def up(text: str):
@@ -88,3 +97,5 @@ def test_without_namespaces_each_machine_is_alone_and_that_is_said(user: AsUser,
     finally:
         user("down", "-A", "--disks", "--yes", "--force")
         user.confine = []
+        jail.kill()
+        jail.wait()

@@ -9,7 +9,6 @@ import hashlib
 import ipaddress
 import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hikube_local.host import network
@@ -38,13 +37,13 @@ class Lan:
 
     def ensure(self, pid: int, bridge: str) -> str:
         """Bring up the pair; hands back the bridge inside."""
-        folder = network.bridge(bridge)
+        mtu = network.bridge(bridge)
         tag = self._tag(bridge)
         outer, inner, inside = OUTER + tag, INNER + tag, LAN_PREFIX + tag
-        if not Path("/sys/class/net", outer).exists():
+        if outer not in network.links():
             # A high MAC: a bridge takes the lowest of its ports for its own.
             mac = "fe:" + ":".join(tag[i : i + 2] for i in range(0, 10, 2))
-            words = ["ip", "link", "add", outer, "address", mac, "mtu", (folder / "mtu").read_text().strip()]
+            words = ["ip", "link", "add", outer, "address", mac, "mtu", str(mtu)]
             run([*words, "type", "veth", "peer", "name", inner, "netns", str(pid)])
         run(["ip", "link", "set", outer, "master", bridge, "up"])
         self.carrier.batch(
@@ -71,8 +70,9 @@ class Lan:
 
     def drop_all(self) -> None:
         root = self._tag("")[:5]
-        for path in Path("/sys/class/net").glob(f"{OUTER}{root}*"):
-            run(["ip", "link", "del", path.name], check=False)
+        for name in network.links():
+            if name.startswith(OUTER + root):
+                run(["ip", "link", "del", name], check=False)
 
     def seen(self, pid: int, bridge: str, mac: str) -> list[str]:
         """IPv4 addresses that were seen with this MAC: on its own wire, newest first, then in the host's neighbour table."""
