@@ -371,7 +371,6 @@ def test_completion_knows_the_names(hikube, pair):
 def test_what_is_not_carried_yet_is_refused_before_anything_is_changed(hikube):
     for text in (
         PAIR.replace("instanceProfile: ubuntu", "instanceProfile: fedora"),
-        PAIR.replace("externalPorts: [22, 80]", "externalMethod: WholeIP"),
         PAIR.replace("image:\n      name: debian-12", "upload: {}"),
     ):
         result = hikube("up", hikube.file("n.yaml", text))
