@@ -21,7 +21,7 @@ from hikube_local.api.quantities import in_bytes
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.images.cache import Cache, Entry
-from hikube_local.run import run
+from hikube_local.run import clean_environment, run
 
 SECTOR = 512
 START = 1 << 20  # the partition begins at 1 MiB, as everywhere
@@ -159,12 +159,13 @@ def _build(recipe: Recipe, work: Path, emit: Emit) -> Path:
             "files": {**values["files"], "/boot/grub/grub.cfg": _GRUB_MENU.format(**values)},
         },
     )
-    run(
-        _as_root(
-            [shutil.which("python3", path="/usr/bin:/bin") or "python3", "-I", str(script), str(work / "fill.json")]
-        ),
-        timeout=600,
-    )
+    python = shutil.which("python3", path="/usr/bin:/bin") or "python3"
+    try:
+        # An ordinary user's PATH may lack /usr/sbin, where mkfs.ext4 is.
+        run(_as_root([python, "-I", str(script), str(work / "fill.json")]), timeout=600, env=clean_environment())
+    finally:
+        # The tree's owners are ids that only the namespace may delete; it is gone already when all went well.
+        run(_as_root(["rm", "-rf", "--one-file-system", str(tree)]), check=False)
     _say(emit, recipe, "3/4 boot loader")
     disk = work / "disk.raw"
     _assemble(disk, partition, work, size)

@@ -66,7 +66,7 @@ class Host:
             for w in (("ip", "-br", "link"), ("ip", "-br", "addr"), ("ip", "route"), ("nft", "list", "ruleset"))
         ]
         # A bridge's operational state follows its ports': it is no setting.
-        return re.sub(r"^(\S+ +)(UNKNOWN|UP|DOWN)\b", r"\1", "\n".join(parts), flags=re.M)
+        return re.sub(r"^(\S+) +(UNKNOWN|UP|DOWN) +", r"\1 ", "\n".join(parts), flags=re.M)
 
     def close(self) -> None:
         self.process.kill()
