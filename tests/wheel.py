@@ -27,6 +27,7 @@ NEEDED = [
     "charset_normalizer",
     "pycdlib",
     "platformdirs",
+    "zstandard",
 ]
 
 

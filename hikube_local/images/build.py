@@ -101,7 +101,7 @@ def build(cache: Cache, name: str, emit: Emit, force: bool = False) -> Entry:
         # A path that an ordinary user's namespace can enter; not under a 0700 home.
         with tempfile.TemporaryDirectory(prefix="hikube-local-build-", dir=_space(cache)) as work:
             image = _build(recipe, Path(work), emit)
-            return cache.adopt(image, key, f"built from {recipe.name}", "qcow2")
+            return cache.adopt(image, key, f"built from {recipe.name}", verified="built here")
 
 
 def _need(program: str) -> None:

@@ -8,15 +8,24 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import secrets
+import shutil
+import stat
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import BinaryIO
 
 from hikube_local import files
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
+from hikube_local.images import convert
+from hikube_local.images.checksums import Wanted
+from hikube_local.images.download import RESERVE
+from hikube_local.images.foreign import refused
 from hikube_local.images.inspect import inspect
+from hikube_local.images.unpack import Unpacker, write_sparse
 from hikube_local.locks import locked
 from hikube_local.run import Limits, run
 from hikube_local.text import mask_url
@@ -34,6 +43,10 @@ class Entry:
     key: str
     etag: str = ""
     fetched: float = 0.0
+    modified: str = ""
+    used: float = 0.0
+    verified: str = ""  # who vouched for it; empty: trusted on first use
+    sources: dict[str, str] = field(default_factory=dict)  # digests of what came, before it was unpacked or converted
 
 
 class Cache:
@@ -44,7 +57,7 @@ class Cache:
         self.mode = mode
 
     def make(self) -> None:
-        for sub in ("sha256", "index", "locks", "partial"):
+        for sub in ("sha256", "index", "locks", "partial", "known"):
             files.make_folder(self.folder / sub, self.mode)
 
     def path(self, digest: str) -> Path:
@@ -85,11 +98,25 @@ class Cache:
         return found
 
     def adopt(
-        self, file: Path, key: str, origin: str, wanted: str | None = None, digest: str = "", etag: str = ""
+        self,
+        file: Path,
+        key: str,
+        origin: str,
+        digest: str = "",
+        etag: str = "",
+        modified: str = "",
+        sources: dict[str, str] | None = None,
+        verified: str = "",
     ) -> Entry:
-        """Take a whole file into the cache: inspected, fsynced, renamed to its digest; then its index entry."""
+        """Take a whole file into the cache: inspected, fsynced, renamed to its digest; then its index entry.
+
+        qcow2 and raw stay as they are, other formats become qcow2 here.
+        """
         self.make()
         about = inspect(file)
+        if about.format not in ("qcow2", "raw"):
+            file = convert.to_qcow2(file, about.format, about.virtual_size, self.folder / "partial")
+            about, digest = inspect(file), ""
         check_image(file, about.format)
         digest = digest or _digest(file)
         target = self.path(digest)
@@ -101,9 +128,94 @@ class Cache:
             os.close(fd)
         os.rename(file, target)
         files.fsync_folder(target.parent)
-        entry = Entry(digest, about.format, about.virtual_size, target.stat().st_size, origin, key, etag, time.time())
+        now = time.time()
+        entry = Entry(
+            digest=digest,
+            format=about.format,
+            virtual_size=about.virtual_size,
+            size=target.stat().st_size,
+            origin=origin,
+            key=key,
+            etag=etag,
+            fetched=now,
+            modified=modified,
+            used=now,
+            verified=verified,
+            sources=sources or {},
+        )
         files.write_json(self._index(key), asdict(entry), 0o644)
         return entry
+
+    def take(self, path: Path, key: str, origin: str, given: Wanted | None, limit: int = 0) -> Entry:
+        """A copy of a file of this host, verified and unpacked like a download; the file itself is left alone."""
+        self.make()
+        with _regular(path) as source:
+            hashers = {n: hashlib.new(n) for n in {"sha256", *([given.algorithm] if given else [])}}
+            target = self.folder / "partial" / f"import-{secrets.token_hex(6)}"
+            room = max(0, shutil.disk_usage(self.folder).free - RESERVE)
+            unpacker = Unpacker(target.with_name(target.name + ".unpacked"), min(limit, room) if limit else room)
+            try:
+                with open(target, "xb") as out:
+                    while block := source.read(1 << 20):
+                        for h in hashers.values():
+                            h.update(block)
+                        unpacker.feed(block)
+                        write_sparse(out, block)
+                    out.truncate(out.tell())
+                digests = {n: h.hexdigest() for n, h in hashers.items()}
+                if given and digests[given.algorithm] != given.digest:
+                    why = f"{given.origin} says {given.algorithm}:{given.digest}, it has {digests[given.algorithm]}"
+                    raise HikubeError("HK704", f"{path} has another digest than the one it should have", why)
+                unpacked = unpacker.finish()
+                digest = "" if unpacked else digests["sha256"]
+                who = given.origin if given else ""
+                return self.adopt(unpacked or target, key, origin, digest, sources=digests, verified=who)
+            finally:
+                unpacker.drop()
+                target.unlink(missing_ok=True)
+
+    def name(self, entry: Entry, key: str) -> Entry:
+        """A second key for an image that is there."""
+        row = replace(entry, key=key)
+        files.write_json(self._index(key), asdict(row), 0o644)
+        return row
+
+    def touch(self, entry: Entry) -> None:
+        """Note that it was used now."""
+        files.write_json(self._index(entry.key), asdict(replace(entry, used=time.time())), 0o644)
+
+    def remember(self, key: str, digest: str) -> None:
+        """The digest that a URL had when it was last trusted; it outlives the image."""
+        files.write_json(self.folder / "known" / self._index(key).name, {"sha256": digest}, 0o644)
+
+    def remembered(self, key: str) -> str:
+        row = files.read_json(self.folder / "known" / self._index(key).name)
+        return str(row.get("sha256", "")) if isinstance(row, dict) else ""
+
+    def forget(self, digest: str) -> None:
+        """Remove an image and every entry of it: the entries first, so that none speaks of a file that is gone."""
+        for path in (self.folder / "index").glob("*.json"):
+            if (files.read_json(path) or {}).get("digest") == digest:
+                path.unlink(missing_ok=True)
+        files.fsync_folder(self.folder / "index")
+        self.path(digest).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _regular(path: Path) -> Iterator[BinaryIO]:
+    """A regular file, opened without following a link or waiting for a pipe; HK702 when it changes while it is read."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as e:
+        raise HikubeError("HK701", f"{path} cannot be read: {e.strerror}") from None
+    with os.fdopen(fd, "rb") as f:
+        before = os.fstat(fd)
+        if not stat.S_ISREG(before.st_mode):
+            raise refused("it is no regular file")
+        yield f
+        after = os.fstat(fd)
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            raise refused("it changed while it was read", "stop whoever writes it, then run it again")
 
 
 def _digest(file: Path) -> str:

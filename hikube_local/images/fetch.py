@@ -1,151 +1,179 @@
-"""Download an image: one pass that streams and hashes, the length checked, into the cache."""
+"""An image from its URL into the cache: from there, from a mirror, or downloaded, verified, unpacked and looked at now."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
-import time
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
+from hikube_local.images import checksums
 from hikube_local.images.cache import Cache, Entry
-from hikube_local.text import mask_url, size
+from hikube_local.images.download import RESERVE, Download, Got
+from hikube_local.images.http import Unreachable
+from hikube_local.images.unpack import Unpacker
+from hikube_local.text import mask_url
 
-CONNECT_TIMEOUT = 10
-STALL_TIMEOUT = 30
-BLOCK = 1 << 20
-RESERVE = 512 << 20  # bytes of the file system that a download leaves free
-
-
-class Unreachable(HikubeError):
-    """The server could not be reached at all (as opposed to: it said no)."""
+__all__ = ["Request", "Unreachable", "fetch", "request"]
 
 
-def fetch(cache: Cache, url: str, emit: Emit, about: str, checksum: str = "") -> Entry:
-    """The image behind `url`, from the cache or downloaded now. `about` names the object that wants it."""
-    with cache.lock(url, emit):
-        if entry := cache.lookup(url):
-            emit(Event(EventType.PROGRESS, f"image from the cache ({entry.digest[:12]})", about))
-            return entry
-        partial = cache.folder / "partial" / secrets.token_hex(8)
-        try:
-            digest, etag = _download(url, partial, emit, about)
-            _verify(url, digest, checksum)
-            return cache.adopt(partial, url, mask_url(url), digest=digest, etag=etag)
-        finally:
-            partial.unlink(missing_ok=True)
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is wanted: `limit` bounds what a compressed image may unpack to (bytes, 0: what the disk has)."""
+
+    url: str
+    about: str = ""
+    checksum: str = ""
+    who_says: str = "the checksum that was given"
+    limit: int = 0
+    pull: bool = False
+    mirrors: Mapping[str, str] = field(default_factory=dict)
 
 
-def _verify(url: str, digest: str, checksum: str) -> None:
-    wanted = checksum.lower().removeprefix("sha256:")
-    if wanted and wanted != digest:
-        raise HikubeError(
-            "HK704",
-            f"the image of {mask_url(url)} has another digest than the one it should have",
-            why=f"wanted sha256:{wanted}, got sha256:{digest}",
-            fix="nothing was kept: look whether the image was replaced, then correct the checksum",
-        )
+def fetch(cache: Cache, url: str, emit: Emit, about: str, checksum: str = "", **more: object) -> Entry:
+    """The image behind `url`; `about` names the object that wants it."""
+    return request(cache, Request(url, about, checksum, **more), emit)  # type: ignore[arg-type]
 
 
-def _download(url: str, target: Path, emit: Emit, about: str) -> tuple[str, str]:
-    """Stream `url` into `target`; hands back the sha256 and a strong ETag."""
-    import requests
-    from urllib3.exceptions import HTTPError
+def request(cache: Cache, want: Request, emit: Emit) -> Entry:
+    given = checksums.parse(want.checksum, want.who_says) if want.checksum else None
+    with cache.lock(want.url, emit):
+        kept = cache.lookup(want.url)
+        if kept and given and not _agrees(kept, given):
+            kept = None  # it was fetched before the checksum was changed
+        if kept and not want.pull:
+            emit(Event(EventType.PROGRESS, f"image from the cache ({kept.digest[:12]})", want.about))
+            return kept
+        source = mirrored(want.url, want.mirrors)
+        if source != want.url:
+            emit(Event(EventType.PROGRESS, f"from the mirror {mask_url(source)}", want.about))
+        if not source.startswith(("http://", "https://")):
+            return _from_folder(cache, want, Path(source), given)
+        return _from_server(cache, want, source, given, kept, emit)
 
-    shown = mask_url(url)
-    session = requests.Session()
-    session.max_redirects = 10
-    session.headers.update({"Accept-Encoding": "identity", "User-Agent": "hikube-local"})
+
+def mirrored(url: str, mirrors: Mapping[str, str]) -> str:
+    """The URL, or what the longest prefix of the configuration's `mirrors` makes of it (another URL, or a path)."""
+    prefix = max((p for p in mirrors if url.startswith(p)), key=len, default="")
+    return mirrors[prefix].rstrip("/") + "/" + url.removeprefix(prefix).lstrip("/") if prefix else url
+
+
+def _agrees(entry: Entry, given: checksums.Wanted) -> bool:
+    known = entry.sources or {"sha256": entry.digest}
+    return known.get(given.algorithm, given.digest) == given.digest
+
+
+def _from_folder(cache: Cache, want: Request, path: Path, given: checksums.Wanted | None) -> Entry:
+    """A mirror that is a folder of this host."""
     try:
-        with session.get(url, stream=True, timeout=(CONNECT_TIMEOUT, STALL_TIMEOUT)) as answer:
-            if answer.status_code != 200:
-                raise HikubeError(
-                    "HK701",
-                    f"{shown} answered {answer.status_code} {answer.reason}",
-                    fix="open the URL in a browser; correct source.http.url",
-                )
-            if answer.headers.get("Content-Encoding", "identity") not in ("identity", ""):
-                raise HikubeError(
-                    "HK701", f"{shown} answered with Content-Encoding {answer.headers['Content-Encoding'][:30]!r}"
-                )
-            length = answer.headers.get("Content-Length", "")
-            total = int(length) if length.isdigit() else None
-            _room(target, total)
-            digest = _store(answer, target, total, emit, about)
-            etag = answer.headers.get("ETag", "")
-            return digest, "" if etag.startswith("W/") else etag
-    except (requests.exceptions.ConnectionError, requests.exceptions.ConnectTimeout) as e:
-        raise Unreachable(
-            "HK701",
-            f"{shown} could not be reached",
-            why=_reason(e),
-            fix="look at the network and the proxy settings, then run it again",
-        ) from None
-    except HTTPError as e:
-        raise HikubeError(
-            "HK701", f"the download of {shown} broke off", why=_reason(e), fix="run it again: nothing partial was kept"
-        ) from None
-    except requests.exceptions.Timeout:
-        raise HikubeError("HK701", f"{shown}: nothing came for {STALL_TIMEOUT} s", fix="run it again") from None
-    except requests.exceptions.RequestException as e:
-        raise HikubeError("HK701", f"{shown} could not be fetched", why=_reason(e)) from None
+        path = path.resolve(strict=True)
+    except OSError as e:
+        raise HikubeError("HK701", f"the mirror has no {path}", why=str(e.strerror)) from None
+    return cache.take(path, want.url, mask_url(want.url), given, want.limit)
 
 
-def _reason(error: Exception) -> str:
-    cause: BaseException = error
-    while cause.__cause__ or cause.__context__:
-        cause = cause.__cause__ or cause.__context__  # type: ignore[assignment]
-    return mask_url(str(cause))[:200]
-
-
-def _room(target: Path, total: int | None) -> None:
-    from shutil import disk_usage
-
-    free = disk_usage(target.parent).free
-    if total is not None and total + RESERVE > free:
-        missing = size(total + RESERVE - free)
-        raise HikubeError(
-            "HK604", f"the image has {size(total)}, {missing} are missing in {target.parent}", fix="free space there"
+def _from_server(
+    cache: Cache, want: Request, source: str, given: checksums.Wanted | None, kept: Entry | None, emit: Emit
+) -> Entry:
+    say = lambda message: emit(Event(EventType.PROGRESS, message, want.about))  # noqa: E731
+    unless = _unless(kept) if kept else None
+    wanted = given or (None if unless else _vendors(source, say))
+    stem = hashlib.sha256(want.url.encode()).hexdigest()[:32]
+    target = cache.folder / "partial" / stem
+    unpacker = Unpacker(target.with_name(stem + ".unpacked"), _limit(cache, want.limit))
+    for attempt in (1, 2):
+        download = Download(source, target, emit, want.about, {wanted.algorithm} if wanted else set(), bool(given))
+        download.feed, download.restart = unpacker.feed, unpacker.restart
+        try:
+            got = download.run(unless)
+        except BaseException as e:
+            unpacker.drop()
+            if isinstance(e, HikubeError) and e.code in ("HK702", "HK703"):
+                download.forget()
+            raise
+        if got.unchanged:
+            say("the server has nothing newer")
+            assert kept is not None
+            return kept
+        if not wanted and unless:
+            wanted = _vendors(source, say)
+            if wanted and wanted.algorithm not in got.digests:
+                got.digests[wanted.algorithm] = _digest(target, wanted.algorithm)
+        if not wanted or got.digests[wanted.algorithm] == wanted.digest:
+            break
+        unpacker.drop()
+        download.forget()
+        if attempt == 2 or not got.resumed:
+            raise _mismatch(want.url, wanted, got)
+        say("the parts that were put together do not fit: it is fetched once more from the start")
+    try:
+        unpacked = unpacker.finish()
+        entry = cache.adopt(
+            unpacked or target,
+            want.url,
+            mask_url(want.url),
+            digest="" if unpacked else got.digests["sha256"],
+            etag=got.etag,
+            modified=got.modified,
+            sources=got.digests,
+            verified=wanted.origin if wanted else "",
         )
+    finally:
+        unpacker.drop()
+        download.forget()
+    _trust(cache, entry, kept, wanted, emit, want.about)
+    return entry
 
 
-def _store(answer, target: Path, total: int | None, emit: Emit, about: str) -> str:
-    hasher = hashlib.sha256()
-    count = 0
-    begin = told = time.monotonic()
-    fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(fd, "wb") as out:
-        for block in answer.raw.stream(BLOCK, decode_content=False):
-            count += len(block)
-            if total is not None and count > total:
-                break
-            hasher.update(block)
-            out.write(block)
-            now = time.monotonic()
-            if now - told >= 2:
-                told = now
-                rate = count / max(now - begin, 0.001)
-                percent = f" {100 * count // total}%" if total else ""
-                left = f", {int((total - count) / rate)} s left" if total and rate else ""
-                emit(
-                    Event(
-                        EventType.PROGRESS,
-                        f"downloading{percent} {size(count)} at {size(int(rate))}/s{left}",
-                        about,
-                        data={"bytes": count, "total": total},
-                    )
-                )
-        out.flush()
-        os.fsync(out.fileno())
-    if total is not None and count != total:
-        raise HikubeError(
-            "HK701", f"the download ended at {count} of {total} bytes", fix="run it again: nothing partial was kept"
-        )
-    emit(
-        Event(
-            EventType.PROGRESS, f"downloaded {size(count)}" + ("" if total else " (the server told no length)"), about
-        )
+def _vendors(source: str, say) -> checksums.Wanted | None:
+    wanted = checksums.vendors(source)
+    if wanted:
+        say(f"verified with {wanted.origin}")
+    return wanted
+
+
+def _trust(
+    cache: Cache, entry: Entry, kept: Entry | None, wanted: checksums.Wanted | None, emit: Emit, about: str
+) -> None:
+    """Nobody vouches for it: it is trusted on first use, and a change is said."""
+    if wanted:
+        return
+    digest = entry.sources.get("sha256", entry.digest)
+    message = f"no checksum is known for it: trusted on first use (sha256:{digest})"
+    before = cache.remembered(entry.key)
+    if before and before != digest:
+        message = f"it changed since it was first used: sha256:{before[:16]}… became sha256:{digest[:16]}…"
+        emit(Event(EventType.WARNING, message, about))
+    else:
+        emit(Event(EventType.PROGRESS, message, about))
+    cache.remember(entry.key, digest)
+
+
+def _unless(kept: Entry) -> dict[str, str]:
+    """The conditional headers of a --pull: 304 costs nothing."""
+    if kept.etag:
+        return {"If-None-Match": kept.etag}
+    return {"If-Modified-Since": kept.modified} if kept.modified else {}
+
+
+def _limit(cache: Cache, storage: int) -> int:
+    room = max(0, shutil.disk_usage(cache.folder).free - RESERVE)
+    return min(storage, room) if storage else room
+
+
+def _digest(path: Path, algorithm: str) -> str:
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, algorithm).hexdigest()
+
+
+def _mismatch(url: str, wanted: checksums.Wanted, got: Got) -> HikubeError:
+    have = got.digests[wanted.algorithm]
+    return HikubeError(
+        "HK704",
+        f"the image of {mask_url(url)} has another digest than the one it should have",
+        why=f"{wanted.origin} says {wanted.algorithm}:{wanted.digest}, it has {wanted.algorithm}:{have}",
+        fix="nothing was kept: look whether the image was replaced, then correct the checksum",
     )
-    return hasher.hexdigest()

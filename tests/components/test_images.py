@@ -59,7 +59,7 @@ def test_an_image_is_fetched_once(cache, served, image):
     assert cache.path(first.digest).read_bytes() == image.read_bytes()
     assert cache.path(first.digest).stat().st_mode & 0o777 == 0o444
     assert fetch.fetch(cache, url, ignore, "vmdisk/b") == first
-    assert served.requests == ["/a.img"]
+    assert served.fetched == ["/a.img"]
 
 
 def test_ten_at_once_fetch_once(cache, served, image):
@@ -74,22 +74,7 @@ def test_ten_at_once_fetch_once(cache, served, image):
     for t in threads:
         t.join()
     assert len(set(found)) == 1 and len(found) == 10
-    assert served.requests == ["/a.img"]
-
-
-def test_a_cut_download_is_named_and_nothing_is_kept(cache, served, image):
-    url = serve_file(served, image, "a.img")
-    served.cut = 1000
-    refusal(lambda: fetch.fetch(cache, url, ignore, "x"), "HK701")
-    assert nothing_kept(cache)
-
-
-def test_a_server_that_sends_more_than_it_said(cache, served, image):
-    url = serve_file(served, image, "a.img")
-    served.length = 5000
-    with pytest.raises(HikubeError):
-        fetch.fetch(cache, url, ignore, "x")
-    assert nothing_kept(cache)
+    assert served.fetched == ["/a.img"]
 
 
 def test_a_404_is_an_answer_and_not_an_unreachable_server(cache, served):
@@ -147,10 +132,10 @@ def test_hostile_headers_are_refused_with_their_field(name, image):
 
 def test_other_formats_are_named(tmp_path):
     for head, word in (
-        (b"\x1f\x8b", "gzip"),
-        (b"\xfd7zXZ\x00", "xz"),
-        (b"KDMV", "vmdk"),
+        (b"\x1f\x8b", "compressed twice (gzip)"),
+        (b"COWD", "COWD"),
         (b'# Disk DescriptorFile\ncreateType="monolithicFlat"\n', "VMDK"),
+        (b"PK\x03\x04", "zip"),
     ):
         path = tmp_path / "f"
         path.write_bytes(head + bytes(4096))

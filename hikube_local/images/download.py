@@ -1,0 +1,212 @@
+"""One download: streamed and hashed in one pass into a partial file that a later run goes on with.
+
+Beside the partial lies what it is of: URL, validator, length, and how much of it is surely on the disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hikube_local import files
+from hikube_local.errors import HikubeError
+from hikube_local.events import Emit, Event, EventType
+from hikube_local.images import http
+from hikube_local.text import mask_url, size
+
+BLOCK = 1 << 20
+SYNC_EVERY = 64 << 20
+RESERVE = 512 << 20  # bytes of the file system that a download leaves free
+TRIES = 5  # after a break; a try that brought something counts anew
+CONNECT_TRIES = 3
+PROGRESS_EVERY = 2.0
+sleep: Callable[[float], None] = time.sleep
+
+Sink = Callable[[bytes], None]
+
+
+@dataclass(slots=True)
+class Got:
+    """What came: digests by algorithm, the server's validators, whether it was put together over several connections."""
+
+    digests: dict[str, str]
+    etag: str = ""
+    modified: str = ""
+    resumed: bool = False
+    unchanged: bool = False  # 304: the server has nothing newer
+
+
+class Download:
+    """Fetch `url` into `target`. `feed` gets every byte once, in order (an unpacker); `restart` tells it to begin again."""
+
+    def __init__(
+        self, url: str, target: Path, emit: Emit, about: str, algorithms: set[str], known: bool = False
+    ) -> None:
+        self.url, self.target, self.about, self.known = url, target, about, known
+        self.emit = emit
+        self.algorithms = {"sha256", *algorithms}
+        self.note = target.with_name(target.name + ".json")
+        self.feed: Sink = lambda block: None
+        self.restart: Callable[[], None] = lambda: None
+
+    def say(self, message: str, **data: Any) -> None:
+        self.emit(Event(EventType.PROGRESS, message, self.about, data=data))
+
+    def run(self, unless: dict[str, str] | None = None) -> Got:
+        """Until it is whole; `unless` holds the conditional headers of a --pull."""
+        tries = 0
+        while True:
+            before = self._kept()
+            try:
+                return self._once(unless)
+            except http.Again as again:
+                if self._kept() > before:
+                    tries = 0
+                tries += 1
+                most = CONNECT_TRIES if isinstance(again.error, http.Unreachable) and not self._kept() else TRIES
+                if tries >= most:
+                    raise again.error from None
+                wait = again.wait if again.wait is not None else min(2.0 ** (tries - 1), 30.0)
+                self.say(f"{again.error.what}: another try in {wait:.0f} s ({tries} of {most - 1})")
+                sleep(wait)
+
+    def forget(self) -> None:
+        """Nothing partial stays."""
+        for path in (self.note, self.target):
+            path.unlink(missing_ok=True)
+
+    def _kept(self) -> int:
+        """Bytes of an earlier connection that are surely on the disk and of this URL."""
+        row = files.read_json(self.note) or {}
+        try:
+            usable = row["url"] == self.url and (row["etag"] or row["modified"])
+            return min(int(row["synced"]), self.target.stat().st_size) if usable else 0
+        except (KeyError, TypeError, ValueError, OSError):
+            return 0
+
+    def _once(self, unless: dict[str, str] | None) -> Got:
+        start = self._kept()
+        headers = dict(unless or {})
+        row = files.read_json(self.note) or {}
+        if start:
+            headers = {"Range": f"bytes={start}-", "If-Range": row["etag"] or row["modified"]}
+        with http.get(self.url, headers, self.known) as answer:
+            if answer.status_code == 304:
+                return Got({}, unchanged=True)
+            if start and not self._continues(answer, start, row):
+                if answer.status_code != 200:
+                    self.forget()
+                    raise http.Again(HikubeError("HK701", f"{mask_url(self.url)} changed meanwhile"), 0)
+                self.say("the server begins anew (it changed, or takes no ranges)")
+                start = 0
+            if answer.headers.get("Content-Encoding", "identity") not in ("identity", ""):
+                raise HikubeError(
+                    "HK701", f"{mask_url(self.url)} answered with a Content-Encoding, so its bytes are not the file's"
+                )
+            return self._take(answer, start, row)
+
+    def _continues(self, answer: Any, start: int, row: dict[str, Any]) -> bool:
+        """Whether this is the rest of what we have: the same file, from that byte on."""
+        if answer.status_code != 206 or answer.headers.get("Content-Type", "").startswith("multipart/"):
+            return False
+        said = answer.headers.get("Content-Range", "")
+        unit, _, rest = said.partition(" ")
+        span, _, total = rest.partition("/")
+        same = not row.get("total") or total in ("*", str(row["total"]))
+        return unit == "bytes" and span.startswith(f"{start}-") and same and _etag(answer) in ("", row["etag"])
+
+    def _take(self, answer: Any, start: int, row: dict[str, Any]) -> Got:
+        length = answer.headers.get("Content-Length", "")
+        total = start + int(length) if length.isdigit() else None
+        etag, modified = (
+            (row["etag"], row["modified"]) if start else (_etag(answer), answer.headers.get("Last-Modified", ""))
+        )
+        _room(self.target, (total - start) if total is not None else None)
+        hashers = {name: hashlib.new(name) for name in sorted(self.algorithms)}
+        fd = os.open(self.target, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "r+b") as out:
+            out.truncate(start)
+            self.restart()
+            # What an earlier connection brought is read again: the digest is over what is on the disk.
+            left = start
+            while left:
+                block = out.read(min(BLOCK, left))
+                if not block:
+                    raise HikubeError("HK701", f"{self.target} became shorter while it was read")
+                left -= len(block)
+                self._pass(block, hashers)
+            synced = start
+            self._write_note(etag, modified, total, synced)
+            try:
+                count = self._stream(answer, out, start, total, hashers, (etag, modified))
+            except BaseException:
+                out.flush()
+                os.fsync(out.fileno())
+                self._write_note(etag, modified, total, out.tell())
+                raise
+            out.flush()
+            os.fsync(out.fileno())
+        if total is not None and count != total:
+            self._write_note(etag, modified, total, count)
+            what = f"the download ended at {count} of {total} bytes"
+            raise http.Again(HikubeError("HK701", what, fix="run it again: it goes on where it was"))
+        self.say(f"downloaded {size(count)}" + ("" if total else " (the server told no length)"))
+        return Got({n: h.hexdigest() for n, h in hashers.items()}, etag, modified, resumed=start > 0)
+
+    def _pass(self, block: bytes, hashers: dict[str, Any]) -> None:
+        for h in hashers.values():
+            h.update(block)
+        self.feed(block)
+
+    def _stream(self, answer, out, start: int, total: int | None, hashers, validators: tuple[str, str]) -> int:
+        count = synced = start
+        begin = told = time.monotonic()
+        for block in answer.raw.stream(BLOCK, decode_content=False):
+            if total is not None and count + len(block) > total:
+                block = block[: total - count]
+            out.write(block)
+            count += len(block)
+            self._pass(block, hashers)
+            if count - synced >= SYNC_EVERY:
+                out.flush()
+                os.fsync(out.fileno())
+                synced = count
+                self._write_note(*validators, total, synced)
+            if (now := time.monotonic()) - told >= PROGRESS_EVERY:
+                told = now
+                self._progress(count, start, total, now - begin)
+        return count
+
+    def _progress(self, count: int, start: int, total: int | None, spent: float) -> None:
+        rate = (count - start) / max(spent, 0.001)
+        percent = f" {100 * count // total}%" if total else ""
+        left = f", {int((total - count) / rate)} s left" if total and rate else ""
+        self.say(f"downloading{percent} {size(count)} at {size(int(rate))}/s{left}", bytes=count, total=total)
+
+    def _write_note(self, etag: str, modified: str, total: int | None, synced: int) -> None:
+        row = {"url": self.url, "etag": etag, "modified": modified, "total": total, "synced": synced}
+        files.write_json(self.note, row)
+
+
+def _etag(answer: Any) -> str:
+    """A strong validator; a weak one says nothing about bytes."""
+    etag = answer.headers.get("ETag", "")
+    return "" if etag.startswith("W/") else etag
+
+
+def _room(target: Path, more: int | None) -> None:
+    from shutil import disk_usage
+
+    free = disk_usage(target.parent).free
+    if more is not None and more + RESERVE > free:
+        missing = size(more + RESERVE - free)
+        raise HikubeError(
+            "HK604",
+            f"{size(more)} are still to be downloaded, {missing} are missing in {target.parent}",
+            fix="free space there; hikube-local images prune --dry-run says what it would free",
+        )

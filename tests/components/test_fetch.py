@@ -1,0 +1,377 @@
+"""Fetching from a server that misbehaves: resumed, retried, verified, refused, and never twice."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import lzma
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from hikube_local.errors import HikubeError
+from hikube_local.events import Event, ignore
+from hikube_local.images import checksums, download, fetch, http
+from hikube_local.images.cache import Cache
+from hikube_local.images.inspect import inspect
+from tests.components.server import Act, Served, serve_file, serving
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """A raw disk of 6 MiB with something in it, so that it comes in several blocks."""
+    path = tmp_path / "image.raw"
+    path.write_bytes(b"\xeb\x63" + bytes(508) + b"\x55\xaa" + bytes(range(256)) * (6 << 12))
+    return path
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "cache")
+
+
+@pytest.fixture
+def served(monkeypatch) -> Served:
+    monkeypatch.setattr(download, "sleep", lambda seconds: None)
+    monkeypatch.setattr(http, "STALL_TIMEOUT", 0.5)
+    with serving() as s:
+        s.etag = '"v1"'
+        yield s
+
+
+def refusal(action, *words: str) -> HikubeError:
+    with pytest.raises(HikubeError) as e:
+        action()
+    text = e.value.render()
+    for word in words:
+        assert word in text, text
+    return e.value
+
+
+def kept(cache: Cache, sub: str = "partial") -> list[str]:
+    return sorted(p.name for p in (cache.folder / sub).iterdir())
+
+
+class Told(list):
+    def __call__(self, event: Event) -> None:
+        self.append(event.message)
+
+
+def test_a_break_is_resumed_where_it_was(cache, served, image):
+    url = serve_file(served, image, "a.img")
+    served.script = [Act(cut=4 << 20)]
+    told = Told()
+    entry = fetch.fetch(cache, url, told, "x")
+    assert cache.path(entry.digest).read_bytes() == image.read_bytes()
+    assert served.fetched == ["/a.img"] * 2
+    assert served.seen[1]["Range"] == f"bytes={4 << 20}-" and served.seen[1]["If-Range"] == '"v1"'
+    assert any("another try" in t for t in told)
+    assert kept(cache) == []
+
+
+def test_a_later_run_goes_on_with_what_an_earlier_one_left(cache, served, image):
+    url = serve_file(served, image, "a.img")
+    served.script, served.default = [Act(cut=2 << 20)], Act(cut=0)
+    with pytest.raises(HikubeError):
+        fetch.fetch(cache, url, ignore, "x")
+    assert len(kept(cache)) == 2
+    served.default = Act()
+    before = len(served.seen)
+    fetch.fetch(cache, url, ignore, "x")
+    assert int(served.seen[before]["Range"].removeprefix("bytes=").rstrip("-")) >= 2 << 20
+    assert kept(cache) == []
+
+
+@pytest.mark.parametrize("what", ["no ranges", "another etag", "another length", "wrong start", "multipart", "416"])
+def test_what_does_not_go_on_begins_anew_and_says_so(cache, served, image, what):
+    url = serve_file(served, image, "a.img")
+    served.script = [Act(cut=3 << 20)]
+    if what == "no ranges":
+        served.ranges = False
+    elif what == "another etag":
+        served.script.append(
+            Act(status=206, headers={"ETag": '"v2"', "Content-Range": f"bytes {3 << 20}-9/{image.stat().st_size}"})
+        )
+    elif what == "another length":
+        served.script.append(Act(headers={"Content-Range": f"bytes {3 << 20}-99/100"}))
+    elif what == "wrong start":
+        served.script.append(Act(headers={"Content-Range": f"bytes 0-9/{image.stat().st_size}"}))
+    elif what == "multipart":
+        served.script.append(Act(headers={"Content-Type": "multipart/byteranges; boundary=x"}))
+    else:
+        served.script.append(Act(status=416))
+    told = Told()
+    entry = fetch.fetch(cache, url, told, "x")
+    assert cache.path(entry.digest).read_bytes() == image.read_bytes()
+    assert any("anew" in t or "changed meanwhile" in t for t in told)
+
+
+def test_weak_etags_are_no_validators(cache, served, image):
+    url = serve_file(served, image, "a.img")
+    served.etag = 'W/"v1"'
+    served.script = [Act(cut=3 << 20)]
+    fetch.fetch(cache, url, ignore, "x")
+    assert "Range" not in served.seen[1]
+
+
+def test_busy_servers_are_tried_again_and_refusals_are_not(cache, served, image, monkeypatch):
+    waits: list[float] = []
+    monkeypatch.setattr(download, "sleep", waits.append)
+    url = serve_file(served, image, "a.img")
+    served.script = [Act(status=429, headers={"Retry-After": "7"}), Act(status=500), Act(status=503)]
+    fetch.fetch(cache, url, ignore, "x")
+    assert waits[0] == 7 and waits[1:] == [2, 4]
+    served.files["/b.img"] = b""
+    served.default = Act(status=503)
+    refusal(lambda: fetch.fetch(cache, f"{served.url}/b.img", ignore, "x"), "503")
+    served.default = Act(status=403)
+    before = len(served.seen)
+    refusal(lambda: fetch.fetch(cache, f"{served.url}/b.img", ignore, "x"), "403")
+    assert len(served.seen) == before + 1
+
+
+@pytest.mark.parametrize(
+    ("text", "least", "most"), [("3", 3, 3), ("999999", 60, 60), ("-1", None, None), ("soon", None, None)]
+)
+def test_what_a_server_asks_for_is_bounded(text, least, most):
+    wait = http._retry_after(text)
+    assert wait is None if least is None else least <= wait <= most
+
+
+def test_a_stall_ends_and_a_slow_server_does_not(cache, served, image):
+    url = serve_file(served, image, "a.img")
+    served.script = [Act(stall=3)]
+    told = Told()
+    fetch.fetch(cache, url, told, "x")
+    assert any("nothing came" in t or "broke off" in t for t in told)
+    slow = image.with_name("slow")
+    slow.write_bytes(image.read_bytes()[: 64 << 10])
+    served.script = [Act(drip=2048)]
+    fetch.fetch(cache, serve_file(served, slow, "slow.img"), ignore, "x")
+
+
+def test_redirects_are_followed_ten_times_and_only_to_http(cache, served, image):
+    url = serve_file(served, image, "a.img")
+    served.script = [Act(redirect=f"{served.url}/a.img")] * 3
+    fetch.fetch(cache, url, ignore, "x")
+    served.files["/b.img"] = served.files["/c.img"] = image.read_bytes()
+    served.script = [Act(redirect=f"{served.url}/b.img")] * 20
+    refusal(lambda: fetch.fetch(cache, f"{served.url}/b.img", ignore, "x"), "more than 10")
+    for target in ("file:///etc/passwd", "ftp://127.0.0.1/x", "data:text/plain,x"):
+        served.script = [Act(redirect=target)]
+        refusal(lambda: fetch.fetch(cache, f"{served.url}/c.img", ignore, "x"), "only http and https")
+
+
+def test_from_outside_nobody_is_led_inwards_or_out_of_tls():
+    with pytest.raises(HikubeError, match="inside this network"):
+        http._follow("https://example.org/a", "https://169.254.169.254/x", True)
+    with pytest.raises(HikubeError, match="leaves TLS"):
+        http._follow("https://example.org/a", "http://example.com/x", False)
+    http._follow("https://example.org/a", "http://example.com/x", True)
+
+
+def test_a_server_that_sends_more_than_it_said(cache, served, image):
+    url = serve_file(served, image, "a.img")
+    served.default = Act(length=5000)
+    entry = fetch.fetch(cache, url, ignore, "x")  # what it said is what is taken: a checksum tells the difference
+    assert entry.size == 5000
+    served.files["/b.img"] = image.read_bytes()
+    right = hashlib.sha256(image.read_bytes()).hexdigest()
+    refusal(lambda: fetch.fetch(cache, f"{served.url}/b.img", ignore, "x", right), "HK704", right)
+    assert kept(cache) == []
+
+
+def test_content_encodings_are_refused(cache, served, image):
+    url = serve_file(served, image, "a.img")
+    served.default = Act(headers={"Content-Encoding": "gzip"})
+    refusal(lambda: fetch.fetch(cache, url, ignore, "x"), "Content-Encoding")
+
+
+# verification
+
+
+def test_checksum_files_in_every_style():
+    a, b = "a" * 64, "b" * 128
+    for text, found in (
+        (f"{a}  x.img\n", ("sha256", a)),
+        (f"{a} *x.img\r\n", ("sha256", a)),
+        (f"{a.upper()}  ./x.img\n", ("sha256", a)),
+        (f"SHA512 (x.img) = {b}\n", ("sha512", b)),
+        (f"# x\n-----BEGIN PGP SIGNED MESSAGE-----\nSHA256 (x.img) = {a}\n", ("sha256", a)),
+        (f"{a}  x.img\n{'c' * 64}  x.img\n", None),  # two for one name
+        (f"{a}  ../x.img\n{a}  y.img\n", None),
+        ("", None),
+    ):
+        assert checksums.find(text, "x.img") == found, text
+
+
+@pytest.mark.parametrize("name", ["SHA256SUMS", "SHA512SUMS", "CHECKSUM", "a.img.sha256", "a.img.sha512"])
+def test_the_vendors_checksum_beside_the_image_is_found_and_said(cache, served, image, name):
+    url = serve_file(served, image, "a.img")
+    algorithm = "sha512" if "512" in name else "sha256"
+    digest = hashlib.new(algorithm, image.read_bytes()).hexdigest()
+    served.files[f"/{name}"] = (f"SHA256 (a.img) = {digest}\n" if name == "CHECKSUM" else f"{digest}  a.img\n").encode()
+    told = Told()
+    entry = fetch.fetch(cache, url, told, "x")
+    assert entry.verified == f"the vendor's {name}" and any(name in t for t in told)
+    served.files[f"/{name}"] = served.files[f"/{name}"].replace(digest[:8].encode(), b"00000000")
+    refusal(lambda: fetch.request(Cache(cache.folder.parent / "other"), fetch.Request(url), ignore), "HK704", digest)
+
+
+def test_without_any_checksum_the_first_use_is_trusted_and_a_change_is_said(cache, served, image):
+    url = serve_file(served, image, "a.img")
+    told = Told()
+    entry = fetch.fetch(cache, url, told, "x")
+    assert any("trusted on first use" in t for t in told) and entry.verified == ""
+    cache.forget(entry.digest)
+    served.files["/a.img"] = image.read_bytes()[:-512] + bytes(512)
+    told = Told()
+    fetch.fetch(cache, url, told, "x")
+    assert any("changed since it was first used" in t for t in told)
+
+
+def test_a_resumed_mix_is_fetched_once_more_from_the_start(cache, served, image):
+    """Mirrors that mix builds: the same ETag, other bytes."""
+    url = serve_file(served, image, "a.img")
+    right = image.read_bytes()
+    digest = hashlib.sha256(right).hexdigest()
+    served.files["/a.img"] = right[: 3 << 20] + b"x" * (len(right) - (3 << 20))
+    served.script = [Act(cut=4 << 20)]
+    told = Told()
+
+    def emit(event: Event) -> None:
+        told(event)
+        if "another try" in event.message:
+            served.files["/a.img"] = right
+
+    entry = fetch.fetch(cache, url, emit, "x", digest)
+    assert entry.digest == digest and any("once more" in t for t in told)
+    served.files["/a.img"] = right[:-1] + b"!"
+    cache.forget(digest)
+    refusal(lambda: fetch.fetch(cache, url, ignore, "x", digest), "HK704", digest)
+    assert kept(cache) == []
+
+
+def test_pull_asks_and_304_costs_nothing(cache, served, image):
+    url = serve_file(served, image, "a.img")
+    first = fetch.fetch(cache, url, ignore, "x")
+    told = Told()
+    again = fetch.request(cache, fetch.Request(url, pull=True), told)
+    assert again.digest == first.digest and any("nothing newer" in t for t in told)
+    served.etag = '"v2"'
+    served.files["/a.img"] = image.read_bytes() + bytes(512)
+    assert fetch.request(cache, fetch.Request(url, pull=True), ignore).digest != first.digest
+
+
+def test_mirrors_are_urls_or_folders(cache, served, image, tmp_path):
+    served.files["/debian/a.img"] = image.read_bytes()
+    mirrors = {"https://cloud.example.org/": f"{served.url}/", "https://cloud.example.org/local/": str(tmp_path)}
+    entry = fetch.request(cache, fetch.Request("https://cloud.example.org/debian/a.img", mirrors=mirrors), ignore)
+    assert entry.key == "https://cloud.example.org/debian/a.img"
+    other = fetch.request(
+        cache, fetch.Request(f"https://cloud.example.org/local/{image.name}", mirrors=mirrors), ignore
+    )
+    assert other.digest == entry.digest
+    refusal(
+        lambda: fetch.request(cache, fetch.Request("https://cloud.example.org/local/none", mirrors=mirrors), ignore),
+        "the mirror has no",
+    )
+
+
+def test_passwords_are_never_told(cache, served, image):
+    serve_file(served, image, "a.img")
+    url = served.url.replace("http://", "http://user:s3cret@") + "/a.img"
+    told = Told()
+    entry = fetch.fetch(cache, url, told, "x")
+    assert "s3cret" not in " ".join(told) + entry.origin
+
+
+# compressed and foreign images
+
+
+def packed(kind: str, data: bytes) -> bytes:
+    return {
+        "gz": gzip.compress,
+        "bz2": bz2.compress,
+        "xz": lzma.compress,
+        "zst": zstandard.ZstdCompressor().compress,
+    }[kind](data)
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz", "zst"])
+def test_compressed_images_are_known_by_content_and_unpacked(cache, served, image, kind):
+    sparse = image.read_bytes() + bytes(8 << 20)
+    served.files["/a.img"] = packed(kind, sparse)
+    served.script = [Act(cut=len(served.files["/a.img"]) // 2)]  # also over a break
+    entry = fetch.fetch(cache, f"{served.url}/a.img", ignore, "x")
+    path = cache.path(entry.digest)
+    assert entry.format == "raw" and path.read_bytes() == sparse
+    assert path.stat().st_blocks * 512 < len(sparse) - (7 << 20), "zeros stay holes"
+    assert entry.digest == hashlib.sha256(sparse).hexdigest()
+    assert entry.sources["sha256"] == hashlib.sha256(served.files["/a.img"]).hexdigest()
+    assert kept(cache) == []
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz", "zst"])
+def test_bombs_end_early_and_cut_or_doubled_layers_are_refused(cache, served, kind):
+    data = b"\xeb\x63" + bytes(64 << 20)
+    served.files["/a.img"] = packed(kind, data)
+    want = fetch.Request(f"{served.url}/a.img", limit=1 << 20)
+    refusal(lambda: fetch.request(cache, want, ignore), "HK703", "1Mi")
+    assert kept(cache) == []
+    served.files["/a.img"] = packed(kind, data)[:-3]
+    refusal(lambda: fetch.fetch(cache, f"{served.url}/a.img", ignore, "x"), "HK702")
+    served.files["/a.img"] = packed(kind, packed(kind, data + os.urandom(4096)))
+    refusal(lambda: fetch.fetch(cache, f"{served.url}/a.img", ignore, "x"), "HK702", "twice")
+    assert kept(cache, "sha256") == []
+
+
+def test_an_xz_header_that_asks_for_gigabytes_is_refused(cache, served):
+    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 30}]
+    served.files["/a.img"] = lzma.compress(bytes(1 << 20), filters=filters)
+    refusal(lambda: fetch.fetch(cache, f"{served.url}/a.img", ignore, "x"), "HK702")
+
+
+@pytest.mark.parametrize(
+    ("format", "options"),
+    [
+        ("vmdk", []),
+        ("vmdk", ["-o", "subformat=streamOptimized"]),
+        ("vdi", []),
+        ("vpc", ["-o", "force_size"]),
+        ("vpc", ["-o", "subformat=fixed,force_size"]),
+        ("vhdx", []),
+    ],
+)
+def test_foreign_formats_become_qcow2_once_with_the_same_content(cache, served, image, tmp_path, format, options):
+    foreign = tmp_path / "foreign"
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", format, *options, image, foreign], check=True)
+    entry = fetch.fetch(cache, serve_file(served, foreign, "a.img"), ignore, "x")
+    path = cache.path(entry.digest)
+    assert entry.format == "qcow2" and inspect(path).format == "qcow2"
+    compared = ["qemu-img", "compare", "-f", "raw", "-F", "qcow2", image, path]
+    assert subprocess.run(compared, capture_output=True).returncode == 0
+    assert kept(cache) == []
+    assert served.fetched == ["/a.img"]
+    fetch.fetch(cache, f"{served.url}/a.img", ignore, "x")
+    assert served.fetched == ["/a.img"]
+
+
+def test_interrupted_by_a_full_disk_nothing_counts(cache, served, image, monkeypatch):
+    url = serve_file(served, image, "a.img")
+    monkeypatch.setattr(download, "RESERVE", 1 << 60)
+    error = refusal(lambda: fetch.fetch(cache, url, ignore, "x"), "HK604", "missing", "prune")
+    assert error.code == "HK604" and kept(cache, "sha256") == []
+
+
+def test_time_is_bounded_for_a_dead_server(cache, monkeypatch):
+    monkeypatch.setattr(download, "sleep", lambda seconds: None)
+    begin = time.monotonic()
+    with pytest.raises(http.Unreachable):
+        fetch.fetch(cache, "http://127.0.0.1:1/x", ignore, "x")
+    assert time.monotonic() - begin < 10
