@@ -97,7 +97,6 @@ CODES: dict[str, str] = {
     "HK704": "the image's digest differs",
     "HK705": "the image could not be built",
     "HK706": "offline, and the image is not in the cache",
-    "HK707": "not built yet in this version",
     "HK708": "the disk file is damaged or missing",
     # the machine and its network
     "HK801": "libvirt refused",

@@ -38,7 +38,7 @@ def user_of(world: Qemu, obj: Object) -> str:
     for ref in obj.instance.disks[:1]:
         disk = world.store.get((DISK, obj.namespace, ref.name))
         image = disk.disk.source.image if disk else None
-        if image and (own := world.own_images.get(image.name, {}).get("user")):
+        if image and (own := world.images.own.get(image.name, {}).get("user")):
             return own
         if image:
             return default_user(obj.instance.instanceProfile, image.name)

@@ -135,8 +135,18 @@ class App:
 
             return Simulator(self.store)
         from hikube_local.backends.qemu.world import Qemu
+        from hikube_local.images.sources import Settings
 
-        return Qemu(self.layout, self.store, self.config.images, self.config.networks)
+        images = Settings(self.config.images, self.config.mirrors)
+        return Qemu(self.layout, self.store, images, self.config.networks)
+
+    @property
+    def image_names(self) -> frozenset[str]:
+        """Image names beside the catalogue's: of the configuration, and those that were imported under a name."""
+        from hikube_local.images.cache import Cache
+
+        own = (e.key.removeprefix("name:") for e in Cache(self.layout.images).entries() if e.key.startswith("name:"))
+        return frozenset(self.config.images) | frozenset(own)
 
     def reconciler(self, emit: Emit, options: Options) -> Reconciler:
         from hikube_local.reconcile.loop import Reconciler

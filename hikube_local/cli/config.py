@@ -23,6 +23,10 @@ class Config:
         return self.values.get("images", {})
 
     @property
+    def mirrors(self) -> dict[str, str]:
+        return self.values.get("mirrors", {})
+
+    @property
     def networks(self) -> dict[str, str]:
         """Further networks that stand on a bridge of the host's: {network: bridge}."""
         rows = self.values.get("networks", {})
@@ -73,6 +77,9 @@ def _check(path: Path, value: Any) -> None:
     for name, setting in options.items():
         if isinstance(setting, dict | list) or setting is None:
             raise UsageError("HK606", f"{path}: options.{name} wants one value")
+    mirrors = value.get("mirrors", {})
+    if not isinstance(mirrors, dict) or not all(isinstance(x, str) for pair in mirrors.items() for x in pair):
+        raise UsageError("HK606", f"{path}: mirrors maps URL prefixes to URL prefixes or folders")
     networks = value.get("networks", {})
     if not isinstance(networks, dict):
         raise UsageError("HK606", f"{path}: networks is not a mapping", fix="write networks: {NAME: {bridge: br1}}")

@@ -1,18 +1,36 @@
-"""`images build|list`."""
+"""`images build|pull|import|list|verify|prune`."""
 
 from __future__ import annotations
 
+import sys
 import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from hikube_local.cli.app import App, common, option, output_option
-from hikube_local.errors import ExitCode
+from hikube_local.cli.app import App, common, confirm, option, output_option
+from hikube_local.errors import ExitCode, HikubeError, UsageError
+
+if TYPE_CHECKING:
+    from hikube_local.images.cache import Cache
 
 
 @click.group("images")
 def images() -> None:
-    """Images: build one from a recipe, list what is kept."""
+    """Images: build, pull, import, list, verify, prune."""
+
+
+def cache_of(app: App) -> Cache:
+    from hikube_local.images.cache import Cache
+
+    return Cache(app.layout.images, 0o711 if app.layout.root else 0o700)
+
+
+def settings_of(app: App) -> Any:
+    from hikube_local.images.sources import Settings
+
+    return Settings(app.config.images, app.config.mirrors)
 
 
 @images.command("build")
@@ -23,36 +41,109 @@ def build(app: App, name: str, force: bool) -> int:
     """Build an image from Debian's packages: images build debian-12."""
     from hikube_local.cli.story import Story
     from hikube_local.images.build import build
-    from hikube_local.images.cache import Cache
-    from hikube_local.text import size
 
     app.layout.make()
     with Story(app) as story:
-        entry = build(Cache(app.layout.images, 0o711 if app.layout.root else 0o700), name, story, force)
-    print(f"{name}: {size(entry.size)}, sha256:{entry.digest}")
+        _told(name, build(cache_of(app), name, story, force))
     return ExitCode.DONE
+
+
+def _told(name: str, entry: Any) -> None:
+    from hikube_local.text import size
+
+    print(f"{name}: {entry.format}, {size(entry.size)}, sha256:{entry.digest}")
+
+
+@images.command("pull")
+@click.argument("names", metavar="NAME|URL...", nargs=-1, required=True)
+@option("--checksum", default="", help="sha256:… or sha512:… of the one image named.")
+@common
+def pull(app: App, names: tuple[str, ...], checksum: str) -> int:
+    """Fetch images, or ask their servers whether they changed: images pull debian-12 https://…"""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from hikube_local.cli.story import Story
+    from hikube_local.images import sources
+
+    if checksum and len(names) != 1:
+        raise UsageError("HK810", "--checksum belongs to one image")
+    app.layout.make()
+    cache, settings = cache_of(app), settings_of(app)
+
+    def one(name: str) -> Any:
+        if name.startswith(("http://", "https://")):
+            want = sources.Wanted(name, name, checksum=checksum, who_says="--checksum")
+        else:
+            want = sources.named(name, settings, cache)
+        return sources.get(want, cache, settings, story, f"image/{name}", pull=True)
+
+    code = ExitCode.DONE
+    with Story(app) as story, ThreadPoolExecutor(max_workers=4) as pool:
+        waits = [(name, pool.submit(one, name)) for name in dict.fromkeys(names)]
+        for name, future in waits:
+            try:
+                _told(name, future.result())
+            except HikubeError as e:
+                print(f"{name}: {e.render()}", file=sys.stderr)
+                code = ExitCode.FAILED
+    return code
+
+
+@images.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@option("--url", default="", help="As if it had been fetched from there.")
+@option("--name", default="", help="A name of your own for source.image.name.")
+@option("--checksum", default="", help="sha256:… or sha512:… that it must have.")
+@common
+def import_(app: App, file: Path, url: str, name: str, checksum: str) -> int:
+    """Take a file of this host into the cache; the file itself is left alone."""
+    from hikube_local.api.names import DNS_1123
+    from hikube_local.images import checksums, sources
+
+    if name and not DNS_1123.fullmatch(name):
+        raise UsageError(
+            "HK301", f"{name!r} is no name for an image", fix="write lower-case letters, digits and dashes"
+        )
+    if not url and not name:
+        raise UsageError("HK810", "under what shall it be found?", fix="add --name NAME or --url URL")
+    app.layout.make()
+    given = checksums.parse(checksum, "--checksum") if checksum else None
+    cache = cache_of(app)
+    keys = [*([url] if url else []), *([sources.own_key(name)] if name else [])]
+    entry = cache.take(file.absolute(), keys[0], f"imported from {file.name}", given)
+    for key in keys[1:]:
+        cache.name(entry, key)
+    _told(name or url, entry)
+    return ExitCode.DONE
+
+
+def users(app: App) -> dict[str, list[str]]:
+    """Digest to the disks that stand on it: from the disks' own folders, so that no lost row loses an image."""
+    from hikube_local.disks import qcow2
+
+    found: dict[str, list[str]] = {}
+    for path in sorted((app.layout.state / "disks").glob("*/*")):
+        if (about := qcow2.facts(path)) and about.base:
+            found.setdefault(about.base, []).append(f"{path.parent.name}/{path.name}")
+    return found
 
 
 @images.command("list")
 @output_option("json")
 @common
 def list_(app: App, output: str) -> int:
-    """The images that are kept, and which disks stand on them."""
+    """The images that are kept, which disks stand on them, and when they were last used."""
     from dataclasses import asdict
 
-    from hikube_local.api.objects import DISK
     from hikube_local.cli import tables
-    from hikube_local.disks import qcow2
-    from hikube_local.images.cache import Cache
     from hikube_local.text import age, size
 
-    users: dict[str, list[str]] = {}
-    for obj in app.store.objects(DISK):
-        if obj.backend == "qemu" and (about := qcow2.facts(app.layout.disk(obj.namespace, obj.name))) and about.base:
-            users.setdefault(about.base, []).append(f"{obj.namespace}/{obj.name}")
-    rows = [asdict(e) | {"usedBy": users.get(e.digest, [])} for e in Cache(app.layout.images).entries()]
+    by = users(app)
+    rows = [asdict(e) | {"usedBy": by.get(e.digest, [])} for e in cache_of(app).entries()]
     for r in rows:
-        r.pop("key")
+        key = r.pop("key")
+        r["name"] = key.removeprefix("name:") if key.startswith("name:") else ""
+    now = time.time()
     cells = [
         [
             r["digest"][:12],
@@ -60,16 +151,89 @@ def list_(app: App, output: str) -> int:
             size(r["size"]),
             size(r["virtual_size"]),
             ",".join(r["usedBy"]) or "<none>",
-            age(time.time() - r["fetched"]),
-            r["origin"],
+            age(now - (r["used"] or r["fetched"])),
+            r["verified"] or "<first use>",
+            r["name"] or r["origin"],
         ]
         for r in rows
     ]
-    print(
-        tables.show(
-            rows,
-            output,
-            lambda: tables.table(["DIGEST", "FORMAT", "SIZE", "VIRTUAL", "USED BY", "AGE", "ORIGIN"], cells),
-        )
-    )
+    header = ["DIGEST", "FORMAT", "SIZE", "VIRTUAL", "USED BY", "LAST USE", "VERIFIED", "ORIGIN"]
+    print(tables.show(rows, output, lambda: tables.table(header, cells)))
+    return ExitCode.DONE
+
+
+@images.command("verify")
+@option("--remote", is_flag=True, help="Whether the catalogue's URLs still answer.")
+@common
+def verify(app: App, remote: bool) -> int:
+    """Read every image again and compare its digest; a damaged one is named, and fetched anew when it is next wanted."""
+    bad = _verify_remote(app) if remote else _verify_kept(app)
+    return ExitCode.FAILED if bad else ExitCode.DONE
+
+
+def _verify_kept(app: App) -> int:
+    from hikube_local.images.cache import digest_of
+
+    cache, by = cache_of(app), users(app)
+    bad = 0
+    for digest in sorted({e.digest for e in cache.entries()}):
+        if digest_of(cache.path(digest)) == digest:
+            print(f"{digest[:12]}  ok")
+            continue
+        bad += 1
+        stand = f"; on it stand {', '.join(by[digest])}" if digest in by else ""
+        print(f"{digest[:12]}  DAMAGED: its content has another digest{stand}")
+        if digest not in by:
+            cache.forget(digest)
+    return bad
+
+
+def _verify_remote(app: App) -> int:
+    from hikube_local.catalogue import data
+    from hikube_local.images import http
+    from hikube_local.images.fetch import mirrored
+
+    bad = 0
+    for name, image in sorted(data.images().items()):
+        if not image.url:
+            print(f"{name:<22}  no public image: {image.reason}")
+            continue
+        try:
+            with http.get(mirrored(image.url, app.config.mirrors), {"Range": "bytes=0-511"}):
+                print(f"{name:<22}  ok")
+        except (HikubeError, http.Again) as e:
+            bad += 1
+            print(f"{name:<22}  {e.error.what if isinstance(e, http.Again) else e.what}")
+    return bad
+
+
+@images.command("prune")
+@option("--dry-run", is_flag=True, help="Say what would be removed, and do nothing.")
+@option("--yes", is_flag=True, help="Answer questions with yes.")
+@common
+def prune(app: App, dry_run: bool, yes: bool) -> int:
+    """Remove images that no disk stands on, and downloads that were cut short."""
+    from hikube_local.text import size
+
+    cache, by = cache_of(app), users(app)
+    unused = {e.digest: e for e in cache.entries() if e.digest not in by}
+    stray = [p for p in cache.strays() if p.name not in by]
+    sizes = {e.digest: e.size for e in unused.values()}
+    freed = sum(sizes.values()) + sum(p.stat().st_size for p in stray)
+    for digest, entry in sorted(unused.items()):
+        print(f"{digest[:12]}  {size(entry.size):>8}  {entry.origin}")
+    for path in stray:
+        print(f"{path.name[:12]}  {size(path.stat().st_size):>8}  {path.parent.name}: nothing knows it")
+    if not unused and not stray:
+        print("nothing to remove", file=sys.stderr)
+        return ExitCode.DONE
+    if dry_run:
+        print(f"{size(freed)} would be freed")
+        return ExitCode.DONE
+    confirm(f"Remove these ({size(freed)})?", yes)
+    for digest in unused:
+        cache.forget(digest)
+    for path in stray:
+        path.unlink(missing_ok=True)
+    print(f"{size(freed)} freed")
     return ExitCode.DONE

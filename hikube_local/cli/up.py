@@ -30,7 +30,7 @@ def load(app: App, files: tuple[str, ...], for_plan: bool, quiet: bool = False) 
 
     if not files:
         raise UsageError("HK810", "no manifest is named", fix="name a file, a folder or - for standard input")
-    known = Known({o.key: o for o in app.store.objects()}, frozenset(app.config.images))
+    known = Known({o.key: o for o in app.store.objects()}, app.image_names)
     result = validate(files, app.flag_namespace, app.default_namespace, known, for_plan)
     for d in result.findings.items:
         if d.severity is Severity.ERROR or not quiet:
@@ -152,6 +152,7 @@ def _up(
             _result(True, planned) if output else print(text(planned, app.color()))
             return ExitCode.DONE
         preflight(app, wanted)
+        _take_bundles(app, (*files, *filename), story)
         _check_bridge(app, wanted, bridge)
         if extra:
             confirm(f"Remove the machines {', '.join(o.name for o in extra)} (their disks stay)?", yes)
@@ -191,6 +192,19 @@ def preflight(app: App, objects: list[Any]) -> None:
             refuse(obj)
 
         require(app.layout, machines=any(o.kind == "VMInstance" for o in real))
+
+
+def _take_bundles(app: App, sources: tuple[str, ...], story: Any) -> None:
+    """A folder that `bundle` made brings its images along."""
+    from pathlib import Path
+
+    from hikube_local.cli.images import cache_of
+    from hikube_local.images import bundle
+
+    for source in sources:
+        if source != "-" and (Path(source) / bundle.FOLDER / bundle.INDEX).is_file():
+            app.layout.make()
+            bundle.read(Path(source), cache_of(app), story)
 
 
 def _bridge(app: App, bridge: str | None) -> str | None:

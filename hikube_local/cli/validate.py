@@ -23,7 +23,7 @@ def validate(app: App, files: tuple[str, ...], filename: tuple[str, ...], strict
     files = (*files, *filename)
     if not files:
         raise UsageError("HK810", "no manifest is named", fix="name a file, a folder or - for standard input")
-    known = Known({o.key: o for o in app.store.objects()}, frozenset(app.config.images))
+    known = Known({o.key: o for o in app.store.objects()}, app.image_names)
     result = validate(files, app.flag_namespace, app.default_namespace, known)
     findings = result.findings
     if output == "json":

@@ -20,10 +20,11 @@ FACTS = "disk.json"
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a disk stands on: the image's digest (empty for none), its format, and whether the disk is the image itself."""
+    """What a disk stands on: the image's digest (empty for none), its format, and its size."""
 
     base: str = ""
     base_format: str = ""
+    base_size: int = 0  # bytes of the image's file
 
 
 def facts(folder: Path) -> Facts | None:
@@ -48,6 +49,24 @@ def create(folder: Path, size: int, base: Path | None, about: Facts) -> None:
         run([*argv, temporary, str(size)], limits=Limits())
         if virtual_size(temporary) != size:
             raise HikubeError("HK708", f"qemu-img made a disk of {virtual_size(temporary)} bytes instead of {size}")
+
+
+def clone(source: Path, folder: Path, base: Path | None, size: int) -> None:
+    """A disk with the content of another one that nobody writes to, independent of it; on the same image of the cache."""
+    target = folder / DISK
+    if target.exists():
+        raise HikubeError("HK708", f"there is already a disk at {target}", fix="look at it: it is never overwritten")
+    about = facts(source) or Facts()
+    files.sweep_partials(folder)
+    files.write_json(folder / FACTS, asdict(about))
+    with files.beside(target) as temporary:
+        argv: list[str | Path] = ["qemu-img", "convert", "-q", "-f", "qcow2", "-O", "qcow2"]
+        if base is not None:
+            argv += ["-F", about.base_format, "-B", base]
+        # QEMU's own lock keeps a machine from starting on the source while it is read.
+        run([*argv, source / DISK, temporary], timeout=3600)
+        if virtual_size(temporary) < size:
+            run(["qemu-img", "resize", "-q", "-f", "qcow2", temporary, str(size)], limits=Limits())
 
 
 def grow(folder: Path, size: int) -> None:

@@ -118,7 +118,7 @@ class Cache:
             file = convert.to_qcow2(file, about.format, about.virtual_size, self.folder / "partial")
             about, digest = inspect(file), ""
         check_image(file, about.format)
-        digest = digest or _digest(file)
+        digest = digest or digest_of(file)
         target = self.path(digest)
         fd = os.open(file, os.O_RDONLY)
         try:
@@ -192,6 +192,15 @@ class Cache:
         row = files.read_json(self.folder / "known" / self._index(key).name)
         return str(row.get("sha256", "")) if isinstance(row, dict) else ""
 
+    def strays(self) -> list[Path]:
+        """Files that no entry speaks of: images that lost theirs, and downloads that were cut short."""
+        known = {e.digest for e in self.entries()}
+        found = []
+        for path in [*(self.folder / "sha256").glob("*"), *(self.folder / "partial").glob("*")]:
+            if path.is_file() and (path.parent.name == "partial" or path.name not in known):
+                found.append(path)
+        return sorted(found)
+
     def forget(self, digest: str) -> None:
         """Remove an image and every entry of it: the entries first, so that none speaks of a file that is gone."""
         for path in (self.folder / "index").glob("*.json"):
@@ -218,7 +227,8 @@ def _regular(path: Path) -> Iterator[BinaryIO]:
             raise refused("it changed while it was read", "stop whoever writes it, then run it again")
 
 
-def _digest(file: Path) -> str:
+def digest_of(file: Path) -> str:
+    """The sha256 of a file's content."""
     with open(file, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 

@@ -1,8 +1,9 @@
-"""Which image a VMDisk stands on: a URL, a name of the catalogue or of the configuration, a recipe of ours."""
+"""Which image a VMDisk stands on: a URL, a name of the catalogue, of the configuration or of one's own, a recipe of ours."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from hikube_local.api.objects import Object
 from hikube_local.catalogue import data
@@ -12,43 +13,93 @@ from hikube_local.images import build, fetch
 from hikube_local.images.cache import Cache, Entry
 from hikube_local.text import mask_url
 
+CHECKSUM = "hikube.local/checksum"  # annotation of a VMDisk: sha256:… or sha512:…
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the configuration says about images: own names ({url, checksum, user}) and mirrors (prefix to prefix)."""
+
+    own: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    mirrors: Mapping[str, str] = field(default_factory=dict)
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What to fetch, and the recipe that serves where it cannot be reached."""
 
-    url: str
+    key: str
+    url: str = ""
     recipe: str = ""
     checksum: str = ""
+    who_says: str = ""
     name: str = ""
 
 
-def wanted(obj: Object, own_images: dict[str, dict[str, str]]) -> Wanted | None:
-    """The image of a disk, or None for a disk without one."""
-    source = obj.disk.source
-    if source.http:
-        return Wanted(source.http.url)
-    if source.image is None:
-        return None
-    name = source.image.name
-    if name in own_images:
-        row = own_images[name]
-        return Wanted(row["url"], checksum=row.get("checksum", ""), name=name)
+def own_key(name: str) -> str:
+    """The cache's key of an image that was imported under a name of one's own."""
+    return f"name:{name}"
+
+
+def named(name: str, settings: Settings, cache: Cache) -> Wanted:
+    """An image by its name: one's own wins over the configuration, that over the catalogue; HK312 when it cannot be had."""
+    if cache.lookup(own_key(name)):
+        return Wanted(own_key(name), name=name)
+    if row := settings.own.get(name):
+        return Wanted(row["url"], row["url"], "", row.get("checksum", ""), "the configuration", name)
     image = data.images().get(name)
     if image is None or not image.url:
         why = image.reason if image else "it is in neither catalogue"
         raise HikubeError(
-            "HK312", f"image {name} cannot be had: {why}", fix="name a URL under images: in the configuration"
+            "HK312",
+            f"image {name} cannot be had: {why}",
+            fix=f"name a URL under images: in the configuration, or: hikube-local images import FILE --name {name}",
         )
-    return Wanted(image.url, image.recipe, image.checksum, name)
+    return Wanted(image.url, image.url, image.recipe, image.checksum, "the catalogue", name)
 
 
-def obtain(obj: Object, cache: Cache, own_images: dict[str, dict[str, str]], emit: Emit, offline: bool) -> Entry | None:
-    """The image of a disk in the cache: from there, downloaded, or built where the vendor cannot be reached."""
-    want = wanted(obj, own_images)
-    if want is None:
+def wanted(obj: Object, settings: Settings, cache: Cache) -> Wanted | None:
+    """The image of a disk, or None for a disk without one."""
+    source = obj.disk.source
+    said = obj.annotations.get(CHECKSUM, "")
+    if source.http:
+        return Wanted(source.http.url, source.http.url, checksum=said, who_says=f"the annotation {CHECKSUM}")
+    if source.image is None:
         return None
-    if entry := cache.lookup(want.url):
+    want = named(source.image.name, settings, cache)
+    if said:
+        return Wanted(want.key, want.url, want.recipe, said, f"the annotation {CHECKSUM}", want.name)
+    return want
+
+
+def obtain(
+    obj: Object,
+    cache: Cache,
+    settings: Settings,
+    emit: Emit,
+    storage: int = 0,
+    offline: bool = False,
+    pull: bool = False,
+) -> Entry | None:
+    """The image of a disk in the cache: from there, downloaded, or built where the vendor cannot be reached."""
+    want = wanted(obj, settings, cache)
+    return None if want is None else get(want, cache, settings, emit, obj.ref, obj.namespace, storage, offline, pull)
+
+
+def get(
+    want: Wanted,
+    cache: Cache,
+    settings: Settings,
+    emit: Emit,
+    about: str,
+    namespace: str = "",
+    storage: int = 0,
+    offline: bool = False,
+    pull: bool = False,
+) -> Entry:
+    entry = cache.lookup(want.key)
+    if entry and (offline or not want.url):
+        cache.touch(entry)
         return entry
     if offline:
         if want.recipe and (entry := build.built(cache, want.recipe)):
@@ -56,14 +107,17 @@ def obtain(obj: Object, cache: Cache, own_images: dict[str, dict[str, str]], emi
         raise HikubeError(
             "HK706",
             f"offline, and {want.name or mask_url(want.url)} is not in the cache",
-            fix="run it once with a network",
+            fix="run it once with a network, or bring it along: hikube-local bundle",
         )
+    ask = fetch.Request(want.url, about, want.checksum, want.who_says, storage, pull, settings.mirrors)
     try:
-        return fetch.fetch(cache, want.url, emit, obj.ref, want.checksum)
+        entry = fetch.request(cache, ask, emit)
     except fetch.Unreachable as e:
         if not want.recipe:
             raise
-        entry = build.built(cache, want.recipe)
-        word = "taken from the cache, built earlier" if entry else "built here from Debian's packages"
-        emit(Event(EventType.DIFFERENCE, f"image {want.name} is {word}: {e.what}", obj.ref, obj.namespace))
-        return entry or build.build(cache, want.recipe, emit)
+        found = build.built(cache, want.recipe)
+        word = "taken from the cache, built earlier" if found else "built here from Debian's packages"
+        emit(Event(EventType.DIFFERENCE, f"image {want.name} is {word}: {e.what}", about, namespace))
+        entry = found or build.build(cache, want.recipe, emit)
+    cache.touch(entry)
+    return entry

@@ -87,6 +87,15 @@ def _read(sources: Iterable[str], findings: Findings) -> Iterator[tuple[str, byt
             findings.add(Diagnostic("HK101", Severity.ERROR, f"cannot read {source!r}: {e}", Place(source)))
 
 
+def texts(sources: Iterable[str]) -> list[tuple[str, str]]:
+    """(name, text) of the manifests that `load` reads, under names that differ: for a copy of them elsewhere."""
+    out: dict[str, str] = {}
+    for n, (name, raw) in enumerate(_read(sources, Findings()), 1):
+        short = Path(name).name if name != "<stdin>" else "stdin.yaml"
+        out[short if short not in out else f"{n}-{short}"] = raw.decode("utf-8")
+    return sorted(out.items())
+
+
 def _bytes(path: Path) -> bytes:
     """The file's content; a pipe is read as bash's <(…) gives it, a device is not."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

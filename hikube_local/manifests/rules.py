@@ -254,6 +254,8 @@ def disk_source(spec: VMDiskSpec, extra_images: frozenset[str] = frozenset()) ->
     if len(given) > 1:
         what = f"source has {' and '.join(given)}: at most one"
         yield Finding("HK311", _E, what, ("source",), "keep the one that you mean")
+    if spec.source.disk and not spec.source.disk.name:
+        yield Finding("HK304", _E, "source.disk names no disk", ("source", "disk"))
     if spec.source.http:
         yield from _url(spec.source.http.url)
     image = spec.source.image

@@ -25,6 +25,9 @@ def plan_disk(obj: Object, seen: DiskObserved) -> Planned:
         return Planned((Step(Verb.DELETE, obj.key, "its deletion was asked for"),))
     steps: list[Step] = []
     unknown: tuple[str, ...] = ()
+    if not seen.exists and obj.disk.source.upload:
+        # Nothing can be done here: image-upload brings the content.
+        return Planned((), unknown=(f"waits for: {upload_words(obj)}",))
     if not seen.exists:
         steps.append(Step(Verb.IMPORT, obj.key, source_words(obj)))
         if obj.disk.source.http or obj.disk.source.image:
@@ -34,6 +37,12 @@ def plan_disk(obj: Object, seen: DiskObserved) -> Planned:
     if seen.exists and seen.generation != obj.generation:
         steps.append(Step(Verb.RECORD, obj.key, "the manifest changed"))
     return Planned(tuple(steps), unknown=unknown)
+
+
+def upload_words(obj: Object) -> str:
+    """The command that brings an upload's content."""
+    where = "" if obj.namespace == "default" else f" -n {obj.namespace}"
+    return f"hikube-local image-upload vmdisk {obj.name}{where} --image-path FILE"
 
 
 def source_words(obj: Object) -> str:

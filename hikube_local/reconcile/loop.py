@@ -16,7 +16,7 @@ from hikube_local.errors import ExitCode, HikubeError, Interrupted, unexpected
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.locks import locked
 from hikube_local.paths import Layout
-from hikube_local.plan.planner import plan_disk, plan_machine
+from hikube_local.plan.planner import plan_disk, plan_machine, upload_words
 from hikube_local.plan.steps import Planned, RunState, Step, Verb, Wish
 from hikube_local.readiness.stages import Result, Verdict
 from hikube_local.store.db import Store, scope
@@ -43,6 +43,7 @@ class Done:
     steps: list[Step] = field(default_factory=list)
     error: HikubeError | None = None
     restart_required: bool = False
+    waits: bool = False  # for an upload: nothing failed
     verdict: Verdict | None = None
 
     @property
@@ -111,7 +112,7 @@ class Reconciler:
                 # Machines that go, then disks, then machines that come: whoever is waited for is submitted first.
                 going = [k for k in ordered if k[0] == INSTANCE and (o := self.store.get(k)) and o.deletion]
                 coming = [k for k in ordered if k[0] == INSTANCE and k not in going]
-                for key in [*going, *(k for k in ordered if k[0] == DISK), *coming]:
+                for key in [*going, *self._disks_in_order(ordered), *coming]:
                     futures[key] = pool.submit(self._one, key, dict(futures))
                 with self._together(futures.values()):
                     for key, future in futures.items():
@@ -141,6 +142,21 @@ class Reconciler:
             settled(futures)
             raise
 
+    def _disks_in_order(self, keys: Iterable[Key]) -> list[Key]:
+        """Copies after what they are a copy of."""
+        left = [k for k in keys if k[0] == DISK]
+        out: list[Key] = []
+        while left:
+            ready = [k for k in left if self._origin(k) not in left] or left
+            out += ready
+            left = [k for k in left if k not in ready]
+        return out
+
+    def _origin(self, key: Key) -> Key | None:
+        obj = self.store.get(key) if key[0] == DISK else None
+        source = obj.disk.source.disk if obj else None
+        return (DISK, key[1], source.name) if source else None
+
     def _waiting(self, key: Key, who: str) -> None:
         message = f"waits for {who}, which is at work on {key[0].lower()}/{key[2]}"
         self.emit(Event(EventType.WAITING, message, f"{key[0].lower()}/{key[2]}", key[1], code="HK609"))
@@ -152,15 +168,31 @@ class Reconciler:
             return done
         try:
             if key[0] == INSTANCE and not obj.deletion:
-                self._await_disks(obj, others)
+                if waits := self._await_disks(obj, others):
+                    self._say(
+                        EventType.HINT,
+                        obj,
+                        f"it starts when its disk {waits.name} is there: {upload_words(waits)}, then up again",
+                    )
+                    done.waits = True
+                    return done
             elif key[0] == DISK and obj.deletion:
                 self._await_machines(obj, others)
+            elif (origin := self._origin(key)) in others and (error := others[origin].result().error):
+                raise HikubeError("HK708", f"the disk {origin[2]} that it is a copy of is not there: {error.what}")
             self._steps(obj, done)
         except Exception as e:
             # Each object by itself: what happens to one does not keep the others from their end.
             done.error = unexpected(e)
             self._failed(obj, done.error)
-        if not done.error and not done.changed and not obj.deletion:
+        if (
+            key[0] == DISK
+            and not obj.deletion
+            and obj.disk.source.upload
+            and not self.backend(obj.backend).observe_disk(obj).exists
+        ):
+            self._say(EventType.HINT, obj, f"waits for its content: {upload_words(obj)}")
+        elif not done.error and not done.changed and not obj.deletion:
             self._say(EventType.UNCHANGED, obj, "nothing to do")
         return done
 
@@ -170,7 +202,9 @@ class Reconciler:
             if key[0] == INSTANCE and key[1] == disk.namespace and (error := future.result().error):
                 raise HikubeError("HK708", f"{disk.ref} is kept: vminstance/{key[2]} is still there", why=error.what)
 
-    def _await_disks(self, obj: Object, disks: dict[Key, Future[Done]]) -> None:
+    def _await_disks(self, obj: Object, disks: dict[Key, Future[Done]]) -> Object | None:
+        """Its disks are there, or the error that says why not; one that still waits for its upload is handed back."""
+        waits: Object | None = None
         for ref in obj.instance.disks:
             key = (DISK, obj.namespace, ref.name)
             if key in disks and (error := disks[key].result().error):
@@ -179,6 +213,9 @@ class Reconciler:
             if disk is None or disk.deletion:
                 raise HikubeError("HK402", f"its disk {ref.name} does not exist", fix=f"add a VMDisk named {ref.name}")
             seen = self.backend(disk.backend).observe_disk(disk)
+            if not seen.exists and disk.disk.source.upload:
+                waits = disk
+                continue
             if seen.problem or not seen.exists:
                 why = seen.problem or "it was never imported"
                 raise HikubeError(
@@ -186,6 +223,7 @@ class Reconciler:
                     f"its disk {ref.name} cannot be used: {why}",
                     fix=f"hikube-local describe vmdisk {ref.name}",
                 )
+        return waits
 
     def _steps(self, obj: Object, done: Done) -> None:
         world = self.backend(obj.backend)

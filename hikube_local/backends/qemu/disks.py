@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hikube_local import files
-from hikube_local.api.objects import INSTANCE, Object
+from hikube_local.api.objects import DISK, INSTANCE, Object
 from hikube_local.backends.protocol import Options
 from hikube_local.backends.qemu import libvirt, limits
 from hikube_local.disks import qcow2
-from hikube_local.events import Emit
+from hikube_local.errors import HikubeError
+from hikube_local.events import Emit, Event, EventType
 from hikube_local.images import inspect, sources
+from hikube_local.locks import locked
 from hikube_local.plan.steps import DiskObserved, Verb
 from hikube_local.render import machine
 from hikube_local.store import db
 
 if TYPE_CHECKING:
     from hikube_local.backends.qemu.world import Qemu
+
+
+WAIT_FOR_STOP = 60.0  # seconds that a clone waits for its source's machine
 
 
 class Disks:
@@ -37,9 +44,20 @@ class Disks:
         problem = ""
         if not size:
             problem = f"{disk} is damaged: its header is no qcow2"
-        elif about.base and not self.world.cache.path(about.base).exists():
-            problem = f"the image it stands on ({about.base[:12]}) is gone from the cache"
+        elif about.base:
+            problem = self._base_problem(about)
         return DiskObserved(True, size, qcow2.actual_size(disk), "qcow2", about.base, generation, problem)
+
+    def _base_problem(self, about: qcow2.Facts) -> str:
+        """An image that was removed or changed behind our back: a disk on it would be another disk."""
+        path = self.world.cache.path(about.base)
+        try:
+            st = path.stat()
+        except OSError:
+            return f"the image it stands on ({about.base[:12]}) is gone from the cache; fetch it again: hikube-local images pull"
+        if about.base_size and st.st_size != about.base_size:
+            return f"the image it stands on ({about.base[:12]}) was changed: {st.st_size} bytes instead of {about.base_size}"
+        return ""
 
     def steps(self) -> dict[Verb, Callable[[Object, Options, Emit], None]]:
         return {
@@ -55,26 +73,87 @@ class Disks:
         files.sweep_trash(folder.parent)
         db.record(folder, obj)
         size = machine.storage_bytes(obj)
-        entry = sources.obtain(obj, self.world.cache, self.world.own_images, emit, options.offline)
+        if obj.disk.source.disk:
+            self._clone(obj, obj.disk.source.disk.name, size, emit)
+            return
+        world = self.world
+        entry = sources.obtain(obj, world.cache, world.images, emit, size, options.offline, options.pull)
         if entry is None:
             qcow2.create(folder, size, None, qcow2.Facts())
             return
         base = self.world.cache.path(entry.digest)
         inspect.fits(inspect.inspect(base), size)
-        qcow2.create(folder, size, base, qcow2.Facts(entry.digest, entry.format))
+        qcow2.create(folder, size, base, qcow2.Facts(entry.digest, entry.format, entry.size))
+
+    def upload(self, obj: Object, file: Path, emit: Emit) -> None:
+        """The content of a disk that waits for it: a file of this host, looked at like one from outside."""
+        world = self.world
+        size = machine.storage_bytes(obj)
+        with locked(world.layout.lock(*obj.key)):
+            if self.observe(obj).exists:
+                raise HikubeError(
+                    "HK806", f"{obj.ref} has its content already", fix="it is never overwritten: delete it first"
+                )
+            entry = world.cache.take(
+                file, f"upload:{obj.namespace}/{obj.name}/{obj.uid}", f"upload of {file.name}", None, size
+            )
+            base = world.cache.path(entry.digest)
+            inspect.fits(inspect.inspect(base), size)
+            folder = world.make_folder(obj)
+            db.record(folder, obj)
+            qcow2.create(folder, size, base, qcow2.Facts(entry.digest, entry.format, entry.size))
+        emit(Event(EventType.STEP, f"its content came from {file.name}", obj.ref, obj.namespace))
+
+    def _clone(self, obj: Object, name: str, size: int, emit: Emit) -> None:
+        """A copy of another disk of the namespace, taken while no machine runs on it."""
+        source = self.world.store.get((DISK, obj.namespace, name))
+        if source is None or not self.observe(source).exists:
+            raise HikubeError(
+                "HK708", f"the disk {name} that it is a copy of is not there", fix=f"add a VMDisk named {name}"
+            )
+        folder = self.world.folder(source)
+        if (seen := self.observe(source)).problem:
+            raise HikubeError("HK708", f"the disk {name} that it is a copy of cannot be read: {seen.problem}")
+        if seen.size > size:
+            least = -(-seen.size // (1 << 30))
+            what = f"target resources requests storage size is smaller than the source: {size} < {seen.size}"
+            raise HikubeError("HK703", what, fix=f"write storage: {least}Gi or more")
+        self._await_stopped(obj, source, emit)
+        about = qcow2.facts(folder) or qcow2.Facts()
+        qcow2.clone(folder, self.world.folder(obj), self.world.cache.path(about.base) if about.base else None, size)
+
+    def _await_stopped(self, obj: Object, source: Object, emit: Emit) -> None:
+        """A copy of a disk that is being written to would be a torn one."""
+        deadline = time.monotonic() + WAIT_FOR_STOP
+        told = False
+        while user := self.running_user(source):
+            if not told:
+                told = True
+                what = f"waits until {user.ref} is stopped: a copy of a disk in use would be torn"
+                emit(Event(EventType.WAITING, what, obj.ref, obj.namespace))
+            if time.monotonic() > deadline:
+                raise HikubeError(
+                    "HK708",
+                    f"the disk {source.name} is in use by {user.ref}",
+                    fix=f"hikube-local stop {user.name}, then up again",
+                )
+            emit(Event(EventType.PROGRESS, f"waits for {user.ref}", obj.ref, obj.namespace))
+            time.sleep(0.5)
+
+    def running_user(self, disk: Object) -> Object | None:
+        """The machine that runs on this disk now."""
+        for o in self.world.store.objects(INSTANCE, disk.namespace):
+            if disk.name in [d.name for d in o.instance.disks] and o.backend == "qemu":
+                dom = self.world.domain(o)
+                if dom is not None and dom.isActive():
+                    return o
+        return None
 
     def _grow(self, obj: Object, options: Options, emit: Emit) -> None:
         size = machine.storage_bytes(obj)
-        user = next(
-            (
-                o
-                for o in self.world.store.objects(INSTANCE, obj.namespace)
-                if obj.name in [d.name for d in o.instance.disks]
-            ),
-            None,
-        )
+        user = self.running_user(obj)
         dom = self.world.domain(user) if user else None
-        if dom is not None and dom.isActive():
+        if dom is not None:
             # libvirt's blockResize shrinks without a word; the planner only ever asks to grow.
             lv = libvirt.module()
             try:

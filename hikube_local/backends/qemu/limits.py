@@ -10,13 +10,6 @@ from hikube_local.render import machine
 def refuse(obj: Object) -> None:
     """HK802 or HK707 for an object that cannot be carried yet."""
     if obj.kind == DISK:
-        source = obj.disk.source
-        if source.disk or source.upload:
-            raise HikubeError(
-                "HK707",
-                f"{obj.ref}: source {'disk' if source.disk else 'upload'} is not carried by this version yet",
-                fix="use source.http, source.image or an empty source",
-            )
         return
     spec = obj.instance
     if machine.profile_of(spec).firmware == "efi":

@@ -23,6 +23,7 @@ from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.host.accelerator import host_facts
 from hikube_local.host.facts import HostFacts
+from hikube_local.images import sources
 from hikube_local.images.cache import Cache
 from hikube_local.locks import locked
 from hikube_local.paths import Layout
@@ -45,10 +46,10 @@ class Qemu:
         self,
         layout: Layout,
         store: Store,
-        own_images: dict[str, dict[str, str]],
+        images: sources.Settings,
         own_networks: dict[str, str],
     ) -> None:
-        self.layout, self.store, self.own_images = layout, store, own_images
+        self.layout, self.store, self.images = layout, store, images
         self.carrier = carrier_of(layout)
         self.tenants = Tenants(self.carrier, store, own_networks if layout.root else {})
         self.ways = Ways(self.carrier.out, store, layout.id)

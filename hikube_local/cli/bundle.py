@@ -1,0 +1,42 @@
+"""`bundle`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hikube_local.cli.app import App, common, option
+from hikube_local.errors import ExitCode
+
+
+@click.command("bundle")
+@click.argument("files", nargs=-1)
+@option("-f", "--filename", multiple=True, help="A file, a folder or -.")
+@option("--to", "folder", type=click.Path(path_type=Path), required=True, help="A new folder.")
+@common
+def bundle(app: App, files: tuple[str, ...], filename: tuple[str, ...], folder: Path) -> int:
+    """Gather manifests and images, so that `up --offline FOLDER` works on another machine."""
+    from hikube_local.api.objects import DISK
+    from hikube_local.cli.images import cache_of, settings_of
+    from hikube_local.cli.story import Story
+    from hikube_local.cli.up import load
+    from hikube_local.images import bundle as bundles
+    from hikube_local.images import sources
+    from hikube_local.manifests.load import texts
+
+    named = (*files, *filename)
+    loaded = load(app, named, for_plan=True)
+    app.layout.make()
+    cache, settings = cache_of(app), settings_of(app)
+    entries: dict[str, Any] = {}
+    with Story(app) as story:
+        for item in loaded.objects:
+            if item.object.kind == DISK and (want := sources.wanted(item.object, settings, cache)):
+                obj = item.object
+                entries[want.key] = sources.get(want, cache, settings, story, obj.ref, obj.namespace)
+    bundles.write(folder, texts(named), entries, cache)
+    print(f"{folder}: {len(loaded.objects)} objects, {len({e.digest for e in entries.values()})} images")
+    print(f"  there: hikube-local up --offline {folder.name}")
+    return ExitCode.DONE

@@ -1,0 +1,50 @@
+"""A folder with everything that `up --offline` needs on another machine: manifests, images, digests, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from hikube_local import files
+from hikube_local.errors import HikubeError
+from hikube_local.events import Emit, Event, EventType
+from hikube_local.images import checksums
+from hikube_local.images.cache import Cache, Entry
+
+FOLDER = "images"
+INDEX = "bundle.json"
+
+
+def write(folder: Path, manifests: Iterable[tuple[str, str]], entries: dict[str, Entry], cache: Cache) -> None:
+    """Lay it into an empty (or new) folder: `manifests` as (name, text), `entries` by their key."""
+    if folder.exists() and any(folder.iterdir()):
+        raise HikubeError("HK810", f"{folder} is not empty", fix="name a new folder")
+    files.make_folder(folder / FOLDER, 0o755)
+    for digest in sorted({e.digest for e in entries.values()}):
+        with files.beside(folder / FOLDER / digest, 0o644) as temporary:
+            shutil.copyfile(cache.path(digest), temporary)
+    rows = {key: {"sha256": e.digest, "origin": e.origin} for key, e in sorted(entries.items())}
+    files.write_json(folder / FOLDER / INDEX, rows, 0o644)
+    for name, text in manifests:
+        files.write(folder / name, text, 0o644)
+
+
+def read(folder: Path, cache: Cache, emit: Emit) -> None:
+    """Take the images of a bundle into the cache, each verified with its digest. A folder that is none is left alone."""
+    rows = files.read_json(folder / FOLDER / INDEX)
+    if not isinstance(rows, dict):
+        return
+    for key, row in rows.items():
+        digest = str(row.get("sha256", "")) if isinstance(row, dict) else ""
+        given = checksums.parse(digest, "the bundle")
+        entry = cache.lookup(key)
+        if entry and entry.digest == digest:
+            continue
+        emit(Event(EventType.PROGRESS, f"image {digest[:12]} from the bundle {folder}"))
+        if any((e := other).digest == digest for other in cache.entries()):
+            cache.name(e, key)
+        else:
+            path = Path(os.path.abspath(folder / FOLDER / digest))
+            cache.take(path, key, str(row.get("origin", "a bundle"))[:200], given)
