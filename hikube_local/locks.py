@@ -1,6 +1,6 @@
 """Locks that die with their process (flock), and tell who holds them.
 
-Order: tenant network, then objects (sorted), then cache entries. The holder's name is text beside the lock, never the lock.
+Order: objects (sorted), then the tenant network, then cache entries. The holder's name is text beside the lock, never the lock.
 """
 
 from __future__ import annotations

@@ -38,9 +38,9 @@ def firmware_uuid(namespace: str, name: str, seed: str) -> str:
     return f"{h[0:8]}-{h[8:12]}-4{h[13:16]}-9{h[17:20]}-{h[20:32]}"
 
 
-def mac(namespace: str, name: str, network: str = "") -> str:
-    """A locally administered MAC that stays the same for this namespace and name (and further network)."""
-    h = hashlib.sha256(f"mac:{namespace}/{name}{network and '/' + network}".encode()).digest()
+def mac(namespace: str, name: str, network: str = "", host: str = "") -> str:
+    """A locally administered MAC that stays the same for this namespace and name (and further network, and host)."""
+    h = hashlib.sha256(f"mac:{namespace}/{name}{network and '/' + network}{host and '@' + host}".encode()).digest()
     return ":".join(f"{b:02x}" for b in (0x02, *h[:5]))
 
 

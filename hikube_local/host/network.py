@@ -28,6 +28,14 @@ def has_ipv6() -> bool:
     return any(r[3] == "00" and r[5] != "lo" for r in rows if len(r) == 6)
 
 
+def machine_id() -> str:
+    """What names this host and no other one (machine-id(5)); empty where there is none."""
+    try:
+        return Path("/etc/machine-id").read_text().strip()
+    except OSError:
+        return ""
+
+
 def links(kind: str = "") -> dict[str, int]:
     """{interface: MTU} of the host, of one kind (`bridge`) or all. /sys may show another namespace's, `ip` does not."""
     done = run(["ip", "-j", "link", "show", *(["type", kind] if kind else [])], check=False, timeout=10)

@@ -227,6 +227,14 @@ def differences(spec: VMInstanceSpec) -> Iterator[Finding]:
         yield Finding("HK509", _D, "m1 is backed by huge pages on Hikube; here by ordinary memory", ("instanceType",))
     if spec.gpus:
         yield Finding("HK505", _D, "gpus are not passed through here: the machine starts without", ("gpus",))
+    seen: set[str] = set()
+    for i, network in enumerate(spec.networks or spec.subnets):
+        path = ("networks" if spec.networks else "subnets", i)
+        if not network.name:
+            yield Finding("HK304", _E, "a network without a name", path)
+        elif network.name in seen:
+            yield Finding("HK323", _E, f"the network {network.name[:60]!r} stands twice", path)
+        seen.add(network.name)
     if spec.networks or spec.subnets:
         yield Finding(
             "HK512",

@@ -81,7 +81,8 @@ class Reconciler:
         self.emit(Event(type, message, obj.ref, obj.namespace, data=dict(data)))
 
     def _failed(self, obj: Object, e: HikubeError) -> None:
-        self._say(EventType.FAILED, obj, e.what, code=e.code, why=e.why, fix=e.fix)
+        data = {"why": e.why, "fix": e.fix}
+        self.emit(Event(EventType.FAILED, e.what, obj.ref, obj.namespace, code=e.code, data=data))
 
     def plan(self, obj: Object) -> Planned:
         """What would be done now."""
@@ -269,11 +270,8 @@ class Reconciler:
         ok = v.result in (Result.READY, Result.NO_SIGNAL)
         data: dict[str, object] = {"seconds": round(v.seconds, 1), "result": str(v.result)}
         if v.trouble:
-            data |= {"code": v.trouble.code, "why": v.trouble.message, "fix": v.trouble.remedy}
+            data |= {"why": v.trouble.message, "fix": v.trouble.remedy}
         if v.lines or (v.trouble and v.trouble.lines):
             data["lines"] = list(v.trouble.lines if v.trouble and v.trouble.lines else v.lines)
-        self.emit(
-            Event(
-                EventType.READY if ok else EventType.FAILED, v.message, obj.ref, obj.namespace, str(v.stage), data=data
-            )
-        )
+        kind, code = EventType.READY if ok else EventType.FAILED, v.trouble.code if v.trouble else ""
+        self.emit(Event(kind, v.message, obj.ref, obj.namespace, str(v.stage), code=code, data=data))

@@ -5,6 +5,7 @@ Everything stands inside the carrier's namespace: the host's own rules are never
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable
 
 from hikube_local.render.addresses import Range
@@ -78,12 +79,13 @@ def _wires(tenants: list[Tenant]) -> str:
     seats = [s for t in tenants for s in t.seats]
     ours = {a for s in seats for a in (s.ip, s.lan_ip) if a}
     gateways = sorted(t.gateway for t in tenants)
+    gateways6 = sorted(t.range.gateway6(t.number) for t in tenants if t.range.v6)
     chains: dict[str, list[str]] = {}
     hooks = ["type filter hook prerouting priority -300; policy accept;"]
     lan = ["type filter hook forward priority 0; policy accept;"]
     for s in seats:
         others = sorted((ours - {s.ip, s.lan_ip}) | set(gateways))
-        chains[f"from_{s.tap}"] = _from(s, others)
+        chains[f"from_{s.tap}"] = _from(s, others, gateways6)
         hooks.append(f'iifname "{s.tap}" jump from_{s.tap}')
         if s.lan:
             # What is seen on its wire is the neighbour table from which its address is learned.
@@ -94,9 +96,9 @@ def _wires(tenants: list[Tenant]) -> str:
                 chains[f"to_{s.tap}"] = _to(s)
                 lan.append(f'oifname "{s.tap}" jump to_{s.tap}')
         for nic in s.further:
-            # Addresses there are the guests' own business, a MAC is not.
-            hooks.append(f'iifname "{nic.tap}" ether saddr != {nic.mac} drop')
-            hooks.append(f'iifname "{nic.tap}" arp saddr ether != {nic.mac} drop')
+            # Addresses there are the guests' own business, a MAC is not; nor is a LAN theirs to serve.
+            chains[f"from_{nic.tap}"] = _plain(nic.mac) if nic.lan else _plain(nic.mac)[:3]
+            hooks.append(f'iifname "{nic.tap}" jump from_{nic.tap}')
     chains |= {"prerouting": hooks, "forward": lan}
     return _table("bridge", chains, _SETS)
 
@@ -111,14 +113,26 @@ _FLOW_OUT = "{ ip saddr . th sport . ip daddr . th dport . ip protocol }"
 _FLOW_BACK = "ip daddr . th dport . ip saddr . th sport . ip protocol @flows"
 
 
-def _from(s: Seat, others: list[str]) -> list[str]:
-    rules = [
-        f"ether saddr != {s.mac} drop",
-        f"arp saddr ether != {s.mac} drop",
-        # A guest is no DHCP server and no router.
+def _plain(mac: str) -> list[str]:
+    """What every wire keeps to: ordinary frames under its own MAC; no server, no router."""
+    return [
+        f"ether saddr != {mac} drop",
+        # No VLAN tag, behind which the rules below would not look, and no spanning tree.
+        "ether type != { arp, ip, ip6 } drop",
+        f"arp saddr ether != {mac} drop",
         "udp sport { 67, 547 } drop",
-        "icmpv6 type nd-router-advert drop",
+        "icmpv6 type { nd-router-advert, nd-redirect } drop",
+        # A DHCP request speaks for its sender alone (chaddr), and not all the time.
+        f"udp dport 67 @th,288,48 != 0x{mac.replace(':', '')} drop",
+        "udp dport 67 limit rate over 20/second burst 40 packets drop",
     ]
+
+
+def _from(s: Seat, others: list[str], gateways6: list[str]) -> list[str]:
+    rules = _plain(s.mac)
+    for gateway in gateways6:
+        target = int(ipaddress.IPv6Address(gateway))
+        rules += [f"ip6 saddr {gateway} drop", f"icmpv6 type nd-neighbor-advert @nh,384,128 {target:#x} drop"]
     if s.lan:
         return [*rules, f"arp saddr ip {_set(others)} drop", f"ip saddr {_set(others)} drop"] if others else rules
     return [

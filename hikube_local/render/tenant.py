@@ -85,6 +85,9 @@ def dnsmasq_conf(t: Tenant, folder: str, domain: str = names.DOMAIN) -> str:
         "no-poll",
         "dhcp-authoritative",
         "dhcp-ignore-names",
+        "quiet-dhcp",
+        "quiet-dhcp6",
+        "quiet-ra",
         f"domain={t.namespace}.svc.{domain}",
         f"local=/{domain}/",
         # The netmask is named: without it dnsmasq takes the supernet's.

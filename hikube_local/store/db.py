@@ -144,7 +144,8 @@ class Store:
                     yield body
 
     def _do(self, write: bool, action: Callable[[sqlite3.Connection], Any]) -> Any:
-        if not write and not self._path.exists() and not (self.layout.state / "machines").exists():
+        made = any((self.layout.state / top).exists() for top in ("machines", "disks"))
+        if not write and not made and not self._path.exists():
             return None
         for attempt in (1, 2):
             try:

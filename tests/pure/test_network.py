@@ -35,6 +35,8 @@ def test_a_wire_carries_its_own_addresses_alone():
     assert "ether saddr != 02:00:00:00:00:01 drop" in chain
     assert "arp saddr ip != { 0.0.0.0, 10.77.5.10 } drop" in chain
     assert "udp sport { 67, 547 } drop" in chain  # no DHCP server
+    assert "ether type != { arp, ip, ip6 } drop" in chain  # no VLAN tag to hide behind, no spanning tree
+    assert "udp dport 67 @th,288,48 != 0x020000000001 drop" in chain  # no lease in another's name
     assert 'iifname "hk1" jump from_hk1' in text
 
 
@@ -49,7 +51,7 @@ def test_on_a_hosts_bridge_the_ports_are_a_firewall_and_others_addresses_are_nob
 
 def test_further_nics_keep_their_mac():
     seat = Seat("a", "10.77.5.10", "02:00:00:00:00:01", "hk1", further=(Nic("back", "02:00:00:00:00:09", "hk9"),))
-    assert 'iifname "hk9" ether saddr != 02:00:00:00:00:09 drop' in rules(seat)
+    assert "ether saddr != 02:00:00:00:00:09 drop" in rules(seat).split("chain from_hk9 {")[1]
     assert seat.taps == {"hk1", "hk9"}
 
 

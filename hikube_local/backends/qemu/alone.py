@@ -48,11 +48,14 @@ class Alone(Carrier):
         make_runtime(self.layout)
         for sub in ("log", "net", "m"):
             files.make_folder(self.run / sub)
-        files.write_json(self.run / MARK, {"boot": boot_id()})
+        files.write_json(self.run / MARK, {})
         self.daemon.ensure(0)
         pid = self.daemon.pid()
         assert pid is not None
         return pid
+
+    def _is_ours(self, pid: int) -> bool:
+        return True  # its pid file lies in our own folder, and there is one network only
 
     def inside(self, pid: int, *words: str | Path) -> list[str | Path]:
         return list(words)

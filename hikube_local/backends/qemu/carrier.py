@@ -11,6 +11,7 @@ import grp
 import json
 import os
 import pwd
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -92,9 +93,16 @@ class Carrier:
     def holder(self) -> int | None:
         """The pid that keeps the namespace, if it is up and wholly set up."""
         pid = helpers.pid_of(self.holder_lock)
-        if pid is None or files.read_json(self.run / "ready.json") != _identity(pid):
-            return None
-        return pid
+        return pid if pid is not None and self._is_ours(pid) else None
+
+    def _is_ours(self, pid: int) -> bool:
+        """Whether the process sits in the namespace that was wholly set up."""
+        return (files.read_json(self.run / "ready.json") or {}).get("net") == _identity(pid)
+
+    def _ready(self, pid: int) -> None:
+        """Note the namespace, under a name of its own: the kernel gives the same inode again and again."""
+        token = (files.read_json(self.run / "ready.json") or {}).get("token") or secrets.token_hex(8)
+        files.write_json(self.run / "ready.json", {"net": _identity(pid), "token": token})
 
     def lives(self) -> bool:
         """Whether the namespace is there, or something in it from which it can be taken up again."""
@@ -102,8 +110,8 @@ class Carrier:
 
     def id(self) -> str | None:
         """What names this namespace and no other one: taps belong to it."""
-        pid = self.holder()
-        return _identity(pid)["net"] if pid else None
+        row = files.read_json(self.run / "ready.json") if self.holder() else None
+        return row["token"] if row else None
 
     def ensure(self, range: Range) -> int:
         """Bring up what is missing: namespace, way out, libvirtd. Hands back the holder's pid; under the network lock."""
@@ -115,10 +123,21 @@ class Carrier:
         if pid is None:
             helpers.end(self.holder_lock)
             anchor = self._anchor()
-            pid = self._adopt(anchor) if anchor else self._begin(range)
+            if anchor:
+                pid = self._adopt(anchor)
+            else:
+                self._clear()
+                pid = self._begin(range)
         self.out.ensure(pid, range)
         self.daemon.ensure(pid)
         return pid
+
+    def _clear(self) -> None:
+        """Nothing of a namespace that went may be taken for one of the new one's."""
+        for lock in (*self.run.glob("dnsmasq-*.lock"), self.out.lock, self.run / "virtlogd.lock"):
+            helpers.end(lock)
+        for path in (self.run / "ready.json", self.net / "applied.json", self.net / "taps.json"):
+            path.unlink(missing_ok=True)
 
     def _anchor(self) -> int | None:
         """Something of ours that still lives in a namespace whose holder was killed: libvirtd, or a machine."""
@@ -127,9 +146,7 @@ class Carrier:
         for path in [*self.run.glob("libvirt/qemu/*.pid"), *self.run.glob("libvirt/qemu/run/*.pid")]:
             with contextlib.suppress(OSError, ValueError):
                 pid = int(path.read_text())
-                if "/qemu-system" in os.readlink(f"/proc/{pid}/exe") and _identity(pid) == files.read_json(
-                    self.run / "ready.json"
-                ):
+                if "/qemu-system" in os.readlink(f"/proc/{pid}/exe") and self._is_ours(pid):
                     return pid
         return None
 
@@ -138,7 +155,7 @@ class Carrier:
         pid, _ = helpers.ensure(
             self.holder_lock, argv, self.log("namespace"), clean_environment(), check=lambda p: _runs(p, "sleep")
         )
-        files.write_json(self.run / "ready.json", _identity(pid))
+        self._ready(pid)
         return pid
 
     def _begin(self, range: Range) -> int:
@@ -173,7 +190,7 @@ class Carrier:
             {"run": ["nft", "-f", "-"], "input": firewall.ruleset((), range)},
         ]
         self.batch(pid, ops)
-        files.write_json(self.run / "ready.json", _identity(pid))
+        self._ready(pid)
         return pid
 
     def batch(self, pid: int, ops: list[dict[str, Any]]) -> list[str]:
@@ -191,7 +208,10 @@ class Carrier:
             if result["code"] and not op.get("may_fail"):
                 words = " ".join(op.get("run") or ["write", op["write"]])
                 raise HikubeError(
-                    "HK803", f"the tenant network could not be made: {words[:120]}", why=result["out"][-300:]
+                    "HK803",
+                    f"the tenant network could not be made: {words[:120]}",
+                    why=result["out"][-300:],
+                    fix="hikube-local doctor; hikube-local purge -A begins anew (disks stay)",
                 )
         return [r["out"] for r in results]
 
@@ -221,14 +241,14 @@ class Carrier:
         (self.run / "ready.json").unlink(missing_ok=True)
 
 
-def _identity(pid: int) -> dict[str, str]:
-    """The network namespace of a process, told apart from every other one of this and other boots."""
+def _identity(pid: int) -> str:
+    """The network namespace of a process, told apart from every other one that is there now, in this boot."""
     from hikube_local.host.facts import boot_id
 
     try:
-        return {"net": f"{boot_id()[:8]}-{os.stat(f'/proc/{pid}/ns/net').st_ino}"}
+        return f"{boot_id()[:8]}-{os.stat(f'/proc/{pid}/ns/net').st_ino}"
     except OSError:
-        return {"net": ""}
+        return ""
 
 
 def _runs(pid: int, program: str) -> bool:

@@ -1,4 +1,4 @@
-"""The libvirtd of a carrier: our own, inside the namespace, as a user without any capability."""
+"""The libvirtd of a carrier: our own, inside the namespace; a user's has no capability at all."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ import errno
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -76,7 +77,7 @@ def batch():
             done = subprocess.run(
                 op["run"], input=op.get("input", ""), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
             )
-            results.append({"code": done.returncode, "out": done.stdout[-4000:]})
+            results.append({"code": done.returncode, "out": done.stdout[-4000:] if done.returncode else done.stdout})
         if results[-1]["code"] and not op.get("may_fail"):
             break
     json.dump(results, sys.stdout)
@@ -155,18 +156,26 @@ def pod(about, command):
     ready, go = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
+        os.close(ready[0])
+        os.close(go[1])
         if LIBC.unshare(CLONE_NEWNET | CLONE_NEWNS):
             error = ctypes.get_errno()
             raise OSError(error, os.strerror(error))
         os.write(ready[1], b"1")
-        os.read(go[0], 1)
+        if not os.read(go[0], 1):
+            sys.exit(111)  # the other half failed, and said so
         LIBC.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None)
         for words in about["inside"]:
             subprocess.run(words, check=True)
         resolver(about["resolv"])
+        try:
+            os.chdir(about["cwd"])
+        except OSError:
+            os.chdir("/")
         os.execvp(command[0], command)
     os.close(ready[1])
     os.close(go[0])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the command's
     if os.read(ready[0], 1):
         for words in about["outside"]:
             subprocess.run([w.replace("CHILD", str(child)) for w in words], check=True)
@@ -214,6 +223,6 @@ def main(argv):
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except OSError as e:
+    except (OSError, subprocess.CalledProcessError) as e:
         print(f"enter: {e}", file=sys.stderr)
         sys.exit(111)

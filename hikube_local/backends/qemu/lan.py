@@ -40,7 +40,12 @@ class Lan:
         mtu = network.bridge(bridge)
         tag = self._tag(bridge)
         outer, inner, inside = OUTER + tag, INNER + tag, LAN_PREFIX + tag
-        if outer not in network.links():
+        inside_links = self.carrier.batch(pid, [{"run": ["ip", "-br", "link"]}])[0]
+        there = outer in network.links()
+        if there and f"{inner}@" not in inside_links:
+            run(["ip", "link", "del", outer])  # its other end went with another namespace
+            there = False
+        if not there:
             # A high MAC: a bridge takes the lowest of its ports for its own.
             mac = "fe:" + ":".join(tag[i : i + 2] for i in range(0, 10, 2))
             words = ["ip", "link", "add", outer, "address", mac, "mtu", str(mtu)]

@@ -9,47 +9,56 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from hikube_local import locks
-from hikube_local.api import names
 from hikube_local.api.objects import Object
-from hikube_local.backends.qemu import libvirt, listening, starts
+from hikube_local.backends.qemu import libvirt, listening
 from hikube_local.backends.qemu.lan import believable
-from hikube_local.errors import HikubeError
+from hikube_local.events import Emit, Event, EventType, ignore
 from hikube_local.host.facts import asleep
 from hikube_local.plan.steps import Forward
 from hikube_local.store.db import scope
+from hikube_local.text import sanitize
 
 if TYPE_CHECKING:
     from hikube_local.backends.qemu.world import Qemu
 
-AGAIN_AGENT, AGAIN_SCAN = 2.0, 60.0  # seconds between two looks at the same machine
+AGENT_PATIENCE = 5  # seconds
+AGAIN_AGENT, AGAIN_SCAN = 2.0, 60.0  # seconds between two looks at the same machine, by what answered the last time
 
 
-def look(world: Qemu, obj: Object, dom: Any, soon: bool = False) -> None:
+def look(world: Qemu, obj: Object, dom: Any, emit: Emit = ignore, soon: bool = False) -> None:
     """Bring the ways in of a running WholeIP machine to what its guest does now; `soon`: do not wait for the next look."""
     agent = libvirt.Agent(dom)
-    _clock(world, obj, dom, agent)
+    _clock(world, obj, dom, agent, emit)
     if not obj.instance.whole_ip:
+        return
+    # Somebody else at work on the network brings it along, or the next look does.
+    if not soon and locks.holder(world.layout.locks / "network") is not None:
         return
     own = world.store.allocation(scope(obj.key))
     if own.get("lan"):
-        _address(world, obj, dom, own, agent)
+        _address(world, obj, own, agent)
         return
-    connected = agent.connected()
-    if not soon and time.time() - own.get("looked", 0) < (AGAIN_AGENT if connected else AGAIN_SCAN):
-        return
-    found = listening.by_agent(agent) if connected else None
+    if soon or time.time() - own.get("looked", 0) >= own.get("again", 0):
+        _ports(world, obj, agent)
+    want = world.ways.wanted(obj, True, lambda text: None)
+    if (ip := world.tenants.ip(obj)) and want != world.ways.observed(ip):
+        apply(world, obj, want)
+
+
+def _ports(world: Qemu, obj: Object, agent: libvirt.Agent) -> None:
+    """Note on which ports the guest listens now."""
+    found, again = listening.by_agent(agent) if agent.connected() else None, AGAIN_AGENT
     if found is None:
+        again = AGAIN_SCAN
         pid, ip = world.carrier.holder(), world.tenants.ip(obj)
         if pid is None or ip is None:
             return
         found = listening.by_scan(world.carrier, pid, ip)
-    world.store.note(scope(obj.key), listening=found, looked=time.time())
-    if found != own.get("listening") and locks.holder(world.layout.locks / "network") is None:
-        apply(world, obj, world.ways.wanted(obj, True, lambda text: None))
+    world.store.note(scope(obj.key), listening=found, looked=time.time(), again=again)
 
 
 def apply(world: Qemu, obj: Object, want: frozenset[Forward]) -> None:
-    """Open and close the machine's forwards, and bring the firewall along."""
+    """Open and close the machine's forwards, and bring names and firewall along."""
     with world.network_lock():
         pid = world.carrier.holder()
         if pid is not None and (ip := world.tenants.ip(obj)):
@@ -57,28 +66,22 @@ def apply(world: Qemu, obj: Object, want: frozenset[Forward]) -> None:
             world.tenants.refresh(pid)
 
 
-def _address(world: Qemu, obj: Object, dom: Any, own: dict[str, Any], agent: libvirt.Agent) -> None:
+def _address(world: Qemu, obj: Object, own: dict[str, Any], agent: libvirt.Agent) -> None:
     """Its address on the host's bridge: what was seen on its wire, else what its agent says, if nobody else has it."""
     pid = world.carrier.holder()
     if pid is None:
         return
-    mac = names.mac(obj.namespace, obj.name)
+    mac = world.tenants.mac(obj)
     seen = world.tenants.lan.seen(pid, own["lan"], mac) + _said(agent, mac)
-    others = [
-        a
-        for t in world.tenants.all()
-        for s in t.seats
-        if s.name != obj.name or t.namespace != obj.namespace
-        for a in (s.ip, s.lan_ip)
-        if a
-    ]
-    ip = believable(seen, others)
+    mine = (obj.namespace, obj.name)
+    seats = [s for t in world.tenants.all() for s in t.seats if (t.namespace, s.name) != mine]
+    ip = believable(seen, [a for s in seats for a in (s.ip, s.lan_ip) if a])
     if ip and ip != own.get("lan_ip"):
         world.store.note(scope(obj.key), lan_ip=ip)
-        if locks.holder(world.layout.locks / "network") is None:
-            with world.network_lock():
-                if (pid := world.carrier.holder()) is not None:
-                    world.tenants.refresh(pid)
+    if not world.tenants.is_up(obj):
+        with world.network_lock():
+            if (pid := world.carrier.holder()) is not None:
+                world.tenants.refresh(pid)
 
 
 def _said(agent: libvirt.Agent, mac: str) -> list[str]:
@@ -89,22 +92,27 @@ def _said(agent: libvirt.Agent, mac: str) -> list[str]:
     rows = agent.call("guest-network-get-interfaces")
     for row in rows if isinstance(rows, list) else []:
         if isinstance(row, dict) and str(row.get("hardware-address", "")).lower() == mac:
-            for a in row.get("ip-addresses") or []:
+            addresses = row.get("ip-addresses")
+            for a in addresses if isinstance(addresses, list) else []:
                 if isinstance(a, dict) and a.get("ip-address-type") == "ipv4":
                     found.append(str(a.get("ip-address", "")))
     return found
 
 
-def _clock(world: Qemu, obj: Object, dom: Any, agent: libvirt.Agent) -> None:
-    """A guest slept through the host's sleep without knowing: its clock is set from its RTC, which went on."""
-    rows = starts.all(world.folder(obj))
+def _clock(world: Qemu, obj: Object, dom: Any, agent: libvirt.Agent, emit: Emit) -> None:
+    """A guest slept through the host's sleep without knowing: its clock is set from its RTC, which went on.
+
+    Whether that works is the guest's matter: nothing of ours depends on it.
+    """
     slept = asleep()
-    known = world.store.allocation(scope(obj.key)).get("asleep", rows[-1].get("asleep", slept) if rows else slept)
+    known = world.store.allocation(scope(obj.key)).get("asleep", slept)
     if slept - known < 1.0 or not agent.connected():
         return
+    world.store.note(scope(obj.key), asleep=slept)
     lv = libvirt.module()
     try:
+        dom.agentSetResponseTimeout(AGENT_PATIENCE, 0)
         dom.setTime(None, lv.VIR_DOMAIN_TIME_SYNC)
     except lv.libvirtError as e:
-        raise HikubeError("HK801", f"the clock of {obj.name} could not be set", str(e)[:200]) from None
-    world.store.note(scope(obj.key), asleep=slept)
+        what = f"this host slept, and the guest's clock could not be set: {sanitize(str(e))[:160]}"
+        emit(Event(EventType.WARNING, what, obj.ref, obj.namespace))

@@ -19,10 +19,10 @@ def words(layout: Layout, ids: tuple[int, int]) -> list[list[str]]:
         etc / "libvirtd.conf",
         'auth_unix_ro = "none"\nauth_unix_rw = "none"\nunix_sock_rw_perms = "0700"\nunix_sock_ro_perms = "0700"\n',
     )
-    hide_kvm = Path("/dev/kvm").exists() and not verdict(layout.cache).kvm
     conf = f'user = "+{ids[0]}"\ngroup = "+{ids[1]}"\ndynamic_ownership = 1\nremember_owner = 0\n'
-    # libvirt's own /dev for each QEMU cannot take over our mount on /dev/kvm.
-    files.write(etc / "qemu.conf", conf + ("namespaces = []\n" if hide_kvm else ""))
+    # No /dev of libvirt's own for each QEMU: it could not take over our mount on /dev/kvm, and a namespace whose holder was
+    # killed is entered again through a QEMU, which must see what the holder saw.
+    files.write(etc / "qemu.conf", conf + "namespaces = []\n")
     files.write(etc / "virtlogd.conf", VIRTLOGD)
     pairs = [
         (layout.state, run / "state"),
@@ -36,7 +36,7 @@ def words(layout: Layout, ids: tuple[int, int]) -> list[list[str]]:
     for _, target in pairs:
         files.make_folder(target, 0o755)
     out = [["--bind", str(a), str(b)] for a, b in pairs] + _accounts(run, ids)
-    if hide_kvm:
+    if Path("/dev/kvm").exists() and not verdict(layout.cache).kvm:
         # libvirt asks QEMU what KVM can do; one that does not work keeps it waiting for minutes (seen: 130 s).
         # A file that QEMU's user may not open says "no KVM" to both, and lets libvirt keep what it learned.
         files.write(etc / "no-kvm", "", 0o600)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
+import fcntl
 import json
-import subprocess
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, NoReturn
 
-from hikube_local import locks
+from hikube_local import files
 from hikube_local.api import names
 from hikube_local.backends.qemu.alone import LOST
 from hikube_local.errors import HikubeError
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from hikube_local.backends.qemu.world import Qemu
 
 
-def run(world: Qemu, namespace: str, command: list[str]) -> int:
-    """Run it to its end and hand back its exit code; HK805 where the tenant's network is not up."""
+def run(world: Qemu, namespace: str, command: list[str]) -> NoReturn:
+    """Become it; its exit code is the command's own. HK805 where the tenant's network is not up."""
     if world.carrier.alone:
         raise HikubeError("HK806", "there is no tenant network to run it in", why=LOST)
     world.connection()  # what died of the carrier comes back
@@ -30,33 +30,38 @@ def run(world: Qemu, namespace: str, command: list[str]) -> int:
         raise HikubeError("HK805", f"namespace {namespace} has no network: no machine of it is up", fix=fix)
     find(command[0])
     number, range = world.tenants.number(namespace), world.tenants.range()
-    with contextlib.ExitStack() as held:
-        host = next((h for h in PODS if _taken(world, namespace, h, held)), None)
-        if host is None:
-            raise HikubeError("HK803", f"{len(PODS)} commands run in namespace {namespace} already")
-        outer = f"hkp{names.bridge(namespace)[3:10]}{host}"
-        gateway, ip = range.gateway(number), find("ip")
-        about = {
-            "outside": [
-                [ip, "link", "add", outer, "type", "veth", "peer", "name", "eth0", "netns", "CHILD"],
-                [ip, "link", "set", outer, "master", names.bridge(namespace), "up"],
-            ],
-            "inside": [
-                [ip, "link", "set", "lo", "up"],
-                [ip, "addr", "add", f"{range.address(number, host)}/24", "dev", "eth0"],
-                [ip, "link", "set", "eth0", "mtu", str(MTU), "up"],
-                [ip, "route", "add", "default", "via", gateway],
-            ],
-            # ndots as Kubernetes gives it to pods.
-            "resolv": f"search {' '.join(search_list(namespace))}\nnameserver {gateway}\noptions ndots:5\n",
-        }
-        return subprocess.run(world.carrier.enter_words(pid, "pod", json.dumps(about), *command)).returncode
+    host = next((h for h in PODS if _taken(world, namespace, h)), None)
+    if host is None:
+        raise HikubeError("HK803", f"{len(PODS)} commands run in namespace {namespace} already", fix="end one of them")
+    outer = f"hkp{names.bridge(namespace)[3:10]}{host}"
+    gateway, ip = range.gateway(number), find("ip")
+    about = {
+        "outside": [
+            [ip, "link", "add", outer, "type", "veth", "peer", "name", "eth0", "netns", "CHILD"],
+            [ip, "link", "set", outer, "master", names.bridge(namespace), "up"],
+        ],
+        "inside": [
+            [ip, "link", "set", "lo", "up"],
+            [ip, "addr", "add", f"{range.address(number, host)}/24", "dev", "eth0"],
+            [ip, "link", "set", "eth0", "mtu", str(MTU), "up"],
+            [ip, "route", "add", "default", "via", gateway],
+        ],
+        # ndots as Kubernetes gives it to pods.
+        "resolv": f"search {' '.join(search_list(namespace))}\nnameserver {gateway}\noptions ndots:5\n",
+        "cwd": os.getcwd(),
+    }
+    words = world.carrier.enter_words(pid, "pod", json.dumps(about), *command)
+    os.execv(words[0], words)
 
 
-def _taken(world: Qemu, namespace: str, host: int, held: contextlib.ExitStack) -> bool:
-    """Take this address for as long as the command runs, if nobody has it."""
-    path = world.layout.locks / f"pod.{namespace}.{host}"
-    if locks.holder(path) is not None:
+def _taken(world: Qemu, namespace: str, host: int) -> bool:
+    """Take this address, if nobody has it: the lock is inherited, so it lasts as long as the command."""
+    path = files.make_folder(world.layout.locks) / f"pod.{namespace}.{host}"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
         return False
-    held.enter_context(locks.locked(path))
+    os.set_inheritable(fd, True)
     return True

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from hikube_local import files
-from hikube_local.host.facts import asleep
 
 FILE = "starts.json"
 KEPT = 20
@@ -17,7 +16,7 @@ KEPT = 20
 
 def mark(folder: Path, logs: dict[str, Path]) -> None:
     """Note that a start begins here."""
-    row: dict[str, Any] = {"time": time.time(), "asleep": asleep()}
+    row: dict[str, Any] = {"time": time.time()}
     for name, path in logs.items():
         try:
             st = os.stat(path)

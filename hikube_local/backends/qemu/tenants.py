@@ -16,14 +16,19 @@ from hikube_local.backends.qemu import helpers
 from hikube_local.backends.qemu.alone import UserNet
 from hikube_local.backends.qemu.carrier import Carrier
 from hikube_local.backends.qemu.lan import Lan
+from hikube_local.errors import HikubeError
 from hikube_local.host import network
 from hikube_local.render import addresses, firewall, tenant
 from hikube_local.render.addresses import Range
-from hikube_local.render.machine import further
 from hikube_local.render.tenant import Nic, Seat, Tenant
 from hikube_local.run import clean_environment, find
 from hikube_local.store.db import Store, scope
 
+NOBODY = 65534
+# What DHCP on a bridge needs; dnsmasq reads what guests send, so it has no more than that.
+_CAPABILITIES = [
+    f"--{kind}-caps={caps}" for kind in ("inh", "ambient") for caps in ("+net_admin,+net_raw,+net_bind_service",)
+]
 NETWORK = "network"  # the store's own row for the range
 
 
@@ -46,7 +51,7 @@ class Tenants:
     def _settle(self) -> Range:
         """Before a namespace is made: a range free of every route of the host, the one before if it still is."""
         if not self.carrier.lives():
-            octet = addresses.choose_octet(network.routes(), self.store.allocation(NETWORK).get("octet"))
+            octet = _chosen(addresses.choose_octet, network.routes(), self.store.allocation(NETWORK).get("octet"))
             v6 = addresses.unique_local(self.carrier.layout.id) if network.has_ipv6() else ""
             self.store.note(NETWORK, octet=octet, v6=v6)
         return self.range()
@@ -56,7 +61,7 @@ class Tenants:
 
         def change(own: dict[str, Any], everything: dict[str, dict[str, Any]]) -> dict[str, Any]:
             taken = [v["subnet"] for k, v in everything.items() if k.startswith("tenant/")]
-            return own or {"subnet": addresses.choose_subnet(namespace, taken)}
+            return own or {"subnet": _chosen(addresses.choose_subnet, namespace, taken)}
 
         return self.store.allocate(f"tenant/{namespace}", change)["subnet"]
 
@@ -72,9 +77,30 @@ class Tenants:
 
         def change(own: dict[str, Any], everything: dict[str, dict[str, Any]]) -> dict[str, Any]:
             taken = [v["host"] for k, v in everything.items() if k.startswith(prefix) and "host" in v]
-            return own if "host" in own else {**own, "host": addresses.choose_host(obj.namespace, obj.name, taken)}
+            if "host" in own:
+                return own
+            return {**own, "host": _chosen(addresses.choose_host, obj.namespace, obj.name, taken)}
 
         self.store.allocate(scope(obj.key), change)
+
+    def free(self, namespace: str) -> None:
+        """The namespace's last machine is gone: its subnet may be another's."""
+        self.store.note(f"tenant/{namespace}", subnet=None)
+
+    def mac(self, obj: Object, lan: str | None = None, network: str = "") -> str:
+        """The MAC of a machine's NIC. On a LAN two hosts with the same manifest must not have the same one."""
+        lan = self.store.allocation(scope(obj.key)).get("lan", "") if lan is None else lan
+        host = f"{network.machine_id()}:{self.carrier.layout.id}" if lan else ""
+        return names.mac(obj.namespace, obj.name, network, host)
+
+    def further(self, obj: Object) -> tuple[Nic, ...]:
+        """The NICs beside the tenant's own, in the manifest's order."""
+        rows = []
+        for n in obj.instance.further_networks:
+            lan = self.bridged.get(n, "")
+            tap = names.tap(self.carrier.layout.id, obj.namespace, obj.name, n)
+            rows.append(Nic(n, self.mac(obj, lan, n), tap, lan))
+        return tuple(rows)
 
     def _domains(self) -> dict[str, str]:
         return {s.ip: names.domain(t.namespace, s.name) for t in self.all() for s in t.seats}
@@ -97,28 +123,32 @@ class Tenants:
             seat = Seat(
                 name=obj.name,
                 ip=range.address(allocations[f"tenant/{obj.namespace}"]["subnet"], own["host"]),
-                mac=names.mac(obj.namespace, obj.name),
+                mac=self.mac(obj, own.get("lan", "")),
                 tap=self.tap(obj),
                 ports=tuple(spec.ports),
                 whole=spec.whole_ip,
                 icmp=spec.whole_ip or (spec.external and spec.externalAllowICMP),
                 lan=own.get("lan", ""),
                 lan_ip=own.get("lan_ip", ""),
-                further=tuple(
-                    Nic(n, mac, tap, self.bridged.get(n, ""))
-                    for n, (mac, tap) in zip(spec.further_networks, further(obj, self.carrier.layout.id), strict=True)
-                ),
+                further=self.further(obj),
             )
             seats.setdefault(obj.namespace, []).append(seat)
         return [Tenant(ns, allocations[f"tenant/{ns}"]["subnet"], tuple(s), range) for ns, s in sorted(seats.items())]
 
-    def _made(self) -> set[str]:
-        """Taps of this namespace; one that went with another namespace is none."""
-        here = self.carrier.id()
-        return {t for t, n in (files.read_json(self.carrier.net / "taps.json") or {}).items() if n == here}
+    def _made(self) -> dict[str, str]:
+        """Taps of this namespace, each with the bridge that it is a port of."""
+        row = files.read_json(self.carrier.net / "taps.json") or {}
+        return row.get("taps", {}) if row.get("net") == self.carrier.id() else {}
 
-    def _keep_made(self, taps: set[str]) -> None:
-        files.write_json(self.carrier.net / "taps.json", dict.fromkeys(sorted(taps), self.carrier.id()))
+    def _keep_made(self, taps: dict[str, str]) -> None:
+        files.write_json(self.carrier.net / "taps.json", {"net": self.carrier.id(), "taps": taps})
+
+    def _masters(self, t: Tenant, seat: Seat) -> dict[str, str]:
+        """Each tap of a machine, and the bridge inside that it should be a port of."""
+        masters = {seat.tap: self.lan.inside(seat.lan) if seat.lan else t.bridge}
+        for nic in seat.further:
+            masters[nic.tap] = self.lan.inside(nic.lan) if nic.lan else names.isolated(t.namespace, nic.network)
+        return masters
 
     def _standing(self, tenants: list[Tenant]) -> list[Tenant]:
         """The tenants that have a bridge: those with a tap."""
@@ -134,10 +164,11 @@ class Tenants:
             return False
         if not self.carrier.out.runs() or not self.carrier.daemon.pid():
             return False
-        taps = {self.tap(obj), *(tap for _, tap in further(obj, self.carrier.layout.id))}
-        if not taps <= self._made():
+        tenants, made = self.all(), self._made()
+        pair = next(((t, s) for t in tenants for s in t.seats if s.tap == self.tap(obj)), None)
+        if pair is None or any(made.get(tap) != master for tap, master in self._masters(*pair).items()):
             return False
-        return files.read_json(self._applied) == self._mark(self._standing(self.all()))
+        return files.read_json(self._applied) == self._mark(self._standing(tenants))
 
     # bringing it there
 
@@ -166,7 +197,7 @@ class Tenants:
                 *(op for nic in seat.further for op in self._further(pid, mine, nic, user)),
             ],
         )
-        self._keep_made(self._made() | seat.taps)
+        self._keep_made({**self._made(), **self._masters(mine, seat)})
         self.refresh(pid)
 
     def _further(self, pid: int, t: Tenant, nic: Nic, user: str) -> list[dict[str, Any]]:
@@ -184,26 +215,37 @@ class Tenants:
             return
         net = self.carrier.net
         tenants = self._standing(self.all())
-        changed = False
-        for name, text in _name_files(tenants).items():
-            if not (net / name).exists() or (net / name).read_text() != text:
-                files.write(net / name, text, 0o644)
-                changed = True
         mark = self._mark(tenants)
-        if files.read_json(self._applied) != mark:
+        stale = files.read_json(self._applied) != mark
+        if stale:
+            for name, text in _name_files(tenants).items():
+                files.write(net / name, text, 0o644)
             text = firewall.ruleset(tenants, self.range())
             self.carrier.batch(pid, [{"run": ["nft", "-f", "-"], "input": text}])
-            files.write_json(self._applied, mark)
         for t in tenants:
-            self._dnsmasq(pid, t, changed)
+            self._dnsmasq(pid, t, stale)
+        if stale:
+            files.write_json(self._applied, mark)  # last: it says that all of it is in force
 
     def _dnsmasq(self, pid: int, t: Tenant, changed: bool) -> None:
         net = self.carrier.net
         conf = net / f"{t.bridge}.conf"
         files.write(conf, tenant.dnsmasq_conf(t, str(net)), 0o644)
-        # In the foreground and without closing standard input, which carries its lock.
+        # In the foreground and without closing standard input, which carries its lock: so it never changes its user itself.
         words = [find("dnsmasq"), "--no-daemon", f"--conf-file={conf}"]
         words += [f"--user={pwd.getpwuid(os.geteuid()).pw_name}"]
+        if self.carrier.root:
+            leases = net / f"{t.bridge}.leases"
+            leases.touch()
+            os.chown(leases, NOBODY, NOBODY)
+            words = [
+                find("setpriv"),
+                f"--reuid={NOBODY}",
+                f"--regid={NOBODY}",
+                "--clear-groups",
+                *_CAPABILITIES,
+                *words,
+            ]
         argv = self.carrier.enter_words(pid, "exec", *words)
         lock = self.carrier.run / f"dnsmasq-{t.bridge}.lock"
         log = self.carrier.log(f"dnsmasq-{t.bridge}")
@@ -230,9 +272,10 @@ class Tenants:
         mine = next((s for s in seats if s.name == obj.name), None)
         if mine is None:
             return
-        self.carrier.batch(pid, [{"run": ["ip", "link", "del", tap], "may_fail": True} for tap in sorted(mine.taps)])
-        made = self._made() - mine.taps
+        # Noted first: a tap that is noted and is not there would never be made again.
+        made = {tap: master for tap, master in self._made().items() if tap not in mine.taps}
         self._keep_made(made)
+        self.carrier.batch(pid, [{"run": ["ip", "link", "del", tap], "may_fail": True} for tap in sorted(mine.taps)])
         others = [s for t in self.all() for s in t.seats if s.tap in made]
         for lan in sorted(mine.lans - {b for s in others for b in s.lans}):
             self.lan.drop(pid, lan)
@@ -241,9 +284,21 @@ class Tenants:
             if not nic.lan and nic.network not in left:
                 gone = ["ip", "link", "del", names.isolated(obj.namespace, nic.network)]
                 self.carrier.batch(pid, [{"run": gone, "may_fail": True}])
+        # Leases are for ever, and dnsmasq keeps them: one of a machine that is gone would stand in another's way.
+        helpers.end(self.carrier.run / f"dnsmasq-{bridge}.lock")
+        (self.carrier.net / f"{bridge}.leases").unlink(missing_ok=True)
         if not any(t.namespace == obj.namespace for t in self._standing(self.all())):
-            helpers.end(self.carrier.run / f"dnsmasq-{bridge}.lock")
             self.carrier.batch(pid, [{"run": ["ip", "link", "del", bridge], "may_fail": True}])
+
+
+def _chosen(choose: Callable[..., int], *words: Any) -> int:
+    """A number, or HK803 when none is free."""
+    try:
+        return choose(*words)
+    except ValueError as e:
+        raise HikubeError(
+            "HK803", str(e), fix="remove machines or namespaces that are not needed: hikube-local get -A"
+        ) from None
 
 
 def _bridge(name: str) -> dict[str, Any]:

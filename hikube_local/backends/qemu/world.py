@@ -22,7 +22,7 @@ from hikube_local.disks import qcow2
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.host.accelerator import host_facts
-from hikube_local.host.facts import HostFacts
+from hikube_local.host.facts import HostFacts, asleep
 from hikube_local.images import sources
 from hikube_local.images.cache import Cache
 from hikube_local.locks import locked
@@ -176,9 +176,9 @@ class Qemu:
             size=size,
             profile=machine.profile_of(spec),
             disks=tuple(devices),
-            mac=names.mac(obj.namespace, obj.name),
+            mac=self.tenants.mac(obj, self._lan(obj)),
             tap="" if self.carrier.alone else tap,
-            further=() if self.carrier.alone else machine.further(obj, self.layout.id),
+            further=() if self.carrier.alone else tuple((n.mac, n.tap) for n in self.tenants.further(obj)),
             places=machine.places(self.carrier.seen(folder), str(self.carrier.sockets(tap))),
             kvm=self.facts.kvm,
             tb_cache=None if self.facts.kvm else fit.TB_CACHE >> 20,
@@ -263,8 +263,8 @@ class Qemu:
         files.write_json(folder / SEED_MARK, {"digest": content.digest})
 
     def _network(self, obj: Object, options: Options, emit: Emit) -> None:
+        dom = self.domain(obj)  # before the lock, which it may want itself
         with self.network_lock():
-            dom = self.domain(obj) if self.carrier.daemon.pid() else None
             if self._lan(obj) != self._seated(obj) and not (dom and dom.isActive()):
                 self.store.note(scope(obj.key), lan=self._lan(obj) or None, lan_ip=None)
             self.tenants.ensure(obj)
@@ -308,7 +308,7 @@ class Qemu:
         folder = self.make_folder(obj)
         self.carrier.make_sockets(self.tenants.tap(obj))
         starts.mark(folder, {"console": folder / "console.log", "firmware": folder / "firmware.log"})
-        self.store.note(scope(obj.key), started_before=True, cloud_init=None)
+        self.store.note(scope(obj.key), started_before=True, cloud_init=None, asleep=asleep())
         try:
             dom.create()
         except lv.libvirtError as e:
@@ -381,6 +381,8 @@ class Qemu:
             files.remove_folder(self.carrier.sockets(self.tenants.tap(obj)), self.carrier.run)
             files.remove_folder(self.folder(obj), self.layout.state)
             self.store.forget(obj.key)
+            if not any(o.namespace == obj.namespace for o in self.store.objects(INSTANCE)):
+                self.tenants.free(obj.namespace)
             self._tidy()
 
     def tidy(self) -> None:
@@ -422,7 +424,7 @@ class Qemu:
             }
             self.store.note(scope(obj.key), cloud_init=kept)
         if (dom := self.domain(obj)) is not None and dom.isActive():
-            looks.look(self, obj, dom, soon=True)
+            looks.look(self, obj, dom, emit, soon=True)
         return verdict
 
     def view(self, obj: Object) -> View:

@@ -1,0 +1,238 @@
+"""VMDisks through the command line, without a machine: one download, clones, uploads, bundles, what is kept and what goes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.components.server import serve_file, serving
+from tests.conftest import Program, disk
+
+
+@pytest.fixture
+def served():
+    with serving() as s:
+        s.etag = '"v1"'
+        yield s
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    raw, path = tmp_path / "raw", tmp_path / "image.qcow2"
+    raw.write_bytes(b"\xeb\x63" + os.urandom(3 << 20) + bytes(510))
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, path], check=True)
+    return path
+
+
+def named(name: str, **spec) -> str:
+    return disk(**spec).replace('"name": "sys"', f'"name": "{name}"')
+
+
+def manifest(hikube: Program, *documents: str) -> Path:
+    return hikube.file("disks.yaml", "\n---\n".join(documents))
+
+
+def file_of(hikube: Program, name: str) -> Path:
+    return hikube.home / "state" / "disks" / "default" / name / "disk.qcow2"
+
+
+def same(a: Path, b: Path) -> bool:
+    words = ["qemu-img", "compare", "-f", "qcow2", "-F", "qcow2", a, b]
+    return subprocess.run(words, capture_output=True).returncode == 0
+
+
+def phase(hikube: Program, name: str) -> str:
+    return hikube("get", "vmdisk", name, "-o", "jsonpath={.status.phase}").out.strip()
+
+
+def test_two_processes_ten_disks_one_download(hikube, served, image):
+    url = serve_file(served, image, "a.img")
+    served.delay = 0.3
+    running = []
+    for half in ("a", "b"):
+        text = "\n---\n".join(named(f"{half}{i}", source={"http": {"url": url}}, storage="1Gi") for i in range(5))
+        path = hikube.file(f"{half}.yaml", text)
+        argv = [sys.executable, "-m", "hikube_local", "up", str(path)]
+        running.append(subprocess.Popen(argv, env=hikube.env, stderr=subprocess.PIPE, text=True))
+    told = [p.communicate(timeout=120)[1] for p in running]
+    assert [p.returncode for p in running] == [0, 0], told
+    assert served.fetched == ["/a.img"]
+    assert any("waits for" in t for t in told)
+    assert hikube("get", "vmdisk").out.count("Ready") == 10
+
+
+def test_a_clone_is_independent_and_comes_after_its_source(hikube, served, image):
+    url = serve_file(served, image, "a.img")
+    # In an order that would be wrong; a copy of a copy too.
+    path = manifest(
+        hikube,
+        named("c2", source={"disk": {"name": "c1"}}, storage="2Gi"),
+        named("c1", source={"disk": {"name": "zz"}}, storage="1Gi"),
+        named("zz", source={"http": {"url": url}}, storage="1Gi"),
+    )
+    result = hikube("up", path)
+    assert result.code == 0, result.err
+    assert same(file_of(hikube, "zz"), file_of(hikube, "c1")) and phase(hikube, "c2") == "Succeeded"
+    subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write -P 7 0 64k", file_of(hikube, "zz")], check=True, stdout=-3)
+    assert not same(file_of(hikube, "zz"), file_of(hikube, "c1"))
+    assert hikube("delete", "vmdisk/zz", "--yes").code == 0
+    check = ["qemu-img", "check", "-q", "-f", "qcow2", file_of(hikube, "c1")]
+    assert subprocess.run(check).returncode == 0
+    alone = manifest(hikube, named("c1", source={"disk": {"name": "zz"}}, storage="1Gi"))
+    assert "nothing changed" in hikube("up", alone).err
+
+
+def test_a_clone_that_cannot_be_is_told_in_cdis_words(hikube, served, image):
+    url = serve_file(served, image, "a.img")
+    small = hikube(
+        "up",
+        manifest(
+            hikube,
+            named("src", source={"http": {"url": url}}, storage="2Gi"),
+            named("c", source={"disk": {"name": "src"}}, storage="1Gi"),
+        ),
+    )
+    assert small.code == 1 and "HK703" in small.err and "smaller than the source" in small.err
+    none = hikube("up", manifest(hikube, named("d", source={"disk": {"name": "nowhere"}}, storage="1Gi")))
+    assert none.code == 1 and "nowhere" in none.err and "is not there" in none.err
+
+
+def test_an_upload_is_waited_for_named_and_never_overwritten(hikube, image):
+    path = manifest(hikube, named("up", source={"upload": {}}, storage="1Gi"))
+    result = hikube("up", path)
+    assert result.code == 0 and "hikube-local image-upload vmdisk up --image-path FILE" in result.err
+    assert phase(hikube, "up") == "UploadReady"
+    again = hikube(
+        "image-upload", "dv", "vm-disk-up", "--image-path", image, "--insecure", "--uploadproxy-url", "https://x"
+    )
+    assert again.code == 0, again.err
+    assert phase(hikube, "up") == "Succeeded"
+    assert hikube("image-upload", "vmdisk", "up", "--image-path", image).code == 1
+    assert "nothing changed" in hikube("up", path).err
+    made = hikube("image-upload", "pvc", "new", "--size", "1Gi", "--image-path", image)
+    assert made.code == 0 and phase(hikube, "new") == "Succeeded"
+    fifo = image.with_name("fifo")
+    os.mkfifo(fifo)
+    refused = hikube("image-upload", "pvc", "odd", "--size", "1Gi", "--image-path", fifo)
+    assert refused.code == 1 and "no regular file" in refused.err
+
+
+def test_images_are_imported_listed_verified_and_pruned(hikube, served, image):
+    assert hikube("images", "import", image, "--name", "golden").code == 0
+    assert hikube("images", "import", image, "--name", "Bad Name").code == 2
+    path = manifest(hikube, named("g", source={"image": {"name": "golden"}}, storage="1Gi"))
+    assert hikube("validate", path).code == 0
+    assert hikube("up", path).code == 0
+    other = image.with_name("other.raw")
+    other.write_bytes(os.urandom(1 << 20))
+    url = serve_file(served, other, "b.raw")
+    pulled = hikube("images", "pull", url)
+    assert pulled.code == 0 and "sha256:" in pulled.out
+    rows = {r["name"] or r["origin"]: r for r in hikube("images", "list", "-o", "json").json}
+    assert rows["golden"]["usedBy"] == ["default/g"] and rows[url]["usedBy"] == []
+    assert {"digest", "size", "used", "verified"} <= set(rows[url])
+    # Never what a disk stands on, also when its row is lost.
+    (hikube.home / "state" / "store.sqlite").unlink()
+    shown = hikube("images", "prune", "--dry-run")
+    assert "would be freed" in shown.out and rows["golden"]["digest"][:12] not in shown.out
+    assert hikube("images", "prune").code == 2
+    assert hikube("images", "prune", "--yes").code == 0
+    assert [r["usedBy"] for r in hikube("images", "list", "-o", "json").json] == [["default/g"]]
+    assert hikube("images", "verify").code == 0
+    kept = hikube.home / "cache" / "images" / "sha256" / rows["golden"]["digest"]
+    kept.chmod(0o644)
+    with open(kept, "r+b") as f:
+        f.seek(200_000)
+        f.write(b"!!!!")
+    bad = hikube("images", "verify")
+    assert bad.code == 1 and "DAMAGED" in bad.out and "default/g" in bad.out
+    with open(kept, "ab") as f:
+        f.write(b"more")
+    changed = hikube("get", "vmdisk", "g", "-o", "json").json["status"]
+    assert changed["phase"] == "Failed" and "was changed" in changed["conditions"][0]["message"]
+    kept.unlink()
+    gone = hikube("describe", "vmdisk", "g").out
+    assert "gone from the cache" in gone
+
+
+def test_a_bundle_is_all_that_another_machine_needs(hikube, served, image, tmp_path):
+    url = serve_file(served, image, "a.img")
+    path = manifest(hikube, named("d", source={"http": {"url": url}}, storage="1Gi"))
+    folder = tmp_path / "bundle"
+    made = hikube("bundle", path, "--to", folder)
+    assert made.code == 0, made.err
+    assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()) == sorted(
+        ["disks.yaml", "images/bundle.json", f"images/{hashlib.sha256(image.read_bytes()).hexdigest()}"]
+    )
+    assert hikube("bundle", path, "--to", folder).code == 1  # not empty
+    before = len(served.requests)
+    other = Program(tmp_path / "other")
+    assert other("up", "--offline", path).code == 1  # nothing is there yet
+    result = other("up", "--offline", folder)
+    assert result.code == 0, result.err
+    assert phase(other, "d") == "Succeeded" and len(served.requests) == before
+    # A bundle that was tampered with is refused.
+    third = Program(tmp_path / "third")
+    blob = next(p for p in (folder / "images").iterdir() if p.suffix != ".json")
+    blob.chmod(0o644)
+    blob.write_bytes(blob.read_bytes()[:-1] + b"!")
+    tampered = third("up", "--offline", folder)
+    assert tampered.code == 1 and "HK704" in tampered.err
+
+
+def test_the_annotation_is_a_checksum(hikube, served, image):
+    url = serve_file(served, image, "a.img")
+    digest = hashlib.sha512(image.read_bytes()).hexdigest()
+
+    def annotated(checksum: str) -> Path:
+        body = json.loads(named("d", source={"http": {"url": url}}, storage="1Gi"))
+        body["metadata"]["annotations"] = {"hikube.local/checksum": checksum}
+        return hikube.file("disks.yaml", json.dumps(body))
+
+    wrong = hikube("up", annotated("sha512:" + "0" * 128))
+    assert wrong.code == 1 and "HK704" in wrong.err and digest in wrong.err
+    odd = hikube("up", annotated("md5:abc"))
+    assert odd.code == 1 and "is no checksum" in odd.err
+    assert hikube("up", annotated(f"sha512:{digest}")).code == 0
+    assert hikube("images", "list", "-o", "json").json[0]["verified"] == "the annotation hikube.local/checksum"
+
+
+def test_a_compressed_image_larger_than_storage_fails_alone(hikube, served, tmp_path):
+    import lzma
+
+    served.files["/big.xz"] = lzma.compress(b"\xeb\x63" + bytes(64 << 20))
+    served.files["/ok.raw"] = b"\xeb\x63" + bytes(1 << 20)
+    result = hikube(
+        "up",
+        manifest(
+            hikube,
+            named("big", source={"http": {"url": f"{served.url}/big.xz"}}, storage="1Mi"),
+            named("ok", source={"http": {"url": f"{served.url}/ok.raw"}}, storage="1Gi"),
+        ),
+    )
+    assert result.code == 1 and "HK703" in result.err
+    assert phase(hikube, "ok") == "Succeeded" and phase(hikube, "big") != "Succeeded"
+    assert hikube("get", "vmdisk", "big", "-o", "json").code == 0
+
+
+def test_pull_of_an_image_that_changed_leaves_disks_alone(hikube, served, image):
+    url = serve_file(served, image, "a.img")
+    path = manifest(hikube, named("d", source={"http": {"url": url}}, storage="1Gi"))
+    assert hikube("up", path).code == 0
+    served.etag = '"v2"'
+    served.files["/a.img"] = b"\xeb\x63" + os.urandom(1 << 20)
+    assert "nothing changed" in hikube("up", path, "--pull").err  # a disk's source is read once
+    both = manifest(
+        hikube,
+        named("d", source={"http": {"url": url}}, storage="1Gi"),
+        named("e", source={"http": {"url": url}}, storage="1Gi"),
+    )
+    assert hikube("up", both, "--pull").code == 0
+    digests = [hikube("get", "vmdisk", n, "-o", "jsonpath={.status.imageDigest}").out for n in ("d", "e")]
+    assert digests[0] != digests[1]
