@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hikube_local.errors import HikubeError
-from hikube_local.images import foreign
+from hikube_local.images import foreign, header
 from hikube_local.images.foreign import refused
+from hikube_local.images.header import QCOW2
 from hikube_local.text import sanitize, size
 
-QCOW2 = b"QFI\xfb"
 # Formats that become qcow2 once, by the name that qemu-img has for them: place and magic, and who reads the header.
 _FOREIGN: dict[str, tuple[int, bytes, Callable[[BinaryIO, int], int]]] = {
     "vmdk": (0, b"KDMV", foreign.vmdk),
@@ -39,10 +39,6 @@ _OTHER = (
     (0, b"WithoutFreeSpace", "parallels"),
     (0, b"WithouFreSpacExt", "parallels"),
 )
-# Incompatible features that change nothing we rely on: a compression type, extended L2 entries.
-_KNOWN_INCOMPATIBLE = (1 << 3) | (1 << 4)
-_DATA_FILE_EXTENSION = 0x44415441
-_CRYPTO_EXTENSION = 0x0537BE77
 _HEAD = 1 << 16
 
 
@@ -70,7 +66,7 @@ def inspect(path: Path) -> About:
         _one_format(head, tail)
         if head.startswith(QCOW2):
             _second_image(f, head, st.st_size)
-            return _qcow2(head, st.st_size)
+            return About("qcow2", header.qcow2(head, st.st_size))
         _not_a_disk(head)
         for name, (at, magic, read) in _FOREIGN.items():
             if head[at : at + len(magic)] == magic or (name == "vpc" and tail == b"conectix"):
@@ -139,69 +135,6 @@ def virtual_size(path: Path) -> int:
     except OSError:
         return 0
     return int.from_bytes(head[24:32], "big") if head.startswith(QCOW2) and len(head) == 32 else 0
-
-
-def _qcow2(h: bytes, length: int) -> About:
-    def number(at: int, n: int) -> int:
-        return int.from_bytes(h[at : at + n], "big")
-
-    version = number(4, 4)
-    if version not in (2, 3):
-        raise refused(f"qcow2 version {version} is not known")
-    if number(8, 8) or number(16, 4):
-        name = h[number(8, 8) : number(8, 8) + min(number(16, 4), 200)] if number(8, 8) < len(h) else b""
-        raise refused(
-            f"it refers to another file (backing file = {sanitize(name)!r})",
-            "flatten it: qemu-img convert -O qcow2 IN OUT",
-        )
-    bits = number(20, 4)
-    if not 9 <= bits <= 21:
-        raise refused(f"cluster_bits = {bits} lies outside 9-21")
-    if number(32, 4):
-        raise refused(f"it is encrypted (crypt_method = {number(32, 4)})")
-    virtual = number(24, 8)
-    if virtual == 0 or virtual % 512 or virtual >= 1 << 62:
-        raise refused(f"size = {virtual} is no disk size")
-    if version == 3:
-        _features(h, number)
-    l1_size, l1_offset, table = number(36, 4), number(40, 8), number(48, 8)
-    needed = -(-virtual // (1 << (2 * bits - 3)))
-    if l1_size < needed or l1_offset + 8 * l1_size > length or not l1_offset:
-        raise refused(
-            f"l1_table ({l1_size} entries at {l1_offset}) lies outside the file ({length} bytes)",
-            "a broken download? fetch it again",
-        )
-    if not 0 < table < length:
-        raise refused(
-            f"refcount_table_offset = {table} lies outside the file ({length} bytes)",
-            "a broken download? fetch it again",
-        )
-    return About("qcow2", virtual)
-
-
-def _features(h: bytes, number) -> None:
-    incompatible = number(72, 8)
-    if incompatible & 4:
-        raise refused("it refers to another file (external data file)")
-    if incompatible & 3:
-        raise refused("it was in use or damaged when it was copied (dirty or corrupt bit)")
-    if unknown := incompatible & ~_KNOWN_INCOMPATIBLE:
-        raise refused(f"it needs a feature that is not known (incompatible_features = {unknown:#x})")
-    at = number(100, 4)
-    if not 104 <= at <= 4096 or at % 8:
-        raise refused(f"header_length = {at} lies outside its range")
-    for _ in range(64):
-        kind, n = number(at, 4), number(at + 4, 4)
-        if kind == 0:
-            return
-        if kind == _DATA_FILE_EXTENSION:
-            raise refused("it refers to another file (data file extension)")
-        if kind == _CRYPTO_EXTENSION:
-            raise refused("it is encrypted")
-        at += 8 + -(-n // 8) * 8
-        if at + 8 > len(h):
-            raise refused("a header extension lies outside the header")
-    raise refused("it has more than 64 header extensions")
 
 
 def fits(about: About, storage: int) -> None:
