@@ -161,6 +161,11 @@ class VMDiskSpec(Shape):
     storage: Quantity = Field("5Gi", description="Size that the guest sees.")
     storageClass: StrictStr = Field("replicated", description="local, replicated or replicated-async.")
 
+    @property
+    def empty_drive(self) -> bool:
+        """A CD-ROM drive with nothing in it."""
+        return self.optical and self.source == Source()
+
 
 SPECS: dict[str, type[Shape]] = {INSTANCE: VMInstanceSpec, DISK: VMDiskSpec}
 

@@ -76,6 +76,10 @@ class Cache:
             emit(Event(EventType.WAITING, f"waits for {who}, which is fetching {mask_url(key)[:100]}", code="HK609"))
 
         with locked(self.folder / "locks" / name, waiting):
+            # What a kill left of small files about this key; those of other keys may be at work.
+            for sub in ("index", "known", "partial"):
+                for path in (self.folder / sub).glob(f"{files.PARTIAL}*-{name}*"):
+                    path.unlink(missing_ok=True)
             yield
 
     def lookup(self, key: str) -> Entry | None:

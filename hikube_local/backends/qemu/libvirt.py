@@ -73,6 +73,13 @@ def state(dom: Any) -> tuple[RunState, bool]:
     return RunState.SHUTOFF, reason == lv.VIR_DOMAIN_SHUTOFF_SHUTDOWN
 
 
+def stopped_by_disk(dom: Any) -> bool:
+    """Whether QEMU paused the machine because a disk of it could not be written (error_policy stop)."""
+    lv = module()
+    now, reason = dom.state()
+    return now == lv.VIR_DOMAIN_PAUSED and reason == lv.VIR_DOMAIN_PAUSED_IOERROR
+
+
 class Agent:
     """The guest agent; every answer is data. A call that gets none is None."""
 

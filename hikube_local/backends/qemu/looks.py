@@ -5,6 +5,8 @@ WholeIP: the ports on which it listens, or its address on the host's bridge. Aft
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +23,16 @@ from hikube_local.text import sanitize
 if TYPE_CHECKING:
     from hikube_local.backends.qemu.world import Qemu
 
+ROOM = 64 << 20  # bytes that must be free before a guest that ran out of space goes on
 AGENT_PATIENCE = 5  # seconds
 AGAIN_AGENT, AGAIN_SCAN = 2.0, 60.0  # seconds between two looks at the same machine, by what answered the last time
 
 
 def look(world: Qemu, obj: Object, dom: Any, emit: Emit = ignore, soon: bool = False) -> None:
     """Bring the ways in of a running WholeIP machine to what its guest does now; `soon`: do not wait for the next look."""
+    if libvirt.stopped_by_disk(dom):
+        _space(world, obj, dom, emit)
+        return
     agent = libvirt.Agent(dom)
     _clock(world, obj, dom, agent, emit)
     if not obj.instance.whole_ip:
@@ -38,23 +44,36 @@ def look(world: Qemu, obj: Object, dom: Any, emit: Emit = ignore, soon: bool = F
     if own.get("lan"):
         _address(world, obj, own, agent)
         return
-    if soon or time.time() - own.get("looked", 0) >= own.get("again", 0):
+    came = not own.get("asked") and agent.connected()  # an agent that was not there the last time
+    if soon or came or time.time() - own.get("looked", 0) >= own.get("again", 0):
         _ports(world, obj, agent)
     want = world.ways.wanted(obj, True, lambda text: None)
     if (ip := world.tenants.ip(obj)) and want != world.ways.observed(ip):
         apply(world, obj, want)
 
 
+def _space(world: Qemu, obj: Object, dom: Any, emit: Emit) -> None:
+    """A guest whose disk ran out of space was paused, not corrupted: it goes on when there is space again."""
+    if shutil.disk_usage(world.layout.state).free < ROOM:
+        return
+    lv = libvirt.module()
+    with contextlib.suppress(lv.libvirtError):
+        dom.resume()
+        what = "there is space again: the guest, paused when its disk could not be written, goes on"
+        emit(Event(EventType.STEP, what, obj.ref, obj.namespace))
+
+
 def _ports(world: Qemu, obj: Object, agent: libvirt.Agent) -> None:
     """Note on which ports the guest listens now."""
-    found, again = listening.by_agent(agent) if agent.connected() else None, AGAIN_AGENT
+    asked, again = agent.connected(), AGAIN_AGENT
+    found = listening.by_agent(agent) if asked else None
     if found is None:
         again = AGAIN_SCAN
         pid, ip = world.carrier.holder(), world.tenants.ip(obj)
         if pid is None or ip is None:
             return
         found = listening.by_scan(world.carrier, pid, ip)
-    world.store.note(scope(obj.key), listening=found, looked=time.time(), again=again)
+    world.store.note(scope(obj.key), listening=found, looked=time.time(), again=again, asked=asked)
 
 
 def apply(world: Qemu, obj: Object, want: frozenset[Forward]) -> None:

@@ -87,11 +87,11 @@ class Tenants:
         """The namespace's last machine is gone: its subnet may be another's."""
         self.store.note(f"tenant/{namespace}", subnet=None)
 
-    def mac(self, obj: Object, lan: str | None = None, network: str = "") -> str:
+    def mac(self, obj: Object, lan: str | None = None, further: str = "") -> str:
         """The MAC of a machine's NIC. On a LAN two hosts with the same manifest must not have the same one."""
         lan = self.store.allocation(scope(obj.key)).get("lan", "") if lan is None else lan
         host = f"{network.machine_id()}:{self.carrier.layout.id}" if lan else ""
-        return names.mac(obj.namespace, obj.name, network, host)
+        return names.mac(obj.namespace, obj.name, further, host)
 
     def further(self, obj: Object) -> tuple[Nic, ...]:
         """The NICs beside the tenant's own, in the manifest's order."""

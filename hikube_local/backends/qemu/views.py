@@ -22,7 +22,7 @@ WHOLE = (
 
 def view(world: Qemu, obj: Object) -> View:
     dom = world.domain(obj)
-    if dom is not None and libvirt.state(dom)[0] is RunState.RUNNING:
+    if dom is not None and dom.isActive():
         looks.look(world, obj, dom)
     seen = world.observe_machine(obj)
     own = world.store.allocation(scope(obj.key))
@@ -35,6 +35,10 @@ def view(world: Qemu, obj: Object) -> View:
         cloud_init, trouble = kept["ok"], trouble or kept.get("message", "")
     elif console and console.finished:
         cloud_init = not console.failures
+    if dom is not None and on and libvirt.stopped_by_disk(dom):
+        trouble = (
+            "paused by QEMU: a disk of it cannot be written (no space on this host?); it goes on when there is space"
+        )
     lan = own.get("lan", "") if on else ""
     access = [
         {"port": f.port, "protocol": f.protocol.upper(), "address": f.address, "hostPort": f.host_port}

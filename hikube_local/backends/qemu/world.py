@@ -203,7 +203,8 @@ class Qemu:
         backing = ((self.carrier.seen(self.cache.path(about.base)), about.base_format),) if about and about.base else ()
         return machine.DiskDevice(
             name=name,
-            path=self.carrier.seen(folder / qcow2.DISK),
+            # An optical disk without a source is an empty drive.
+            path="" if disk and disk.disk.empty_drive else self.carrier.seen(folder / qcow2.DISK),
             format="qcow2",
             bus=machine.bus_of(obj.instance, index, optical),
             optical=optical,

@@ -1,0 +1,110 @@
+"""Disks under real, tiny guests: other formats, clones, growth, a host that runs out of space."""
+
+from __future__ import annotations
+
+import lzma
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import TINY, TINY_URL, Host, Real, second, stock
+
+pytestmark = pytest.mark.e2e
+
+
+def seeded(text: str, script: str) -> str:
+    body = "".join(f"    {line}\n" for line in script.splitlines())
+    return f"{text}  cloudInit: |\n    #!/bin/sh\n{body}"
+
+
+@pytest.mark.parametrize("kind", ["raw.xz", "vmdk"])
+def test_a_guest_boots_from_what_is_no_qcow2(real: Real, tiny_image: Path, tmp_path: Path, kind: str):
+    """From a folder as the mirror, since the guest's host has no way to the test's server."""
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    raw = mirror / "tiny.raw"
+    subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", tiny_image, raw], check=True)
+    if kind == "vmdk":
+        subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "vmdk", raw, mirror / "tiny.img"], check=True)
+    else:
+        (mirror / "tiny.img").write_bytes(lzma.compress(raw.read_bytes(), preset=1))
+    config = real.file("config.yaml", f'mirrors: {{"http://images.invalid/": "{mirror}"}}\n')
+    text = TINY.replace(TINY_URL, "http://images.invalid/tiny.img")
+    result = real("--config", config, "up", real.file("m.yaml", text))
+    assert result.code == 0, result.err
+    assert real.status()["printableStatus"] == "Running"
+
+
+def test_clone_and_original_run_side_by_side(real: Real, host: Host):
+    made = "mkdir -p /d; mount /dev/vda1 /d; echo from-the-source > /d/mark; sync; umount /d; echo DONE"
+    text = seeded(TINY, made)
+    assert real("up", real.file("m.yaml", text)).code == 0
+    clone = second(TINY, "copy").replace(f'http: {{url: "{TINY_URL}"}}', "disk: {name: sys}")
+    look = "mkdir -p /d; mount /dev/vda1 /d; cat /d/mark; echo HOST=$(grep -a local-hostname /tmp/meta-data)"
+    running = real("up", real.file("c.yaml", seeded(clone, look)), timeout=200)
+    assert running.code == 1 and "in use by vminstance/web" in running.err and "waits until" in running.err
+    assert real("stop", "web", "--force").code == 0
+    assert real("up", real.file("c.yaml", seeded(clone, look))).code == 0
+    assert real("start", "web", "--wait").code == 0
+    log = real("logs", "copy").out
+    assert "from-the-source" in log and "vm-instance-copy" in log
+    assert "hello from" in (host.http(real.access(80, "copy")) or "") and "hello from" in (
+        host.http(real.access(80)) or ""
+    )
+
+
+def test_growth_is_seen_by_the_running_guest(real: Real):
+    watch = "(for i in $(seq 1 120); do cat /sys/block/vda/size; sleep 1; done) &"
+    assert real("up", real.file("m.yaml", seeded(TINY, watch))).code == 0
+    assert real("up", real.file("m.yaml", seeded(TINY.replace("storage: 1Gi", "storage: 2Gi"), watch))).code == 0
+    deadline = time.monotonic() + 30
+    while str(2 * (2 << 20)) not in real("logs", "web").out:
+        assert time.monotonic() < deadline
+        time.sleep(1)
+
+
+def test_a_guest_without_space_is_paused_and_goes_on(host: Host, tiny_image: Path, tmp_path: Path):
+    """The state lies on a file system that fills up under the guest."""
+    home = tmp_path / "small"
+    home.mkdir()
+    host.run("mount", "-t", "tmpfs", "-o", "size=320m", "tmpfs", home)
+    inside = Path(f"/proc/{host.process.pid}/root{home}")
+    program = Real(home, host)
+    try:
+        program.folder = tmp_path / "files"
+        program.folder.mkdir()
+        stock(inside, TINY_URL, tiny_image)
+        data = TINY.replace("disks: [sys]", "disks: [sys, data]") + "---\n"
+        data += "apiVersion: apps.cozystack.io/v1alpha1\nkind: VMDisk\nmetadata: {name: data}\nspec: {storage: 1Gi}\n"
+        fill = "(sleep 3; dd if=/dev/urandom of=/dev/vdb bs=1M count=150 conv=fsync 2>/dev/null; echo WRITTEN) &"
+        text = data.replace("  disks: [sys, data]\n", "  disks: [sys, data]\n" + seeded("", fill))
+        ballast = inside / "ballast"
+        ballast.write_bytes(os.urandom(1 << 20) * 200)
+        result = program("up", program.file("m.yaml", text))
+        assert result.code == 0, result.err
+        deadline = time.monotonic() + 90
+        while program.status()["printableStatus"] != "Paused":
+            assert time.monotonic() < deadline, program("logs", "web").out[-500:]
+            time.sleep(1)
+        told = program("describe", "vm/web").out
+        assert "cannot be written" in told and "WRITTEN" not in program("logs", "web").out
+        ballast.unlink()
+        assert program.status()["printableStatus"] == "Running"
+        while "WRITTEN" not in program("logs", "web").out:
+            assert time.monotonic() < deadline + 60
+            time.sleep(1)
+    finally:
+        program.close()
+        host.run("umount", "-l", home)
+
+
+def test_an_optical_disk_without_a_source_is_an_empty_drive(real: Real):
+    text = TINY.replace("disks: [sys]", "disks: [sys, cd]") + "---\n"
+    text += "apiVersion: apps.cozystack.io/v1alpha1\nkind: VMDisk\nmetadata: {name: cd}\nspec: {optical: true, storage: 1Gi}\n"
+    assert real("up", real.file("m.yaml", text)).code == 0
+    xml = real("virsh", "dumpxml", "default_vm-instance-web").out
+    drive = xml.split("device='cdrom'")[1].split("</disk>")[0]
+    assert "<source" not in drive and "bus='sata'" in drive and "<readonly/>" in drive
