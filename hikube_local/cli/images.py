@@ -98,6 +98,7 @@ def pull(app: App, names: tuple[str, ...], checksum: str) -> int:
 def import_(app: App, file: Path, url: str, name: str, checksum: str) -> int:
     """Take a file of this host into the cache; the file itself is left alone."""
     from hikube_local.api.names import DNS_1123
+    from hikube_local.events import ignore
     from hikube_local.images import checksums, sources
 
     if name and not DNS_1123.fullmatch(name):
@@ -110,7 +111,8 @@ def import_(app: App, file: Path, url: str, name: str, checksum: str) -> int:
     given = checksums.parse(checksum, "--checksum") if checksum else None
     cache = cache_of(app)
     keys = [*([url] if url else []), *([sources.own_key(name)] if name else [])]
-    entry = cache.take(file.absolute(), keys[0], f"imported from {file.name}", given)
+    with cache.lock(keys[0], ignore):
+        entry = cache.take(file.absolute(), keys[0], f"imported from {file.name}", given)
     for key in keys[1:]:
         cache.name(entry, key)
     _told(name or url, entry)

@@ -47,4 +47,5 @@ def read(folder: Path, cache: Cache, emit: Emit) -> None:
             cache.name(e, key)
         else:
             path = Path(os.path.abspath(folder / FOLDER / digest))
-            cache.take(path, key, str(row.get("origin", "a bundle"))[:200], given)
+            with cache.lock(key, emit):
+                cache.take(path, key, str(row.get("origin", "a bundle"))[:200], given)

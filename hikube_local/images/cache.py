@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 from hikube_local import files
 from hikube_local.errors import HikubeError
-from hikube_local.events import Emit, Event, EventType
+from hikube_local.events import Emit, Event, EventType, ignore
 from hikube_local.images import convert
 from hikube_local.images.checksums import Wanted
 from hikube_local.images.download import RESERVE
@@ -151,7 +151,7 @@ class Cache:
         return entry
 
     def take(self, path: Path, key: str, origin: str, given: Wanted | None, limit: int = 0) -> Entry:
-        """A copy of a file of this host, verified and unpacked like a download; the file itself is left alone."""
+        """A copy of a file of this host, verified and unpacked like a download; under the key's lock."""
         self.make()
         with _regular(path) as source:
             hashers = {n: hashlib.new(n) for n in {"sha256", *([given.algorithm] if given else [])}}
@@ -186,7 +186,8 @@ class Cache:
 
     def touch(self, entry: Entry) -> None:
         """Note that it was used now."""
-        files.write_json(self._index(entry.key), asdict(replace(entry, used=time.time())), 0o644)
+        with self.lock(entry.key, ignore):
+            files.write_json(self._index(entry.key), asdict(replace(entry, used=time.time())), 0o644)
 
     def remember(self, key: str, digest: str) -> None:
         """The digest that a URL had when it was last trusted; it outlives the image."""

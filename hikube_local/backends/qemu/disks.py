@@ -94,9 +94,9 @@ class Disks:
                 raise HikubeError(
                     "HK806", f"{obj.ref} has its content already", fix="it is never overwritten: delete it first"
                 )
-            entry = world.cache.take(
-                file, f"upload:{obj.namespace}/{obj.name}/{obj.uid}", f"upload of {file.name}", None, size
-            )
+            key = f"upload:{obj.namespace}/{obj.name}/{obj.uid}"
+            with world.cache.lock(key, emit):
+                entry = world.cache.take(file, key, f"upload of {file.name}", None, size)
             base = world.cache.path(entry.digest)
             inspect.fits(inspect.inspect(base), size)
             folder = world.make_folder(obj)

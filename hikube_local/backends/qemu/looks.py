@@ -46,7 +46,7 @@ def look(world: Qemu, obj: Object, dom: Any, emit: Emit = ignore, soon: bool = F
         return
     came = not own.get("asked") and agent.connected()  # an agent that was not there the last time
     if soon or came or time.time() - own.get("looked", 0) >= own.get("again", 0):
-        _ports(world, obj, agent)
+        _ports(world, obj, agent, own)
     want = world.ways.wanted(obj, True, lambda text: None)
     if (ip := world.tenants.ip(obj)) and want != world.ways.observed(ip):
         apply(world, obj, want)
@@ -63,10 +63,12 @@ def _space(world: Qemu, obj: Object, dom: Any, emit: Emit) -> None:
         emit(Event(EventType.STEP, what, obj.ref, obj.namespace))
 
 
-def _ports(world: Qemu, obj: Object, agent: libvirt.Agent) -> None:
+def _ports(world: Qemu, obj: Object, agent: libvirt.Agent, own: dict[str, Any]) -> None:
     """Note on which ports the guest listens now."""
     asked, again = agent.connected(), AGAIN_AGENT
     found = listening.by_agent(agent) if asked else None
+    if found is None and own.get("again") == AGAIN_AGENT:
+        found = own.get("listening")  # an agent that answered before is busy, not gone
     if found is None:
         again = AGAIN_SCAN
         pid, ip = world.carrier.holder(), world.tenants.ip(obj)
