@@ -15,7 +15,7 @@ from hikube_local.manifests.scalars import Value, resolve
 MAX_BYTES = 16 << 20
 MAX_DEPTH = 64
 MAX_ALIASES = 100
-MAX_NODES = 200_000
+MAX_NODES = 250_000
 MAX_STRING = 4 << 20
 MAX_DOCUMENTS = 10_000
 
