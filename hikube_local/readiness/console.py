@@ -57,7 +57,7 @@ class _Sign:
 _SIGNS = (
     _Sign(
         re.compile(
-            r"(No bootable device|Boot failed: not a bootable disk|BdsDxe: No bootable option|failed to load Boot.*: Not Found)"
+            r"(No bootable device|BdsDxe: No bootable option)"
         ),
         "HK901",
         "the firmware found nothing to boot from",

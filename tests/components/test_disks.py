@@ -236,3 +236,16 @@ def test_pull_of_an_image_that_changed_leaves_disks_alone(hikube, served, image)
     assert hikube("up", both, "--pull").code == 0
     digests = [hikube("get", "vmdisk", n, "-o", "jsonpath={.status.imageDigest}").out for n in ("d", "e")]
     assert digests[0] != digests[1]
+
+
+def test_the_catalogues_urls_are_asked_whether_they_answer(hikube, served):
+    """Through mirrors, since a test has no way to the vendors: one image is there, the others are not."""
+    served.files["/images/cloud/bookworm/latest/debian-12-generic-amd64.qcow2"] = b"QFI\xfb" + bytes(1000)
+    config = hikube.file(
+        "config.yaml", f'mirrors: {{"https://": "{served.url}/gone/", "https://cloud.debian.org/": "{served.url}/"}}\n'
+    )
+    result = hikube("--config", config, "images", "verify", "--remote")
+    assert result.code == 1
+    rows = dict(line.split(None, 1) for line in result.out.splitlines())
+    assert rows["debian-12"] == "ok" and "404" in rows["rocky-9"]
+    assert "no public image" in rows["cloudlinux-8"]

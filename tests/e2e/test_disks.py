@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import TINY, TINY_URL, Host, Real, second, stock
+from tests.e2e.conftest import KEPT, TINY, TINY_URL, Host, Real, second, stock
+from tests.guests import installer
 
 pytestmark = pytest.mark.e2e
 
@@ -108,3 +109,21 @@ def test_an_optical_disk_without_a_source_is_an_empty_drive(real: Real):
     xml = real("virsh", "dumpxml", "default_vm-instance-web").out
     drive = xml.split("device='cdrom'")[1].split("</disk>")[0]
     assert "<source" not in drive and "bus='sata'" in drive and "<readonly/>" in drive
+
+
+def test_an_installers_iso_after_an_empty_system_disk(real: Real, host: Host, tiny_image: Path):
+    """As Hikube's pages describe Windows: the ISO boots since the disk is empty, and the disk boots afterwards."""
+    iso = installer.make(tiny_image, KEPT / "test-guests")
+    stock(real.home, "http://tiny.invalid/installer.iso", iso)
+    text = TINY.replace(f'{{storage: 1Gi, source: {{http: {{url: "{TINY_URL}"}}}}}}', "{storage: 1Gi}")
+    assert text != TINY
+    with_iso = text.replace("disks: [sys]", "disks: [sys, iso]") + "---\n"
+    with_iso += "apiVersion: apps.cozystack.io/v1alpha1\nkind: VMDisk\nmetadata: {name: iso}\n"
+    with_iso += 'spec: {optical: true, storage: 1Gi, source: {http: {url: "http://tiny.invalid/installer.iso"}}}\n'
+    first = real("up", real.file("m.yaml", with_iso), "--timeout", "120s")
+    assert first.code == 1 and "powered itself off" in first.err, first.err
+    assert "installer: done" in real("logs", "web").out
+    # The ISO is taken out again, and the disk boots.
+    second_up = real("up", real.file("m.yaml", text), "--timeout", "120s")
+    assert second_up.code == 0, second_up.err
+    assert "hello from" in (host.http(real.access(80)) or "")

@@ -55,6 +55,7 @@ for d in $dns; do echo "nameserver $d" >> /etc/resolv.conf; done
 echo "udhcpc: lease of $ip obtained"
 EOF
 chmod +x /lease
+if [ -f /payload.gz ]; then gunzip -c /payload.gz > /dev/vda; sync; echo "installer: done"; poweroff -f; fi
 for e in /dev/input/event*; do [ -e $e ] && echo "power button: $e" && (head -c 24 $e >/dev/null && echo "power button pressed" && poweroff -f) & done
 if [ -n "$NIC" ]; then ip link set $NIC up; udhcpc -i $NIC -s /lease -q -n -t 10 -T 1 -O search >/dev/null && echo "udhcpc: lease obtained"; fi
 echo "hello from $(cat /sys/class/dmi/id/product_uuid)" > /www/index.html
