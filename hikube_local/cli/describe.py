@@ -74,7 +74,7 @@ def _machine(statuses: Any, obj: Any, status: dict) -> list[str]:
         "Addresses:",
         *(f"  {a['type']:<14}{a['address']}" for a in status["addresses"]),
         "  (names of the tenant: guests with systemd-resolved refuse them, as on Hikube, until networkd has the search domains:",
-        "  docs/troubleshooting.md, \"A name of the tenant is refused\")",
+        '  docs/troubleshooting.md, "A name of the tenant is refused")',
         "Ways in:",
         *(f"  {a['port']}/{a['protocol']:<9}{a['address']}:{a['hostPort']}" for a in status["access"]),
         f"  {'ssh':<14}hikube-local ssh {obj.name}",

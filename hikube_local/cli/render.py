@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,10 +15,14 @@ from hikube_local.errors import ExitCode, UsageError
 @click.argument("files", nargs=-1)
 @option("-f", "--filename", multiple=True, help="A file, a folder or -.")
 @option("--to", type=click.Path(path_type=Path), required=True, help="Folder to write into.")
+@option("--as", "form", type=click.Choice(["libvirt", "kubevirt"]), default="libvirt", help="What to write.")
 @option("--host", is_flag=True, help="As this host would really run it.")
 @common
-def render(app: App, files: tuple[str, ...], filename: tuple[str, ...], to: Path, host: bool) -> int:
-    """Write FOLDER/NAMESPACE/NAME/{domain.xml,user-data,meta-data}, the same on every host."""
+def render(app: App, files: tuple[str, ...], filename: tuple[str, ...], to: Path, form: str, host: bool) -> int:
+    """Write FOLDER/NAMESPACE/NAME/{domain.xml,user-data,meta-data}, the same on every host.
+
+    With --as kubevirt: FOLDER/NAMESPACE/KIND-NAME.yaml, the objects that Hikube's charts make of it.
+    """
     import sys
 
     from hikube_local import files as fs
@@ -38,6 +43,8 @@ def render(app: App, files: tuple[str, ...], filename: tuple[str, ...], to: Path
     optical = {
         (o.object.namespace, o.object.name): o.object.disk.optical for o in result.objects if o.object.kind == DISK
     }
+    if form == "kubevirt":
+        return _kubevirt([i.object for i in result.objects], optical, to)
     for item in result.objects:
         obj = item.object
         if obj.kind != INSTANCE:
@@ -57,4 +64,18 @@ def render(app: App, files: tuple[str, ...], filename: tuple[str, ...], to: Path
             else:
                 fs.write(folder / name, data, 0o600)
         print(folder)
+    return ExitCode.DONE
+
+
+def _kubevirt(objects: list[Any], optical: dict[tuple[str, str], bool], to: Path) -> int:
+    from hikube_local import files as fs
+    from hikube_local.cli.tables import as_yaml
+    from hikube_local.render import kubevirt
+
+    for obj in objects:
+        folder = fs.make_folder(to / obj.namespace, 0o755)
+        for resource in kubevirt.objects(obj, {n: v for (ns, n), v in optical.items() if ns == obj.namespace}):
+            path = folder / kubevirt.file_name(resource)
+            fs.write(path, as_yaml(resource) + "\n", 0o600 if resource["kind"] == "Secret" else 0o644)
+            print(path)
     return ExitCode.DONE

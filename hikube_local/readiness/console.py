@@ -56,9 +56,7 @@ class _Sign:
 
 _SIGNS = (
     _Sign(
-        re.compile(
-            r"(No bootable device|BdsDxe: No bootable option)"
-        ),
+        re.compile(r"(No bootable device|BdsDxe: No bootable option)"),
         "HK901",
         "the firmware found nothing to boot from",
         "is the first disk of `disks` the one with the system, and does its VMDisk have a source? an empty system disk boots nothing",

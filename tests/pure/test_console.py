@@ -138,5 +138,7 @@ def test_nonsense_from_the_guest_is_survived(raw):
 def test_one_device_that_does_not_boot_is_not_all_of_them():
     """An installer's ISO stands behind an empty system disk: the firmware goes on to it."""
     console = Console()
-    console.feed(b"Booting from Hard Disk...\nBoot failed: not a bootable disk\n\nBooting from DVD/CD...\n", firmware=True)
+    console.feed(
+        b"Booting from Hard Disk...\nBoot failed: not a bootable disk\n\nBooting from DVD/CD...\n", firmware=True
+    )
     assert console.trouble is None

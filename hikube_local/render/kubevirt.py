@@ -1,0 +1,169 @@
+"""The Kubernetes objects that the platform's charts make of the same manifests (August 2026); pure.
+
+After cozystack's packages/apps/vm-instance and vm-disk: the fields that the charts set and no others.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hikube_local.api import names
+from hikube_local.api.objects import DISK, Object, RunStrategy
+from hikube_local.render import seed
+
+APP = "vm-instance"
+PLACEHOLDER = 65535  # the port of a service that has none
+GRACE = 30  # seconds, written into every machine by the chart
+
+
+def objects(obj: Object, optical: dict[str, bool]) -> list[dict[str, Any]]:
+    """The objects of one VMDisk or VMInstance; `optical` tells for each disk's name whether it is a CD-ROM."""
+    if obj.kind == DISK:
+        return [_volume(obj)]
+    out = [_machine(obj, optical), _service(obj)]
+    name = names.machine(obj.name)
+    if obj.instance.sshKeys:
+        keys = {f"key{i}": key for i, key in enumerate(obj.instance.sshKeys)}
+        out.append(_secret(obj, f"{name}-ssh-keys", keys))
+    if obj.instance.cloudInit or obj.instance.sshKeys:
+        out.append(_secret(obj, f"{name}-cloud-init", {"userdata": seed.user_data(obj).decode()}))
+    return out
+
+
+def file_name(resource: dict[str, Any]) -> str:
+    return f"{resource['kind']}-{resource['metadata']['name']}.yaml"
+
+
+def _metadata(obj: Object, name: str, **more: dict[str, str]) -> dict[str, Any]:
+    return {"name": name, "namespace": obj.namespace, **{k: v for k, v in more.items() if v}}
+
+
+def _labels(obj: Object) -> dict[str, str]:
+    return {"app.kubernetes.io/name": APP, "app.kubernetes.io/instance": f"{APP}-{obj.name}"}
+
+
+def _secret(obj: Object, name: str, data: dict[str, str]) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": _metadata(obj, name), "stringData": data}
+
+
+def _machine(obj: Object, optical: dict[str, bool]) -> dict[str, Any]:
+    spec = obj.instance
+    sized = _sizing(obj)
+    body: dict[str, Any] = {"runStrategy": str(spec.strategy or RunStrategy.ALWAYS)}
+    whole = "cores" in sized.get("cpu", {}) and "resources" in sized
+    if spec.instanceType and not whole:
+        body["instancetype"] = {"kind": "VirtualMachineClusterInstancetype", "name": spec.instanceType}
+    if spec.instanceProfile:
+        body["preference"] = {"kind": "VirtualMachineClusterPreference", "name": spec.instanceProfile}
+    template: dict[str, Any] = {
+        "domain": {
+            **sized,
+            "firmware": {"uuid": names.firmware_uuid(obj.namespace, obj.name, spec.cloudInitSeed)},
+            "devices": _devices(obj, optical),
+            "machine": {"type": ""},
+        }
+    }
+    if spec.sshKeys:
+        secret = {"secretName": f"{names.machine(obj.name)}-ssh-keys"}
+        access = {"source": {"secret": secret}, "propagationMethod": {"noCloud": {}}}
+        template["accessCredentials"] = [{"sshPublicKey": access}]
+    template["terminationGracePeriodSeconds"] = GRACE
+    template["volumes"] = [{"name": f"disk-{d.name}", "dataVolume": {"name": names.volume(d.name)}} for d in spec.disks]
+    if spec.cloudInit or spec.sshKeys:
+        ref = {"secretRef": {"name": f"{names.machine(obj.name)}-cloud-init"}}
+        template["volumes"].append({"name": "cloudinitdisk", "cloudInitNoCloud": ref})
+    template["networks"] = [
+        {"name": "default", "pod": {}},
+        *({"name": n, "multus": {"networkName": f"{obj.namespace}/{n}"}} for n in spec.further_networks),
+    ]
+    metadata = {
+        "annotations": {"kubevirt.io/allow-pod-bridge-network-live-migration": "true"},
+        "labels": _labels(obj),
+    }
+    body["template"] = {"metadata": metadata, "spec": template}
+    return {
+        "apiVersion": "kubevirt.io/v1",
+        "kind": "VirtualMachine",
+        "metadata": _metadata(obj, names.machine(obj.name), labels=_labels(obj)),
+        "spec": body,
+    }
+
+
+def _sizing(obj: Object) -> dict[str, Any]:
+    """domain.cpu and domain.resources, as far as the manifest says something about them."""
+    r, out = obj.instance.resources, {}
+    cpu: dict[str, Any] = {"cores": int(r.cpu), "sockets": int(r.sockets)} if r.cpu and r.sockets else {}
+    if obj.instance.cpuModel:
+        cpu["model"] = obj.instance.cpuModel
+    if cpu:
+        out["cpu"] = cpu
+    if r.memory:
+        out["resources"] = {"requests": {"memory": r.memory}}
+    return out
+
+
+def _devices(obj: Object, optical: dict[str, bool]) -> dict[str, Any]:
+    spec = obj.instance
+    out: dict[str, Any] = {}
+    if spec.gpus:
+        out["gpus"] = [{"name": f"gpu{i}", "deviceName": g.name} for i, g in enumerate(spec.gpus, 1)]
+    out["disks"] = [
+        {
+            "name": f"disk-{d.name}",
+            "cdrom" if optical.get(d.name) else "disk": {"bus": d.bus} if d.bus else {},
+            "bootOrder": i,
+        }
+        for i, d in enumerate(spec.disks, 1)
+    ]
+    if spec.cloudInit or spec.sshKeys:
+        out["disks"].append({"name": "cloudinitdisk", "disk": {}})
+    out["interfaces"] = [{"name": n, "bridge": {}} for n in ("default", *spec.further_networks)]
+    return out
+
+
+def _service(obj: Object) -> dict[str, Any]:
+    """A LoadBalancer, or the headless service that gives the machine its name."""
+    spec = obj.instance
+    labels = {"apps.cozystack.io/user-service": "true", **_labels(obj)}
+    annotations: dict[str, str] = {}
+    body: dict[str, Any] = {"type": "LoadBalancer" if spec.external else "ClusterIP"}
+    ports: list[dict[str, Any]] = [{"port": PLACEHOLDER}]
+    if spec.external:
+        labels["service.kubernetes.io/service-proxy-name"] = "cozy-proxy"
+        annotations["networking.cozystack.io/wholeIP"] = "true" if spec.whole_ip else "false"
+        if not spec.whole_ip:
+            annotations["networking.cozystack.io/allowICMP"] = "true" if spec.externalAllowICMP else "false"
+        body["externalTrafficPolicy"] = "Local"
+        listed = (22,) if spec.externalPorts is None and not spec.whole_ip else tuple(spec.externalPorts or ())
+        if listed:
+            ports = [{"name": f"port-{p}", "port": p, "targetPort": p} for p in listed]
+    else:
+        body["clusterIP"] = "None"
+    body |= {"selector": _labels(obj), "ports": ports}
+    name = names.machine(obj.name)
+    metadata = _metadata(obj, name, labels=labels, annotations=annotations)
+    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": body}
+
+
+def _volume(obj: Object) -> dict[str, Any]:
+    spec, name = obj.disk, names.volume(obj.name)
+    annotations = {"vm-disk.cozystack.io/optical": "true" if spec.optical else "false"}
+    source: dict[str, Any] = {"blank": {}}
+    if spec.source.image:
+        source = {"pvc": {"name": f"vm-default-images-{spec.source.image.name}", "namespace": "cozy-public"}}
+    elif spec.source.http:
+        source = {"http": {"url": spec.source.http.url}}
+    elif spec.source.upload is not None:
+        source = {"upload": {}}
+        annotations = {"cdi.kubevirt.io/storage.bind.immediate.requested": "", **annotations}
+    elif spec.source.disk:
+        source = {"pvc": {"name": names.volume(spec.source.disk.name), "namespace": obj.namespace}}
+    storage: dict[str, Any] = {"resources": {"requests": {"storage": spec.storage}}}
+    if spec.storageClass:
+        storage["storageClassName"] = spec.storageClass
+    return {
+        "apiVersion": "cdi.kubevirt.io/v1beta1",
+        "kind": "DataVolume",
+        "metadata": _metadata(obj, name, labels={"app.kubernetes.io/instance": name}, annotations=annotations),
+        "spec": {"contentType": "kubevirt", "source": source, "storage": storage},
+    }
