@@ -103,6 +103,12 @@ def images() -> dict[str, NamedImage]:
     return found
 
 
+@cache
+def fields() -> dict[str, Any]:
+    """What fields mean on Hikube and what differs here, by kind and path (fields.yaml)."""
+    return _table("fields.yaml")
+
+
 def default_user(profile: str, image_name: str | None = None) -> str:
     """The user that the image's cloud-init makes, as far as its name or the profile tells."""
     if image_name and (image := images().get(image_name)) and image.user:

@@ -85,7 +85,7 @@ def judge(api_version: str, kind: str) -> Verdict:
                 "error",
                 "HK208",
                 f"the kind {RETIRED} of {GROUP} was retired in February 2026",
-                "describe it as one VMDisk (source.image or source.http, storage) and one VMInstance (disks: [{name}])",
+                "hikube-local convert FILE prints the VMDisk and the VMInstance that it became",
             )
         close = _ratio(near, kind) > 0.5
         help = f"did you mean {near}?" if close else f"the kinds of virtual machines are {INSTANCE} and {DISK}"

@@ -520,3 +520,39 @@ def test_global_flags_do_not_reach_virsh(hikube):
 def test_simulated_machines_are_named_by_top(hikube, pair):
     hikube("up", pair, *SIM)
     assert "simulated" in hikube("top").err
+
+
+def test_schema_explain_and_convert(hikube):
+    assert json.loads(hikube("schema").out)["oneOf"][0]["title"] == "VMInstance"
+    told = hikube("explain", "vminstance.spec.externalMethod").out
+    assert "On Hikube:" in told and "Here:" in told
+    wrong = hikube("explain", "vm.spec.externalMethd")
+    assert wrong.code == 2 and "externalMethod" in wrong.err
+    old = hikube.file(
+        "old.yaml",
+        """\
+        # a comment
+        apiVersion: apps.cozystack.io/v1alpha1
+        kind: VirtualMachine
+        metadata: {name: old}
+        spec: {external: true, externalPorts: [22], sshKeys: ["ssh-ed25519 AAAA me"], systemDisk: {image: fedora}}
+        """,
+    )
+    refused = hikube("validate", old)
+    assert refused.code == 2 and "hikube-local convert" in refused.out
+    made = hikube("convert", old)
+    assert made.code == 0 and "comments" in made.err
+    assert hikube("validate", hikube.file("new.yaml", made.out)).code == 0
+
+
+def test_render_as_kubevirt_writes_one_object_a_file(hikube, pair):
+    result = hikube("render", pair, "--as", "kubevirt", "--to", "out")
+    assert result.code == 0, result.err
+    found = sorted(p.name for p in (hikube.folder / "out" / "default").iterdir())
+    assert found == [
+        "DataVolume-vm-disk-sys.yaml",
+        "Secret-vm-instance-web-cloud-init.yaml",
+        "Service-vm-instance-web.yaml",
+        "VirtualMachine-vm-instance-web.yaml",
+    ]
+    assert (hikube.folder / "out/default/Secret-vm-instance-web-cloud-init.yaml").stat().st_mode & 0o077 == 0

@@ -1,0 +1,53 @@
+"""`convert`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from hikube_local.cli.app import App, common, option
+from hikube_local.errors import ExitCode, UsageError
+
+
+@click.command("convert")
+@click.argument("files", nargs=-1)
+@option("-f", "--filename", multiple=True, help="A file, a folder or -.")
+@common
+def convert(app: App, files: tuple[str, ...], filename: tuple[str, ...]) -> int:
+    """Print what the platform's own migration made of a retired VirtualMachine: a VMDisk and a VMInstance."""
+    from hikube_local.api.objects import API_VERSION
+    from hikube_local.cli.tables import as_yaml
+    from hikube_local.manifests import nodes
+    from hikube_local.manifests.convert import machine
+    from hikube_local.manifests.kinds import RETIRED
+    from hikube_local.manifests.load import texts
+
+    sources = (*files, *filename)
+    if not sources:
+        raise UsageError("HK810", "no manifest is named", fix="name a file, a folder or - for standard input")
+    out: list[str] = []
+    for name, content in texts(sources):
+        found: list = []
+        try:
+            documents = [
+                n.data for n in nodes.documents(nodes.Text(name, content), content, found) if n.value is not None
+            ]
+        except nodes.Refused as e:
+            raise UsageError("HK102", f"{name} cannot be read", why=e.diagnostic.render()) from None
+        if any(
+            line.lstrip().startswith("#") and not line.lstrip().startswith("#cloud-config")
+            for line in content.splitlines()
+        ):
+            print(f"{name}: its comments are not carried over", file=sys.stderr)
+        for document in documents:
+            ours = isinstance(document, dict) and (document.get("apiVersion"), document.get("kind")) == (
+                API_VERSION,
+                RETIRED,
+            )
+            made, told = machine(document) if ours else ([document], [])
+            for text in told:
+                print(f"{name}: {text}", file=sys.stderr)
+            out += [as_yaml(resource) for resource in made]
+    print("\n---\n".join(out))
+    return ExitCode.DONE

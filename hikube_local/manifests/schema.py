@@ -1,0 +1,145 @@
+"""The JSON schema of both kinds, for editors (yaml-language-server), made from the models; and the fields for `explain`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hikube_local.api.objects import API_VERSION, DISK, INSTANCE, SPECS, RunStrategy
+from hikube_local.catalogue import data
+
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+_QUANTITIES = {"cpu", "memory", "sockets", "storage"}
+
+
+def schema() -> dict[str, Any]:
+    """One schema for a document of either kind; null means absent, for every field."""
+    kinds = {kind: _kind(kind) for kind in (INSTANCE, DISK)}
+    return {
+        "$schema": DRAFT,
+        "title": "Hikube's virtual machines: VMInstance and VMDisk",
+        "type": "object",
+        "required": ["apiVersion", "kind", "metadata"],
+        "oneOf": list(kinds.values()),
+    }
+
+
+def _kind(kind: str) -> dict[str, Any]:
+    spec = SPECS[kind].model_json_schema()
+    shared = spec.pop("$defs", {})
+    body = _open(spec, {name: _open(part, shared) for name, part in shared.items()})
+    names = {"type": "string", "pattern": "^[a-z]([-a-z0-9]*[a-z0-9])?$", "maxLength": 41 if kind == INSTANCE else 45}
+    texts = {"type": "object", "additionalProperties": {"type": "string"}}
+    metadata = {"name": names, "namespace": {"type": "string"}, "labels": texts, "annotations": texts}
+    return {
+        "title": kind,
+        "description": (SPECS[kind].__doc__ or "").strip(),
+        "properties": {
+            "apiVersion": {"const": API_VERSION},
+            "kind": {"const": kind},
+            "metadata": {"type": "object", "required": ["name"], "properties": metadata},
+            "spec": {"anyOf": [body, {"type": "null"}]},
+            "status": {},
+        },
+    }
+
+
+def _open(part: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
+    """One object of the model: its references put in, null allowed, what a reader takes besides said."""
+    properties = {}
+    for name, field in part.get("properties", {}).items():
+        field = _resolved(field, shared)
+        if name in _QUANTITIES:
+            field = {**{k: v for k, v in field.items() if k != "type"}, "type": ["string", "integer", "number"]}
+        if name == "disks":
+            field["items"] = {"anyOf": [{"type": "string"}, field["items"]]}
+        if name in _ENUMS():
+            field["enum"] = _ENUMS()[name]
+        description = {"description": field.pop("description")} if "description" in field else {}
+        field.pop("default", None)
+        properties[name] = {**description, "anyOf": [field, {"type": "null"}]}
+    out = {k: v for k, v in part.items() if k in ("description", "required", "title")}
+    return {**out, "type": "object", "additionalProperties": False, "properties": properties}
+
+
+def _resolved(field: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
+    field = dict(field)
+    if ref := field.pop("$ref", None):
+        field = {**shared[ref.rpartition("/")[2]], **field}
+    if "anyOf" in field:
+        options = [o for o in field.pop("anyOf") if o.get("type") != "null"]
+        field = {**_resolved(options[0], shared), **field} if len(options) == 1 else {"anyOf": options, **field}
+    if "items" in field:
+        field["items"] = _resolved(field["items"], shared)
+    return field
+
+
+def _ENUMS() -> dict[str, list[str]]:
+    return {
+        "instanceType": ["", *sorted(data.instancetypes())],
+        "instanceProfile": ["", *sorted(data.profiles())],
+        "externalMethod": ["PortList", "WholeIP"],
+        "runStrategy": [str(s) for s in RunStrategy],
+        "bus": ["virtio", "sata", "scsi"],
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field as `explain` tells it."""
+
+    path: str
+    type: str
+    description: str
+    hikube: str = ""
+    here: str = ""
+    children: tuple[tuple[str, str], ...] = ()
+
+
+def explain(path: str) -> Field | None:
+    """The field at `vminstance.spec.disks.bus`; None when there is no such one."""
+    words = path.split(".")
+    kind = {"vminstance": INSTANCE, "vmdisk": DISK}.get(words[0])
+    if kind is None:
+        return None
+    part = _kind(kind)
+    description = part["description"]
+    here: dict[str, Any] = part
+    for word in words[1:]:
+        found = _object(here).get("properties", {}).get(word)
+        if found is None:
+            return None
+        description = found.get("description", "")
+        here = found
+    texts = data.fields().get(words[0], {}).get("spec", {}).get(".".join(words[2:]), {})
+    inner = _object(here).get("properties", {})
+    children = tuple((name, _type(child)) for name, child in inner.items())
+    return Field(path, _type(here), description, texts.get("hikube", ""), texts.get("here", ""), children)
+
+
+def _object(part: dict[str, Any]) -> dict[str, Any]:
+    """The object inside: behind `or null`, behind a list's items."""
+    for option in part.get("anyOf", [part]):
+        if option.get("type") == "array":
+            return _object(option["items"])
+        if "properties" in option:
+            return option
+    return part
+
+
+def _type(part: dict[str, Any]) -> str:
+    options = [o for o in part.get("anyOf", [part]) if o.get("type") != "null"]
+    if not options:
+        return "Object"
+    kinds = [o.get("type", "object" if "properties" in o or "const" not in o else "string") for o in options]
+    if kinds[0] == "array":
+        return f"[]{_type(options[0]['items'])}"
+    if isinstance(kinds[0], list):
+        return "Quantity"
+    if "enum" in options[0]:
+        return "enum"
+    return (
+        " or ".join(dict.fromkeys(str(k) for k in kinds))
+        if len(kinds) > 1
+        else {"object": "Object"}.get(str(kinds[0]), str(kinds[0]))
+    )

@@ -1,0 +1,114 @@
+"""The schema for editors, the fields that `explain` tells, and the retired kind that `convert` brings over."""
+
+from __future__ import annotations
+
+import json
+
+import jsonschema
+import pytest
+import yaml
+
+from hikube_local.api.objects import SPECS
+from hikube_local.catalogue import data
+from hikube_local.manifests import convert
+from hikube_local.manifests.schema import explain, schema
+from tests.conftest import EXAMPLES, ROOT
+
+EXAMPLE_FILES = sorted(EXAMPLES.rglob("*.yaml"))
+OURS = ("VMInstance", "VMDisk")
+
+
+def validator() -> jsonschema.Draft202012Validator:
+    made = schema()
+    jsonschema.Draft202012Validator.check_schema(made)
+    return jsonschema.Draft202012Validator(made)
+
+
+@pytest.mark.parametrize("path", EXAMPLE_FILES, ids=lambda p: p.name)
+def test_every_example_is_valid_and_carries_the_modeline(path):
+    assert path.read_text().startswith("# yaml-language-server: $schema=")
+    check = validator()
+    for document in yaml.safe_load_all(path.read_text()):
+        if document and document["kind"] in OURS:
+            check.validate(document)
+
+
+def test_the_schema_in_docs_is_the_one_that_is_printed():
+    assert json.loads((ROOT / "docs" / "hikube.schema.json").read_text()) == schema()
+
+
+def instance(**spec) -> dict:
+    return {"apiVersion": "apps.cozystack.io/v1alpha1", "kind": "VMInstance", "metadata": {"name": "a"}, "spec": spec}
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"instanceTyp": "u1.medium"},
+        {"instanceType": "u1.tiny"},
+        {"external": "yes"},
+        {"externalPorts": ["22"]},
+        {"runStrategy": "Sometimes"},
+        {"disks": [{"nam": "a"}]},
+    ],
+)
+def test_what_is_wrong_is_not_valid(spec):
+    assert not validator().is_valid(instance(**spec))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"sshKeys": None, "disks": None},
+        {"disks": ["a", {"name": "b", "bus": "sata"}]},
+        {"instanceType": "", "resources": {"cpu": 2, "sockets": "1", "memory": "1Gi"}},
+    ],
+)
+def test_what_hikube_takes_is_valid(spec):
+    assert validator().is_valid(instance(**spec))
+
+
+def test_every_field_is_explained():
+    for kind, word in (("VMInstance", "vminstance"), ("VMDisk", "vmdisk")):
+        for name in SPECS[kind].model_fields:
+            found = explain(f"{word}.spec.{name}")
+            assert found and found.description, name
+            assert found.hikube or name in ("firmware",), name
+        for path in data.fields()[word]["spec"]:
+            assert explain(f"{word}.spec.{path}"), path
+    assert explain("vminstance.spec.nothing") is None and explain("pod") is None
+    assert [c[0] for c in explain("vminstance.spec.disks").children] == ["name", "bus", "hotpluggable"]
+
+
+def test_a_retired_machine_becomes_a_disk_and_a_machine():
+    old = {
+        "kind": "VirtualMachine",
+        "metadata": {"name": "old", "namespace": "t", "uid": "x"},
+        "spec": {
+            "external": True,
+            "systemDisk": {"image": "cirros", "size": "3Gi", "storageClass": "local"},
+            "disks": [{"name": "more"}],
+            "subnets": [{"name": "back"}],
+            "gone": 1,
+            "cloudInit": None,
+        },
+    }
+    (disk, machine), told = convert.machine(old)
+    assert disk["metadata"] == {"name": "old", "namespace": "t"} == machine["metadata"]
+    assert "cirros" in disk["spec"]["source"]["http"]["url"] and disk["spec"]["storage"] == "5Gi"
+    assert disk["spec"]["storageClass"] == "local"
+    assert machine["spec"] == {
+        "external": True,
+        "subnets": [{"name": "back"}],
+        "disks": [{"name": "old"}, {"name": "more"}],
+    }
+    assert any("systemDisk.size" in t for t in told) and any("spec.gone" in t for t in told)
+    check = validator()
+    for document in (disk, machine):
+        check.validate(document)
+    plain, _ = convert.machine({"metadata": {"name": "p"}})
+    assert plain[0]["spec"] == {
+        "source": {"http": {"url": convert.IMAGES["ubuntu"]}},
+        "storage": "5Gi",
+        "storageClass": "replicated",
+    }
