@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,11 +13,9 @@ from hikube_local.events import Emit, Event, EventType
 from hikube_local.images import checksums
 from hikube_local.images.cache import Cache, Entry
 from hikube_local.images.download import RESERVE, Download, Got
-from hikube_local.images.http import Unreachable
+from hikube_local.images.http import Unreachable as Unreachable
 from hikube_local.images.unpack import Unpacker
 from hikube_local.text import mask_url
-
-__all__ = ["Request", "Unreachable", "fetch", "request"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +76,9 @@ def _from_folder(cache: Cache, want: Request, path: Path, given: checksums.Wante
 def _from_server(
     cache: Cache, want: Request, source: str, given: checksums.Wanted | None, kept: Entry | None, emit: Emit
 ) -> Entry:
-    say = lambda message: emit(Event(EventType.PROGRESS, message, want.about))  # noqa: E731
+    def say(message: str) -> None:
+        emit(Event(EventType.PROGRESS, message, want.about))
+
     unless = _unless(kept) if kept else None
     wanted = given or (None if unless else _vendors(source, say))
     stem = hashlib.sha256(want.url.encode()).hexdigest()[:32]
@@ -128,7 +128,7 @@ def _from_server(
     return entry
 
 
-def _vendors(source: str, say) -> checksums.Wanted | None:
+def _vendors(source: str, say: Callable[[str], None]) -> checksums.Wanted | None:
     wanted = checksums.vendors(source)
     if wanted:
         say(f"verified with {wanted.origin}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from hikube_local.api.objects import API_VERSION, DISK, INSTANCE, SPECS, RunStrategy
@@ -53,8 +54,8 @@ def _open(part: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
             field = {**{k: v for k, v in field.items() if k != "type"}, "type": ["string", "integer", "number"]}
         if name == "disks":
             field["items"] = {"anyOf": [{"type": "string"}, field["items"]]}
-        if name in _ENUMS():
-            field["enum"] = _ENUMS()[name]
+        if name in _enums():
+            field["enum"] = _enums()[name]
         description = {"description": field.pop("description")} if "description" in field else {}
         field.pop("default", None)
         properties[name] = {**description, "anyOf": [field, {"type": "null"}]}
@@ -74,7 +75,8 @@ def _resolved(field: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
     return field
 
 
-def _ENUMS() -> dict[str, list[str]]:
+@cache
+def _enums() -> dict[str, list[str]]:
     return {
         "instanceType": ["", *sorted(data.instancetypes())],
         "instanceProfile": ["", *sorted(data.profiles())],
