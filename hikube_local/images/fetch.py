@@ -13,7 +13,6 @@ from hikube_local.events import Emit, Event, EventType
 from hikube_local.images import checksums
 from hikube_local.images.cache import Cache, Entry
 from hikube_local.images.download import RESERVE, Download, Got
-from hikube_local.images.http import Unreachable as Unreachable
 from hikube_local.images.unpack import Unpacker
 from hikube_local.text import mask_url
 

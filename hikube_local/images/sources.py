@@ -9,7 +9,7 @@ from hikube_local.api.objects import Object
 from hikube_local.catalogue import data
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
-from hikube_local.images import build, fetch
+from hikube_local.images import build, fetch, http
 from hikube_local.images.cache import Cache, Entry
 from hikube_local.text import mask_url
 
@@ -112,7 +112,7 @@ def get(
     ask = fetch.Request(want.url, about, want.checksum, want.who_says, storage, pull, settings.mirrors)
     try:
         entry = fetch.request(cache, ask, emit)
-    except fetch.Unreachable as e:
+    except http.Unreachable as e:
         if not want.recipe:
             raise
         found = build.built(cache, want.recipe)

@@ -13,7 +13,7 @@ import pytest
 from hikube_local.disks import qcow2
 from hikube_local.errors import HikubeError
 from hikube_local.events import ignore
-from hikube_local.images import fetch, inspect
+from hikube_local.images import fetch, http, inspect
 from hikube_local.images.cache import Cache
 from tests.components.server import serve_file, serving
 
@@ -79,11 +79,11 @@ def test_ten_at_once_fetch_once(cache, served, image):
 
 def test_a_404_is_an_answer_and_not_an_unreachable_server(cache, served):
     error = refusal(lambda: fetch.fetch(cache, served.url + "/none", ignore, "x"), "404")
-    assert not isinstance(error, fetch.Unreachable)
+    assert not isinstance(error, http.Unreachable)
 
 
 def test_a_server_that_is_not_there_is_unreachable(cache):
-    with pytest.raises(fetch.Unreachable):
+    with pytest.raises(http.Unreachable):
         fetch.fetch(cache, "http://127.0.0.1:1/x", ignore, "x")
 
 
