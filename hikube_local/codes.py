@@ -55,6 +55,9 @@ CODES: dict[str, str] = {
     "HK325": "a disk with no way in: no keys and no user-data",
     "HK326": "partial resources beside an instanceType",
     "HK327": "larger than a Secret may be",
+    "HK328": "WholeIP without a firewall in the user-data",
+    "HK329": "a firewall that shuts ssh out before it lets it in",
+    "HK330": "a password in clear",
     # objects together
     "HK401": "an object twice",
     "HK402": "a disk that is in neither the input nor the store",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,6 +45,8 @@ def userdata_rules(spec: VMInstanceSpec) -> Iterator[Any]:
 
     text = spec.cloudInit
     if not text:
+        if spec.whole_ip:
+            yield from open_to_all()
         return
     where = ("cloudInit",)
     try:
@@ -57,10 +60,63 @@ def userdata_rules(spec: VMInstanceSpec) -> Iterator[Any]:
     if not carried.startswith(HEADERS):
         what = "user-data has no header that cloud-init knows: cloud-init will ignore it"
         yield Finding("HK316", Severity.WARNING, what, where, "begin with #cloud-config or #!/bin/sh")
+    yield from _firewall(spec, carried)
     config = parsed(carried)
+    if isinstance(config, dict):
+        yield from _passwords(config)
     users = config.get("users") if isinstance(config, dict) else None
     if any(spec.sshKeys) and isinstance(users, list) and users:
         has_default = any(u == "default" or (isinstance(u, dict) and u.get("name") == "default") for u in users)
         if not has_default:
             what = "users: has no `default`, so cloud-init makes no default user and sshKeys reach nobody"
             yield Finding("HK317", Severity.WARNING, what, where, "add `- default` as the first of users:")
+
+
+_FIREWALLS = re.compile(r"\b(ufw|nft|nftables|iptables|firewalld|firewall-cmd)\b")
+_UFW_ON = re.compile(r"\bufw\b[^\n#]*\benable\b")
+_UFW_SSH = re.compile(r"\bufw\b[^\n#]*\b(?:allow|limit)\b[^\n#]*(?:\bssh\b|\bOpenSSH\b|\b22\b)", re.I)
+
+
+def _firewall(spec: VMInstanceSpec, text: str) -> Iterator[Any]:
+    """WholeIP puts nothing in front of the guest; a firewall that is switched on before it lets ssh in shuts its owner out."""
+    from hikube_local.manifests.rules import Finding
+
+    if spec.whole_ip and not _FIREWALLS.search(text):
+        yield from open_to_all()
+    on = _UFW_ON.search(text)
+    let_in = _UFW_SSH.search(text)
+    if on and (let_in is None or let_in.start() > on.start()):
+        what = "`ufw enable` stands before `ufw allow ssh`: whoever is outside is shut out at that moment"
+        yield Finding("HK329", Severity.WARNING, what, ("cloudInit",), "allow OpenSSH first, then enable")
+
+
+def open_to_all() -> Iterator[Any]:
+    """The warning of WholeIP without a firewall of the guest's own."""
+    from hikube_local.manifests.rules import Finding
+
+    what = "WholeIP: every port of the guest is open to the internet on Hikube, and the user-data sets up no firewall"
+    yield Finding("HK328", Severity.WARNING, what, ("externalMethod",), "set one up (ufw, nftables), or use PortList")
+
+
+def _passwords(config: dict[str, Any]) -> Iterator[Any]:
+    """Passwords in clear, whose values are never printed."""
+    from hikube_local.manifests.rules import Finding
+
+    found = []
+    if isinstance(config.get("password"), str) and not _hashed(config["password"]):
+        found.append("password")
+    change = config.get("chpasswd")
+    listed = change.get("list") if isinstance(change, dict) else None
+    lines = listed.splitlines() if isinstance(listed, str) else listed if isinstance(listed, list) else []
+    if any(isinstance(x, str) and ":" in x and not _hashed(x.split(":", 1)[1]) for x in lines):
+        found.append("chpasswd.list")
+    for user in config.get("users") if isinstance(config.get("users"), list) else []:
+        if isinstance(user, dict) and user.get("plain_text_passwd"):
+            found.append(f"users: {str(user.get('name', '?'))[:40]}: plain_text_passwd")
+    for where in found:
+        what = f"a password stands in clear in the user-data ({where}); whoever reads the machine's metadata reads it"
+        yield Finding("HK330", Severity.WARNING, what, ("cloudInit",), "use sshKeys, or a hash (mkpasswd -m sha-512)")
+
+
+def _hashed(text: str) -> bool:
+    return text.startswith(("$1$", "$2", "$5$", "$6$", "$y$", "$7$")) or text.strip() in ("R", "RANDOM")

@@ -232,3 +232,31 @@ def test_an_object_twice_is_refused(check):
 
 def test_a_missing_disk_is_an_error_for_plan(check):
     assert errors(check(instance(**BASE, disks=["ghost"]), for_plan=True)) == ["HK402"]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("#cloud-config\npassword: s3cret\nchpasswd: {expire: false}\n", "HK330"),
+        ("#cloud-config\nchpasswd:\n  list: |\n    a:s3cret\n", "HK330"),
+        ("#cloud-config\nusers: [{name: a, plain_text_passwd: s3cret}]\n", "HK330"),
+        ("#cloud-config\npassword: $6$abc$def\n", ""),
+        ("#cloud-config\nruncmd:\n  - ufw --force enable\n  - ufw allow ssh\n", "HK329"),
+        ("#cloud-config\nruncmd:\n  - ufw allow OpenSSH\n  - ufw --force enable\n", ""),
+    ],
+)
+def test_traps_of_user_data_are_told_without_their_secrets(tmp_path, text, code):
+    path = tmp_path / "m.yaml"
+    path.write_text(instance(cloudInit=text, disks=[]))
+    found = validate([str(path)], None, "default", Known.nothing()).findings.items
+    codes = {d.code for d in found} & {"HK328", "HK329", "HK330"}
+    assert codes == ({code} if code else set())
+    assert not any("s3cret" in d.message for d in found)
+
+
+def test_wholeip_wants_a_firewall_of_the_guests_own(tmp_path):
+    path = tmp_path / "m.yaml"
+    for text, told in (("", True), ("#!/bin/sh\ntrue\n", True), ("#!/bin/sh\nufw allow ssh\nufw enable\n", False)):
+        path.write_text(instance(external=True, externalMethod="WholeIP", cloudInit=text))
+        found = validate([str(path)], None, "default", Known.nothing()).findings.items
+        assert ("HK328" in {d.code for d in found}) is told, text
