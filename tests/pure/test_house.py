@@ -80,3 +80,9 @@ def test_programs_are_started_in_few_places_and_never_through_a_shell():
 def test_modules_can_be_read_in_one_sitting():
     long = {str(p): n for p in modules() if (n := len(p.read_text().splitlines())) > 500}
     assert long == {}
+
+
+def test_the_page_of_codes_is_the_one_that_is_written():
+    from tests.codes_page import page
+
+    assert (ROOT / "docs" / "codes.md").read_text() == page(), "python -m tests.codes_page > docs/codes.md"
