@@ -105,6 +105,12 @@ def remove_folder(folder: Path, under: Path) -> None:
     shutil.rmtree(trash, ignore_errors=True)
 
 
+def remove_object(folder: Path, under: Path) -> None:
+    """`remove_folder`, and the rest of deletions beside it that were cut short."""
+    remove_folder(folder, under)
+    sweep_trash(folder.parent)
+
+
 def sweep_trash(folder: Path) -> None:
     """Finish deletions that were cut short."""
     with contextlib.suppress(FileNotFoundError):

@@ -166,5 +166,5 @@ class Disks:
             qcow2.grow(self.world.folder(obj), size)
 
     def _delete_disk(self, obj: Object, options: Options, emit: Emit) -> None:
-        files.remove_folder(self.world.folder(obj), self.world.layout.state)
+        files.remove_object(self.world.folder(obj), self.world.layout.state)
         self.world.store.forget(obj.key)

@@ -380,7 +380,7 @@ class Qemu:
                     self.ways.set(ip, frozenset())
             self.tenants.drop(obj)
             files.remove_folder(self.carrier.sockets(self.tenants.tap(obj)), self.carrier.run)
-            files.remove_folder(self.folder(obj), self.layout.state)
+            files.remove_object(self.folder(obj), self.layout.state)
             self.store.forget(obj.key)
             if not any(o.namespace == obj.namespace for o in self.store.objects(INSTANCE)):
                 self.tenants.free(obj.namespace)
