@@ -67,15 +67,18 @@ def _ports(world: Qemu, obj: Object, agent: libvirt.Agent, own: dict[str, Any]) 
     """Note on which ports the guest listens now."""
     asked, again = agent.connected(), AGAIN_AGENT
     found = listening.by_agent(agent) if asked else None
-    if found is None and own.get("again") == AGAIN_AGENT:
+    if found is None and own.get("answered"):
         found = own.get("listening")  # an agent that answered before is busy, not gone
+    answered = found is not None
     if found is None:
-        again = AGAIN_SCAN
+        # One that does not even answer a ping is busy, as at the end of a boot: it is asked again soon.
+        busy = asked and agent.call("guest-ping") is None
+        again = AGAIN_AGENT if busy else AGAIN_SCAN
         pid, ip = world.carrier.holder(), world.tenants.ip(obj)
         if pid is None or ip is None:
             return
         found = listening.by_scan(world.carrier, pid, ip)
-    world.store.note(scope(obj.key), listening=found, looked=time.time(), again=again, asked=asked)
+    world.store.note(scope(obj.key), listening=found, looked=time.time(), again=again, asked=asked, answered=answered)
 
 
 def apply(world: Qemu, obj: Object, want: frozenset[Forward]) -> None:
