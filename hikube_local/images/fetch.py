@@ -42,6 +42,9 @@ def request(cache: Cache, want: Request, emit: Emit) -> Entry:
         if kept and given and not _agrees(kept, given):
             kept = None  # it was fetched before the checksum was changed
         if kept and not want.pull:
+            # A kill right after it was taken in leaves the note about its download.
+            for path in (cache.folder / "partial").glob(f"{_stem(want.url)}*"):
+                path.unlink(missing_ok=True)
             emit(Event(EventType.PROGRESS, f"image from the cache ({kept.digest[:12]})", want.about))
             return kept
         source = mirrored(want.url, want.mirrors)
@@ -80,7 +83,7 @@ def _from_server(
 
     unless = _unless(kept) if kept else None
     wanted = given or (None if unless else _vendors(source, say))
-    stem = hashlib.sha256(want.url.encode()).hexdigest()[:32]
+    stem = _stem(want.url)
     target = cache.folder / "partial" / stem
     unpacker = Unpacker(target.with_name(stem + ".unpacked"), _limit(cache, want.limit))
     for attempt in (1, 2):
@@ -156,6 +159,11 @@ def _unless(kept: Entry) -> dict[str, str]:
     if kept.etag:
         return {"If-None-Match": kept.etag}
     return {"If-Modified-Since": kept.modified} if kept.modified else {}
+
+
+def _stem(url: str) -> str:
+    """The name of a URL's partial file."""
+    return hashlib.sha256(url.encode()).hexdigest()[:32]
 
 
 def _limit(cache: Cache, storage: int) -> int:

@@ -21,7 +21,7 @@ def seeded(text: str, script: str) -> str:
     return f"{text}  cloudInit: |\n    #!/bin/sh\n{body}"
 
 
-@pytest.mark.parametrize("kind", ["raw.xz", "vmdk"])
+@pytest.mark.parametrize("kind", ["raw.xz", pytest.param("vmdk", marks=pytest.mark.full)])
 def test_a_guest_boots_from_what_is_no_qcow2(real: Real, tiny_image: Path, tmp_path: Path, kind: str):
     """From a folder as the mirror, since the guest's host has no way to the test's server."""
     mirror = tmp_path / "mirror"
@@ -39,6 +39,7 @@ def test_a_guest_boots_from_what_is_no_qcow2(real: Real, tiny_image: Path, tmp_p
     assert real.status()["printableStatus"] == "Running"
 
 
+@pytest.mark.full
 def test_clone_and_original_run_side_by_side(real: Real, host: Host):
     made = "mkdir -p /d; mount /dev/vda1 /d; echo from-the-source > /d/mark; sync; umount /d; echo DONE"
     text = seeded(TINY, made)
@@ -57,6 +58,7 @@ def test_clone_and_original_run_side_by_side(real: Real, host: Host):
     )
 
 
+@pytest.mark.full
 def test_growth_is_seen_by_the_running_guest(real: Real):
     watch = "(for i in $(seq 1 120); do cat /sys/block/vda/size; sleep 1; done) &"
     assert real("up", real.file("m.yaml", seeded(TINY, watch))).code == 0
@@ -111,6 +113,7 @@ def test_an_optical_disk_without_a_source_is_an_empty_drive(real: Real):
     assert "<source" not in drive and "bus='sata'" in drive and "<readonly/>" in drive
 
 
+@pytest.mark.full
 def test_an_installers_iso_after_an_empty_system_disk(real: Real, host: Host, tiny_image: Path):
     """As Hikube's pages describe Windows: the ISO boots since the disk is empty, and the disk boots afterwards."""
     iso = installer.make(tiny_image, KEPT / "test-guests")

@@ -170,10 +170,12 @@ def test_the_matrix_as_root(real: Real, host: Host):
     matrix(real, host)
 
 
+@pytest.mark.full
 def test_the_matrix_as_an_ordinary_user(user: AsUser, host: Host):
     matrix(user, host)
 
 
+@pytest.mark.full
 def test_edits_reach_a_running_machine(real: Real, host: Host):
     """Ports, method, external and ping, each while it runs; a port that the guest opens later with WholeIP."""
     other = in_namespace(in_namespace(closed(second(TINY, "o")), "o-sys", "other"), "o}", "other")
@@ -239,6 +241,7 @@ echo LIED
         assert uuid in page(ip)
 
 
+@pytest.mark.full
 def test_the_range_is_free_of_the_hosts_routes(real: Real, host: Host):
     host.run("ip", "link", "add", "vpn0", "type", "bridge")
     try:
@@ -331,6 +334,7 @@ def test_purge_ends_everything_also_what_is_damaged(real: Real, host: Host):
     assert not (real.home / "state").exists()
 
 
+@pytest.mark.full
 def test_a_guests_clock_is_put_right_after_the_host_slept(real: Real):
     assert real("up", write(real, seeded(TINY, "agent &\nsleep 1"))).code == 0
     assert "clock was set" not in real("logs", "web").out
@@ -343,6 +347,7 @@ def test_a_guests_clock_is_put_right_after_the_host_slept(real: Real):
     assert "agent: the clock was set" in real("logs", "web").out
 
 
+@pytest.mark.full
 def test_further_networks_are_isolated_ones_with_a_nic_each(real: Real):
     """A guest does not configure them by itself, as on Hikube; two machines that do reach one another there."""
     other = "NIC=eth1; [ -e /sys/class/net/$NIC ] || NIC=enp2s0\nip link show $NIC | grep -q mtu && echo SECOND\nip addr show $NIC | grep -q 'inet ' && echo CONFIGURED\n"
@@ -359,6 +364,7 @@ def test_further_networks_are_isolated_ones_with_a_nic_each(real: Real):
     assert real("network", "exec", "--", "busybox", "ping", "-c", "1", "-W", "1", "192.168.5.1").code != 0
 
 
+@pytest.mark.full
 def test_up_rebuilds_everything_after_a_reboot_of_the_host(real: Real, host: Host):
     """A reboot takes every process and the runtime folder; the state stays."""
     assert real("up", write(real, TINY)).code == 0
@@ -377,6 +383,7 @@ def test_up_rebuilds_everything_after_a_reboot_of_the_host(real: Real, host: Hos
     assert "hello from" in (host.http(where) or "")
 
 
+@pytest.mark.full
 def test_ipv6_inside_the_tenant_where_the_host_has_it(real: Real, host: Host):
     host.run("ip", "link", "add", "v6", "type", "bridge")
     try:

@@ -309,7 +309,9 @@ class Qemu:
         folder = self.make_folder(obj)
         self.carrier.make_sockets(self.tenants.tap(obj))
         starts.mark(folder, {"console": folder / "console.log", "firmware": folder / "firmware.log"})
-        self.store.note(scope(obj.key), started_before=True, cloud_init=None, asleep=asleep(), again=None, answered=None)
+        self.store.note(
+            scope(obj.key), started_before=True, cloud_init=None, asleep=asleep(), again=None, answered=None
+        )
         try:
             dom.create()
         except lv.libvirtError as e:
