@@ -178,9 +178,9 @@ def test_a_kernel_panic_is_recognised(real: Real):
 
 
 def test_a_time_out_tells_the_stage_and_the_last_lines(real: Real):
-    result = up(real, seeded(TINY, "echo I am stuck here; sleep 600"), "--timeout", "12s")
+    result = up(real, seeded(TINY, "echo I am stuck here; sleep 600"), "--timeout", "40s")
     assert result.code == 3
-    assert "timed out after 12 s" in result.err and "I am stuck here" in result.err
+    assert "timed out after 40 s" in result.err and "I am stuck here" in result.err
 
 
 def test_a_guest_that_powers_itself_off_is_told(real: Real):
