@@ -123,6 +123,8 @@ class Download:
     def _take(self, answer: Any, start: int, row: dict[str, Any]) -> Got:
         length = answer.headers.get("Content-Length", "")
         total = start + int(length) if length.isdigit() else None
+        if start and (whole := answer.headers.get("Content-Range", "").rpartition("/")[2]).isdigit():
+            total = int(whole)  # a part may be shorter than what was asked for
         etag, modified = (
             (row["etag"], row["modified"]) if start else (_etag(answer), answer.headers.get("Last-Modified", ""))
         )

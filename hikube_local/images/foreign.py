@@ -44,9 +44,10 @@ def vmdk(f: BinaryIO, length: int) -> int:
         raise _lie("capacity", capacity, length)
     if not grain or grain & (grain - 1) or not 8 <= grain <= 1 << 16 or per_table != 512:
         raise _lie("grain size", grain, length)
-    if not at or not 1 <= count <= 2048 or (at + count) * SECTOR > length:
+    # qemu-img looks for a parent at the first sector, wherever the header says that the descriptor stands.
+    if at != 1 or not 1 <= count <= 2048 or (at + count) * SECTOR > length:
         raise _lie("descriptor offset", at, length)
-    _descriptor(_at(f, at * SECTOR, count * SECTOR))
+    _descriptor(_at(f, SECTOR, max(count, 20) * SECTOR))
     if directory == (1 << 64) - 1:
         # streamOptimized, written in one pass: the directory's place stands in a footer, two sectors before the end marker.
         footer = _at(f, max(0, length - 2 * SECTOR), SECTOR)
@@ -61,6 +62,8 @@ def vmdk(f: BinaryIO, length: int) -> int:
 
 def _descriptor(raw: bytes) -> None:
     """The text inside: one createType, one extent, which is the file itself, and no parent."""
+    if b"parentFileNameHint" in raw:
+        raise refused("it refers to another file (a VMDK's parent)")
     text = raw.split(b"\0", 1)[0].decode("utf-8", "replace")
     kinds = re.findall(r'createType\s*=\s*"([^"]*)"', text, re.I)
     if len(kinds) != 1 or kinds[0] not in ("monolithicSparse", "streamOptimized"):

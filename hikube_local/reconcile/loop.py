@@ -142,6 +142,9 @@ class Reconciler:
                 future.cancel()
             settled(futures)
             raise
+        except BaseException:
+            settled(futures)  # whoever is still at work keeps its lock until it is done
+            raise
 
     def _disks_in_order(self, keys: Iterable[Key]) -> list[Key]:
         """Copies after what they are a copy of."""
