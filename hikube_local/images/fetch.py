@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
@@ -58,6 +59,8 @@ def request(cache: Cache, want: Request, emit: Emit) -> Entry:
 def mirrored(url: str, mirrors: Mapping[str, str]) -> str:
     """The URL, or what the longest prefix of the configuration's `mirrors` makes of it (another URL, or a path)."""
     prefix = max((p for p in mirrors if url.startswith(p)), key=len, default="")
+    if prefix and ".." in urlsplit(url).path.split("/"):
+        raise HikubeError("HK701", f"{mask_url(url)} walks out of its folder", fix="write the URL without ..")
     return mirrors[prefix].rstrip("/") + "/" + url.removeprefix(prefix).lstrip("/") if prefix else url
 
 

@@ -164,6 +164,7 @@ ROWS: dict[str, tuple[Callable, str]] = {
     "vmdk descriptor elsewhere": (put("vmdk", 28, "<Q", 1 << 30), "descriptor"),
     "vmdk flat extent": (descriptor((b"SPARSE", b"FLAT")), "extent"),
     "vmdk parent": (descriptor((b"parentCID=ffffffff", b"parentCID=12345678")), "parent"),
+    "vmdk hint behind": (put("vmdk", 0x200 + 5000, "<24s", b'parentFileNameHint="abc"'), "parent"),
     "vmdk other type": (descriptor((b'"monolithicSparse"', b'"vmfs"')), "createType"),
     "vmdk cut": (cut("vmdk", 600), ""),
     "cowd": (lambda good: b"COWD" + bytes(4096), "COWD"),

@@ -369,9 +369,7 @@ def test_completion_knows_the_names(hikube, pair):
 
 
 def test_what_is_not_carried_yet_is_refused_before_anything_is_changed(hikube):
-    for text in (
-        PAIR.replace("instanceProfile: ubuntu", "instanceProfile: fedora"),
-    ):
+    for text in (PAIR.replace("instanceProfile: ubuntu", "instanceProfile: fedora"),):
         result = hikube("up", hikube.file("n.yaml", text))
         assert result.code == 1 and "not" in result.err and "HK802" in result.err
         assert hikube("get", "-A").out == ""
