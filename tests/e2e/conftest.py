@@ -271,38 +271,49 @@ def user(host: Host, tiny_image: Path, tmp_path_factory) -> Iterator[AsUser]:
 
 
 class Lan:
-    """A bridge of the host's with an address and a DHCP server, and a neighbour on it."""
+    """A bridge of the host's with an address and a DHCP server, and a neighbour on it; ended also when it was half made."""
 
-    def __init__(self, host: Host, folder: Path) -> None:
+    def __init__(self, host: Host) -> None:
         self.host, self.name = host, "br0"
+        self.started: list[subprocess.Popen] = []
+
+    @property
+    def inside(self) -> list[str]:
+        return ["nsenter", "-t", str(self.started[0].pid), "-n"]
+
+    def make(self, folder: Path) -> None:
+        host = self.host
         host.run("ip", "link", "add", "br0", "type", "bridge", "stp_state", "0", "forward_delay", "0")
         host.run("ip", "addr", "add", "192.168.77.1/24", "dev", "br0")
         host.run("ip", "link", "set", "br0", "up")
-        self.neighbour = subprocess.Popen([*host.enter, "unshare", "-n", "sleep", "infinity"], stdin=subprocess.DEVNULL)
-        self.inside = ["nsenter", "-t", str(self.neighbour.pid), "-n"]
+        neighbour = subprocess.Popen([*host.enter, "unshare", "-n", "sleep", "infinity"], stdin=subprocess.DEVNULL)
+        self.started.append(neighbour)
         deadline = time.monotonic() + 5
-        while not os.readlink(f"/proc/{self.neighbour.pid}/exe").endswith("/sleep"):
+        while not os.readlink(f"/proc/{neighbour.pid}/exe").endswith("/sleep"):
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        host.run("ip", "link", "add", "lan0", "type", "veth", "peer", "name", "eth0", "netns", self.neighbour.pid)
+        host.run("ip", "link", "add", "lan0", "type", "veth", "peer", "name", "eth0", "netns", neighbour.pid)
         host.run("ip", "link", "set", "lan0", "master", "br0", "up")
         for words in ("ip link set lo up", "ip addr add 192.168.77.2/24 dev eth0", "ip link set eth0 up"):
             subprocess.run([*self.inside, *words.split()], check=True)
         words = ["dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--interface=br0", "--bind-interfaces", "--port=0"]
         words += ["--dhcp-range=192.168.77.50,192.168.77.99,1h", f"--dhcp-leasefile={folder}/leases", "--user=root"]
         log = open(folder / "dnsmasq.log", "wb")  # noqa: SIM115 (as long as the process)
-        self.dhcp = subprocess.Popen([*host.enter, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.started.append(subprocess.Popen([*host.enter, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log))
 
     def close(self) -> None:
-        for process in (self.dhcp, self.neighbour):
+        for process in reversed(self.started):
             process.kill()
             process.wait()
-        self.host.run("ip", "link", "del", "br0")
-        self.host.run("ip", "link", "del", "lan0", check=False)
+        for name in ("br0", "lan0"):
+            self.host.run("ip", "link", "del", name, check=False)
 
 
 @pytest.fixture
 def lan(host: Host, tmp_path: Path) -> Iterator[Lan]:
-    made = Lan(host, tmp_path)
-    yield made
-    made.close()
+    made = Lan(host)
+    try:
+        made.make(tmp_path)
+        yield made
+    finally:
+        made.close()

@@ -59,11 +59,6 @@ def test_without_namespaces_each_machine_is_alone_and_that_is_said(user: AsUser,
     make = ["unshare", "-U", "--map-current-user", "--keep-caps", "sh", "-c", stop]
     become = ["setpriv", f"--reuid={user.name}", f"--regid={user.name}", "--clear-groups"]
     jail = subprocess.Popen([*host.enter, *become, *make], stdin=subprocess.DEVNULL)
-    deadline = time.monotonic() + 5
-    while not os.readlink(f"/proc/{jail.pid}/exe").endswith("/sleep"):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    user.confine = ["nsenter", "-t", str(jail.pid), "-U", "--preserve-credentials"]
     path = user.user_home / "alone.yaml"
 
     def up(text: str):
@@ -72,6 +67,11 @@ def test_without_namespaces_each_machine_is_alone_and_that_is_said(user: AsUser,
         return user("up", path)
 
     try:
+        deadline = time.monotonic() + 5
+        while not os.readlink(f"/proc/{jail.pid}/exe").endswith("/sleep"):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        user.confine = ["nsenter", "-t", str(jail.pid), "-U", "--preserve-credentials"]
         doctor = user("doctor", "-o", "json").json
         assert not next(c for c in doctor["checks"] if c["name"] == "network namespace")["ok"]
         result = up(TINY)
