@@ -5,7 +5,9 @@ Every call pins the format: a guest can write another format's header into its d
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -35,14 +37,21 @@ def facts(folder: Path) -> Facts | None:
         return None
 
 
-def create(folder: Path, size: int, base: Path | None, about: Facts) -> None:
-    """Make the disk of `size` bytes; on `base` as an overlay. An existing one is never replaced."""
+@contextlib.contextmanager
+def _new(folder: Path, about: Facts) -> Iterator[Path]:
+    """The temporary name of a disk that is made now, with the note of what it stands on; an existing one is never replaced."""
     target = folder / DISK
     if target.exists():
         raise HikubeError("HK708", f"there is already a disk at {target}", fix="look at it: it is never overwritten")
     files.sweep_partials(folder)
     files.write_json(folder / FACTS, asdict(about))
     with files.beside(target) as temporary:
+        yield temporary
+
+
+def create(folder: Path, size: int, base: Path | None, about: Facts) -> None:
+    """Make the disk of `size` bytes; on `base` as an overlay."""
+    with _new(folder, about) as temporary:
         argv: list[str | Path] = ["qemu-img", "create", "-q", "-f", "qcow2"]
         if base is not None:
             argv += ["-F", about.base_format, "-b", base]
@@ -53,13 +62,8 @@ def create(folder: Path, size: int, base: Path | None, about: Facts) -> None:
 
 def clone(source: Path, folder: Path, base: Path | None, size: int) -> None:
     """A disk with the content of another one that nobody writes to, independent of it; on the same image of the cache."""
-    target = folder / DISK
-    if target.exists():
-        raise HikubeError("HK708", f"there is already a disk at {target}", fix="look at it: it is never overwritten")
     about = facts(source) or Facts()
-    files.sweep_partials(folder)
-    files.write_json(folder / FACTS, asdict(about))
-    with files.beside(target) as temporary:
+    with _new(folder, about) as temporary:
         argv: list[str | Path] = ["qemu-img", "convert", "-q", "-f", "qcow2", "-O", "qcow2"]
         if base is not None:
             argv += ["-F", about.base_format, "-B", base]

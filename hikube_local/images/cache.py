@@ -20,7 +20,7 @@ from typing import BinaryIO
 from hikube_local import files
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType, ignore
-from hikube_local.images import convert
+from hikube_local.images import checksums, convert
 from hikube_local.images.checksums import Wanted
 from hikube_local.images.download import RESERVE
 from hikube_local.images.foreign import refused
@@ -168,8 +168,7 @@ class Cache:
                     out.truncate(out.tell())
                 digests = {n: h.hexdigest() for n, h in hashers.items()}
                 if given and digests[given.algorithm] != given.digest:
-                    why = f"{given.origin} says {given.algorithm}:{given.digest}, it has {digests[given.algorithm]}"
-                    raise HikubeError("HK704", f"{path} has another digest than the one it should have", why)
+                    raise checksums.mismatch(str(path), given, digests[given.algorithm])
                 unpacked = unpacker.finish()
                 digest = "" if unpacked else digests["sha256"]
                 who = given.origin if given else ""
@@ -232,10 +231,10 @@ def _regular(path: Path) -> Iterator[BinaryIO]:
             raise refused("it changed while it was read", "stop whoever writes it, then run it again")
 
 
-def digest_of(file: Path) -> str:
-    """The sha256 of a file's content."""
+def digest_of(file: Path, algorithm: str = "sha256") -> str:
+    """The digest of a file's content."""
     with open(file, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
+        return hashlib.file_digest(f, algorithm).hexdigest()
 
 
 def check_image(path: Path, format: str) -> None:

@@ -26,6 +26,16 @@ class Wanted:
     origin: str
 
 
+def mismatch(what: str, wanted: Wanted, have: str) -> HikubeError:
+    """HK704 about `what`, with both digests."""
+    return HikubeError(
+        "HK704",
+        f"{what} has another digest than the one it should have",
+        why=f"{wanted.origin} says {wanted.algorithm}:{wanted.digest}, it has {wanted.algorithm}:{have}",
+        fix="nothing was kept: look whether the image was replaced, then correct the checksum",
+    )
+
+
 def parse(text: str, origin: str) -> Wanted:
     """`sha256:…` or `sha512:…` (or a bare digest, by its length); HK319 otherwise."""
     algorithm, colon, digest = text.strip().lower().rpartition(":")

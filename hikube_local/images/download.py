@@ -142,8 +142,7 @@ class Download:
                     raise HikubeError("HK701", f"{self.target} became shorter while it was read")
                 left -= len(block)
                 self._pass(block, hashers)
-            synced = start
-            self._write_note(etag, modified, total, synced)
+            self._write_note(etag, modified, total, start)
             try:
                 count = self._stream(answer, out, start, total, hashers, (etag, modified))
             except BaseException:

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.images import checksums
-from hikube_local.images.cache import Cache, Entry
-from hikube_local.images.download import RESERVE, Download, Got
+from hikube_local.images.cache import Cache, Entry, digest_of
+from hikube_local.images.download import RESERVE, Download
 from hikube_local.images.unpack import Unpacker
 from hikube_local.text import mask_url
 
@@ -106,13 +106,14 @@ def _from_server(
         if not wanted and unless:
             wanted = _vendors(source, say)
             if wanted and wanted.algorithm not in got.digests:
-                got.digests[wanted.algorithm] = _digest(target, wanted.algorithm)
+                got.digests[wanted.algorithm] = digest_of(target, wanted.algorithm)
         if not wanted or got.digests[wanted.algorithm] == wanted.digest:
             break
         unpacker.drop()
         download.forget()
         if attempt == 2 or not got.resumed:
-            raise _mismatch(want.url, wanted, got)
+            what = f"the image of {mask_url(want.url)}"
+            raise checksums.mismatch(what, wanted, got.digests[wanted.algorithm])
         say("the parts that were put together do not fit: it is fetched once more from the start")
     try:
         unpacked = unpacker.finish()
@@ -172,18 +173,3 @@ def _stem(url: str) -> str:
 def _limit(cache: Cache, storage: int) -> int:
     room = max(0, shutil.disk_usage(cache.folder).free - RESERVE)
     return min(storage, room) if storage else room
-
-
-def _digest(path: Path, algorithm: str) -> str:
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, algorithm).hexdigest()
-
-
-def _mismatch(url: str, wanted: checksums.Wanted, got: Got) -> HikubeError:
-    have = got.digests[wanted.algorithm]
-    return HikubeError(
-        "HK704",
-        f"the image of {mask_url(url)} has another digest than the one it should have",
-        why=f"{wanted.origin} says {wanted.algorithm}:{wanted.digest}, it has {wanted.algorithm}:{have}",
-        fix="nothing was kept: look whether the image was replaced, then correct the checksum",
-    )

@@ -167,15 +167,17 @@ def vhdx(f: BinaryIO, length: int) -> int:
             items[row[:16]] = struct.unpack("<II", row[16:24])
     if _VIRTUAL_SIZE not in items or _FILE_PARAMETERS not in items:
         raise refused("it is a VHDX without a size")
-    where, n = items[_FILE_PARAMETERS]
-    parameters = _at(f, at + where, 8) if n >= 8 and where + 8 <= size else b""
-    if len(parameters) < 8:
-        raise _lie("file parameters", where, length)
-    if struct.unpack("<I", parameters[4:8])[0] & 2:
+
+    def item(name: bytes, what: str) -> bytes:
+        where, n = items[name]
+        raw = _at(f, at + where, 8) if n >= 8 and where + 8 <= size else b""
+        if len(raw) < 8:
+            raise _lie(what, where, length)
+        return raw
+
+    if struct.unpack("<I", item(_FILE_PARAMETERS, "file parameters")[4:])[0] & 2:
         raise refused("it refers to another file (a differencing VHDX's parent)")
-    where, n = items[_VIRTUAL_SIZE]
-    raw = _at(f, at + where, 8) if n >= 8 and where + 8 <= size else b""
-    virtual = struct.unpack("<Q", raw)[0] if len(raw) == 8 else 0
+    virtual = struct.unpack("<Q", item(_VIRTUAL_SIZE, "virtual disk size"))[0]
     if not virtual or virtual % SECTOR or virtual > LARGEST:
         raise _lie("virtual disk size", virtual, length)
     return virtual

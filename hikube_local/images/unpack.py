@@ -145,7 +145,7 @@ class Unpacker:
 
     def restart(self) -> None:
         """From the first byte again."""
-        self._join(None)
+        self._join()
         self.kind, self._head, self._error = "", b"", None
         self.target.unlink(missing_ok=True)
 
@@ -171,7 +171,7 @@ class Unpacker:
 
     def finish(self) -> Path | None:
         """The unpacked file when the image was compressed, else None."""
-        self._join(None)
+        self._join()
         if self._error is not None:
             raise self._error
         return self.target if self.kind else None
@@ -179,14 +179,14 @@ class Unpacker:
     def drop(self) -> None:
         """Give up: nothing stays."""
         self._error = self._error or InterruptedError()
-        self._join(None)
+        self._join()
         self.target.unlink(missing_ok=True)
 
-    def _join(self, end: None) -> None:
+    def _join(self) -> None:
         if self._thread is not None:
             while self._thread.is_alive():
                 try:
-                    self._queue.put(end, timeout=0.1)
+                    self._queue.put(None, timeout=0.1)
                     break
                 except queue.Full:
                     continue

@@ -268,10 +268,10 @@ class Store:
 
         return self._do(False, read) or {}
 
-    def allocations(self, prefix: str = "") -> dict[str, dict[str, Any]]:
+    def allocations(self) -> dict[str, dict[str, Any]]:
         def read(c: sqlite3.Connection) -> dict[str, dict[str, Any]]:
             rows = c.execute("SELECT scope, body FROM allocations ORDER BY scope").fetchall()
-            return {s: json.loads(b) for s, b in rows if s.startswith(prefix)}
+            return {s: json.loads(b) for s, b in rows}
 
         return self._do(False, read) or {}
 

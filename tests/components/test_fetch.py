@@ -19,6 +19,7 @@ from hikube_local.events import Event, ignore
 from hikube_local.images import checksums, download, fetch, http
 from hikube_local.images.cache import Cache
 from hikube_local.images.inspect import inspect
+from tests.components.refusal import refusal
 from tests.components.server import Act, Served, serve_file, serving
 
 
@@ -42,15 +43,6 @@ def served(monkeypatch) -> Served:
     with serving() as s:
         s.etag = '"v1"'
         yield s
-
-
-def refusal(action, *words: str) -> HikubeError:
-    with pytest.raises(HikubeError) as e:
-        action()
-    text = e.value.render()
-    for word in words:
-        assert word in text, text
-    return e.value
 
 
 def kept(cache: Cache, sub: str = "partial") -> list[str]:

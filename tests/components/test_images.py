@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from hikube_local.disks import qcow2
-from hikube_local.errors import HikubeError
 from hikube_local.events import ignore
 from hikube_local.images import fetch, http, inspect
 from hikube_local.images.cache import Cache
+from tests.components.refusal import refusal
 from tests.components.server import serve_file, serving
 
 
@@ -37,15 +37,6 @@ def cache(tmp_path: Path) -> Cache:
 def served():
     with serving() as s:
         yield s
-
-
-def refusal(action, *words: str) -> HikubeError:
-    with pytest.raises(HikubeError) as e:
-        action()
-    text = e.value.render()
-    for word in words:
-        assert word in text, text
-    return e.value
 
 
 def nothing_kept(cache: Cache) -> bool:

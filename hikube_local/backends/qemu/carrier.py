@@ -153,7 +153,7 @@ class Carrier:
     def _adopt(self, anchor: int) -> int:
         argv = self.inside(anchor, "sleep", "infinity")
         pid, _ = helpers.ensure(
-            self.holder_lock, argv, self.log("namespace"), clean_environment(), check=lambda p: _runs(p, "sleep")
+            self.holder_lock, argv, self.log("namespace"), clean_environment(), check=lambda p: helpers.runs(p, "sleep")
         )
         self._ready(pid)
         return pid
@@ -167,9 +167,7 @@ class Carrier:
 
         def inside(pid: int) -> bool:
             with contextlib.suppress(OSError):
-                return os.stat(f"/proc/{pid}/ns/net").st_ino != ours and os.readlink(f"/proc/{pid}/exe").endswith(
-                    "/sleep"
-                )
+                return os.stat(f"/proc/{pid}/ns/net").st_ino != ours and helpers.runs(pid, "sleep")
             return False
 
         try:
@@ -251,8 +249,7 @@ def _identity(pid: int) -> str:
         return ""
 
 
-def _runs(pid: int, program: str) -> bool:
-    try:
-        return os.readlink(f"/proc/{pid}/exe").endswith(f"/{program}")
-    except OSError:
-        return False
+def add_bridge(name: str) -> dict[str, Any]:
+    """The operation that makes a bridge inside, if it is not there yet."""
+    words = ["ip", "link", "add", name, "type", "bridge", "stp_state", "0", "forward_delay", "0"]
+    return {"run": words, "may_fail": True}

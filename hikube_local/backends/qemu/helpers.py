@@ -51,12 +51,19 @@ def _holds(pid: int, lock: Path) -> bool:
     return (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
 
 
+def runs(pid: int, program: str) -> bool:
+    """Whether the process is this program (it may have been started through another one)."""
+    try:
+        return os.readlink(f"/proc/{pid}/exe").endswith(f"/{program}")
+    except OSError:
+        return False
+
+
 def ensure(
     lock: Path,
     argv: Sequence[str | Path],
     log: Path,
     env: Mapping[str, str],
-    name: str = "",
     ready: float = 10.0,
     check=lambda pid: True,
 ) -> tuple[int, bool]:
@@ -93,9 +100,7 @@ def ensure(
             with contextlib.suppress(OSError):
                 process.kill()
             said = sanitize(log.read_bytes()[-800:]).strip() if log.exists() else ""
-            raise HikubeError(
-                "HK803", f"{name or argv[0]} did not come up", why=said, fix=f"see {log}; hikube-local doctor"
-            )
+            raise HikubeError("HK803", f"{argv[0]} did not come up", why=said, fix=f"see {log}; hikube-local doctor")
         time.sleep(0.02)
     return process.pid, True
 

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from hikube_local.backends.qemu.carrier import add_bridge
 from hikube_local.host import network
 from hikube_local.render.firewall import LAN_PREFIX
 from hikube_local.run import run
@@ -54,10 +55,7 @@ class Lan:
         self.carrier.batch(
             pid,
             [
-                {
-                    "run": ["ip", "link", "add", inside, "type", "bridge", "stp_state", "0", "forward_delay", "0"],
-                    "may_fail": True,
-                },
+                add_bridge(inside),
                 # No address of ours on somebody's LAN, not even a link-local one.
                 {"write": f"/proc/sys/net/ipv6/conf/{inside}/disable_ipv6", "text": "1", "may_fail": True},
                 {"write": f"/proc/sys/net/ipv6/conf/{inner}/disable_ipv6", "text": "1", "may_fail": True},

@@ -14,7 +14,7 @@ from hikube_local.api import names
 from hikube_local.api.objects import INSTANCE, Object
 from hikube_local.backends.qemu import helpers
 from hikube_local.backends.qemu.alone import UserNet
-from hikube_local.backends.qemu.carrier import Carrier
+from hikube_local.backends.qemu.carrier import Carrier, add_bridge
 from hikube_local.backends.qemu.lan import Lan
 from hikube_local.errors import HikubeError
 from hikube_local.host import network
@@ -188,7 +188,7 @@ class Tenants:
         carrier.batch(
             pid,
             [
-                _bridge(mine.bridge),
+                add_bridge(mine.bridge),
                 {"run": ["ip", "link", "set", mine.bridge, "mtu", "1500"]},
                 {"run": ["ip", "addr", "replace", f"{mine.gateway}/24", "dev", mine.bridge]},
                 *([_gateway6(mine)] if v6 else []),
@@ -207,7 +207,7 @@ class Tenants:
         bridge = names.isolated(t.namespace, nic.network)
         quiet = {"write": f"/proc/sys/net/ipv6/conf/{bridge}/disable_ipv6", "text": "1", "may_fail": True}
         up = {"run": ["ip", "link", "set", bridge, "up"]}
-        return [_bridge(bridge), quiet, up, *_tap(nic.tap, user, bridge)]
+        return [add_bridge(bridge), quiet, up, *_tap(nic.tap, user, bridge)]
 
     def refresh(self, pid: int) -> None:
         """Names, leases and firewall as the store has them; dnsmasq reads its files again."""
@@ -249,7 +249,7 @@ class Tenants:
         argv = self.carrier.enter_words(pid, "exec", *words)
         lock = self.carrier.run / f"dnsmasq-{t.bridge}.lock"
         log = self.carrier.log(f"dnsmasq-{t.bridge}")
-        dns, fresh = helpers.ensure(lock, argv, log, clean_environment(), check=_is("dnsmasq"))
+        dns, fresh = helpers.ensure(lock, argv, log, clean_environment(), check=lambda p: helpers.runs(p, "dnsmasq"))
         if changed and not fresh:
             os.kill(dns, signal.SIGHUP)
 
@@ -301,11 +301,6 @@ def _chosen(choose: Callable[..., int], *words: Any) -> int:
         ) from None
 
 
-def _bridge(name: str) -> dict[str, Any]:
-    words = ["ip", "link", "add", name, "type", "bridge", "stp_state", "0", "forward_delay", "0"]
-    return {"run": words, "may_fail": True}
-
-
 def _tap(name: str, user: str, master: str) -> list[dict[str, Any]]:
     return [
         {"run": ["ip", "tuntap", "add", name, "mode", "tap", "user", user, "vnet_hdr"], "may_fail": True},
@@ -323,15 +318,3 @@ def _name_files(tenants: list[Tenant]) -> dict[str, str]:
         out[f"{t.bridge}.dhcp"] = tenant.dhcp_hosts(t)
         out[f"{t.bridge}.hosts"] = tenant.own_hosts(t)
     return out
-
-
-def _is(name: str) -> Callable[[int], bool]:
-    """Whether the process became this program (it was started through another one)."""
-
-    def check(pid: int) -> bool:
-        try:
-            return os.readlink(f"/proc/{pid}/exe").endswith("/" + name)
-        except OSError:
-            return False
-
-    return check
