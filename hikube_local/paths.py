@@ -49,6 +49,11 @@ class Layout:
     def own_key(self) -> Path:
         return self.state / "ssh" / "id_ed25519"
 
+    @property
+    def mode(self) -> int:
+        """Of folders: nobody else's, but as root QEMU's user must pass through them."""
+        return 0o711 if self.root else 0o700
+
     def machine(self, namespace: str, name: str) -> Path:
         return self.state / "machines" / namespace / name
 
@@ -60,9 +65,8 @@ class Layout:
 
     def make(self) -> Layout:
         """Make the folders: 0700 for a user, 0711 for root (QEMU runs as another user there)."""
-        mode = 0o711 if self.root else 0o700
         for folder in (self.state, self.cache):
-            make_folder(folder, mode)
+            make_folder(folder, self.mode)
             if os.stat(folder).st_uid != os.geteuid():
                 raise HikubeError(
                     "HK608",
@@ -104,8 +108,8 @@ def _runtime(env, root: bool) -> Path:
 def make_runtime(where: Layout) -> Path:
     """The runtime folder, made and checked: it must be ours, since /tmp is everybody's."""
     parent = where.runtime.parent
-    make_folder(parent, 0o711 if where.root else 0o700)
+    make_folder(parent, where.mode)
     st = os.lstat(parent)
     if st.st_uid != os.geteuid() or (st.st_mode & 0o022) or not parent.is_dir() or parent.is_symlink():
         raise HikubeError("HK608", f"{parent} is not ours alone", fix=f"remove {parent} or set XDG_RUNTIME_DIR")
-    return make_folder(where.runtime, 0o711 if where.root else 0o700)
+    return make_folder(where.runtime, where.mode)

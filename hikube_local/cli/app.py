@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from hikube_local.backends.protocol import Backend, Options
     from hikube_local.cli.config import Config
     from hikube_local.events import Emit
+    from hikube_local.images.cache import Cache
+    from hikube_local.images.sources import Settings
     from hikube_local.reconcile.loop import Reconciler
     from hikube_local.store.db import Store
 
@@ -135,18 +137,29 @@ class App:
 
             return Simulator(self.store)
         from hikube_local.backends.qemu.world import Qemu
+
+        return Qemu(self.layout, self.store, self.image_settings, self.config.networks)
+
+    @property
+    def cache(self) -> Cache:
+        """The images that are kept."""
+        from hikube_local.images.cache import Cache
+
+        return Cache(self.layout.images, self.layout.mode)
+
+    @property
+    def image_settings(self) -> Settings:
+        """What the configuration says about images."""
         from hikube_local.images.sources import Settings
 
-        images = Settings(self.config.images, self.config.mirrors)
-        return Qemu(self.layout, self.store, images, self.config.networks)
+        return Settings(self.config.images, self.config.mirrors)
 
     @property
     def image_names(self) -> frozenset[str]:
         """Image names beside the catalogue's: of the configuration, and those that were imported under a name."""
-        from hikube_local.images.cache import Cache
+        from hikube_local.images.sources import own_name
 
-        own = (e.key.removeprefix("name:") for e in Cache(self.layout.images).entries() if e.key.startswith("name:"))
-        return frozenset(self.config.images) | frozenset(own)
+        return frozenset(self.config.images) | {n for e in self.cache.entries() if (n := own_name(e.key))}
 
     def reconciler(self, emit: Emit, options: Options) -> Reconciler:
         from hikube_local.reconcile.loop import Reconciler
@@ -185,6 +198,13 @@ class App:
         if kind != INSTANCE:
             raise UsageError("HK810", f"{word} is no machine", fix="name a VMInstance")
         return self.find(INSTANCE, name)
+
+
+def manifests(files: tuple[str, ...], filename: tuple[str, ...]) -> tuple[str, ...]:
+    """The manifests that a command names, as arguments or with -f: at least one."""
+    if not (*files, *filename):
+        raise UsageError("HK810", "no manifest is named", fix="name a file, a folder or - for standard input")
+    return (*files, *filename)
 
 
 def reference(word: str, default_kind: str | None = None) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, option
+from hikube_local.cli.app import App, common, manifests, option
 from hikube_local.errors import ExitCode
 
 
@@ -19,17 +19,16 @@ from hikube_local.errors import ExitCode
 def bundle(app: App, files: tuple[str, ...], filename: tuple[str, ...], folder: Path) -> int:
     """Gather manifests and images, so that `up --offline FOLDER` works on another machine."""
     from hikube_local.api.objects import DISK
-    from hikube_local.cli.images import cache_of, settings_of
     from hikube_local.cli.story import Story
     from hikube_local.cli.up import load
     from hikube_local.images import bundle as bundles
     from hikube_local.images import sources
     from hikube_local.manifests.load import texts
 
-    named = (*files, *filename)
+    named = manifests(files, filename)
     loaded = load(app, named, for_plan=True)
     app.layout.make()
-    cache, settings = cache_of(app), settings_of(app)
+    cache, settings = app.cache, app.image_settings
     entries: dict[str, Any] = {}
     with Story(app) as story:
         for item in loaded.objects:

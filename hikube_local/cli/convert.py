@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from hikube_local.cli.app import App, common, option
+from hikube_local.cli.app import App, common, manifests, option
 from hikube_local.errors import ExitCode, UsageError
 
 
@@ -23,11 +23,8 @@ def convert(app: App, files: tuple[str, ...], filename: tuple[str, ...]) -> int:
     from hikube_local.manifests.kinds import RETIRED
     from hikube_local.manifests.load import texts
 
-    sources = (*files, *filename)
-    if not sources:
-        raise UsageError("HK810", "no manifest is named", fix="name a file, a folder or - for standard input")
     out: list[str] = []
-    for name, content in texts(sources):
+    for name, content in texts(manifests(files, filename)):
         found: list = []
         try:
             documents = [

@@ -5,32 +5,17 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from hikube_local.cli.app import App, common, confirm, option, output_option
 from hikube_local.errors import ExitCode, HikubeError, UsageError
 
-if TYPE_CHECKING:
-    from hikube_local.images.cache import Cache
-
 
 @click.group("images")
 def images() -> None:
     """Images: build, pull, import, list, verify, prune."""
-
-
-def cache_of(app: App) -> Cache:
-    from hikube_local.images.cache import Cache
-
-    return Cache(app.layout.images, 0o711 if app.layout.root else 0o700)
-
-
-def settings_of(app: App) -> Any:
-    from hikube_local.images.sources import Settings
-
-    return Settings(app.config.images, app.config.mirrors)
 
 
 @images.command("build")
@@ -44,7 +29,7 @@ def build(app: App, name: str, force: bool) -> int:
 
     app.layout.make()
     with Story(app) as story:
-        _told(name, build(cache_of(app), name, story, force))
+        _told(name, build(app.cache, name, story, force))
     return ExitCode.DONE
 
 
@@ -68,7 +53,7 @@ def pull(app: App, names: tuple[str, ...], checksum: str) -> int:
     if checksum and len(names) != 1:
         raise UsageError("HK810", "--checksum belongs to one image")
     app.layout.make()
-    cache, settings = cache_of(app), settings_of(app)
+    cache, settings = app.cache, app.image_settings
 
     def one(name: str) -> Any:
         if name.startswith(("http://", "https://")):
@@ -109,7 +94,7 @@ def import_(app: App, file: Path, url: str, name: str, checksum: str) -> int:
         raise UsageError("HK810", "under what shall it be found?", fix="add --name NAME or --url URL")
     app.layout.make()
     given = checksums.parse(checksum, "--checksum") if checksum else None
-    cache = cache_of(app)
+    cache = app.cache
     keys = [*([url] if url else []), *([sources.own_key(name)] if name else [])]
     with cache.lock(keys[0], ignore):
         entry = cache.take(file.absolute(), keys[0], f"imported from {file.name}", given)
@@ -138,13 +123,14 @@ def list_(app: App, output: str) -> int:
     from dataclasses import asdict
 
     from hikube_local.cli import tables
+    from hikube_local.images.sources import own_name
     from hikube_local.text import age, size
 
     by = users(app)
-    rows = [asdict(e) | {"usedBy": by.get(e.digest, [])} for e in cache_of(app).entries()]
+    rows = [asdict(e) | {"usedBy": by.get(e.digest, [])} for e in app.cache.entries()]
     for r in rows:
         key = r.pop("key")
-        r["name"] = key.removeprefix("name:") if key.startswith("name:") else ""
+        r["name"] = own_name(key)
     now = time.time()
     cells = [
         [
@@ -176,7 +162,7 @@ def verify(app: App, remote: bool) -> int:
 def _verify_kept(app: App) -> int:
     from hikube_local.images.cache import digest_of
 
-    cache, by = cache_of(app), users(app)
+    cache, by = app.cache, users(app)
     bad = 0
     for digest in sorted({e.digest for e in cache.entries()}):
         if digest_of(cache.path(digest)) == digest:
@@ -217,7 +203,7 @@ def prune(app: App, dry_run: bool, yes: bool) -> int:
     """Remove images that no disk stands on, and downloads that were cut short."""
     from hikube_local.text import size
 
-    cache, by = cache_of(app), users(app)
+    cache, by = app.cache, users(app)
     unused = {e.digest: e for e in cache.entries() if e.digest not in by}
     stray = [p for p in cache.strays() if p.name not in by]
     sizes = {e.digest: e.size for e in unused.values()}

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, option, output_option
+from hikube_local.cli.app import App, common, manifests, option, output_option
 from hikube_local.errors import ExitCode, HikubeError
 
 # Fields that a running machine takes at once; the others are real after a restart.
@@ -124,7 +124,7 @@ def _plan(
     from hikube_local.cli.up import _with_backend, load
     from hikube_local.events import ignore
 
-    loaded = load(app, (*files, *filename), for_plan=True, quiet=output in ("json", "yaml"))
+    loaded = load(app, manifests(files, filename), for_plan=True, quiet=output in ("json", "yaml"))
     wanted = _with_backend(app, [i.object for i in loaded.objects], backend)
     planned = rows(app, app.reconciler(ignore, Options(exact=exact, restart=restart, dry=True)), wanted)
     print(tables.show(planned, output, lambda: text(planned, app.color())))

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, option
-from hikube_local.errors import ExitCode, UsageError
+from hikube_local.cli.app import App, common, manifests, option
+from hikube_local.errors import ExitCode
 
 
 @click.command("render")
@@ -32,10 +32,7 @@ def render(app: App, files: tuple[str, ...], filename: tuple[str, ...], to: Path
     from hikube_local.manifests.validate import Known, validate
     from hikube_local.render import domain, machine, seed
 
-    sources = (*files, *filename)
-    if not sources:
-        raise UsageError("HK810", "no manifest is named", fix="name a file, a folder or - for standard input")
-    result = validate(sources, app.flag_namespace, app.default_namespace, Known.nothing())
+    result = validate(manifests(files, filename), app.flag_namespace, app.default_namespace, Known.nothing())
     for d in result.findings.of(Severity.ERROR):
         print(d.render(), file=sys.stderr)
     if result.findings.failed:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, confirm, option, output_option
+from hikube_local.cli.app import App, common, confirm, manifests, option, output_option
 from hikube_local.errors import ExitCode, HikubeError, UsageError
 
 DEFAULT_TIMEOUT = 300.0
@@ -28,8 +28,6 @@ def load(app: App, files: tuple[str, ...], for_plan: bool, quiet: bool = False) 
     from hikube_local.manifests.diagnostics import Severity
     from hikube_local.manifests.validate import Known, validate
 
-    if not files:
-        raise UsageError("HK810", "no manifest is named", fix="name a file, a folder or - for standard input")
     known = Known({o.key: o for o in app.store.objects()}, app.image_names)
     result = validate(files, app.flag_namespace, app.default_namespace, known, for_plan)
     for d in result.findings.items:
@@ -138,7 +136,8 @@ def _up(
     from hikube_local.backends.protocol import Options
     from hikube_local.cli.story import Story
 
-    loaded = load(app, (*files, *filename), for_plan=True, quiet=output == "json")
+    named = manifests(files, filename)
+    loaded = load(app, named, for_plan=True, quiet=output == "json")
     wanted = _with_backend(app, [item.object for item in loaded.objects], backend)
     options = Options(exact=exact, pull=pull, offline=offline, restart=restart, pace=pace, dry=dry_run)
     with Story(app, output == "json") as story:
@@ -152,7 +151,7 @@ def _up(
             _result(True, planned) if output else print(text(planned, app.color()))
             return ExitCode.DONE
         preflight(app, wanted)
-        _take_bundles(app, (*files, *filename), story)
+        _take_bundles(app, named, story)
         _check_bridge(app, wanted, bridge)
         if extra:
             confirm(f"Remove the machines {', '.join(o.name for o in extra)} (their disks stay)?", yes)
@@ -198,13 +197,12 @@ def _take_bundles(app: App, sources: tuple[str, ...], story: Any) -> None:
     """A folder that `bundle` made brings its images along."""
     from pathlib import Path
 
-    from hikube_local.cli.images import cache_of
     from hikube_local.images import bundle
 
     for source in sources:
         if source != "-" and (Path(source) / bundle.FOLDER / bundle.INDEX).is_file():
             app.layout.make()
-            bundle.read(Path(source), cache_of(app), story)
+            bundle.read(Path(source), app.cache, story)
 
 
 def _bridge(app: App, bridge: str | None) -> str | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from hikube_local.cli.app import App, common, option, output_option
-from hikube_local.errors import ExitCode, UsageError
+from hikube_local.cli.app import App, common, manifests, option, output_option
+from hikube_local.errors import ExitCode
 
 
 @click.command("validate")
@@ -20,11 +20,8 @@ def validate(app: App, files: tuple[str, ...], filename: tuple[str, ...], strict
     from hikube_local.manifests.diagnostics import Severity
     from hikube_local.manifests.validate import Known, validate
 
-    files = (*files, *filename)
-    if not files:
-        raise UsageError("HK810", "no manifest is named", fix="name a file, a folder or - for standard input")
     known = Known({o.key: o for o in app.store.objects()}, app.image_names)
-    result = validate(files, app.flag_namespace, app.default_namespace, known)
+    result = validate(manifests(files, filename), app.flag_namespace, app.default_namespace, known)
     findings = result.findings
     if output == "json":
         print(as_json([d.as_json() for d in findings.items]))

@@ -36,9 +36,17 @@ class Wanted:
     name: str = ""
 
 
+_OWN = "name:"
+
+
 def own_key(name: str) -> str:
     """The cache's key of an image that was imported under a name of one's own."""
-    return f"name:{name}"
+    return f"{_OWN}{name}"
+
+
+def own_name(key: str) -> str:
+    """The name behind such a key, empty for another one."""
+    return key.removeprefix(_OWN) if key.startswith(_OWN) else ""
 
 
 def named(name: str, settings: Settings, cache: Cache) -> Wanted:

@@ -69,7 +69,7 @@ class Carrier:
         return self.run / "m" / tap
 
     def make_sockets(self, tap: str) -> Path:
-        folder = files.make_folder(self.sockets(tap), 0o711 if self.root else 0o700)
+        folder = files.make_folder(self.sockets(tap), self.layout.mode)
         if self.root:
             os.chown(folder, self.qemu_ids[0], -1)
             os.chmod(folder, 0o700)
@@ -116,9 +116,8 @@ class Carrier:
     def ensure(self, range: Range) -> int:
         """Bring up what is missing: namespace, way out, libvirtd. Hands back the holder's pid; under the network lock."""
         make_runtime(self.layout)
-        mode = 0o711 if self.root else 0o700
         for sub in ("log", "net", "m", "state", "cache"):
-            files.make_folder(self.run / sub, mode)
+            files.make_folder(self.run / sub, self.layout.mode)
         pid = self.holder()
         if pid is None:
             helpers.end(self.holder_lock)

@@ -53,17 +53,12 @@ class Qemu:
         self.carrier = carrier_of(layout)
         self.tenants = Tenants(self.carrier, store, own_networks if layout.root else {})
         self.ways = Ways(self.carrier.out, store, layout.id)
-        self.cache = Cache(layout.images, self.mode)
+        self.cache = Cache(layout.images, layout.mode)
         self._connection: Any = None
         self.disks = Disks(self)
 
     def observe_disk(self, obj: Object) -> DiskObserved:
         return self.disks.observe(obj)
-
-    @property
-    def mode(self) -> int:
-        """Of folders that QEMU's user must pass through."""
-        return 0o711 if self.layout.root else 0o700
 
     @cached_property
     def facts(self) -> HostFacts:
@@ -119,7 +114,7 @@ class Qemu:
         return (self.layout.machine if obj.kind == INSTANCE else self.layout.disk)(obj.namespace, obj.name)
 
     def make_folder(self, obj: Object) -> Path:
-        return files.make_folder(self.folder(obj), self.mode)
+        return files.make_folder(self.folder(obj), self.layout.mode)
 
     # reading
 
