@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -92,6 +93,8 @@ def run(
         from hikube_local.text import sanitize
 
         said = sanitize(done.stderr or done.stdout).strip()[-1500:]
+        if os.strerror(errno.ENOSPC) in said:
+            raise HikubeError("HK604", f"no space: {argv[0]} filled the file system", said, "free space, run it again")
         how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
         raise HikubeError("HK607", f"{argv[0]} failed ({how})", why=said or " ".join(words))
     return done

@@ -94,10 +94,17 @@ def timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+# Names of query parameters that may carry one, those of S3, Google and Azure among them.
+_SECRET = re.compile(
+    r"(?i)([?&#;](?:[a-z0-9_.-]*(?:token|sig|secret|passw|key|cred|auth|session)[a-z0-9_.-]*"
+    r"|pass|pwd|policy|code|x-amz-[a-z-]+|x-goog-[a-z-]+)=)[^&\s]+"
+)
+
+
 def mask_url(url: str) -> str:
     """A URL without the password or token that may stand before its host or in its query."""
-    url = re.sub(r"//[^/@\s]*@", "//***@", url)
-    return re.sub(r"(?i)([?&](?:token|sig|signature|password|x-amz-[a-z-]+|key)=)[^&\s]+", r"\1***", url)
+    url = re.sub(r"//[^/?#\s]*@", "//***@", url)
+    return _SECRET.sub(r"\1***", url)
 
 
 def nearest(word: str, known: list[str]) -> str | None:

@@ -162,17 +162,18 @@ def verify(app: App, remote: bool) -> int:
 def _verify_kept(app: App) -> int:
     from hikube_local.images.cache import digest_of
 
-    cache, by = app.cache, users(app)
+    cache = app.cache
     bad = 0
     for digest in sorted({e.digest for e in cache.entries()}):
         if digest_of(cache.path(digest)) == digest:
             print(f"{digest[:12]}  ok")
             continue
         bad += 1
-        stand = f"; on it stand {', '.join(by[digest])}" if digest in by else ""
+        with cache.alone(_waits):
+            by = users(app)
+            cache.forget(digest, keep=digest in by)
+        stand = f"; on it stand {', '.join(by[digest])}: stop them, then pull it" if digest in by else ""
         print(f"{digest[:12]}  DAMAGED: its content has another digest{stand}")
-        if digest not in by:
-            cache.forget(digest)
     return bad
 
 
@@ -201,17 +202,17 @@ def _verify_remote(app: App) -> int:
 @common
 def prune(app: App, dry_run: bool, yes: bool) -> int:
     """Remove images that no disk stands on, and downloads that were cut short."""
+    import shutil
+
     from hikube_local.text import size
 
-    cache, by = app.cache, users(app)
-    unused = {e.digest: e for e in cache.entries() if e.digest not in by}
-    stray = [p for p in cache.strays() if p.name not in by]
-    sizes = {e.digest: e.size for e in unused.values()}
-    freed = sum(sizes.values()) + sum(p.stat().st_size for p in stray)
-    for digest, entry in sorted(unused.items()):
-        print(f"{digest[:12]}  {size(entry.size):>8}  {entry.origin}")
-    for path in stray:
-        print(f"{path.name[:12]}  {size(path.stat().st_size):>8}  {path.parent.name}: nothing knows it")
+    cache = app.cache
+    unused, stray = _unused(app)
+    freed = sum(count for count, _ in unused.values()) + sum(stray.values())
+    for digest, (count, origin) in sorted(unused.items()):
+        print(f"{digest[:12]}  {size(count):>8}  {origin}")
+    for path, count in sorted(stray.items()):
+        print(f"{path.name[:12]}  {size(count):>8}  {path.parent.name}: nothing knows it")
     if not unused and not stray:
         print("nothing to remove", file=sys.stderr)
         return ExitCode.DONE
@@ -219,9 +220,29 @@ def prune(app: App, dry_run: bool, yes: bool) -> int:
         print(f"{size(freed)} would be freed")
         return ExitCode.DONE
     confirm(f"Remove these ({size(freed)})?", yes)
-    for digest in unused:
-        cache.forget(digest)
-    for path in stray:
-        path.unlink(missing_ok=True)
-    print(f"{size(freed)} freed")
+    with cache.alone(_waits):
+        # Looked at anew: while the question stood a disk may have been made on one, a download begun.
+        now, strays_now = _unused(app)
+        for digest in unused.keys() & now.keys():
+            cache.forget(digest)
+        for path in stray.keys() & strays_now.keys():
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    kept = len(unused.keys() - now.keys()) + len(stray.keys() - strays_now.keys())
+    print(f"{kept} came into use meanwhile and stay" if kept else f"{size(freed)} freed")
     return ExitCode.DONE
+
+
+def _waits(who: str) -> None:
+    print(f"waits for {who}, which uses the images", file=sys.stderr)
+
+
+def _unused(app: App) -> tuple[dict[str, tuple[int, str]], dict[Path, int]]:
+    """Images that no disk stands on (digest to size and origin), and files that no entry speaks of (path to size)."""
+    by = users(app)
+    unused = {e.digest: (e.size, e.origin) for e in app.cache.entries() if e.digest not in by}
+    stray = {p: _size(p) for p in app.cache.strays() if p.name not in by}
+    return unused, stray
+
+
+def _size(path: Path) -> int:
+    return sum(p.lstat().st_size for p in [path, *path.rglob("*")])

@@ -151,7 +151,7 @@ def _up(
             _result(True, planned) if output else print(text(planned, app.color()))
             return ExitCode.DONE
         preflight(app, wanted)
-        _take_bundles(app, named, story)
+        _take_bundles(app, named, wanted, story)
         _check_bridge(app, wanted, bridge)
         if extra:
             confirm(f"Remove the machines {', '.join(o.name for o in extra)} (their disks stay)?", yes)
@@ -193,16 +193,17 @@ def preflight(app: App, objects: list[Any]) -> None:
         require(app.layout, machines=any(o.kind == "VMInstance" for o in real))
 
 
-def _take_bundles(app: App, sources: tuple[str, ...], story: Any) -> None:
+def _take_bundles(app: App, named: tuple[str, ...], objects: list[Any], story: Any) -> None:
     """A folder that `bundle` made brings its images along."""
     from pathlib import Path
 
-    from hikube_local.images import bundle
+    from hikube_local.images import bundle, sources
 
-    for source in sources:
+    for source in named:
         if source != "-" and (Path(source) / bundle.FOLDER / bundle.INDEX).is_file():
             app.layout.make()
-            bundle.read(Path(source), app.cache, story)
+            keys = {k for o in objects if o.kind == "VMDisk" for k in sources.keys(o, app.image_settings, app.cache)}
+            bundle.read(Path(source), keys, app.cache, story)
 
 
 def _bridge(app: App, bridge: str | None) -> str | None:

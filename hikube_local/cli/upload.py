@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -59,14 +60,30 @@ def image_upload(app: App, words: tuple[str, ...], image_path: Path, size: str, 
     from hikube_local.access.ssh import real
 
     world = real(app.backend(obj.backend), obj)
-    users = [o for o in app.store.objects(INSTANCE, obj.namespace) if name in [d.name for d in o.instance.disks]]
+    waiting = _copies(app.store.objects(DISK, obj.namespace), name)
+    names = {name, *(o.name for o in waiting)}
+    machines = app.store.objects(INSTANCE, obj.namespace)
+    users = [o for o in machines if names & {d.name for d in o.instance.disks} and not o.deletion]
     with Story(app) as story:
         world.disks.upload(obj, image_path.absolute(), story)
         print(f"Uploading {image_path} completed successfully")
-        if not users:
+        if not users and not waiting:
             return ExitCode.DONE
-        results = app.reconciler(story, Options()).reconcile([o.key for o in users])
+        results = app.reconciler(story, Options()).reconcile([o.key for o in (*waiting, *users)])
     if any(done.error for done in results.values()):
         return ExitCode.FAILED
-    print(f"started: {', '.join(o.name for o in users)}", file=sys.stderr)
+    if users:
+        print(f"started: {', '.join(o.name for o in users)}", file=sys.stderr)
     return ExitCode.DONE
+
+
+def _copies(disks: list[Any], name: str) -> list[Any]:
+    """The disks that are copies of this one, and copies of those."""
+    found: dict[str, Any] = {}
+    while more := [
+        d
+        for d in disks
+        if d.disk.source.disk and d.disk.source.disk.name in {name, *found} and d.name not in found and not d.deletion
+    ]:
+        found |= {d.name: d for d in more}
+    return list(found.values())

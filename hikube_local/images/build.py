@@ -99,7 +99,7 @@ def build(cache: Cache, name: str, emit: Emit, force: bool = False) -> Entry:
         for program in ("mmdebstrap", "mkfs.ext4", "grub-mkimage", "qemu-img"):
             _need(program)
         # A path that an ordinary user's namespace can enter; not under a 0700 home.
-        with tempfile.TemporaryDirectory(prefix="hikube-local-build-", dir=_space(cache)) as work:
+        with tempfile.TemporaryDirectory(prefix="build-", dir=_space(cache)) as work:
             image = _build(recipe, Path(work), emit)
             return cache.adopt(image, key, f"built from {recipe.name}", verified="built here")
 
@@ -117,7 +117,7 @@ def _space(cache: Cache) -> Path:
     free = shutil.disk_usage(cache.folder).free
     if free < 4 << 30:
         raise HikubeError("HK604", f"building needs 4 GiB free in {cache.folder}, there are {free >> 20} MiB")
-    return cache.folder
+    return cache.folder / "partial"
 
 
 def _as_root(argv: list[str]) -> list[str]:

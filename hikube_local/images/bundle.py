@@ -12,6 +12,7 @@ from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.images import checksums
 from hikube_local.images.cache import Cache, Entry
+from hikube_local.text import sanitize
 
 FOLDER = "images"
 INDEX = "bundle.json"
@@ -31,21 +32,24 @@ def write(folder: Path, manifests: Iterable[tuple[str, str]], entries: dict[str,
         files.write(folder / name, text, 0o644)
 
 
-def read(folder: Path, cache: Cache, emit: Emit) -> None:
-    """Take the images of a bundle into the cache, each verified with its digest. A folder that is none is left alone."""
+def read(folder: Path, keys: Iterable[str], cache: Cache, emit: Emit) -> None:
+    """Take the images for these keys of a bundle into the cache, each verified with its digest.
+
+    A bundle may be somebody else's: it gives what the manifests ask for and is not here yet, and replaces nothing.
+    """
     rows = files.read_json(folder / FOLDER / INDEX)
-    if not isinstance(rows, dict):
-        return
-    for key, row in rows.items():
-        digest = str(row.get("sha256", "")) if isinstance(row, dict) else ""
-        given = checksums.parse(digest, "the bundle")
-        entry = cache.lookup(key)
-        if entry and entry.digest == digest:
+    for key in sorted(set(keys)):
+        row = rows.get(key) if isinstance(rows, dict) else None
+        if not isinstance(row, dict):
             continue
-        emit(Event(EventType.PROGRESS, f"image {digest[:12]} from the bundle {folder}"))
-        if any((e := other).digest == digest for other in cache.entries()):
-            cache.name(e, key)
-        else:
-            path = Path(os.path.abspath(folder / FOLDER / digest))
-            with cache.lock(key, emit):
-                cache.take(path, key, str(row.get("origin", "a bundle"))[:200], given)
+        given = checksums.parse(str(row.get("sha256", "")), "the bundle")
+        with cache.lock(key, emit):
+            if cache.lookup(key):
+                continue
+            emit(Event(EventType.PROGRESS, f"image {given.digest[:12]} from the bundle {folder}"))
+            entry = next((e for e in cache.entries() if e.digest == given.digest), None)
+            if entry:
+                cache.name(entry, key)
+            else:
+                path = Path(os.path.abspath(folder / FOLDER / given.digest))
+                cache.take(path, key, sanitize(str(row.get("origin", "a bundle")))[:200], given)

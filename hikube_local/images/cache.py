@@ -7,28 +7,31 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from hikube_local import files
 from hikube_local.errors import HikubeError
-from hikube_local.events import Emit, Event, EventType, ignore
+from hikube_local.events import Emit, Event, EventType
 from hikube_local.images import checksums, convert
 from hikube_local.images.checksums import Wanted
-from hikube_local.images.download import RESERVE
+from hikube_local.images.download import SYNC_EVERY, room
 from hikube_local.images.foreign import refused
 from hikube_local.images.inspect import inspect
 from hikube_local.images.unpack import Unpacker, write_sparse
-from hikube_local.locks import locked
+from hikube_local.locks import holder, locked
 from hikube_local.run import Limits, run
 from hikube_local.text import mask_url
+
+_WORK = ("convert-*", "import-*", "*.qcow2", "build-*")  # in partial/: of one process, worth nothing to another
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class Entry:
     etag: str = ""
     fetched: float = 0.0
     modified: str = ""
-    used: float = 0.0
+    used: float = 0.0  # the time of the entry's file
     verified: str = ""  # who vouched for it; empty: trusted on first use
     sources: dict[str, str] = field(default_factory=dict)  # digests of what came, before it was unpacked or converted
 
@@ -69,37 +72,61 @@ class Cache:
     @contextlib.contextmanager
     def lock(self, key: str, emit: Emit) -> Iterator[None]:
         """Only one process fetches or builds an image; the others wait and say for whom."""
-        self.make()
+        self._sweep()
         name = hashlib.sha256(key.encode()).hexdigest()[:16]
 
         def waiting(who: str) -> None:
             emit(Event(EventType.WAITING, f"waits for {who}, which is fetching {mask_url(key)[:100]}", code="HK609"))
 
-        with locked(self.folder / "locks" / name, waiting):
+        with self.in_use(), locked(self.folder / "locks" / name, waiting):
             # What a kill left of small files about this key; those of other keys may be at work.
             for sub in ("index", "known", "partial"):
                 for path in (self.folder / sub).glob(f"{files.PARTIAL}*-{name}*"):
                     path.unlink(missing_ok=True)
             yield
 
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """While an image is brought and a disk is made on it nothing is removed from the cache."""
+        self.make()
+        with locked(self._removing, shared=True):
+            yield
+
+    @contextlib.contextmanager
+    def alone(self, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
+        """Nobody brings an image or makes a disk: what is looked at now may be removed."""
+        self.make()
+        with locked(self._removing, waiting):
+            yield
+
+    @property
+    def _removing(self) -> Path:
+        return self.folder / "locks" / "removing"
+
+    def _sweep(self) -> None:
+        """Work folders that a kill left, when nobody is at work."""
+        self.make()
+        left = [p for kind in _WORK for p in (self.folder / "partial").glob(kind)]
+        if left and holder(self._removing) is None:
+            with self.alone():
+                for path in left:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
     def lookup(self, key: str) -> Entry | None:
         """The entry of a URL or recipe, if its file is there with its size."""
-        row = files.read_json(self._index(key))
+        return self._entry(self._index(key))
+
+    def _entry(self, path: Path) -> Entry | None:
+        row = files.read_json(path)
         try:
-            entry = Entry(**row)
+            entry = Entry(**row | {"used": path.stat().st_mtime})
             return entry if self.path(entry.digest).stat().st_size == entry.size else None
         except (TypeError, OSError):
             return None
 
     def entries(self) -> list[Entry]:
-        found = []
-        for path in sorted((self.folder / "index").glob("*.json")):
-            row = files.read_json(path)
-            with contextlib.suppress(TypeError, OSError):
-                entry = Entry(**row)
-                if self.path(entry.digest).stat().st_size == entry.size:
-                    found.append(entry)
-        return found
+        found = (self._entry(path) for path in sorted((self.folder / "index").glob("*.json")))
+        return [entry for entry in found if entry]
 
     def adopt(
         self,
@@ -148,7 +175,7 @@ class Cache:
             sources=sources or {},
         )
         files.write_json(self._index(key), asdict(entry), 0o644)
-        return entry
+        return self.lookup(key) or entry
 
     def take(self, path: Path, key: str, origin: str, given: Wanted | None, limit: int = 0) -> Entry:
         """A copy of a file of this host, verified and unpacked like a download; under the key's lock."""
@@ -156,11 +183,14 @@ class Cache:
         with _regular(path) as source:
             hashers = {n: hashlib.new(n) for n in {"sha256", *([given.algorithm] if given else [])}}
             target = self.folder / "partial" / f"import-{secrets.token_hex(6)}"
-            room = max(0, shutil.disk_usage(self.folder).free - RESERVE)
-            unpacker = Unpacker(target.with_name(target.name + ".unpacked"), min(limit, room) if limit else room)
+            unpacker = Unpacker(target.with_name(target.name + ".unpacked"), limit)
             try:
                 with open(target, "xb") as out:
-                    while block := source.read(1 << 20):
+                    for count in itertools.count():
+                        if not (block := source.read(1 << 20)):
+                            break
+                        if count % (SYNC_EVERY >> 20) == 0:
+                            room(self.folder, SYNC_EVERY)
                         for h in hashers.values():
                             h.update(block)
                         unpacker.feed(block)
@@ -185,8 +215,8 @@ class Cache:
 
     def touch(self, entry: Entry) -> None:
         """Note that it was used now."""
-        with self.lock(entry.key, ignore):
-            files.write_json(self._index(entry.key), asdict(replace(entry, used=time.time())), 0o644)
+        with contextlib.suppress(OSError):
+            os.utime(self._index(entry.key))
 
     def remember(self, key: str, digest: str) -> None:
         """The digest that a URL had when it was last trusted; it outlives the image."""
@@ -199,19 +229,20 @@ class Cache:
     def strays(self) -> list[Path]:
         """Files that no entry speaks of: images that lost theirs, and downloads that were cut short."""
         known = {e.digest for e in self.entries()}
-        found = []
-        for path in [*(self.folder / "sha256").glob("*"), *(self.folder / "partial").glob("*")]:
-            if path.is_file() and (path.parent.name == "partial" or path.name not in known):
-                found.append(path)
-        return sorted(found)
+        images = [p for p in (self.folder / "sha256").glob("*") if p.name not in known]
+        return sorted([*images, *(self.folder / "partial").glob("*")])
 
-    def forget(self, digest: str) -> None:
-        """Remove an image and every entry of it: the entries first, so that none speaks of a file that is gone."""
+    def forget(self, digest: str, keep: bool = False) -> None:
+        """Remove an image and every entry of it: the entries first, so that none speaks of a file that is gone.
+
+        With `keep` the file stays (disks stand on it), and is replaced when the image is fetched anew.
+        """
         for path in (self.folder / "index").glob("*.json"):
             if (files.read_json(path) or {}).get("digest") == digest:
                 path.unlink(missing_ok=True)
         files.fsync_folder(self.folder / "index")
-        self.path(digest).unlink(missing_ok=True)
+        if not keep:
+            self.path(digest).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -63,8 +64,8 @@ def find(text: str, name: str) -> tuple[str, str] | None:
     return max(by.items()) if by and len(by) == len(found) else None
 
 
-def vendors(url: str) -> Wanted | None:
-    """What a checksum file beside the image says about it; None where there is none that can be read."""
+def vendors(url: str, say: Callable[..., None]) -> Wanted | None:
+    """What a checksum file beside the image says about it; None where there is none. `say` is told what was found."""
     parts = urlsplit(url)
     folder, _, raw = parts.path.rpartition("/")
     name = unquote(raw)
@@ -72,25 +73,33 @@ def vendors(url: str) -> Wanted | None:
         return None
     beside = [f"{raw}.sha256", f"{raw}.sha512", "SHA256SUMS", "SHA512SUMS", "CHECKSUM", f"{raw}.CHECKSUM"]
     for candidate in beside:
-        text = _small(urlunsplit((parts.scheme, parts.netloc, f"{folder}/{candidate}", "", "")))
+        try:
+            text = _small(urlunsplit((parts.scheme, parts.netloc, f"{folder}/{candidate}", "", "")))
+        except http.Again as e:
+            if isinstance(e.error, http.Unreachable):
+                return None  # nor are the others; the image itself will tell
+            say(f"{e.error.what}: whether the vendor vouches for the image cannot be told now", True)
+            continue
         if text is None:
             continue
         found = find(text, name)
         if found is None and candidate.startswith(raw) and (m := _ALONE.match(text)):
             found = next((a, m[1].lower()) for a, n in LENGTHS.items() if n == len(m[1]))
         if found:
-            return Wanted(*found, f"the vendor's {unquote(candidate)}")
+            origin = f"the vendor's {unquote(candidate)}"
+            say(f"verified with {origin}")
+            return Wanted(*found, origin)
     return None
 
 
 def _small(url: str) -> str | None:
-    """A short text behind a URL; whatever goes wrong means that there is none (the image itself will tell)."""
+    """A short text behind a URL; None where the server says that there is none, http.Again where it is in trouble."""
     try:
         with http.get(url, {}) as answer:
             if answer.status_code != 200:
                 return None
             raw = answer.raw.read(MOST + 1, decode_content=False)
-    except (HikubeError, http.Again):
+    except HikubeError:
         return None
     text = raw.decode("utf-8", "replace")
     return None if len(raw) > MOST or text.lstrip("\ufeff \t\r\n").startswith("<") else text

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -128,7 +129,7 @@ class Download:
         etag, modified = (
             (row["etag"], row["modified"]) if start else (_etag(answer), answer.headers.get("Last-Modified", ""))
         )
-        _room(self.target, (total - start) if total is not None else None)
+        room(self.target.parent, (total - start) if total is not None else SYNC_EVERY)
         hashers = {name: hashlib.new(name) for name in sorted(self.algorithms)}
         fd = os.open(self.target, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "r+b") as out:
@@ -178,6 +179,7 @@ class Download:
                 os.fsync(out.fileno())
                 synced = count
                 self._write_note(*validators, total, synced)
+                room(self.target.parent, SYNC_EVERY if total is None else total - count)
             if (now := time.monotonic()) - told >= PROGRESS_EVERY:
                 told = now
                 self._progress(count, start, total, now - begin)
@@ -200,14 +202,13 @@ def _etag(answer: Any) -> str:
     return "" if etag.startswith("W/") else etag
 
 
-def _room(target: Path, more: int | None) -> None:
-    from shutil import disk_usage
-
-    free = disk_usage(target.parent).free
-    if more is not None and more + RESERVE > free:
+def room(folder: Path, more: int) -> None:
+    """HK604 when `more` bytes would take what the file system is to keep free."""
+    free = shutil.disk_usage(folder).free
+    if more + RESERVE > free:
         missing = size(more + RESERVE - free)
         raise HikubeError(
             "HK604",
-            f"{size(more)} are still to be downloaded, {missing} are missing in {target.parent}",
+            f"no space: {size(more)} more are needed, {missing} are missing in {folder}",
             fix="free space there; hikube-local images prune --dry-run says what it would free",
         )

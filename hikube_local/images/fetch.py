@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,7 +12,7 @@ from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.images import checksums
 from hikube_local.images.cache import Cache, Entry, digest_of
-from hikube_local.images.download import RESERVE, Download
+from hikube_local.images.download import Download
 from hikube_local.images.unpack import Unpacker
 from hikube_local.text import mask_url
 
@@ -40,7 +39,7 @@ def request(cache: Cache, want: Request, emit: Emit) -> Entry:
     given = checksums.parse(want.checksum, want.who_says) if want.checksum else None
     with cache.lock(want.url, emit):
         kept = cache.lookup(want.url)
-        if kept and given and not _agrees(kept, given):
+        if kept and given and came_as(cache, kept, given.algorithm) != given.digest:
             kept = None  # it was fetched before the checksum was changed
         if kept and not want.pull:
             # A kill right after it was taken in leaves the note about its download.
@@ -64,9 +63,12 @@ def mirrored(url: str, mirrors: Mapping[str, str]) -> str:
     return mirrors[prefix].rstrip("/") + "/" + url.removeprefix(prefix).lstrip("/") if prefix else url
 
 
-def _agrees(entry: Entry, given: checksums.Wanted) -> bool:
+def came_as(cache: Cache, entry: Entry, algorithm: str) -> str:
+    """The digest of what came from the server; empty when it cannot be told any more (it was unpacked or converted)."""
     known = entry.sources or {"sha256": entry.digest}
-    return known.get(given.algorithm, given.digest) == given.digest
+    if algorithm not in known and known.get("sha256") == entry.digest:
+        return digest_of(cache.path(entry.digest), algorithm)  # it was kept as it came
+    return known.get(algorithm, "")
 
 
 def _from_folder(cache: Cache, want: Request, path: Path, given: checksums.Wanted | None) -> Entry:
@@ -81,14 +83,14 @@ def _from_folder(cache: Cache, want: Request, path: Path, given: checksums.Wante
 def _from_server(
     cache: Cache, want: Request, source: str, given: checksums.Wanted | None, kept: Entry | None, emit: Emit
 ) -> Entry:
-    def say(message: str) -> None:
-        emit(Event(EventType.PROGRESS, message, want.about))
+    def say(message: str, warn: bool = False) -> None:
+        emit(Event(EventType.WARNING if warn else EventType.PROGRESS, message, want.about))
 
     unless = _unless(kept) if kept else None
-    wanted = given or (None if unless else _vendors(source, say))
+    wanted = given or (None if unless else checksums.vendors(source, say))
     stem = _stem(want.url)
     target = cache.folder / "partial" / stem
-    unpacker = Unpacker(target.with_name(stem + ".unpacked"), _limit(cache, want.limit))
+    unpacker = Unpacker(target.with_name(stem + ".unpacked"), want.limit)
     for attempt in (1, 2):
         download = Download(source, target, emit, want.about, {wanted.algorithm} if wanted else set(), bool(given))
         download.feed, download.restart = unpacker.feed, unpacker.restart
@@ -104,7 +106,7 @@ def _from_server(
             assert kept is not None
             return kept
         if not wanted and unless:
-            wanted = _vendors(source, say)
+            wanted = checksums.vendors(source, say)
             if wanted and wanted.algorithm not in got.digests:
                 got.digests[wanted.algorithm] = digest_of(target, wanted.algorithm)
         if not wanted or got.digests[wanted.algorithm] == wanted.digest:
@@ -134,20 +136,14 @@ def _from_server(
     return entry
 
 
-def _vendors(source: str, say: Callable[[str], None]) -> checksums.Wanted | None:
-    wanted = checksums.vendors(source)
-    if wanted:
-        say(f"verified with {wanted.origin}")
-    return wanted
-
-
 def _trust(
     cache: Cache, entry: Entry, kept: Entry | None, wanted: checksums.Wanted | None, emit: Emit, about: str
 ) -> None:
     """Nobody vouches for it: it is trusted on first use, and a change is said."""
-    if wanted:
-        return
     digest = entry.sources.get("sha256", entry.digest)
+    if wanted:
+        cache.remember(entry.key, digest)
+        return
     message = f"no checksum is known for it: trusted on first use (sha256:{digest})"
     before = cache.remembered(entry.key)
     if before and before != digest:
@@ -168,8 +164,3 @@ def _unless(kept: Entry) -> dict[str, str]:
 def _stem(url: str) -> str:
     """The name of a URL's partial file."""
     return hashlib.sha256(url.encode()).hexdigest()[:32]
-
-
-def _limit(cache: Cache, storage: int) -> int:
-    room = max(0, shutil.disk_usage(cache.folder).free - RESERVE)
-    return min(storage, room) if storage else room

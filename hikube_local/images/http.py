@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import socket
 import time
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
@@ -44,8 +45,12 @@ def get(url: str, headers: dict[str, str], known: bool = False) -> Iterator[Any]
                 here, headers=headers, stream=True, allow_redirects=False, timeout=(CONNECT_TIMEOUT, STALL_TIMEOUT)
             )
             if answer.is_redirect:
-                there = urljoin(here, answer.headers["Location"])
                 answer.close()
+                try:
+                    there = urljoin(here, answer.headers["Location"])
+                    urlsplit(there).port  # noqa: B018 (it raises what a malformed one is)
+                except ValueError as e:
+                    raise HikubeError("HK701", f"{mask_url(here)} redirects to no URL", why=str(e)[:100]) from None
                 _follow(here, there, known)
                 here = there
                 continue
@@ -69,13 +74,19 @@ def _follow(here: str, there: str, known: bool) -> None:
 
 
 def _inner(host: str | None) -> bool:
-    if host in (None, "localhost"):
+    """A host that is this one or of this network, in any of the forms that resolvers take (127.1, 0x7f000001)."""
+    name = (host or "").rstrip(".").lower()
+    if not name or name == "localhost" or name.endswith(".localhost"):
         return True
+    ip: ipaddress.IPv4Address | ipaddress.IPv6Address
     try:
-        ip = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return ip.is_private or ip.is_loopback or ip.is_link_local
+        ip = ipaddress.IPv4Address(socket.inet_aton(name))
+    except (OSError, UnicodeError):
+        try:
+            ip = ipaddress.ip_address(name)
+        except ValueError:
+            return False
+    return not (getattr(ip, "ipv4_mapped", None) or ip).is_global
 
 
 def _status(url: str, answer: Any) -> None:
@@ -124,6 +135,8 @@ def _words(url: str) -> Iterator[None]:
     except (HTTPError, ConnectionError, TimeoutError) as e:
         fix = "run it again: it goes on where it was"
         raise Again(HikubeError("HK701", f"the download of {shown} broke off", why=_reason(e), fix=fix)) from None
+    except ValueError as e:  # requests looks at a Location even where it does not follow
+        raise HikubeError("HK701", f"{shown} redirects to no URL", why=_reason(e)) from None
 
 
 def _reason(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ from hikube_local.api.objects import Object
 from hikube_local.catalogue import data
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
-from hikube_local.images import build, fetch, http
+from hikube_local.images import build, checksums, fetch, http
 from hikube_local.images.cache import Cache, Entry
 from hikube_local.text import mask_url
 
@@ -80,6 +81,18 @@ def wanted(obj: Object, settings: Settings, cache: Cache) -> Wanted | None:
     return want
 
 
+def keys(obj: Object, settings: Settings, cache: Cache) -> set[str]:
+    """The cache's keys that an image of this disk may be found under."""
+    image = obj.disk.source.image
+    if image:
+        found = {own_key(image.name)}
+        with contextlib.suppress(HikubeError):
+            found.add(named(image.name, settings, cache).key)
+        return found
+    want = wanted(obj, settings, cache)
+    return {want.key} if want else set()
+
+
 def obtain(
     obj: Object,
     cache: Cache,
@@ -107,6 +120,12 @@ def get(
 ) -> Entry:
     entry = cache.lookup(want.key)
     if entry and (offline or not want.url):
+        if want.checksum:
+            given = checksums.parse(want.checksum, want.who_says)
+            have = fetch.came_as(cache, entry, given.algorithm)
+            if have != given.digest:
+                what = f"image {want.name or mask_url(want.url)} in the cache"
+                raise checksums.mismatch(what, given, have or "(not noted when it was unpacked)")
         cache.touch(entry)
         return entry
     if offline:

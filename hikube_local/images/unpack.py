@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hikube_local.errors import HikubeError
+from hikube_local.images.download import SYNC_EVERY, room
 from hikube_local.text import size
 
 MAGICS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -136,7 +137,7 @@ class Unpacker:
     """Takes the bytes of a download as they come and writes what they unpack to beside it, in a thread of its own."""
 
     def __init__(self, target: Path, limit: int) -> None:
-        self.target, self.limit = target, limit
+        self.target, self.limit = target, limit  # bytes; 0: what the disk has
         self.kind = ""
         self._head = b""
         self._queue: queue.Queue[bytes | None] = queue.Queue(AHEAD)
@@ -151,9 +152,10 @@ class Unpacker:
 
     def feed(self, block: bytes) -> None:
         if self._thread is None and len(self._head) < 6:
-            self._head += block[:6]
+            self._head = block = self._head + block
             if len(self._head) < 6:
-                return  # a first block this short is no image anyway
+                return
+            self._head = block[:6]
             self.kind = compression(self._head)
             if self.kind:
                 self._queue = queue.Queue(AHEAD)
@@ -211,13 +213,16 @@ class Unpacker:
         stream: Stream = STREAMS[self.kind]()
         fd = os.open(self.target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "wb") as out:
-            total = 0
+            total = checked = 0
             while (block := self._queue.get()) is not None:
                 if self._error is not None:
                     return
                 for piece in stream.feed(block):
                     total += len(piece)
-                    if total > self.limit:
+                    if total - checked > 0:
+                        room(self.target.parent, SYNC_EVERY)
+                        checked = total + SYNC_EVERY
+                    if self.limit and total > self.limit:
                         raise HikubeError(
                             "HK703",
                             f"it unpacks to more than {size(self.limit)}",

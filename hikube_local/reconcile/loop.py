@@ -74,7 +74,9 @@ class Reconciler:
         if self._interrupted.is_set():
             raise Interrupted
         if event.type not in (EventType.PROGRESS, EventType.WAITING):
-            self.store.append(event)
+            # On a full disk the log has gaps, and what is told is what happened to the object.
+            with contextlib.suppress(HikubeError):
+                self.store.append(event)
         self._listener(event)
 
     def _say(self, type: EventType, obj: Object, message: str, **data: object) -> None:
@@ -184,21 +186,32 @@ class Reconciler:
                 self._await_machines(obj, others)
             elif (origin := self._origin(key)) in others and (error := others[origin].result().error):
                 raise HikubeError("HK708", f"the disk {origin[2]} that it is a copy of is not there: {error.what}")
+            if key[0] == DISK and not obj.deletion and (waits := self._upload(obj)):
+                about = "" if waits is obj else f"for {waits.ref}, which it is a copy of: "
+                self._say(EventType.HINT, obj, f"waits for its content: {about}{upload_words(waits)}")
+                done.waits = True
+                if waits is not obj:
+                    return done
             self._steps(obj, done)
         except Exception as e:
             # Each object by itself: what happens to one does not keep the others from their end.
             done.error = unexpected(e)
             self._failed(obj, done.error)
-        if (
-            key[0] == DISK
-            and not obj.deletion
-            and obj.disk.source.upload
-            and not self.backend(obj.backend).observe_disk(obj).exists
-        ):
-            self._say(EventType.HINT, obj, f"waits for its content: {upload_words(obj)}")
-        elif not done.error and not done.changed and not obj.deletion:
+        if not (done.error or done.changed or done.waits or obj.deletion):
             self._say(EventType.UNCHANGED, obj, "nothing to do")
         return done
+
+    def _upload(self, disk: Object) -> Object | None:
+        """The disk whose upload this one waits for: itself, or what it is a copy of."""
+        seen: set[Key] = set()
+        here: Object | None = disk
+        while here and here.key not in seen and not self.backend(here.backend).observe_disk(here).exists:
+            if here.disk.source.upload:
+                return here
+            seen.add(here.key)
+            origin = self._origin(here.key)
+            here = self.store.get(origin) if origin else None
+        return None
 
     def _await_machines(self, disk: Object, others: dict[Key, Future[Done]]) -> None:
         """A disk's data go only when the machine that used it is gone."""
@@ -216,10 +229,10 @@ class Reconciler:
             disk = self.store.get(key)
             if disk is None or disk.deletion:
                 raise HikubeError("HK402", f"its disk {ref.name} does not exist", fix=f"add a VMDisk named {ref.name}")
-            seen = self.backend(disk.backend).observe_disk(disk)
-            if not seen.exists and disk.disk.source.upload:
-                waits = disk
+            if upload := self._upload(disk):
+                waits = upload
                 continue
+            seen = self.backend(disk.backend).observe_disk(disk)
             if seen.problem or not seen.exists:
                 why = seen.problem or "it was never imported"
                 raise HikubeError(

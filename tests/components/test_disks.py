@@ -117,6 +117,16 @@ def test_an_upload_is_waited_for_named_and_never_overwritten(hikube, image):
     assert "nothing changed" in hikube("up", path).err
     made = hikube("image-upload", "pvc", "new", "--size", "1Gi", "--image-path", image)
     assert made.code == 0 and phase(hikube, "new") == "Succeeded"
+    # A copy of a disk that waits for its upload waits with it.
+    two = manifest(
+        hikube,
+        named("orig", source={"upload": {}}, storage="1Gi"),
+        named("copy", source={"disk": {"name": "orig"}}, storage="1Gi"),
+    )
+    waiting = hikube("up", two)
+    assert waiting.code == 0 and waiting.err.count("image-upload vmdisk orig") == 2, waiting.err
+    assert hikube("image-upload", "dv", "orig", "--image-path", image).code == 0
+    assert phase(hikube, "copy") == "Succeeded"
     fifo = image.with_name("fifo")
     os.mkfifo(fifo)
     refused = hikube("image-upload", "pvc", "odd", "--size", "1Gi", "--image-path", fifo)
@@ -152,6 +162,10 @@ def test_images_are_imported_listed_verified_and_pruned(hikube, served, image):
         f.write(b"!!!!")
     bad = hikube("images", "verify")
     assert bad.code == 1 and "DAMAGED" in bad.out and "default/g" in bad.out
+    # It is brought back under the disk that stands on it.
+    assert hikube("images", "import", image, "--name", "golden").code == 0
+    assert kept.read_bytes() == image.read_bytes() and hikube("images", "verify").code == 0
+    kept.chmod(0o644)
     with open(kept, "ab") as f:
         f.write(b"more")
     changed = hikube("get", "vmdisk", "g", "-o", "json").json["status"]
@@ -177,6 +191,13 @@ def test_a_bundle_is_all_that_another_machine_needs(hikube, served, image, tmp_p
     result = other("up", "--offline", folder)
     assert result.code == 0, result.err
     assert phase(other, "d") == "Succeeded" and len(served.requests) == before
+    # Somebody else's gives nothing that was not asked for, and replaces nothing.
+    index = folder / "images" / "bundle.json"
+    rows = json.loads(index.read_text())
+    index.write_text(json.dumps(rows | {"https://example.org/other.img": rows[url], "name:golden": rows[url]}))
+    fourth = Program(tmp_path / "fourth")
+    assert fourth("up", "--offline", folder).code == 0
+    assert [r["key"] if "key" in r else r["origin"] for r in fourth("images", "list", "-o", "json").json] == [url]
     # A bundle that was tampered with is refused.
     third = Program(tmp_path / "third")
     blob = next(p for p in (folder / "images").iterdir() if p.suffix != ".json")

@@ -367,3 +367,79 @@ def test_time_is_bounded_for_a_dead_server(cache, monkeypatch):
     with pytest.raises(http.Unreachable):
         fetch.fetch(cache, "http://127.0.0.1:1/x", ignore, "x")
     assert time.monotonic() - begin < 10
+
+
+def test_a_first_block_of_a_few_bytes_still_unpacks(cache, served):
+    data = b"\xeb\x63" + bytes(508) + b"\x55\xaa" + os.urandom(300)
+    served.files["/a.img"] = gzip.compress(data)
+    served.default = Act(drip=3)
+    download_block, download.BLOCK = download.BLOCK, 3
+    try:
+        entry = fetch.fetch(cache, f"{served.url}/a.img", ignore, "x")
+    finally:
+        download.BLOCK = download_block
+    assert cache.path(entry.digest).read_bytes() == data
+
+
+@pytest.mark.parametrize("where", ["http://[", "http://127.1:99999/x", "file:///etc/passwd"])
+def test_a_redirect_to_no_url_is_an_answer(cache, served, image, where):
+    url = serve_file(served, image, "a.img")
+    served.script = [Act(redirect=where)]
+    refusal(lambda: fetch.fetch(cache, url, ignore, "x"), "HK701", "redirects")
+
+
+@pytest.mark.parametrize(
+    ("host", "inner"),
+    [
+        ("127.1", True),
+        ("0x7f000001", True),
+        ("2130706433", True),
+        ("localhost.", True),
+        ("a.localhost", True),
+        ("100.64.0.1", True),
+        ("[::ffff:10.0.0.1]", True),
+        ("10.1.2.3", True),
+        ("cloud.debian.org", False),
+        ("1.1.1.1", False),
+    ],
+)
+def test_hosts_of_this_network_are_known_in_all_their_forms(host, inner):
+    from urllib.parse import urlsplit
+
+    assert http._inner(urlsplit(f"http://{host}/").hostname) is inner
+
+
+def test_a_checksum_of_another_kind_given_later_is_compared(cache, served, image):
+    url = serve_file(served, image, "a.img")
+    fetch.fetch(cache, url, ignore, "x")
+    right = hashlib.sha512(image.read_bytes()).hexdigest()
+    fetch.fetch(cache, url, ignore, "x", f"sha512:{right}")
+    assert served.fetched == ["/a.img"], "it is compared with what is kept"
+    refusal(lambda: fetch.fetch(cache, url, ignore, "x", f"sha512:{'0' * 128}"), "HK704", right)
+
+
+def test_a_checksum_file_in_trouble_is_said_and_a_dead_server_is_asked_once(cache, served, image):
+    url = serve_file(served, image, "a.img")
+    served.files["/SHA256SUMS"] = b"x"
+    served.default = Act()
+    told: list[tuple[str, bool]] = []
+    served.files["/a.img.sha256"] = b"x"
+    served.script = [Act(status=503)]
+    assert checksums.vendors(url, lambda m, warn=False: told.append((m, warn))) is None
+    assert told and told[0][1] and "503" in told[0][0]
+    before = time.monotonic()
+    assert checksums.vendors("http://127.0.0.1:1/x.img", lambda *a: told.append(a)) is None
+    assert len(told) == 1 and time.monotonic() - before < 5
+
+
+def test_what_a_kill_left_of_work_goes_with_the_next_command(cache, served, image):
+    cache.make()
+    for name in ("convert-1234", "build-xy"):
+        (cache.folder / "partial" / name).mkdir()
+        (cache.folder / "partial" / name / "f").write_bytes(b"x")
+    (cache.folder / "partial" / "import-99").write_bytes(b"x")
+    with cache.in_use():
+        fetch.fetch(cache, serve_file(served, image, "a.img"), ignore, "x")
+        assert len(kept(cache)) == 3, "somebody may be at work on it"
+    fetch.fetch(cache, serve_file(served, image, "b.img"), ignore, "x")
+    assert kept(cache) == []

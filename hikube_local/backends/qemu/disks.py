@@ -15,6 +15,7 @@ from hikube_local.disks import qcow2
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.images import inspect, sources
+from hikube_local.images.cache import Entry
 from hikube_local.locks import locked
 from hikube_local.plan.steps import DiskObserved, Verb
 from hikube_local.render import machine
@@ -77,10 +78,15 @@ class Disks:
             self._clone(obj, obj.disk.source.disk.name, size, emit)
             return
         world = self.world
-        entry = sources.obtain(obj, world.cache, world.images, emit, size, options.offline, options.pull)
-        if entry is None:
-            qcow2.create(folder, size, None, qcow2.Facts())
-            return
+        with world.cache.in_use():
+            entry = sources.obtain(obj, world.cache, world.images, emit, size, options.offline, options.pull)
+            if entry is None:
+                qcow2.create(folder, size, None, qcow2.Facts())
+            else:
+                self._on(entry, folder, size)
+
+    def _on(self, entry: Entry, folder: Path, size: int) -> None:
+        """A disk that stands on an image."""
         base = self.world.cache.path(entry.digest)
         inspect.fits(inspect.inspect(base), size)
         qcow2.create(folder, size, base, qcow2.Facts(entry.digest, entry.format, entry.size))
@@ -97,11 +103,9 @@ class Disks:
             key = f"upload:{obj.namespace}/{obj.name}/{obj.uid}"
             with world.cache.lock(key, emit):
                 entry = world.cache.take(file, key, f"upload of {file.name}", None, size)
-            base = world.cache.path(entry.digest)
-            inspect.fits(inspect.inspect(base), size)
-            folder = world.make_folder(obj)
-            db.record(folder, obj)
-            qcow2.create(folder, size, base, qcow2.Facts(entry.digest, entry.format, entry.size))
+                folder = world.make_folder(obj)
+                db.record(folder, obj)
+                self._on(entry, folder, size)
         emit(Event(EventType.STEP, f"its content came from {file.name}", obj.ref, obj.namespace))
 
     def _clone(self, obj: Object, name: str, size: int, emit: Emit) -> None:
@@ -119,7 +123,7 @@ class Disks:
             what = f"target resources requests storage size is smaller than the source: {size} < {seen.size}"
             raise HikubeError("HK703", what, fix=f"write storage: {least}Gi or more")
         self._await_stopped(obj, source, emit)
-        about = qcow2.facts(folder) or qcow2.Facts()
+        about = qcow2.facts(folder) or qcow2.Facts()  # the source stands on the same image: nobody removes it
         qcow2.clone(folder, self.world.folder(obj), self.world.cache.path(about.base) if about.base else None, size)
 
     def _await_stopped(self, obj: Object, source: Object, emit: Emit) -> None:
