@@ -58,6 +58,24 @@ CODES: dict[str, str] = {
     "HK328": "WholeIP without a firewall in the user-data",
     "HK329": "a firewall that shuts ssh out before it lets it in",
     "HK330": "a password in clear",
+    # user-data
+    "HK340": "user-data that cannot be read",
+    "HK341": "a key that cloud-init does not know",
+    "HK342": "a value of a type that cloud-init does not take",
+    "HK343": "a key that is deprecated, removed or too new",
+    "HK344": "a header with a typo",
+    "HK345": "a command that is a mapping by accident",
+    "HK346": "commands whose failure is not seen",
+    "HK347": "permissions written as a number",
+    "HK348": "a file that is written before its owner is made",
+    "HK349": "packages without package_update",
+    "HK350": "user-data that needs the internet",
+    "HK351": "a name under .local",
+    "HK352": "a final_message without text",
+    "HK353": "a word that YAML 1.1 reads as something else",
+    "HK354": "lines that end in CR LF",
+    "HK355": "user-data that lost its line breaks",
+    "HK356": "a template, looked at as text",
     # objects together
     "HK401": "an object twice",
     "HK402": "a disk that is in neither the input nor the store",
@@ -82,6 +100,7 @@ CODES: dict[str, str] = {
     "HK514": "a run strategy carried by the next command",
     "HK517": "WholeIP without a bridge of the host's",
     "HK518": "no network namespace: each machine is alone",
+    "HK519": "a feature of the profile that this host's QEMU cannot give",
     "HK516": "a field that the platform is about to take",
     # this host
     "HK601": "a program is missing",
@@ -103,7 +122,6 @@ CODES: dict[str, str] = {
     "HK708": "the disk file is damaged or missing",
     # the machine and its network
     "HK801": "libvirt refused",
-    "HK802": "not built yet in this version",
     "HK803": "the tenant network could not be made",
     "HK804": "no such object",
     "HK805": "the machine is not running",
@@ -123,5 +141,6 @@ CODES: dict[str, str] = {
     "HK908": "the console is silent",
     "HK909": "no readiness signal",
     "HK910": "the machine ended",
+    "HK911": "the firmware refuses the boot loader",
     "HK999": "a bug in hikube-local",
 }

@@ -13,14 +13,16 @@ import yaml
 
 from hikube_local.codes import CODES
 from hikube_local.manifests.validate import Known, validate
+from hikube_local.userdata.places import of_file
 from tests.conftest import disk, instance
 from tests.pure import test_manifests as cases
 from tests.pure.test_hostile_yaml import CASES
+from tests.pure.test_userdata import GALLERY
 
 GROUPS = {
     "HK1": "Reading",
     "HK2": "Shape",
-    "HK3": "Values",
+    "HK3": "Values and user-data",
     "HK4": "Objects together",
     "HK5": "Differences from Hikube",
     "HK6": "This host",
@@ -28,6 +30,7 @@ GROUPS = {
     "HK8": "The machine and its network",
     "HK9": "The guest",
 }
+USER_DATA = {code for code in CODES if "HK340" <= code <= "HK399"}
 LONGEST = 600  # characters of an example
 
 
@@ -55,7 +58,7 @@ def examples() -> dict[str, tuple[str, str]]:
         ),
         ("HK5", _yaml(disk())),
     ]
-    out: dict[str, tuple[str, str]] = {}
+    out = _userdata()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "m.yaml"
         for _, text in sorted(texts, key=lambda t: len(t[1])):
@@ -65,6 +68,18 @@ def examples() -> dict[str, tuple[str, str]]:
             for d in validate([str(path)], None, "default", Known.nothing()).findings.items:
                 said = d.render().replace(f"{folder}/", "")
                 out.setdefault(d.code, (text, said))
+    return out
+
+
+def _userdata() -> dict[str, tuple[str, str]]:
+    """Of the gallery of user-data: what `cloudinit check` says."""
+    out: dict[str, tuple[str, str]] = {}
+    for text, expected in sorted(GALLERY.values(), key=lambda pair: len(pair[0])):
+        if "\r" in text or len(expected) != 1:
+            continue
+        for d in of_file("user-data", text.encode()):
+            if d.code in USER_DATA:
+                out.setdefault(d.code, (text, d.render()))
     return out
 
 

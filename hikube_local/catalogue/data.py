@@ -109,6 +109,12 @@ def fields() -> dict[str, Any]:
     return _table("fields.yaml")
 
 
+@cache
+def cloudinit() -> dict[str, Any]:
+    """cloud-init's keys, modules and headers (cloudinit.yaml)."""
+    return _table("cloudinit.yaml")
+
+
 def default_user(profile: str, image_name: str | None = None) -> str:
     """The user that the image's cloud-init makes, as far as its name or the profile tells."""
     if image_name and (image := images().get(image_name)) and image.user:

@@ -44,6 +44,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "plan": ("plan", "What `up` would do."),
     "diff": ("plan", "The same as `plan`."),
     "render": ("render", "Write the domain XML and the seed's files."),
+    "cloudinit": ("cloudinit", "Check user-data, show the seed, compare two: check, render, diff."),
     "convert": ("convert", "A retired VirtualMachine as a VMDisk and a VMInstance."),
     "schema": ("explain", "A JSON schema of both kinds, for editors."),
     "explain": ("explain", "What a field means on Hikube, and what differs here."),
@@ -57,7 +58,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "completion": ("settings", "A completion script for bash, zsh or fish."),
     "version": ("settings", "The version."),
 }
-GROUPS = {"catalog", "images", "config", "network"}
+GROUPS = {"catalog", "cloudinit", "images", "config", "network"}
 RAW = {"virsh", "completion"}  # the words are another program's, or none are taken
 # Global flags that may stand before the verb, and whether they take a value.
 GLOBAL = {

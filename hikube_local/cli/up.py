@@ -184,13 +184,13 @@ def preflight(app: App, objects: list[Any]) -> None:
     """What this host lacks is told before anything is changed."""
     real = [o for o in objects if o.backend == "qemu"]
     if real:
-        from hikube_local.backends.qemu.limits import refuse
+        from hikube_local.backends.qemu import firmware
         from hikube_local.host.doctor import require
+        from hikube_local.render.machine import profile_of
 
-        for obj in real:
-            refuse(obj)
-
-        require(app.layout, machines=any(o.kind == "VMInstance" for o in real))
+        machines = [o for o in real if o.kind == "VMInstance"]
+        lacking = {package for o in machines for package in firmware.missing(profile_of(o.instance))}
+        require(app.layout, bool(machines), sorted(lacking))
 
 
 def _take_bundles(app: App, named: tuple[str, ...], objects: list[Any], story: Any) -> None:

@@ -6,7 +6,7 @@ import importlib.util
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -191,11 +191,12 @@ def examine(layout: Layout) -> list[Check]:
     return [*checks, accelerator(layout), memory(), disk_space(layout), low_ports(), bridges()]
 
 
-def require(layout: Layout, machines: bool) -> None:
+def require(layout: Layout, machines: bool, packages: Sequence[str] = ()) -> None:
     """What `up` cannot do without, told at once; cheap, since nothing is started but one namespace."""
     missing = [
         Check(n, False, "not installed", f"sudo apt-get install {INSTALL.get(n, n)}") for n in TOOLS if not path_of(n)
     ]
+    missing += [Check(p, False, "not installed", f"sudo apt-get install {p}") for p in packages]
     if not machines:
         missing = [c for c in missing if c.name == "qemu-img"]
     else:
@@ -203,7 +204,7 @@ def require(layout: Layout, machines: bool) -> None:
         needed = (binding(), socket_paths(layout), *((namespace(), tun()) if layout.root else ()))
         missing += [c for c in needed if not c.ok]
     if missing:
-        packages = sorted(
+        wanted = sorted(
             {
                 c.fix.rpartition(" ")[2]
                 for c in missing
@@ -211,7 +212,7 @@ def require(layout: Layout, machines: bool) -> None:
             }
         )
         others = [c.fix for c in missing if not c.fix.startswith("sudo apt-get install ") or ";" in c.fix]
-        fix = "; ".join(([f"sudo apt-get install {' '.join(packages)}"] if packages else []) + others)
+        fix = "; ".join(([f"sudo apt-get install {' '.join(wanted)}"] if wanted else []) + others)
         what = ", ".join(f"{c.name}: {c.detail}" for c in missing)
         code = "HK605" if [c.name for c in missing] == ["libvirt binding"] else "HK601"
         raise HikubeError(code, f"this host cannot run machines yet: {what}", fix=fix)

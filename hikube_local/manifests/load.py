@@ -87,6 +87,16 @@ def _read(sources: Iterable[str], findings: Findings) -> Iterator[tuple[str, byt
             findings.add(Diagnostic("HK101", Severity.ERROR, f"cannot read {source!r}: {e}", Place(source)))
 
 
+def raw(source: str) -> bytes | None:
+    """The bytes of one file; None for a folder, standard input, or what cannot be read (`load` tells why)."""
+    if source == "-" or Path(source).is_dir():
+        return None
+    try:
+        return _bytes(Path(source))
+    except (OSError, ValueError):
+        return None
+
+
 def texts(sources: Iterable[str]) -> list[tuple[str, str]]:
     """(name, text) of the manifests that `load` reads, under names that differ: for a copy of them elsewhere."""
     out: dict[str, str] = {}

@@ -73,8 +73,8 @@ def userdata_rules(spec: VMInstanceSpec) -> Iterator[Any]:
 
 
 _FIREWALLS = re.compile(r"\b(ufw|nft|nftables|iptables|firewalld|firewall-cmd)\b")
-_UFW_ON = re.compile(r"\bufw\b[^\n#]*\benable\b")
-_UFW_SSH = re.compile(r"\bufw\b[^\n#]*\b(?:allow|limit)\b[^\n#]*(?:\bssh\b|\bOpenSSH\b|\b22\b)", re.I)
+UFW_ON = re.compile(r"\bufw\b[^\n#;&|]*\benable\b")
+UFW_SSH = re.compile(r"\bufw\b[^\n#;&|]*\b(?:allow|limit)\b[^\n#;&|]*(?:\bssh\b|\bOpenSSH\b|\b22\b)", re.I)
 
 
 def _firewall(spec: VMInstanceSpec, text: str) -> Iterator[Any]:
@@ -83,8 +83,8 @@ def _firewall(spec: VMInstanceSpec, text: str) -> Iterator[Any]:
 
     if spec.whole_ip and not _FIREWALLS.search(text):
         yield from open_to_all()
-    on = _UFW_ON.search(text)
-    let_in = _UFW_SSH.search(text)
+    on = UFW_ON.search(text)
+    let_in = UFW_SSH.search(text)
     if on and (let_in is None or let_in.start() > on.start()):
         what = "`ufw enable` stands before `ufw allow ssh`: whoever is outside is shut out at that moment"
         yield Finding("HK329", Severity.WARNING, what, ("cloudInit",), "allow OpenSSH first, then enable")
@@ -102,6 +102,13 @@ def _passwords(config: dict[str, Any]) -> Iterator[Any]:
     """Passwords in clear, whose values are never printed."""
     from hikube_local.manifests.rules import Finding
 
+    for where in clear_passwords(config):
+        what = f"a password stands in clear in the user-data ({where}); whoever reads the machine's metadata reads it"
+        yield Finding("HK330", Severity.WARNING, what, ("cloudInit",), "use sshKeys, or a hash (mkpasswd -m sha-512)")
+
+
+def clear_passwords(config: dict[str, Any]) -> list[str]:
+    """Where a cloud-config has a password in clear."""
     found = []
     if isinstance(config.get("password"), str) and not _hashed(config["password"]):
         found.append("password")
@@ -113,9 +120,7 @@ def _passwords(config: dict[str, Any]) -> Iterator[Any]:
     for user in config.get("users") if isinstance(config.get("users"), list) else []:
         if isinstance(user, dict) and user.get("plain_text_passwd"):
             found.append(f"users: {str(user.get('name', '?'))[:40]}: plain_text_passwd")
-    for where in found:
-        what = f"a password stands in clear in the user-data ({where}); whoever reads the machine's metadata reads it"
-        yield Finding("HK330", Severity.WARNING, what, ("cloudInit",), "use sshKeys, or a hash (mkpasswd -m sha-512)")
+    return found
 
 
 def _hashed(text: str) -> bool:

@@ -90,6 +90,14 @@ _SIGNS = (
         "choose a larger instanceType",
     ),
 )
+# Alone it means little (another disk may boot), and a "Security Violation" stands in every failed boot with secure boot.
+_REFUSED = re.compile(r"^BdsDxe: failed to load Boot.*: Access Denied")
+_UNSIGNED = _Sign(
+    _REFUSED,
+    "HK911",
+    "the firmware refuses the boot loader: secure boot is on, and it is not signed by a key that the firmware knows",
+    "Hikube refuses it too: choose an instanceProfile without secure boot, or an image with a signed boot loader (shim)",
+)
 _SILENT_FAILURES = (
     re.compile(r"Failed running /var/lib/cloud/"),
     re.compile(r"\[FAILED\] Failed to start .*(?:cloud-init|Cloud-init|cloud-config|cloud-final)"),
@@ -126,6 +134,7 @@ class Console:
     any_sign: bool = False
     failures: list[str] = field(default_factory=list)
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT))
+    _refused: bool = False
     _raw: bytes = b""
     _rest: str = ""
 
@@ -191,9 +200,12 @@ class Console:
             self.progress, self.finished, self.login = Progress(stage), False, False
 
     def _signs(self, line: str) -> None:
+        self._refused = self._refused or bool(_REFUSED.search(line))
         for sign in _SIGNS:
             if not sign.pattern.search(line):
                 continue
+            if self._refused and sign.code == "HK901":
+                sign = _UNSIGNED
             if self.trouble is None:
                 before = [text for text in self.lines if text != line][-8:]
                 self.trouble = Trouble(sign.code, sign.message, (*before, line), sign.remedy)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import xml.etree.ElementTree as ET
 
+from hikube_local.render import fit
 from hikube_local.render.machine import SPARE_PORTS, DiskDevice, Machine
 
 NAMESPACE = "https://hikube-local.invalid/domain/1"
@@ -80,6 +81,7 @@ def _firmware(root: ET.Element, m: Machine) -> None:
         _add(features, "feature", enabled=secure, name="enrolled-keys")
         _add(features, "feature", enabled=secure, name="secure-boot")
         _add(os, "loader", secure="yes" if m.profile.secure_boot else None)
+        _add(os, "nvram", m.places.variables)
     _add(os, "smbios", mode="sysinfo")
 
 
@@ -89,7 +91,7 @@ def _hyperv(features: ET.Element, m: Machine) -> None:
     names = {"synictimer": "stimer"}
     hyperv = _add(features, "hyperv")
     for feature in m.profile.hyperv:
-        if not m.kvm and feature == "vpindex":
+        if not m.kvm and feature in fit.KVM_ONLY:
             continue
         element = _add(hyperv, names.get(feature, feature), state="on")
         if feature == "spinlocks":

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from hikube_local.catalogue.data import Profile
 from hikube_local.errors import HikubeError
 from hikube_local.render.sizing import Size
 from hikube_local.text import size
 
 MIB = 1 << 20
+# Of all Hyper-V features the one that QEMU refuses without KVM (../shared/research/firmware.md, section 2).
+KVM_ONLY = frozenset({"vpindex"})
 TB_CACHE = 256 * MIB  # TCG's translation cache for one machine
+
+
+def dropped(profile: Profile, kvm: bool) -> list[tuple[str, str]]:
+    """What a profile asks for that this host's QEMU cannot give, as differences (code, sentence)."""
+    lost = [] if kvm else [f for f in profile.hyperv if f in KVM_ONLY]
+    return [("HK519", f"Hyper-V {', '.join(lost)} needs KVM and is left out")] if lost else []
 
 
 def fit(

@@ -11,6 +11,7 @@ from hikube_local.catalogue import data
 from hikube_local.render.sizing import Size, requested
 
 SPARE_PORTS = 4
+VARIABLES = "vars.fd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Places:
     firmware_log: str
     agent: str
     vnc: str
+    variables: str  # of EFI
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ def places(folder: str, sockets: str) -> Places:
         firmware_log=f"{folder}/firmware.log",
         agent=f"{sockets}/agent.sock",
         vnc=f"{sockets}/vnc.sock",
+        variables=f"{folder}/{VARIABLES}",
     )
 
 
@@ -126,7 +129,9 @@ def further(obj: Object, root: str) -> tuple[tuple[str, str], ...]:
 
 def seed_device(spec: VMInstanceSpec, path: str) -> DiskDevice:
     """The seed: the last *disk*, on the profile's bus, not a CD-ROM (some cloud kernels have no AHCI driver)."""
-    return DiskDevice("cloudinitdisk", path, "raw", profile_of(spec).disk_bus, readonly=True)
+    bus = profile_of(spec).disk_bus
+    # libvirt: "readonly sata disks are not supported"; a SATA one is written anew at each start, as KubeVirt does.
+    return DiskDevice("cloudinitdisk", path, "raw", bus, readonly=bus != "sata")
 
 
 def storage_bytes(obj: Object) -> int:

@@ -29,6 +29,7 @@ WANTED = (
     "evdev",
     "virtio_console",
     "ext4",
+    "efivarfs",
 )
 BUSYBOX = Path("/bin/busybox")
 SIZE = 64 << 20

@@ -22,6 +22,7 @@ ORDER = [
     {"readiness"},
     {"render"},
     {"manifests"},
+    {"userdata"},
     {"host"},
     {"store"},
     {"plan"},

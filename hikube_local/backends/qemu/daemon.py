@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hikube_local import files
-from hikube_local.backends.qemu import helpers
+from hikube_local.backends.qemu import firmware, helpers
 from hikube_local.backends.qemu.mounts import VIRTLOGD
 from hikube_local.host.doctor import path_of
 from hikube_local.run import clean_environment, find
@@ -40,6 +40,10 @@ class Daemon:
         r = str(self.carrier.run)
         cache = files.make_folder(self.carrier.layout.cache / "libvirt")
         files.write(files.make_folder(self.carrier.run / "cfg" / "libvirt") / "virtlogd.conf", VIRTLOGD)
+        # TPMs live with the state: a reboot empties the runtime folder.
+        link = files.make_folder(self.carrier.run / "cfg" / "libvirt" / "qemu") / "swtpm"
+        if not link.is_symlink():
+            link.symlink_to(files.make_folder(firmware.tpm_folder(self.carrier.layout)))
         return clean_environment(
             HOME=str(Path.home()),
             XDG_RUNTIME_DIR=r,

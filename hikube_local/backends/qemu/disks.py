@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hikube_local import files
 from hikube_local.api.objects import DISK, INSTANCE, Object
 from hikube_local.backends.protocol import Options
-from hikube_local.backends.qemu import libvirt, limits
+from hikube_local.backends.qemu import libvirt
 from hikube_local.disks import qcow2
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
@@ -69,7 +69,6 @@ class Disks:
         }
 
     def _import(self, obj: Object, options: Options, emit: Emit) -> None:
-        limits.refuse(obj)
         folder = self.world.make_folder(obj)
         files.sweep_trash(folder.parent)
         db.record(folder, obj)

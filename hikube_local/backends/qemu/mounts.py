@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from hikube_local import files
+from hikube_local.backends.qemu import firmware
 from hikube_local.host.accelerator import verdict
 from hikube_local.paths import Layout
 
+CA, TPM_LOG = "/var/lib/swtpm-localca", "/var/log/swtpm"
 VIRTLOGD = "max_size = 16777216\nmax_backups = 3\n"
 
 
@@ -33,6 +36,17 @@ def words(layout: Layout, ids: tuple[int, int]) -> list[list[str]]:
         (files.make_folder(run / "libvirtlog", 0o711), Path("/var/log/libvirt")),
         (files.make_folder(run / "libvirt", 0o711), Path("/run/libvirt")),
     ]
+    link = run / "lib" / "swtpm"
+    if not link.is_symlink():
+        files.make_folder(firmware.tpm_folder(layout), 0o711)
+        link.symlink_to(run / "state" / firmware.tpm_folder(layout).name)
+    if Path(CA).is_dir():
+        # swtpm makes a CA of its own at its first use; the host's stays as it is.
+        own, about = files.make_folder(run / "tpm-ca", 0o750), os.stat(CA)
+        os.chown(own, about.st_uid, about.st_gid)
+        pairs.append((own, Path(CA)))
+        if Path(TPM_LOG).is_dir():
+            pairs.append((files.make_folder(run / "tpmlog", 0o711), Path(TPM_LOG)))
     for _, target in pairs:
         files.make_folder(target, 0o755)
     out = [["--bind", str(a), str(b)] for a, b in pairs] + _accounts(run, ids)

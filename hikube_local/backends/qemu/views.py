@@ -10,6 +10,7 @@ from hikube_local.backends.protocol import View
 from hikube_local.backends.qemu import follow, libvirt, looks, ways
 from hikube_local.backends.qemu.alone import LOST
 from hikube_local.plan.steps import RunState
+from hikube_local.render import fit, machine
 from hikube_local.store.db import scope
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def _differences(world: Qemu, obj: Object, own: dict[str, Any]) -> list[dict[str
     rows = [tuple(t) for t in size.get("told", [])]
     if size and not world.facts.kvm:
         rows.append(("HK503", f"no hardware acceleration: {world.facts.why}"))
+    rows += fit.dropped(machine.profile_of(obj.instance), world.facts.kvm)
     if world.carrier.alone:
         rows.append(("HK518", LOST))
     if not own.get("lan"):

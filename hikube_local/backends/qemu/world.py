@@ -13,7 +13,7 @@ from hikube_local import files
 from hikube_local.api import names
 from hikube_local.api.objects import DISK, INSTANCE, Object
 from hikube_local.backends.protocol import Options, View
-from hikube_local.backends.qemu import follow, libvirt, limits, looks, sizes, starts, views
+from hikube_local.backends.qemu import firmware, follow, libvirt, looks, sizes, starts, views
 from hikube_local.backends.qemu.alone import LOST, UserNet, carrier_of
 from hikube_local.backends.qemu.disks import Disks
 from hikube_local.backends.qemu.tenants import Tenants
@@ -157,7 +157,6 @@ class Qemu:
     def machine(self, obj: Object, options: Options, emit: Emit, keep: bool = False) -> machine.Machine:
         """The frozen description of this machine on this host."""
         spec = obj.instance
-        limits.refuse(obj)
         size, _ = sizes.size(self.store, self.facts, obj, options.exact, keep)
         devices = [self._device(obj, i) for i in range(len(spec.disks))]
         folder = self.folder(obj)
@@ -277,7 +276,10 @@ class Qemu:
         try:
             old = libvirt.domain(connection, names.domain(obj.namespace, obj.name))
             if old is not None and old.UUIDString() != self.uuid(obj) and not old.isActive():
-                old.undefine()  # a new seed gives a new UUID, which libvirt takes for another machine
+                # A new seed gives a new UUID, which libvirt takes for another machine.
+                uuid = old.UUIDString()
+                old.undefineFlags(lv.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM | lv.VIR_DOMAIN_UNDEFINE_KEEP_TPM)
+                firmware.move_tpm(self.layout, uuid, self.uuid(obj))
             connection.defineXMLFlags(xml, lv.VIR_DOMAIN_DEFINE_VALIDATE)
         except lv.libvirtError as e:
             raise libvirt.translated(e, f"libvirt refused the machine {obj.name}") from None
@@ -299,16 +301,21 @@ class Qemu:
                     code="HK503",
                 )
             )
-        for code, text in sizes.size(self.store, self.facts, obj, options.exact, keep=False)[1]:
+        profile = machine.profile_of(obj.instance)
+        told = sizes.size(self.store, self.facts, obj, options.exact, keep=False)[1]
+        for code, text in [*told, *fit.dropped(profile, self.facts.kvm)]:
             emit(Event(EventType.DIFFERENCE, text, obj.ref, obj.namespace, code=code))
         folder = self.make_folder(obj)
+        if obj.instance.has_seed and profile.disk_bus == "sata" and (content := seed.seed(obj, dom.UUIDString())):
+            files.write(folder / SEED, seed.volume(content), 0o600)  # the guest may have written to it
         self.carrier.make_sockets(self.tenants.tap(obj))
         starts.mark(folder, {"console": folder / "console.log", "firmware": folder / "firmware.log"})
         self.store.note(
             scope(obj.key), started_before=True, cloud_init=None, asleep=asleep(), again=None, answered=None
         )
         try:
-            dom.create()
+            dom.createWithFlags(firmware.prepare(self.layout, folder, profile, dom.UUIDString(), lv))
+            firmware.note(folder, profile)
         except lv.libvirtError as e:
             if e.get_error_code() != lv.VIR_ERR_OPERATION_INVALID or not dom.isActive():
                 raise libvirt.translated(e, f"{obj.name} did not start") from None

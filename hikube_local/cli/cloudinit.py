@@ -1,0 +1,147 @@
+"""`cloudinit check|render|diff`: user-data without a machine and without a network."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hikube_local.cli.app import App, common, option, output_option
+from hikube_local.errors import ExitCode, HikubeError, NotFound
+
+
+@click.group("cloudinit")
+def cloudinit() -> None:
+    """User-data: check, render, diff."""
+
+
+@cloudinit.command("check")
+@click.argument("files", nargs=-1, required=True)
+@option("--strict", is_flag=True, help="Warnings count as errors.")
+@output_option("json")
+@common
+def check(app: App, files: tuple[str, ...], strict: bool, output: str) -> int:
+    """Look at manifests' cloudInit and at bare user-data files; no machine, no network."""
+    from hikube_local.cli.tables import as_json
+    from hikube_local.manifests.diagnostics import Severity
+    from hikube_local.userdata import check as checks
+
+    found, count = [], 0
+    for name in files:
+        for part in _findings(app, name):
+            count += 1
+            found += part
+    if output == "json":
+        print(as_json([d.as_json() for d in found]))
+    else:
+        for d in found:
+            print(d.render())
+        counts = [(sum(d.severity is s for d in found), str(s)) for s in Severity]
+        told = ", ".join(f"{n} {word}{'s' if n > 1 else ''}" for n, word in counts if n)
+        print(f"{count} user-data looked at: {told or 'nothing found'}")
+        print(f"checked with {checks.used()}", file=sys.stderr)
+    bad = {Severity.ERROR, Severity.WARNING} if strict else {Severity.ERROR}
+    return ExitCode.USAGE if any(d.severity in bad for d in found) else ExitCode.DONE
+
+
+def _findings(app: App, name: str) -> Any:
+    """Lists of findings, one list for each user-data in the file."""
+    from hikube_local.manifests.load import load, raw
+    from hikube_local.userdata import places
+
+    content = raw(name)
+    if content is not None and places.is_bare(content):
+        yield places.of_file(name, content)
+        return
+    result = load([name], app.flag_namespace, app.default_namespace)
+    machines = [i for i in result.objects if i.object.kind == "VMInstance"]
+    yield [d for d in result.findings.items if not machines or str(d.severity) == "error"]
+    for item in machines:
+        if item.object.instance.cloudInit:
+            yield places.of_manifest(item)
+
+
+def _machine(app: App, file: str, name: str) -> Any:
+    """The machine of a manifest; NAME may be left out where there is one."""
+    from hikube_local.manifests.load import load
+
+    result = load([file], app.flag_namespace, app.default_namespace)
+    for d in result.findings.items:
+        if str(d.severity) == "error":
+            raise HikubeError("HK101", f"{file} is no valid manifest: {d.message}", exit_code=ExitCode.USAGE)
+    found = [i.object for i in result.objects if i.object.kind == "VMInstance" and name in ("", i.object.name)]
+    if len(found) != 1:
+        what = f"{file} has {len(found)} machines" + (f" named {name}" if name else ": name one of them")
+        raise NotFound("HK804", what, exit_code=ExitCode.USAGE)
+    return found[0]
+
+
+def _seed(app: App, file: str, name: str) -> dict[str, bytes]:
+    """The seed's files by name; none where the machine has no seed."""
+    from hikube_local.api import names
+    from hikube_local.render import seed
+    from hikube_local.render.seed import UserDataRefused
+
+    obj = _machine(app, file, name)
+    identity = names.firmware_uuid(obj.namespace, obj.name, obj.instance.cloudInitSeed)
+    try:
+        content = seed.seed(obj, identity)
+    except UserDataRefused as e:
+        raise HikubeError("HK315", str(e), exit_code=ExitCode.USAGE) from None
+    return {"user-data": content.user_data, "meta-data": content.meta_data} if content else {}
+
+
+@cloudinit.command("render")
+@click.argument("file")
+@click.argument("name", default="")
+@option("--to", "folder", type=click.Path(path_type=Path), default=None, help="A folder; without it, to the output.")
+@common
+def render(app: App, file: str, name: str, folder: Path | None) -> int:
+    """The seed's files as the guest gets them: cloudinit render MANIFEST [NAME]."""
+    from hikube_local import files as fs
+
+    content = _seed(app, file, name)
+    if not content:
+        print("no seed: neither sshKeys nor cloudInit", file=sys.stderr)
+    for key, data in content.items():
+        if folder is None:
+            print(f"# {key}", flush=True)
+            sys.stdout.buffer.write(data if data.endswith(b"\n") else data + b"\n")
+            sys.stdout.flush()
+        else:
+            fs.write(fs.make_folder(folder, 0o755) / key, data, 0o600)
+            print(folder / key)
+    return ExitCode.DONE
+
+
+@cloudinit.command("diff")
+@click.argument("old")
+@click.argument("new")
+@click.argument("name", default="")
+@common
+def diff(app: App, old: str, new: str, name: str) -> int:
+    """What the guest would see differently, and whether cloud-init would act on it: cloudinit diff A B [NAME]."""
+    import difflib
+    import json
+
+    a, b = _seed(app, old, name), _seed(app, new, name)
+    for key in ("meta-data", "user-data"):
+        before, after = (s.get(key, b"").decode("utf-8", "replace").splitlines(True) for s in (a, b))
+        sys.stdout.writelines(difflib.unified_diff(before, after, f"{old}: {key}", f"{new}: {key}"))
+    identity = [json.loads(s["meta-data"]).get("instance-id") if s else None for s in (a, b)]
+    if a == b:
+        print("the guest sees the same", file=sys.stderr)
+        return ExitCode.DONE
+    if not b:
+        words = "there is no seed any more: the next boot finds no datasource, and what was done stays"
+    elif identity[0] != identity[1]:
+        words = "the instance-id is another: cloud-init runs its once-per-instance modules again at the next boot"
+    else:
+        words = (
+            "the instance-id is the same: cloud-init sees the new files at the next boot and does only what it does at "
+            "every boot (bootcmd, per-boot scripts); set a new cloudInitSeed to have the rest done again"
+        )
+    print(words)
+    return ExitCode.DONE

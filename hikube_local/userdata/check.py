@@ -1,0 +1,149 @@
+"""User-data checked without a machine: parts, syntax, keys, types, traps; and which table was used. Pure but for the host's schema."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from hikube_local.manifests.diagnostics import Severity
+from hikube_local.manifests.nodes import Node
+from hikube_local.text import nearest
+from hikube_local.userdata import parts, schema, traps, tree
+from hikube_local.userdata.notes import Note
+
+SCHEMA = Path("/usr/lib/python3/dist-packages/cloudinit/config/schemas/schema-cloud-config-v1.json")
+_HEADERS = ["#cloud-config", "#include", "#cloud-boothook", "#part-handler", "#cloud-config-archive"]
+
+
+def check(raw: bytes, keys_given: bool = False, bare: bool = True) -> list[Note]:
+    """Everything that is found, in the order of lines. `bare`: a file of its own, not a manifest's cloudInit."""
+    found: list[Note] = []
+    try:
+        for part in parts.take_apart(raw):
+            for note in _part(part, keys_given, bare):
+                found.append(note if not part.offset else replace(note, at=note.line + part.offset))
+    except parts.Unreadable as e:
+        found.append(Note("HK340", Severity.ERROR, f"the user-data cannot be read: {e}"))
+    return sorted(_once(found), key=lambda n: (n.line, n.column))
+
+
+def used() -> str:
+    """Which tables stand behind the answer."""
+    own = f"hikube-local's own table of cloud-init's keys (Debian 12 has {schema.HERE})"
+    return f"{own} and the schema of this host's cloud-init" if SCHEMA.exists() else own
+
+
+def _once(found: list[Note]) -> Iterator[Note]:
+    """Where a trap explains a type error, the error itself is left out."""
+    explained = {n.path for n in found if n.code in ("HK345", "HK353")}
+    seen = set()
+    for note in found:
+        if note.code == "HK342" and note.path in explained:
+            continue
+        key = (note.code, note.line, note.message)
+        if key not in seen:
+            seen.add(key)
+            yield note
+
+
+def _part(part: parts.Part, keys_given: bool, bare: bool) -> Iterator[Note]:
+    text = part.text
+    if not text.strip():
+        yield Note("HK316", Severity.WARNING, "the user-data is empty")
+        return
+    yield from _header(part)
+    script = part.kind.startswith(parts.SCRIPT) or part.kind == "text/cloud-boothook"
+    if part.kind in parts.INCLUDE:
+        for number, line in enumerate(text.splitlines(), 1):
+            if line.strip() and not line.startswith("#"):
+                yield Note("HK350", Severity.DIFFERENCE, f"needs the internet: {line.strip()[:80]}", number)
+        return
+    if part.kind == parts.JINJA:
+        what = "a template: what cloud-init makes of {{ }} and {% %} is known on the machine only, so it is looked at as text"
+        yield Note("HK356", Severity.DIFFERENCE, what)
+        yield from traps.of_text(text, False)
+        return
+    yield from traps.of_text(text, script)
+    if part.kind == parts.CLOUD_CONFIG:
+        yield from _config(text, keys_given, bare)
+    elif part.kind == parts.ARCHIVE:
+        yield from _archive(text, keys_given)
+
+
+def _header(part: parts.Part) -> Iterator[Note]:
+    lines = part.text.lstrip().splitlines()
+    first = lines[0] if lines else ""
+    if part.kind == parts.CLOUD_CONFIG and (more := re.match(r"(?i)#cloud-config[ \t]+(\S.*)", first)):
+        if ":" in more[1]:
+            what = "all of it stands in the header's line, so it is a comment: the line breaks were lost"
+            yield Note("HK355", Severity.WARNING, what, 1, help="write `cloudInit: |`, not `>`, in the manifest")
+        return
+    if part.kind:
+        return
+    squeezed = re.sub(r"[\s_]+", "-", first.lower().strip())
+    near = nearest(squeezed, _HEADERS) if first.startswith("#") else None
+    if near or re.match(r"#-?cloud", squeezed):
+        what = f"the first line {first[:60]!r} is no header that cloud-init knows: all of it is ignored"
+        yield Note("HK344", Severity.WARNING, what, 1, help=f"write {near or '#cloud-config'}")
+        return
+    what = "user-data has no header that cloud-init knows: cloud-init will ignore it"
+    yield Note("HK316", Severity.WARNING, what, 1, help="begin with #cloud-config or #!/bin/sh")
+
+
+def _config(text: str, keys_given: bool, bare: bool) -> Iterator[Note]:
+    root, found = tree.read(text)
+    for diagnostic in found:
+        # PyYAML takes the last of two equal keys without a word, as cloud-init does.
+        severity = Severity.WARNING if diagnostic.code == "HK104" else Severity.ERROR
+        code = "HK104" if diagnostic.code == "HK104" else "HK340"
+        at = Node(None, max(1, diagnostic.place.line), max(1, diagnostic.place.column))
+        yield Note(code, severity, diagnostic.message, at, help=diagnostic.help)
+    if root is None or root.value is None:
+        if not found:
+            yield Note("HK316", Severity.WARNING, "the cloud-config is empty: there is nothing to do")
+        return
+    if not isinstance(root.value, dict):
+        what = "a cloud-config is a mapping of keys, this is something else: cloud-init refuses it"
+        yield Note("HK340", Severity.ERROR, what, root, help="each line of the top level is `key: value`")
+        return
+    notes = list(schema.check(root))
+    for note in notes:
+        word = traps.yaml_word(note.at) if note.code == "HK342" else ""
+        yield replace(note, help=word) if word else note
+    yield from _host_schema(root, {n.path for n in notes})
+    yield from traps.of_config(root, keys_given, bare)
+
+
+def _host_schema(root: Node, told: set[str]) -> Iterator[Note]:
+    """What cloud-init's own schema on this host finds beyond ours."""
+    try:
+        import jsonschema
+
+        rules = json.loads(SCHEMA.read_bytes())
+    except (ImportError, OSError, ValueError):
+        return
+    for error in jsonschema.Draft4Validator(rules).iter_errors(tree.data(root)):
+        steps = list(error.absolute_path)
+        path = "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in steps).lstrip(".")
+        if path and not any(path == t or t.startswith(path) or path.startswith(t) for t in told):
+            what = f"{path}: {error.message[:160]} (the schema of this host's cloud-init)"
+            yield Note("HK342", Severity.WARNING, what, root.get(*steps) or 1, path)
+
+
+def _archive(text: str, keys_given: bool) -> Iterator[Note]:
+    root, found = tree.read(text)
+    if found or root is None or not isinstance(root.value, list):
+        yield Note("HK340", Severity.ERROR, "a cloud-config-archive is a list of parts with type and content")
+        return
+    for item in root.value:
+        content = item if isinstance(item.value, str) else item.get("content")
+        if content is None or not isinstance(content.value, str):
+            yield Note("HK340", Severity.ERROR, "a part of the archive has no content", item)
+            continue
+        said = item.get("type") if isinstance(item.value, dict) else None
+        kind = str(said.value) if said else parts.kind_of(content.value)
+        for note in _part(parts.Part(kind, content.value), keys_given, True):
+            yield replace(note, at=content.line + note.line)

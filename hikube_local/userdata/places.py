@@ -1,0 +1,57 @@
+"""Findings about user-data at the lines of the file that people edit: a bare file, or the manifest around it."""
+
+from __future__ import annotations
+
+import re
+
+from hikube_local.manifests.diagnostics import Diagnostic, Place, Severity
+from hikube_local.manifests.load import Loaded
+from hikube_local.manifests.nodes import Text
+from hikube_local.render.seed import UserDataRefused, chart_text
+from hikube_local.userdata import check, parts
+from hikube_local.userdata.notes import Note
+
+_BLOCK = re.compile(r":\s*(?:[&!]\S+\s+)*([|>])[0-9+-]*\s*(?:#.*)?$")
+_MANIFEST = re.compile(r"(?m)^\s*[\"']?(?:apiVersion|kind)[\"']?\s*:")
+
+
+def is_bare(raw: bytes) -> bool:
+    """Whether a file is user-data itself and not a manifest."""
+    if raw.startswith(parts.GZIP):
+        return True
+    text = raw.decode("utf-8", "replace").lstrip("\ufeff")
+    return bool(parts.kind_of(text)) or parts.is_mime(text) or not _MANIFEST.search(text)
+
+
+def of_file(name: str, raw: bytes) -> list[Diagnostic]:
+    text = Text(name, raw.decode("utf-8", "replace"))
+    return [_diagnostic(note, text.place(note.line, note.column), "") for note in check.check(raw)]
+
+
+def of_manifest(item: Loaded) -> list[Diagnostic]:
+    """The findings about a VMInstance's cloudInit, as the chart hands it on."""
+    spec = item.object.instance
+    ref = f"{item.object.kind}/{item.object.name}"
+    at = item.place("spec", "cloudInit")
+    try:
+        carried = chart_text(spec.cloudInit)
+    except UserDataRefused as e:
+        return [Diagnostic("HK315", Severity.ERROR, str(e), at, ref, "spec.cloudInit")]
+    notes = check.check(carried.encode(), any(spec.sshKeys), bare=False)
+    return [_diagnostic(note, _place(item, at, note), ref) for note in notes]
+
+
+def _place(item: Loaded, at: Place, note: Note) -> Place:
+    """In a block scalar the user-data's line n is the n-th below its indicator; elsewhere the value's own place."""
+    if not _BLOCK.search(at.text):
+        return at
+    lines = [item.text.line(at.line + 1 + i) for i in range(4)]
+    first = next((line for line in lines if line.strip()), "")
+    indent = len(first) - len(first.lstrip(" "))
+    place = item.text.place(at.line + note.line, indent + note.column)
+    return place if place.text or not at.text else at
+
+
+def _diagnostic(note: Note, place: Place, ref: str) -> Diagnostic:
+    path = f"spec.cloudInit: {note.path}" if ref and note.path else ("spec.cloudInit" if ref else note.path)
+    return Diagnostic(note.code, note.severity, note.message, place, ref, path, note.help)

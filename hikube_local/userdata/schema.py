@@ -1,0 +1,114 @@
+"""Top-level keys of cloud-config and their types, by our own table (catalogue/cloudinit.yaml); pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from hikube_local.catalogue import data
+from hikube_local.manifests.diagnostics import Severity
+from hikube_local.manifests.nodes import Node
+from hikube_local.text import nearest
+from hikube_local.userdata import tree
+from hikube_local.userdata.notes import Note
+
+HERE = "22.4"  # Debian 12's cloud-init, which most images of the catalogue are near to
+_WORDS = {
+    "array": "a list",
+    "object": "a mapping",
+    "string": "text",
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "number": "a number",
+    "null": "nothing",
+    "date": "a date",
+}
+_MORE = ("merge_how", "merge_type")
+
+
+def check(root: Node) -> Iterator[Note]:
+    """Findings about keys and types, each at its place."""
+    keys = data.cloudinit()["keys"]
+    for name, (key, node) in root.value.items():
+        row = keys.get(name)
+        if row is None:
+            if name not in _MORE:
+                near = nearest(name, list(keys))
+                help = f"did you mean {near}?" if near else "see `cloud-init schema --docs all` for those that it knows"
+                what = f"{name[:60]!r} is no key that cloud-init knows: it passes it over without a word"
+                yield Note("HK341", Severity.ERROR, what, key, name, help)
+            continue
+        yield from _age(name, row, key)
+        if row.get("system"):
+            yield Note("HK343", Severity.WARNING, f"{name} counts in the image's /etc/cloud only", key, name)
+        yield from _value(node, row, name)
+
+
+def _age(name: str, row: dict[str, Any], key: Node) -> Iterator[Note]:
+    if "gone" in row:
+        help = f"write {row['instead']}" if "instead" in row else ""
+        yield Note("HK343", Severity.WARNING, f"{name} was removed in cloud-init {row['gone']}", key, name, help)
+    elif "deprecated" in row:
+        help = f"write {row['instead']}" if "instead" in row else ""
+        yield Note(
+            "HK343", Severity.WARNING, f"{name} is deprecated since cloud-init {row['deprecated']}", key, name, help
+        )
+    if _version(row.get("since", "0")) > _version(HERE):
+        what = f"{name} is known since cloud-init {row['since']}: Debian 12 has {HERE} and passes it over"
+        yield Note("HK343", Severity.WARNING, what, key, name)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(p) for p in str(text).split(".") if p.isdigit())
+
+
+def _value(node: Node, row: dict[str, Any], path: str) -> Iterator[Note]:
+    kind = tree.type_of(node)
+    allowed = row.get("type", [])
+    if allowed and not _fits(kind, allowed):
+        if _fits(kind, row.get("tolerated", [])):
+            return  # what bites of these is told by the traps
+        what = f"{path} is {_WORDS[kind]}, cloud-init wants {' or '.join(_WORDS[t] for t in allowed)}"
+        yield Note("HK342", Severity.ERROR, what, node, path, _type_help(kind, allowed))
+        return
+    if kind == "array" and isinstance(row.get("items"), dict):
+        for i, item in enumerate(node.value):
+            yield from _value(item, row["items"], f"{path}[{i}]")
+    elif kind == "object":
+        yield from _mapping(node, row, path)
+    elif "enum" in row and tree.value(node) not in row["enum"]:
+        same = [e for e in row["enum"] if isinstance(e, type(tree.value(node)))]
+        if same:
+            shown = ", ".join(str(e) for e in row["enum"])
+            yield Note("HK342", Severity.ERROR, f"{path} is {tree.value(node)!r}, not one of {shown}", node, path)
+
+
+def _mapping(node: Node, row: dict[str, Any], path: str) -> Iterator[Note]:
+    known = row.get("properties") or {}
+    for name, (key, child) in node.value.items():
+        if name in known:
+            yield from _value(child, known[name], f"{path}.{name}")
+        elif isinstance(row.get("values"), dict):
+            yield from _value(child, row["values"], f"{path}.{name}")
+        elif known and not row.get("additional"):
+            near = nearest(name, list(known))
+            help = f"did you mean {near}?" if near else f"it knows {', '.join(sorted(known))[:200]}"
+            yield Note("HK341", Severity.ERROR, f"{path}.{name[:60]} is no key that cloud-init knows", key, path, help)
+    for name in row.get("required", []):
+        if name not in node.value:
+            yield Note("HK342", Severity.ERROR, f"{path} has no {name}", node, path, f"add {name}:")
+    one_of = row.get("one_of")
+    if one_of and not any(n in node.value for n in one_of):
+        yield Note("HK342", Severity.ERROR, f"{path} has none of {', '.join(one_of)}", node, path)
+
+
+def _fits(kind: str, allowed: list[str]) -> bool:
+    return kind in allowed or (kind == "integer" and "number" in allowed)
+
+
+def _type_help(kind: str, allowed: list[str]) -> str:
+    if "array" in allowed and kind in ("string", "object"):
+        return "begin each item with a dash"
+    if "string" in allowed and kind in ("integer", "boolean", "number", "date"):
+        return "put it in quotes"
+    return ""

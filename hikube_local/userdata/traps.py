@@ -1,0 +1,202 @@
+"""What cloud-init takes and what bites all the same; each trap a small function over the text or the tree; pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from hikube_local.catalogue import data
+from hikube_local.manifests.diagnostics import Severity
+from hikube_local.manifests.nodes import Node
+from hikube_local.manifests.userdata import UFW_ON, UFW_SSH, clear_passwords
+from hikube_local.userdata import tree
+from hikube_local.userdata.notes import Note
+
+WARNING, TOLD = Severity.WARNING, Severity.DIFFERENCE
+_COMMANDS = ("runcmd", "bootcmd")
+# Users that an image has before cloud-init makes any.
+_SYSTEM = frozenset(
+    ["root", "daemon", "bin", "sys", "adm", "mail", "nobody", "www-data", "sshd", "systemd-network", "messagebus"]
+)
+_NET = re.compile(
+    r"(?:\b(?:curl|wget)\b(?![^\n]*(?:localhost|127\.0\.0\.1|\[::1\]))|\bgit\s+clone\b|\bpip3?\s+install\b|\bnpm\s+(?:i|install)\b"
+    r"|\b(?:apt|apt-get|dnf|yum|zypper|apk|pacman)\b[^\n;&|]*\b(?:update|upgrade|install|add|dist-upgrade)\b"
+    r"|\bsnap\s+install\b|\b(?:docker|podman)\s+(?:pull|run)\b|\badd-apt-repository\b|\bhelm\s+(?:repo|install)\b)"
+)
+_LOCAL = re.compile(r"\b[a-z0-9][a-z0-9.-]*\.(?:svc\.cozy\.)?local\b(?!\.)", re.I)
+
+
+def of_text(text: str, script: bool) -> Iterator[Note]:
+    """Traps of any part."""
+    lines = text.splitlines()
+    if "\r\n" in text:
+        what = "its lines end in CR LF" + (
+            ": the kernel looks for an interpreter whose name ends in CR" if script else ""
+        )
+        yield Note("HK354", WARNING, what, 1, help="save it with Unix line ends")
+    on, let_in = UFW_ON.search(text), UFW_SSH.search(text)
+    if on and (let_in is None or let_in.start() > on.start()):
+        what = "`ufw enable` stands before `ufw allow ssh`: whoever is outside is shut out at that moment"
+        yield Note("HK329", WARNING, what, _line(text, on.start()), help="allow OpenSSH first, then enable")
+    for number, line in enumerate(lines, 1):
+        if line.lstrip().startswith("#") and number > 1:
+            continue
+        if found := _LOCAL.search(line):
+            what = f"{found[0]}: systemd-resolved asks no DNS server for names under .local, so Debian and Ubuntu refuse it"
+            help = "write a drop-in for systemd-resolved or networkd first (Domains=~local), or use the IP"
+            yield Note("HK351", WARNING, what, number, help=help)
+        if found := _NET.search(line):
+            yield Note("HK350", TOLD, f"needs the internet: {found[0].strip()[:60]}", number)
+
+
+def _line(text: str, at: int) -> int:
+    return text.count("\n", 0, at) + 1
+
+
+def of_config(root: Node, keys_given: bool, bare: bool) -> Iterator[Note]:
+    """Traps of a cloud-config."""
+    yield from _commands(root)
+    yield from _users(root, keys_given, bare)
+    yield from _files(root)
+    yield from _packages(root)
+    yield from _network(root)
+    yield from _passwords(root)
+    yield from _words(root)
+
+
+def _commands(root: Node) -> Iterator[Note]:
+    for name in _COMMANDS:
+        node = root.get(name)
+        if node is None or not isinstance(node.value, list):
+            continue
+        for i, item in enumerate(node.value):
+            path = f"{name}[{i}]"
+            if isinstance(item.value, dict):
+                first = next(iter(item.value), "")
+                what = f"{path} is a mapping, because of the ': ' behind {first[:40]!r}: cloud-init cannot run it"
+                yield Note("HK345", Severity.ERROR, what, item, path, "put the whole command in quotes, or write `- |`")
+            elif isinstance(item.value, list):
+                for part in item.value:
+                    yield from _word(part, path)
+            elif item.plain and not isinstance(tree.value(item), str):
+                shown = tree.value(item)
+                what = f"{path}: {item.text} is read as {shown!r} by YAML 1.1, not as a command"
+                yield Note("HK353", WARNING, what, item, path, "put it in quotes")
+        yield from _masked(node, name)
+
+
+def _word(part: Node, path: str) -> Iterator[Note]:
+    """An argument that YAML makes another one: 0755 becomes 493, no becomes False."""
+    if isinstance(part.value, dict | list):
+        return
+    found = tree.value(part)
+    if part.plain and not isinstance(found, str) and found is not None and str(found) != part.text:
+        what = f"{path}: the argument {part.text} is read as {found!r} by YAML 1.1"
+        yield Note("HK353", WARNING, what, part, path, "put it in quotes")
+
+
+def _masked(node: Node, name: str) -> Iterator[Note]:
+    texts = [" ".join(str(p) for p in tree.data(i)) if isinstance(i.value, list) else i.text for i in node.value]
+    careful = any(re.match(r"set -[a-z]*e", t) for t in texts[:2])
+    if name == "runcmd" and len(texts) > 1 and not careful:
+        what = "only the last command's exit code counts: one that fails before it is reported as success"
+        yield Note("HK346", TOLD, what, node, name, "begin with `- set -e`, or join what belongs together with &&")
+
+
+def _users(root: Node, keys_given: bool, bare: bool) -> Iterator[Note]:
+    node = root.get("users")
+    if node is None or not isinstance(node.value, list) or not node.value:
+        return
+    users = tree.data(node)
+    if any(u == "default" or (isinstance(u, dict) and u.get("name") == "default") for u in users):
+        return
+    if keys_given:
+        what = "users: has no `default`, so cloud-init makes no default user and sshKeys reach nobody"
+        yield Note("HK317", WARNING, what, node, "users", "add `- default` as the first of users:")
+    named = [u for u in users if isinstance(u, dict)]
+    ways = (
+        "ssh_authorized_keys",
+        "ssh-authorized-keys",
+        "ssh_import_id",
+        "passwd",
+        "hashed_passwd",
+        "plain_text_passwd",
+    )
+    enter = any(u.get(w) for u in named for w in ways) or any(k in tree.data(root) for k in ("chpasswd", "password"))
+    if not enter and (bare or not keys_given):
+        what = "users: has no `default`, and none of these users has a key or a password: nobody can log in"
+        yield Note("HK317", WARNING, what, node, "users", "add `- default`, or ssh_authorized_keys to a user")
+
+
+def _files(root: Node) -> Iterator[Note]:
+    node = root.get("write_files")
+    if node is None or not isinstance(node.value, list):
+        return
+    users = tree.data(root).get("users")
+    made = {u.get("name") for u in users if isinstance(u, dict)} if isinstance(users, list) else set()
+    for i, item in enumerate(node.value):
+        if not isinstance(item.value, dict):
+            continue
+        path = f"write_files[{i}]"
+        mode = item.get("permissions")
+        if mode is not None and isinstance(number := tree.value(mode), int) and not isinstance(number, bool):
+            good = mode.text.startswith("0")
+            what = f"{path}.permissions {mode.text} is a number: "
+            what += (
+                "YAML 1.1 reads it as octal, which is what is meant" if good else f"it becomes the mode {number:04o}"
+            )
+            yield Note(
+                "HK347", WARNING, what, mode, path, f"write '{mode.text if good else '0' + mode.text}' in quotes"
+            )
+        if tree.data(item).get("defer") in (True, "true", "yes", 1):
+            continue
+        owner = str(tree.data(item).get("owner") or "").partition(":")[0]
+        if owner and owner not in _SYSTEM:
+            late = "users: makes it only afterwards" if owner in made else "the image may not have it yet"
+            what = f"{path}.owner is {owner}, and write_files runs before users are made: {late}"
+            yield Note("HK348", WARNING, what, item.get("owner"), path, "add `defer: true`")
+        where = str(tree.data(item).get("path") or "")
+        if re.match(r"/home/[^/]+/", where):
+            what = (
+                f"{path} makes {where.rsplit('/', 1)[0]} before its user is made: the home folder belongs to root then"
+            )
+            yield Note("HK348", WARNING, what, item.get("path"), path, "add `defer: true`")
+
+
+def _packages(root: Node) -> Iterator[Note]:
+    node = root.get("packages")
+    if node is None or not node.value:
+        return
+    rest = tree.data(root)
+    if not any(rest.get(k) for k in ("package_update", "apt_update", "package_upgrade", "apt_upgrade")):
+        what = "packages without package_update: an image whose package lists are old or empty installs nothing"
+        yield Note("HK349", WARNING, what, node, "packages", "add `package_update: true`")
+
+
+def _network(root: Node) -> Iterator[Note]:
+    for name, (key, node) in root.value.items():
+        row = data.cloudinit()["keys"].get(name) or {}
+        if row.get("network") and tree.data(node) not in (None, False, [], {}, ""):
+            yield Note("HK350", TOLD, f"needs the internet: {name}", key, name)
+
+
+def _passwords(root: Node) -> Iterator[Note]:
+    for where in clear_passwords(tree.data(root)):
+        at = root.get(where.partition(".")[0].partition(":")[0])
+        what = f"a password stands in clear in the user-data ({where}); whoever reads the machine's metadata reads it"
+        yield Note("HK330", WARNING, what, at or 1, where, "use sshKeys, or a hash (mkpasswd -m sha-512)")
+
+
+def _words(root: Node) -> Iterator[Note]:
+    node = root.get("final_message")
+    if node is not None and not str(tree.data(node) or "").strip():
+        what = "final_message has no text: nothing on the console tells the end of cloud-init"
+        yield Note("HK352", WARNING, what, node, "final_message", "leave it out, or write a sentence")
+
+
+def yaml_word(node: Any) -> str:
+    """What YAML 1.1 made of a plain word (yes, no, on, off), for the help of a type error; empty for others."""
+    if isinstance(node, Node) and node.plain and node.text.lower() in ("yes", "no", "on", "off", "y", "n"):
+        return f"YAML 1.1 reads {node.text} as {tree.value(node)}: put it in quotes"
+    return ""

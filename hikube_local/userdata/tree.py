@@ -1,0 +1,54 @@
+"""A cloud-config as a tree with places, its values as PyYAML reads them for cloud-init (YAML 1.1); pure."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import yaml
+
+from hikube_local.manifests import nodes
+from hikube_local.manifests.diagnostics import Diagnostic
+from hikube_local.manifests.nodes import Node, Refused, Text
+
+
+def read(text: str) -> tuple[Node | None, list[Diagnostic]]:
+    """The first document's tree (None: nothing, or it cannot be read) and what was found while reading."""
+    found: list[Diagnostic] = []
+    try:
+        for node in nodes.documents(Text("user-data", text), text, found):
+            return node, found
+    except Refused as e:
+        found.append(e.diagnostic)
+    return None, found
+
+
+@cache
+def _plain(text: str) -> Any:
+    try:
+        value = yaml.safe_load(f"- {text}")
+    except (yaml.YAMLError, ValueError):
+        return text
+    return value[0] if isinstance(value, list) and len(value) == 1 and not isinstance(value[0], dict | list) else text
+
+
+def value(node: Node) -> Any:
+    """A scalar as cloud-init gets it; lists and mappings as they are."""
+    return _plain(node.text) if node.plain else node.value
+
+
+def data(node: Node) -> Any:
+    if isinstance(node.value, dict):
+        return {k: data(v) for k, (_, v) in node.value.items()}
+    if isinstance(node.value, list):
+        return [data(v) for v in node.value]
+    return value(node)
+
+
+def type_of(node: Node) -> str:
+    """The JSON type of a value, as the schema names it."""
+    found = value(node)
+    if found is None:
+        return "null"
+    kinds = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
+    return kinds.get(type(found), "string" if isinstance(found, bytes) else "date")

@@ -1,0 +1,155 @@
+"""A gallery of user-data, good and bad: what `cloudinit check` finds in each, at which line."""
+
+from __future__ import annotations
+
+import gzip
+import re
+
+import pytest
+
+from hikube_local.catalogue import data
+from hikube_local.userdata.check import check
+from tests.conftest import Program, instance
+
+# name: (user-data, {(code, line)}) - all that is found, no more.
+GALLERY: dict[str, tuple[str, set[tuple[str, int]]]] = {
+    "good": (
+        "#cloud-config\npackage_update: true\nusers: [default]\nruncmd:\n  - set -e\n  - systemctl enable x\n",
+        {("HK350", 2)},
+    ),
+    "script": ("#!/bin/sh\necho hello\n", set()),
+    "boothook": ("#cloud-boothook\n#!/bin/sh\necho hi\n", set()),
+    "header alone": ("#cloud-config\n", {("HK316", 1)}),
+    "no header": ("hostname: my-vm\n", {("HK316", 1)}),
+    "header with a blank": ("# cloud-config\npackages: [vim]\n", {("HK344", 1)}),
+    "header with an underscore": ("#cloud_config\nhostname: x\n", {("HK344", 1)}),
+    "header glued": ("#cloudconfig\nhostname: x\n", {("HK344", 1)}),
+    "upper case header": ("#Cloud-Config\nhostname: x\n", set()),
+    "lost line breaks": ("#cloud-config packages: [vim] runcmd: [ls]\n", {("HK355", 1), ("HK316", 1)}),
+    "unknown key": ("#cloud-config\npackage: [vim]\n", {("HK341", 2)}),
+    "a key of another level": ("#cloud-config\nusers:\n  - default\n  - name: a\n    ssh_key: x\n", {("HK341", 5)}),
+    "text for a list": ("#cloud-config\nruncmd: echo hi\n", {("HK342", 2)}),
+    "a mapping for a list": ("#cloud-config\nwrite_files:\n  path: /x\n  content: y\n", {("HK342", 3)}),
+    "a file without a path": ("#cloud-config\nwrite_files:\n  - content: y\n", {("HK342", 3)}),
+    "an unknown encoding": (
+        "#cloud-config\nwrite_files:\n  - {path: /x, content: y, encoding: bas64}\n",
+        {("HK342", 3)},
+    ),
+    "echo with a colon": ("#cloud-config\nruncmd:\n  - echo: hi\n", {("HK345", 3)}),
+    "false and true": ("#cloud-config\nruncmd: [false, true]\n", {("HK353", 2), ("HK346", 2)}),
+    "hidden failure": ("#cloud-config\nruncmd:\n  - mkdir /x/y\n  - echo done\n", {("HK346", 3)}),
+    "octal argument": ("#cloud-config\nruncmd:\n  - [chmod, 0755, /x]\n", {("HK353", 3)}),
+    "yes for a name": ("#cloud-config\nhostname: yes\n", {("HK342", 2)}),
+    "decimal mode": ("#cloud-config\nwrite_files:\n  - path: /x\n    permissions: 644\n", {("HK347", 4)}),
+    "octal mode": ("#cloud-config\nwrite_files:\n  - path: /x\n    permissions: 0644\n", {("HK347", 4)}),
+    "quoted mode": ("#cloud-config\nwrite_files:\n  - path: /x\n    permissions: '0644'\n", set()),
+    "owner too early": (
+        "#cloud-config\nusers: [default, {name: app, sudo: null}]\nwrite_files:\n  - {path: /srv/x, owner: 'app:app'}\n",
+        {("HK348", 4)},
+    ),
+    "owner deferred": (
+        "#cloud-config\nusers: [default, {name: app}]\nwrite_files:\n  - {path: /srv/x, owner: app, defer: true}\n",
+        set(),
+    ),
+    "home too early": ("#cloud-config\nwrite_files:\n  - path: /home/app/.profile\n", {("HK348", 3)}),
+    "users without default": ("#cloud-config\nusers:\n  - name: app\n", {("HK317", 3)}),
+    "users with a key": ("#cloud-config\nusers:\n  - name: app\n    ssh_authorized_keys: [k]\n", set()),
+    "packages alone": ("#cloud-config\npackages: [nginx]\n", {("HK349", 2), ("HK350", 2)}),
+    "a name under .local": ("#cloud-config\nruncmd:\n  - ping vm-instance-db.default.svc.cozy.local\n", {("HK351", 3)}),
+    "password in clear": ("#cloud-config\npassword: s3cret\nchpasswd: {expire: false}\n", {("HK330", 2)}),
+    "no final words": ("#cloud-config\nfinal_message: ''\n", {("HK352", 2)}),
+    "CRLF": ("#!/bin/sh\r\necho hi\r\n", {("HK354", 1)}),
+    "ufw first": ("#cloud-config\nruncmd:\n  - ufw --force enable && ufw allow ssh\n", {("HK329", 3)}),
+    "broken YAML": ("#cloud-config\nruncmd:\n  - a\n - b\n", {("HK340", 4)}),
+    "a list at the top": ("#cloud-config\n- a\n", {("HK340", 2)}),
+    "a key twice": ("#cloud-config\nhostname: a\nhostname: b\n", {("HK104", 3)}),
+    "a tab": ("#cloud-config\nruncmd:\n\t- a\n", {("HK340", 3)}),
+    "deprecated": ("#cloud-config\napt_update: true\n", {("HK343", 2), ("HK350", 2)}),
+    "downloads": ("#cloud-config\nruncmd:\n  - curl -fsSL https://get.docker.com | sh\n", {("HK350", 3)}),
+    "local download": ("#cloud-config\nruncmd:\n  - curl -s http://localhost:8080/\n", set()),
+    "include": ("#include\nhttps://example.org/user-data\n", {("HK350", 2)}),
+    "jinja": ("## template: jinja\n#cloud-config\nhostname: '{{ v1.region }}'\n", {("HK356", 1)}),
+    "archive": (
+        "#cloud-config-archive\n- type: text/cloud-config\n  content: |\n    #cloud-config\n    package: [x]\n",
+        {("HK341", 5)},
+    ),
+    "MIME": (
+        'Content-Type: multipart/mixed; boundary="b"\nMIME-Version: 1.0\n\n--b\nContent-Type: text/cloud-config\n\n'
+        "#cloud-config\nruncmd: ls\n--b--\n",
+        {("HK342", 8)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GALLERY)
+def test_what_is_found_in_each(name):
+    text, expected = GALLERY[name]
+    assert {(n.code, n.line) for n in check(text.encode())} == expected
+
+
+def test_the_table_is_whole():
+    table = data.cloudinit()
+    assert len(table["keys"]) > 100
+    stages = {m for modules in table["modules"].values() for m in modules}
+    for name in ("runcmd", "write_files", "packages", "users", "chpasswd", "ntp"):
+        assert table["keys"][name]["module"] in stages
+    for row in table["keys"].values():
+        assert row["type"] and set(row["type"]) <= {"array", "object", "string", "boolean", "integer", "number", "null"}
+
+
+def test_gzip_is_looked_into_and_damage_is_told():
+    raw = gzip.compress(b"#cloud-config\nruncmd: ls\n")
+    assert [n.code for n in check(raw)] == ["HK342"]
+    assert [n.code for n in check(raw[:-6])] == ["HK340"]
+    assert [n.code for n in check(b"#cloud-config\n\xff\n")] == ["HK340"]
+
+
+@pytest.fixture
+def hikube(tmp_path):
+    return Program(tmp_path / "home")
+
+
+def test_places_are_lines_of_the_manifest(hikube: Program):
+    text = """\
+apiVersion: apps.cozystack.io/v1alpha1
+kind: VMInstance
+metadata: {name: web}
+spec:
+  disks: [{name: sys}]
+  sshKeys: ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ a@b"]
+  cloudInit: |
+    #cloud-config
+
+    users:
+      - name: app
+    runcmd:
+      - echo: hi
+"""
+    path = hikube.file("m.yaml", text)
+    result = hikube("cloudinit", "check", path, "-o", "json")
+    assert result.code == 2
+    rows = {(r["code"], r["line"], r["column"]) for r in result.json}
+    assert rows == {("HK317", 11, 7), ("HK345", 13, 9)}
+    assert all(r["object"] == "VMInstance/web" and r["file"] == str(path) for r in result.json)
+    shown = hikube("cloudinit", "check", path)
+    assert re.search(r"m\.yaml:13:9: error\[HK345\]", shown.out) and "own table" in shown.err
+    assert hikube("cloudinit", "check", hikube.file("good", "#cloud-config\npackages: [x]\n")).code == 0
+    assert hikube("cloudinit", "check", "--strict", hikube.file("good", "#cloud-config\npackages: [x]\n")).code == 2
+    assert hikube("cloudinit", "check", hikube.home / "nowhere").code == 2
+
+
+def test_the_seed_is_shown_and_two_are_compared(hikube: Program, tmp_path):
+
+    one = instance(disks=["sys"], cloudInit="#cloud-config\nhostname: a\n")
+    a = hikube.file("a.yaml", one)
+    b = hikube.file("b.yaml", instance(disks=["sys"], cloudInit="#cloud-config\nhostname: b\n"))
+    c = hikube.file("c.yaml", instance(disks=["sys"], cloudInit="#cloud-config\nhostname: b\n", cloudInitSeed="2"))
+    shown = hikube("cloudinit", "render", a)
+    assert "#cloud-config\nhostname: a\n" in shown.out and '"instance-id":' in shown.out
+    assert hikube("cloudinit", "render", a, "--to", tmp_path / "seed").code == 0
+    assert (tmp_path / "seed" / "user-data").read_text() == "#cloud-config\nhostname: a\n"
+    same, reseeded = hikube("cloudinit", "diff", a, b), hikube("cloudinit", "diff", a, c)
+    assert "+hostname: b" in same.out and "set a new cloudInitSeed" in same.out
+    assert "once-per-instance modules again" in reseeded.out and '+{"instance' in reseeded.out
+    assert "the same" in hikube("cloudinit", "diff", a, a).err
+    assert hikube("cloudinit", "diff", a, b, "other").code == 2
