@@ -58,6 +58,7 @@ CODES: dict[str, str] = {
     "HK328": "WholeIP without a firewall in the user-data",
     "HK329": "a firewall that shuts ssh out before it lets it in",
     "HK330": "a password in clear",
+    "HK331": "a check that cannot be understood",
     # user-data
     "HK340": "user-data that cannot be read",
     "HK341": "a key that cloud-init does not know",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hikube_local.errors import HikubeError
@@ -27,7 +27,7 @@ class Layout:
     @property
     def id(self) -> str:
         """Eight hex digits that stand for this state root in names on the host."""
-        return hashlib.sha256(os.fsencode(self.state)).hexdigest()[:8]
+        return _tag(self.state)
 
     @property
     def store(self) -> Path:
@@ -92,8 +92,16 @@ def layout(environ: dict[str, str] | None = None) -> Layout:
         state = platformdirs.user_state_path("hikube-local")
         cache = platformdirs.user_cache_path("hikube-local")
         config = platformdirs.user_config_path("hikube-local") / "config.yaml"
-    tag = hashlib.sha256(os.fsencode(state)).hexdigest()[:8]
-    return Layout(state, cache, config, _runtime(env, root) / tag, root)
+    return Layout(state, cache, config, _runtime(env, root) / _tag(state), root)
+
+
+def below(where: Layout, state: Path) -> Layout:
+    """Another state root with the same images: its runtime folder lies beside."""
+    return replace(where, state=state, runtime=where.runtime.parent / _tag(state))
+
+
+def _tag(state: Path) -> str:
+    return hashlib.sha256(os.fsencode(state)).hexdigest()[:8]
 
 
 def _runtime(env, root: bool) -> Path:

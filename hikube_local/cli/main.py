@@ -45,6 +45,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "diff": ("plan", "The same as `plan`."),
     "render": ("render", "Write the domain XML and the seed's files."),
     "cloudinit": ("cloudinit", "Check user-data, show the seed, compare two: check, render, diff."),
+    "test": ("test", "Boot throw-away machines, read what cloud-init did, and check them."),
     "convert": ("convert", "A retired VirtualMachine as a VMDisk and a VMInstance."),
     "schema": ("explain", "A JSON schema of both kinds, for editors."),
     "explain": ("explain", "What a field means on Hikube, and what differs here."),

@@ -136,7 +136,7 @@ def _devices(root: ET.Element, m: Machine) -> None:
     _add(channel, "target", type="virtio", name="org.qemu.guest_agent.0")
     if m.profile.input:
         bus = m.profile.input["bus"]
-        _add(devices, "input", type=m.profile.input["type"], bus=bus, model=_VIRTIO if bus == "virtio" else None)
+        _add(devices, "input", type=m.profile.input["type"], bus=bus, model="virtio" if bus == "virtio" else None)
     if m.profile.tpm:
         # A persistent TPM is tpm-crb, another tpm-tis.
         persistent = bool(m.profile.tpm.get("persistent"))
@@ -175,7 +175,16 @@ def _disk(devices: ET.Element, m: Machine, d: DiskDevice, target: str) -> None:
     disk = _add(devices, "disk", type="file", device="cdrom" if d.optical else "disk", model=model)
     iothread = 1 if m.profile.dedicated_iothread and d.bus == "virtio" else None
     discard = None if d.readonly else "unmap"
-    _add(disk, "driver", name="qemu", type=d.format, error_policy="stop", discard=discard, iothread=iothread)
+    _add(
+        disk,
+        "driver",
+        name="qemu",
+        type=d.format,
+        error_policy="stop",
+        discard=discard,
+        iothread=iothread,
+        cache="unsafe" if m.unsafe and not d.readonly else None,
+    )
     if d.path:
         _add(disk, "source", file=d.path)
         store = disk

@@ -56,6 +56,7 @@ class Machine:
     further: tuple[tuple[str, str], ...] = ()  # (MAC, tap) of each further NIC
     kvm: bool = True
     tb_cache: int | None = None  # MiB, TCG's translation cache
+    unsafe: bool = False  # a throw-away machine: its disks are never flushed
 
     @property
     def domain(self) -> str:

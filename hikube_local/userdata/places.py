@@ -41,6 +41,11 @@ def of_manifest(item: Loaded) -> list[Diagnostic]:
     return [_diagnostic(note, _place(item, at, note), ref) for note in notes]
 
 
+def line_in_manifest(item: Loaded, line: int) -> Place:
+    """Where a line of the user-data stands in the manifest."""
+    return _place(item, item.place("spec", "cloudInit"), Note("", Severity.ERROR, "", line))
+
+
 def _place(item: Loaded, at: Place, note: Note) -> Place:
     """In a block scalar the user-data's line n is the n-th below its indicator; elsewhere the value's own place."""
     if not _BLOCK.search(at.text):

@@ -30,6 +30,7 @@ ORDER = [
     {"disks"},
     {"backends"},
     {"reconcile"},
+    {"lab"},
     {"access"},
     {"cli"},
     {"__main__"},

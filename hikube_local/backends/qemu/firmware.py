@@ -27,7 +27,7 @@ def tpm_folder(layout: Layout) -> Path:
 def prepare(layout: Layout, folder: Path, profile: Profile, uuid: str, lv: Any) -> int:
     """Before a start: the flags for it."""
     if profile.tpm and not profile.tpm.get("persistent"):
-        shutil.rmtree(tpm_folder(layout) / uuid, ignore_errors=True)
+        forget_tpm(layout, uuid)
     if profile.firmware != "efi":
         return 0
     kept = profile.efi_persistent and files.read_json(folder / MARK) == _choice(profile)
@@ -52,6 +52,11 @@ def move_tpm(layout: Layout, old: str, new: str) -> None:
     source, target = tpm_folder(layout) / old, tpm_folder(layout) / new
     if source.is_dir() and not target.exists():
         source.rename(target)
+
+
+def forget_tpm(layout: Layout, uuid: str) -> None:
+    """With its machine its TPM goes; libvirt keeps a persistent one."""
+    shutil.rmtree(tpm_folder(layout) / uuid, ignore_errors=True)
 
 
 def missing(profile: Profile) -> list[str]:

@@ -48,7 +48,9 @@ class Qemu:
         store: Store,
         images: sources.Settings,
         own_networks: dict[str, str],
+        throwaway: bool = False,
     ) -> None:
+        self.throwaway = throwaway
         self.layout, self.store, self.images = layout, store, images
         self.carrier = carrier_of(layout)
         self.tenants = Tenants(self.carrier, store, own_networks if layout.root else {})
@@ -176,6 +178,7 @@ class Qemu:
             places=machine.places(self.carrier.seen(folder), str(self.carrier.sockets(tap))),
             kvm=self.facts.kvm,
             tb_cache=None if self.facts.kvm else fit.TB_CACHE >> 20,
+            unsafe=self.throwaway,
         )
 
     def uuid(self, obj: Object, keep: bool = False) -> str:
@@ -371,6 +374,7 @@ class Qemu:
         dom = self.domain(obj) if lv else None
         if dom is not None and lv is not None:
             try:
+                uuid = dom.UUIDString()
                 dom.undefineFlags(
                     lv.VIR_DOMAIN_UNDEFINE_NVRAM
                     | lv.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
@@ -378,6 +382,7 @@ class Qemu:
                 )
             except lv.libvirtError as e:
                 raise libvirt.translated(e, f"{obj.name} could not be removed") from None
+            firmware.forget_tpm(self.layout, uuid)
         with self.network_lock():
             if ip := self.tenants.ip(obj):
                 with contextlib.suppress(OSError):

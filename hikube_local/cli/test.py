@@ -1,0 +1,226 @@
+"""`test`: real boots of throw-away machines, what became of their user-data, and checks."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hikube_local.cli.app import App, common, option, output_option
+from hikube_local.errors import ExitCode, HikubeError, UsageError
+
+
+@click.command("test")
+@click.argument("files", nargs=-1)
+@option("-f", "--filename", multiple=True, help="A file, a folder or -.")
+@option("--checks", "checks_file", type=click.Path(path_type=Path), default=None, help="A YAML list of checks.")
+@option("--image", "images", multiple=True, help="Boot it on this image (a name or a URL); may be given several times.")
+@option("--timeout", default=None, help="How long to wait for each machine (5m).")
+@option("--timeout-factor", type=float, default=1.0, help="Stretches every deadline.")
+@option("--junit", type=click.Path(path_type=Path), default=None, help="Write JUnit's XML.")
+@option("--html", "html_file", type=click.Path(path_type=Path), default=None, help="Write one HTML page.")
+@option(
+    "--artifacts", type=click.Path(path_type=Path), default=None, help="Write consoles, logs and seeds into a folder."
+)
+@option("--keep", is_flag=True, help="Leave the machines, and say how to enter.")
+@option("--watch", is_flag=True, help="Again whenever a file is saved.")
+@option("--timings", is_flag=True, help="Where the time went.")
+@option("--offline", is_flag=True, help="Touch no network for images.")
+@output_option("json")
+@common
+def test(app: App, files: tuple[str, ...], filename: tuple[str, ...], watch: bool, **options: Any) -> int:
+    """Boot the machines of a manifest as throw-aways, read what cloud-init did, and check them.
+
+    Exit codes: 0 passed, 1 failed, 2 invalid, 3 timed out.
+    """
+    from hikube_local.cli.app import manifests
+
+    named = manifests(files, filename)
+    if not watch:
+        return _once(app, named, **options)
+    while True:
+        seen = _saved(named)
+        try:
+            _once(app, named, **options)
+        except (HikubeError, click.exceptions.Exit) as e:
+            print(e.render() if isinstance(e, HikubeError) else "", file=sys.stderr)
+        print("waiting for a save (Ctrl-C ends)", file=sys.stderr)
+        while _saved(named) == seen:
+            time.sleep(0.3)
+
+
+def _saved(named: Sequence[str]) -> list[tuple[str, int]]:
+    paths = [p for n in named for p in (sorted(Path(n).glob("*")) if Path(n).is_dir() else [Path(n)])]
+    return [(str(p), p.stat().st_mtime_ns) for p in paths if p.exists()]
+
+
+def _once(
+    app: App,
+    named: tuple[str, ...],
+    checks_file: Path | None,
+    images: tuple[str, ...],
+    timeout: str | None,
+    timeout_factor: float,
+    junit: Path | None,
+    html_file: Path | None,
+    artifacts: Path | None,
+    keep: bool,
+    timings: bool,
+    offline: bool,
+    output: str,
+) -> int:
+    from hikube_local.backends.protocol import Options
+    from hikube_local.cli.story import Story
+    from hikube_local.cli.tables import as_json
+    from hikube_local.cli.up import preflight
+    from hikube_local.lab import report, root
+    from hikube_local.lab.trial import Report, Trial
+    from hikube_local.text import duration
+
+    loaded = _load(app, named)
+    objects = [i.object for i in loaded.objects]
+    wanted = _checks(objects, checks_file)
+    items = {i.object.key: i for i in loaded.objects}
+    _tell_userdata(items)
+    preflight(app, [o.model_copy(update={"backend": "qemu"}) for o in objects])
+    limit = _limit(app, duration(timeout) if timeout else None, timeout_factor)
+    reports: list[Report] = []
+    with Story(app) as story:
+        for image in images or ("",):
+            with root.made(app.layout, keep) as own, app.cache.in_use():
+                trial = Trial(own, app.image_settings, story, Options(offline=offline, grace=10.0), limit)
+                reports += trial.run(_on(objects, image), wanted, image)
+                if keep:
+                    home = f"HIKUBE_LOCAL_HOME={own.state.parent}"
+                    print(f"kept: {home} hikube-local ssh NAME", file=sys.stderr)
+                    print(f"  end: {home} hikube-local purge -A --disks", file=sys.stderr)
+
+    def place(r: Report, line: int) -> tuple[str, int]:
+        from hikube_local.userdata.places import line_in_manifest
+
+        where = line_in_manifest(items[r.machine.key], line)
+        return where.file, where.line
+
+    if output == "json":
+        print(as_json([report.as_json(r, place) for r in reports]))
+    else:
+        for r in reports:
+            print("\n".join(report.text(r, place, timings)))
+    if junit:
+        report.junit(reports, place, junit)
+    if html_file:
+        html_file.write_text(report.page(reports, place), encoding="utf-8")
+    if artifacts:
+        _artifacts(reports, artifacts)
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        print("\n".join(report.annotations(reports, place)))
+        if path := os.environ.get("GITHUB_STEP_SUMMARY"):
+            with open(path, "a", encoding="utf-8") as f:
+                f.write(report.summary(reports))
+    if len(images) > 1 and output != "json":
+        print(report.summary(reports), end="")
+    if all(r.passed for r in reports):
+        return ExitCode.DONE
+    return ExitCode.TIMEOUT if any(r.timed_out for r in reports) else ExitCode.FAILED
+
+
+def _load(app: App, named: tuple[str, ...]) -> Any:
+    """Validated without the store: a throw-away machine stands beside no other."""
+    from hikube_local.cli.up import Invalid
+    from hikube_local.manifests.diagnostics import Severity
+    from hikube_local.manifests.validate import Known, validate
+
+    known = Known({}, app.image_names)
+    result = validate(named, app.flag_namespace, app.default_namespace, known, for_plan=True)
+    for d in result.findings.items:
+        if d.severity is not Severity.DIFFERENCE:
+            print(d.render(), file=sys.stderr)
+    if result.findings.failed:
+        raise Invalid([d.as_json() for d in result.findings.items])
+    return result
+
+
+def _checks(objects: list[Any], file: Path | None) -> list[Any]:
+    from dataclasses import replace
+
+    from hikube_local.lab import checks
+
+    found = []
+    if file is not None:
+        try:
+            found += checks.parse(file.read_text(encoding="utf-8"), str(file))
+        except (OSError, UnicodeDecodeError) as e:
+            raise UsageError("HK331", f"{file} cannot be read: {e}") from None
+    for obj in objects:
+        if obj.kind == "VMInstance" and (text := obj.annotations.get(checks.ANNOTATION)):
+            found += [replace(c, machine=obj.name) for c in checks.parse(text, f"{obj.ref}: {checks.ANNOTATION}")]
+    names = {o.name for o in objects if o.kind == "VMInstance"}
+    for check in found:
+        if check.machine and check.machine not in names:
+            raise UsageError(
+                "HK331", f"{check.title}: no machine is named {check.machine}", fix=f"one of {', '.join(names)}"
+            )
+    return found
+
+
+def _tell_userdata(items: dict[Any, Any]) -> None:
+    """Findings of `cloudinit check` are shown, and never stop it."""
+    from hikube_local.manifests.diagnostics import Severity
+    from hikube_local.userdata.places import of_manifest
+
+    for item in items.values():
+        if item.object.kind == "VMInstance" and item.object.instance.cloudInit:
+            for d in of_manifest(item):
+                if d.severity is not Severity.DIFFERENCE:
+                    print(d.render(), file=sys.stderr)
+
+
+def _limit(app: App, given: float | None, factor: float) -> float | None:
+    if given is not None:
+        return given * factor
+    if factor == 1.0:
+        return None
+    from hikube_local.backends.qemu.follow import DEFAULT_TIMEOUT
+    from hikube_local.host.accelerator import host_facts
+
+    return DEFAULT_TIMEOUT * host_facts(app.layout.cache).slowness * factor
+
+
+def _on(objects: list[Any], image: str) -> list[Any]:
+    """The objects with the machines' first disks on another image."""
+    if not image:
+        return objects
+    from hikube_local.api.objects import Http, Named, Source
+
+    first = {(o.namespace, o.instance.disks[0].name) for o in objects if o.kind == "VMInstance" and o.instance.disks}
+    url = image.startswith(("http://", "https://"))
+    source = Source(http=Http(url=image)) if url else Source(image=Named(name=image))
+    return [
+        o.model_copy(update={"spec": o.disk.model_copy(update={"source": source})})
+        if o.kind == "VMDisk" and (o.namespace, o.name) in first
+        else o
+        for o in objects
+    ]
+
+
+def _artifacts(reports: Sequence[Any], folder: Path) -> None:
+    from hikube_local import files
+    from hikube_local.render import seed
+
+    for r in reports:
+        own = files.make_folder(
+            folder / r.machine.namespace / "-".join(filter(None, [r.machine.name, _plain(r.image)]))
+        )
+        for name, content in r.files.items():
+            files.write(own / name, content)
+        if r.machine.instance.has_seed:
+            files.write(own / "user-data", seed.user_data(r.machine))
+
+
+def _plain(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-." else "-" for c in name)[-60:].strip(".-")

@@ -1,0 +1,183 @@
+"""What a guest's cloud-init left: its log read into modules, errors and their lines of user-data; pure.
+
+Result files alone are no proof (cloud-init's issues 6281, 3627, 7037): each top-level key's module must have run as well.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from hikube_local.catalogue import data
+from hikube_local.readiness import cloudinit
+from hikube_local.text import sanitize
+from hikube_local.userdata import parts, tree
+
+_LINE = re.compile(r"^(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[,.]\d+) - (\S+)\[(\w+)\]: (.*)$")
+_SPAN = re.compile(r"^(start|finish): ([\w-]+)(?:/([\w-]+))?: (?:(SUCCESS|FAIL|WARN): )?(.*)$")
+_APT = re.compile(
+    r"^(E: .*|Err:\d+ .*|W: Failed to fetch .*|.*Temporary failure (?:in name resolution|resolving).*|.*Could not resolve.*)$"
+)
+_SCRIPT = re.compile(r"/var/lib/cloud/instance/scripts/runcmd: (?:line )?(\d+): (.*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """One module of one stage: when it ran (seconds from the first line), for how long, how it ended."""
+
+    stage: str
+    name: str
+    start: float
+    seconds: float
+    result: str
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that went wrong, the log lines that show it, the line of user-data that caused it (0: not known)."""
+
+    message: str
+    lines: tuple[str, ...] = ()
+    line: int = 0
+    recoverable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """All that was read."""
+
+    status: str = ""
+    modules: tuple[Module, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    output: str = ""
+    stages: tuple[Module, ...] = field(default=())
+
+
+def read(status: bytes, log: bytes, output: bytes, user_data: str) -> Evidence:
+    """From status.json, cloud-init.log, cloud-init-output.log and the user-data that the guest got."""
+    lines = sanitize(log[-4_000_000:]).splitlines()
+    modules, stages = _spans(lines)
+    found = [*_from_status(status), *_from_log(lines), *_from_output(sanitize(output), user_data)]
+    found += _not_run(user_data, modules)
+    seen: set[str] = set()
+    problems = []
+    for p in found:
+        if p.message not in seen:
+            seen.add(p.message)
+            problems.append(p)
+    state = cloudinit.read(status)
+    word = "not known" if state is None else "done" if state.done and state.ok else "error" if state.done else "running"
+    return Evidence(word, tuple(modules), tuple(problems), sanitize(output)[-200_000:], tuple(stages))
+
+
+def _when(text: str) -> float:
+    return datetime.fromisoformat(text.replace(",", ".")).timestamp()
+
+
+def _spans(lines: list[str]) -> tuple[list[Module], list[Module]]:
+    """Modules and stages, by the start and finish that cloud-init's own reporting writes."""
+    begun: dict[tuple[str, str], float] = {}
+    modules, stages = [], []
+    first = 0.0
+    for text in lines:
+        if not (m := _LINE.match(text)):
+            continue
+        try:
+            now = _when(m[1])
+        except ValueError:
+            continue
+        first = first or now
+        if not (span := _SPAN.match(m[4])):
+            continue
+        word, stage, name, result, _ = span.groups()
+        key = (stage, name or "")
+        if word == "start":
+            begun[key] = now
+            continue
+        start = begun.pop(key, now)
+        row = Module(stage, _plain(name or stage), start - first, max(0.0, now - start), result or "SUCCESS")
+        if not name:
+            stages.append(row)
+        elif name.startswith("config-"):
+            modules.append(row)
+    return modules, stages
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix("config-").replace("-", "_")
+
+
+def _from_status(status: bytes) -> list[Problem]:
+    state = cloudinit.read(status)
+    found = [Problem(f"cloud-init: {error}") for error in state.errors] if state else []
+    try:
+        v1: Any = json.loads(status)["v1"]
+        for stage in cloudinit.STAGES:
+            for level, texts in (v1.get(stage, {}).get("recoverable_errors") or {}).items():
+                if level != "DEPRECATED":
+                    found += [Problem(f"{stage}: {sanitize(str(t))[:300]}", recoverable=True) for t in texts]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass
+    return found
+
+
+def _from_log(lines: list[str]) -> list[Problem]:
+    found = []
+    for i, text in enumerate(lines):
+        m = _LINE.match(text)
+        if not m or m[3] not in ("ERROR", "WARNING", "CRITICAL"):
+            continue
+        near = [line for line in lines[max(0, i - 2) : i + 8] if line.strip()]
+        trace = any(line.startswith("Traceback") for line in lines[i + 1 : i + 4])
+        recoverable = m[3] == "WARNING" and not trace and not re.search(r"[Ff]ail|[Ii]nvalid|Unhandled", m[4])
+        found.append(Problem(m[4][:300], tuple(near[:10]), recoverable=recoverable))
+    return found
+
+
+def _from_output(output: str, user_data: str) -> list[Problem]:
+    found = []
+    for text in output.splitlines():
+        if m := _SCRIPT.search(text):
+            # Line 1 of the script is its header; a command may take several lines, so this is where it begins at best.
+            line = _command_line(user_data, int(m[1]) - 2)
+            found.append(Problem(f"runcmd: {m[2][:200]}", (text,), line, recoverable=True))
+        elif _APT.match(text):
+            words = re.findall(r"[\w.+-]{3,}", text)
+            line = next((n for w in reversed(words) if (n := _line_of(user_data, w))), 0)
+            found.append(Problem(f"packages: {text[:200]}", (text,), line))
+    return found[:40]
+
+
+def _command_line(user_data: str, index: int) -> int:
+    root, _ = tree.read(user_data) if parts.kind_of(user_data) == parts.CLOUD_CONFIG else (None, [])
+    node = root.get("runcmd", max(index, 0)) if root is not None and isinstance(root.value, dict) else None
+    return node.line if node is not None else 0
+
+
+def _line_of(user_data: str, word: str) -> int:
+    pattern = re.compile(rf"(?<![\w.-]){re.escape(word)}(?![\w.-])")
+    return next((n for n, line in enumerate(user_data.splitlines(), 1) if pattern.search(line)), 0)
+
+
+def _not_run(user_data: str, modules: list[Module]) -> list[Problem]:
+    """Keys of user-data whose module never ran, or failed."""
+    if parts.kind_of(user_data) != parts.CLOUD_CONFIG or not modules:
+        return []
+    root, _ = tree.read(user_data)
+    if root is None or not isinstance(root.value, dict):
+        return [Problem("cloud-init took no configuration out of this user-data: it is no YAML mapping", line=1)]
+    results = {m.name: m.result for m in modules}
+    found = []
+    for key, (node, _) in root.value.items():
+        name = data.cloudinit()["keys"].get(key, {}).get("module")
+        if not name:
+            if key not in data.cloudinit()["keys"]:
+                found.append(Problem(f"{key}: no module of cloud-init knows this key", line=node.line))
+        elif name not in results:
+            found.append(Problem(f"{key}: its module {name} did not run in this image", line=node.line))
+        elif results[name] == "FAIL":
+            found.append(Problem(f"{key}: its module {name} failed", line=node.line))
+    return found

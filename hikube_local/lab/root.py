@@ -1,0 +1,69 @@
+"""Throw-away state roots: one for each run of `test`, removed at its end, and by the next run where it was killed."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from hikube_local import files
+from hikube_local.backends.qemu import leftovers
+from hikube_local.backends.qemu.alone import carrier_of
+from hikube_local.locks import holder, locked
+from hikube_local.paths import Layout, below
+
+KEPT = "kept"  # a file in a root that --keep left
+
+
+def folder(layout: Layout) -> Path:
+    return layout.state / "lab"
+
+
+def at(layout: Layout, name: str) -> Layout:
+    """The layout of a throw-away root, as HIKUBE_LOCAL_HOME would have it; the images are shared."""
+    return below(layout, folder(layout) / name / "state")
+
+
+@contextlib.contextmanager
+def made(layout: Layout, keep: bool = False) -> Iterator[Layout]:
+    """A new root while the block runs; `keep` leaves it."""
+    layout.make()
+    sweep(layout)
+    name = f"t{secrets.token_hex(3)}"
+    with locked(_lock(layout, name)):
+        base = files.make_folder(folder(layout) / name, layout.mode)
+        if keep:
+            files.write(base / KEPT, "")
+            (base / "cache").symlink_to(layout.cache)
+        own = at(layout, name).make()
+        try:
+            yield own
+        finally:
+            if not keep:
+                remove(layout, name)
+
+
+def sweep(layout: Layout) -> list[str]:
+    """Remove roots whose run is gone; those that --keep left stay until `purge`."""
+    gone = []
+    for path in sorted(folder(layout).glob("t*")) if folder(layout).is_dir() else []:
+        if path.is_dir() and not (path / KEPT).exists() and holder(_lock(layout, path.name)) is None:
+            remove(layout, path.name)
+            gone.append(path.name)
+    return gone
+
+
+def remove(layout: Layout, name: str) -> None:
+    """End everything of a root and remove it."""
+    own = at(layout, name)
+    leftovers.end(carrier_of(own))
+    shutil.rmtree(own.runtime, ignore_errors=True)
+    with contextlib.suppress(ValueError, FileNotFoundError):
+        files.remove_folder(folder(layout) / name, layout.state)
+    _lock(layout, name).unlink(missing_ok=True)
+
+
+def _lock(layout: Layout, name: str) -> Path:
+    return folder(layout) / f"{name}.lock"

@@ -1,0 +1,209 @@
+"""One trial: the machines of a manifest booted as throw-aways, followed, looked at, checked, and taken down again."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hikube_local.api.objects import DISK, INSTANCE, Key, Object
+from hikube_local.backends.protocol import Options
+from hikube_local.backends.qemu import starts
+from hikube_local.backends.qemu.world import Qemu
+from hikube_local.errors import HikubeError, unexpected
+from hikube_local.events import Emit, Event, EventType
+from hikube_local.images.sources import Settings
+from hikube_local.lab import checks, evidence
+from hikube_local.lab.guest import Guest, host
+from hikube_local.paths import Layout
+from hikube_local.plan.steps import Step, Verb
+from hikube_local.readiness.stages import Result, Verdict
+from hikube_local.reconcile.loop import Reconciler
+from hikube_local.render.seed import user_data
+from hikube_local.store.db import Store
+from hikube_local.text import sanitize
+
+FILES = {
+    "status.json": "/run/cloud-init/status.json",
+    "cloud-init.log": "/var/log/cloud-init.log",
+    "cloud-init-output.log": "/var/log/cloud-init-output.log",
+}
+
+
+@dataclass(slots=True)
+class Report:
+    """What became of one machine; seconds since its start."""
+
+    machine: Object
+    image: str = ""
+    verdict: Verdict | None = None
+    error: HikubeError | None = None
+    way_in: str = ""
+    evidence: evidence.Evidence = field(default_factory=evidence.Evidence)
+    outcomes: list[checks.Outcome] = field(default_factory=list)
+    stages: list[tuple[str, float]] = field(default_factory=list)  # stage, when it began
+    files: dict[str, bytes] = field(default_factory=dict)
+    started: float = 0.0
+
+    @property
+    def problems(self) -> list[evidence.Problem]:
+        return [p for p in self.evidence.problems if not p.recoverable]
+
+    @property
+    def timed_out(self) -> bool:
+        return self.verdict is not None and self.verdict.result is Result.TIMEOUT
+
+    @property
+    def passed(self) -> bool:
+        booted = self.verdict is not None and self.verdict.result is Result.READY
+        return booted and not self.error and not self.problems and all(o.passed for o in self.outcomes)
+
+
+class Trial:
+    """A manifest's objects in a throw-away root."""
+
+    def __init__(self, layout: Layout, settings: Settings, emit: Emit, options: Options, timeout: float | None) -> None:
+        self.store = Store(layout)
+        self.world = Qemu(layout, self.store, settings, {}, throwaway=True)
+        self.layout, self.options, self.timeout = layout, options, timeout
+        self._emit = emit
+        self.reports: dict[Key, Report] = {}
+
+    def emit(self, event: Event) -> None:
+        for report in self.reports.values():
+            if event.type is EventType.STAGE and event.object == report.machine.ref:
+                report.stages.append((event.stage, max(0.0, event.time - (report.started or event.time))))
+        self._emit(event)
+
+    def run(self, objects: Sequence[Object], wanted: Sequence[checks.Check], image: str = "") -> list[Report]:
+        """Boot, follow, look, check. What happens to one machine does not keep the others from their end."""
+        closed = [_closed(o) for o in objects]
+        machines = [o for o in closed if o.kind == INSTANCE]
+        self.reports = {o.key: Report(o, image) for o in machines}
+        begin = time.time()
+        for report in self.reports.values():
+            report.started = begin
+        stored = self.store.put(closed)
+        reconciler = Reconciler(self.layout, self.store, lambda name: self.world, self.emit, self.options)
+        results = reconciler.reconcile([o.key for o in stored], wait=True, timeout=self.timeout)
+        broken = {k: d.error for k, d in results.items() if d.error and k[0] == DISK}
+        for key, report in self.reports.items():
+            report.verdict, report.error = results[key].verdict, results[key].error
+            rows = starts.all(self.world.folder(report.machine))
+            report.started = rows[-1]["time"] if rows else begin
+            if report.error is None and report.verdict is None:
+                report.error = next(iter(broken.values()), HikubeError("HK805", f"{report.machine.name} did not start"))
+            with contextlib.suppress(HikubeError):
+                self._look(report)
+            self._check(report, [c for c in wanted if c.machine in ("", report.machine.name)])
+        return list(self.reports.values())
+
+    def _guest(self, report: Report) -> Guest:
+        return Guest(self.world.running(report.machine), self.world.facts.slowness**0.5)
+
+    def _look(self, report: Report) -> None:
+        """The guest's own words about its cloud-init, and the console."""
+        folder = self.world.folder(report.machine)
+        for name in ("console.log", "firmware.log"):
+            report.files[name] = b"".join(starts.read(folder / name, None)) if (folder / name).exists() else b""
+        guest = self._guest(report)
+        if not guest.may_run():
+            report.way_in = "none: the image has no guest agent that runs commands, so only the console was read"
+            return
+        report.way_in = "guest agent (user-data, users and keys are untouched)"
+        for name, path in FILES.items():
+            report.files[name] = guest.read(path)
+        spec = report.machine.instance
+        text = user_data(report.machine).decode() if spec.has_seed else ""
+        report.evidence = evidence.read(
+            report.files["status.json"],
+            report.files["cloud-init.log"],
+            report.files["cloud-init-output.log"],
+            text if spec.cloudInit else "",
+        )
+
+    def _check(self, report: Report, wanted: Sequence[checks.Check]) -> None:
+        first = [c for c in wanted if not c.after_reboot]
+        later = [c for c in wanted if c.after_reboot]
+        if not wanted:
+            return
+        booted = report.verdict is not None and report.verdict.result in (Result.READY, Result.CLOUD_INIT_FAILED)
+        if not booted:
+            report.outcomes = [checks.Outcome(c, ("the machine did not come up",)) for c in wanted]
+            return
+        report.outcomes += self._probe(report, first)
+        if later:
+            try:
+                self._reboot(report)
+            except Exception as e:
+                why = f"the machine did not come back: {unexpected(e).what}"
+                report.outcomes += [checks.Outcome(c, (why,)) for c in later]
+                return
+            report.outcomes += self._probe(report, later)
+
+    def _probe(self, report: Report, wanted: Sequence[checks.Check]) -> list[checks.Outcome]:
+        try:
+            guest = self._guest(report)
+            if not guest.may_run():
+                raise HikubeError("HK806", "the image has no guest agent that runs commands")
+            machine = host(guest, report.machine.name)
+        except HikubeError as e:
+            return [checks.Outcome(c, (f"it could not be looked at: {e.what}",)) for c in wanted]
+        return [checks.probe(c, machine, lambda port, path: self._http(report.machine, port, path)) for c in wanted]
+
+    def _reboot(self, report: Report) -> None:
+        """Off and on again, as a power cut with manners: stopped through ACPI, started anew."""
+        obj = report.machine
+        self._emit(Event(EventType.STEP, "rebooting for the checks after a reboot", obj.ref, obj.namespace))
+        for verb in (Verb.STOP, Verb.START):
+            self.world.perform(Step(verb, obj.key), obj, self.options, self._emit)
+        verdict = self.world.follow(obj, self.timeout, self._emit)
+        if verdict.result not in (Result.READY, Result.CLOUD_INIT_FAILED):
+            raise HikubeError("HK910", verdict.message)
+
+    def _http(self, obj: Object, port: int, path: str) -> tuple[int, str]:
+        """From the tenant's network, as somebody outside the guest: (status, body), or (0, why not)."""
+        try:
+            with self.world.connector(obj, port) as words, _pipe(words) as stream:
+                request = f"GET {path} HTTP/1.0\r\nHost: {obj.name}\r\nConnection: close\r\n\r\n"
+                stream.sendall(request.encode())
+                raw = b""
+                while len(raw) < 1 << 20 and (block := stream.recv(65536)):
+                    raw += block
+        except (OSError, HikubeError) as e:
+            return 0, f"nobody answers on port {port}: {e}"
+        head, _, body = raw.partition(b"\r\n\r\n")
+        words = head.split(None, 2)
+        if len(words) < 2 or not words[1].isdigit():
+            return (
+                0,
+                f"port {port} does not speak HTTP: {sanitize(raw[:60])!r}" if raw else f"port {port} gave no answer",
+            )
+        return int(words[1]), sanitize(body)
+
+
+@contextlib.contextmanager
+def _pipe(words: list[str]) -> Iterator[socket.socket]:
+    """A program's standard input and output as a socket."""
+    ours, theirs = socket.socketpair()
+    with ours:
+        ours.settimeout(30)
+        process = subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL)
+        theirs.close()
+        try:
+            yield ours
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _closed(obj: Object) -> Object:
+    """As the manifest has it, but with no port on the host, and running whatever it says."""
+    if obj.kind != INSTANCE:
+        return obj.model_copy(update={"backend": "qemu"})
+    changes: dict[str, Any] = {"external": False, "running": True, "runStrategy": None}
+    return obj.model_copy(update={"backend": "qemu", "spec": obj.instance.model_copy(update=changes)})
