@@ -45,6 +45,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "diff": ("plan", "The same as `plan`."),
     "render": ("render", "Write the domain XML and the seed's files."),
     "cloudinit": ("cloudinit", "Check user-data, show the seed, compare two: check, render, diff."),
+    "snapshot": ("snapshot", "Checkpoints of a machine: create, list, restore, delete."),
+    "reset": ("snapshot", "A machine back to where its cloud-init was done for the first time."),
     "test": ("test", "Boot throw-away machines, read what cloud-init did, and check them."),
     "convert": ("convert", "A retired VirtualMachine as a VMDisk and a VMInstance."),
     "schema": ("explain", "A JSON schema of both kinds, for editors."),
@@ -59,7 +61,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "completion": ("settings", "A completion script for bash, zsh or fish."),
     "version": ("settings", "The version."),
 }
-GROUPS = {"catalog", "cloudinit", "images", "config", "network"}
+GROUPS = {"catalog", "cloudinit", "images", "config", "network", "snapshot"}
 RAW = {"virsh", "completion"}  # the words are another program's, or none are taken
 # Global flags that may stand before the verb, and whether they take a value.
 GLOBAL = {

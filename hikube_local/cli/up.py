@@ -65,6 +65,7 @@ def _up_options(command: Any) -> Any:
         option("--restart", is_flag=True, help="Restart machines whose changes need it."),
         option("--exact", is_flag=True, help="Refuse machines that this host would have to make smaller."),
         option("--prune", is_flag=True, help="Remove machines of the namespace that are not in the input."),
+        option("--checkpoint/--no-checkpoint", default=True, help="Keep the state after the first boot, for `reset`."),
         option("--pull", is_flag=True, help="Ask the servers whether their images changed."),
         option("--offline", is_flag=True, help="Touch no network."),
         option("--backend", type=click.Choice(["qemu", "simulator"]), default=None, help="What carries the objects."),
@@ -125,6 +126,7 @@ def _up(
     restart: bool,
     exact: bool,
     prune: bool,
+    checkpoint: bool,
     pull: bool,
     offline: bool,
     backend: str | None,
@@ -161,6 +163,8 @@ def _up(
         _clear_stops(app, stored)
         keys = [o.key for o in (*stored, *extra)]
         results = reconciler.reconcile(keys, wait=wait, timeout=timeout)
+        if checkpoint:
+            _keep_first_boots(app, stored, results, story)
         return _finish(app, stored, results, output == "json", wait)
 
 
@@ -255,6 +259,29 @@ def _clear_stops(app: App, stored: list[Any]) -> None:
             and app.store.allocation(scope(obj.key)).get("power")
         ):
             app.store.note(scope(obj.key), power=None)
+
+
+def _keep_first_boots(app: App, stored: list[Any], results: dict, story: Any) -> None:
+    """The checkpoint that `reset` goes back to, once, when a machine's cloud-init is done for the first time."""
+    from hikube_local.events import Event, EventType
+    from hikube_local.store.db import scope
+
+    for obj in stored:
+        verdict = results[obj.key].verdict
+        if obj.kind != "VMInstance" or obj.backend != "qemu" or not (verdict and verdict.cloud_init):
+            continue
+        from hikube_local.backends.qemu import checkpoints
+
+        if app.store.allocation(scope(obj.key)).get("configured"):
+            continue
+        world: Any = app.backend("qemu")
+        try:
+            with checkpoints.held(world, obj):
+                checkpoints.create(world, obj, checkpoints.FIRST_BOOT, story)
+            app.store.note(scope(obj.key), configured=time.time())
+        except HikubeError as e:
+            what = f"no checkpoint for `reset`: {e.what}"
+            story(Event(EventType.WARNING, what, obj.ref, obj.namespace, code=e.code, data={"why": e.why}))
 
 
 def _finish(app: App, stored: list[Any], results: dict, as_json: bool, wait: bool) -> int:

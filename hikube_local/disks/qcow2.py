@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hikube_local import files
+from hikube_local.disks import layers
 from hikube_local.errors import HikubeError
 from hikube_local.images.inspect import virtual_size
 from hikube_local.run import Limits, run
 
-DISK = "disk.qcow2"
+DISK = layers.FIRST
 FACTS = "disk.json"
 
 
@@ -68,14 +69,14 @@ def clone(source: Path, folder: Path, base: Path | None, size: int) -> None:
         if base is not None:
             argv += ["-F", about.base_format, "-B", base]
         # QEMU's own lock keeps a machine from starting on the source while it is read.
-        run([*argv, source / DISK, temporary], timeout=3600)
+        run([*argv, layers.active(source), temporary], timeout=3600)
         if virtual_size(temporary) < size:
             run(["qemu-img", "resize", "-q", "-f", "qcow2", temporary, str(size)], limits=Limits())
 
 
 def grow(folder: Path, size: int) -> None:
     """Grow a disk that no machine runs on; never shrink."""
-    disk = folder / DISK
+    disk = layers.active(folder)
     if virtual_size(disk) < size:
         run(["qemu-img", "resize", "-q", "-f", "qcow2", disk, str(size)], limits=Limits())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 from hikube_local.render import fit
 from hikube_local.render.machine import SPARE_PORTS, DiskDevice, Machine
@@ -24,7 +25,9 @@ def domain(machine: Machine) -> str:
     """The XML text; its own digest stands in <metadata>, so that a change is seen without comparing XML."""
     ET.register_namespace("hikube", NAMESPACE)
     root = _tree(machine)
-    mark = hashlib.sha256(ET.tostring(root)).hexdigest()
+    # A checkpoint puts another layer under a disk: that is no change of the machine.
+    plain = tuple(replace(d, path=d.path and d.name, backing=d.backing[-1:]) for d in machine.disks)
+    mark = hashlib.sha256(ET.tostring(_tree(replace(machine, disks=plain)))).hexdigest()
     metadata = ET.Element("metadata")
     ET.SubElement(
         metadata,
@@ -186,19 +189,24 @@ def _disk(devices: ET.Element, m: Machine, d: DiskDevice, target: str) -> None:
         cache="unsafe" if m.unsafe and not d.readonly else None,
     )
     if d.path:
-        _add(disk, "source", file=d.path)
-        store = disk
-        for path, kind in d.backing:
-            store = _add(store, "backingStore", type="file")
-            _add(store, "format", type=kind)
-            _add(store, "source", file=path)
-        _add(store, "backingStore")
+        source(disk, d)
     _add(disk, "target", dev=target, bus=d.bus)
     if d.readonly:
         _add(disk, "readonly")
     if d.boot_order:
         _add(disk, "boot", order=d.boot_order)
     _add(disk, "alias", name=f"ua-{d.name}")
+
+
+def source(disk: ET.Element, d: DiskDevice) -> None:
+    """The file of a disk and everything below it, said in full so that QEMU looks for nothing itself."""
+    _add(disk, "source", file=d.path)
+    store = disk
+    for path, kind in d.backing:
+        store = _add(store, "backingStore", type="file")
+        _add(store, "format", type=kind)
+        _add(store, "source", file=path)
+    _add(store, "backingStore")
 
 
 def _nic(devices: ET.Element, m: Machine, mac: str, tap: str) -> ET.Element:

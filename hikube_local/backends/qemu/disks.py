@@ -11,7 +11,7 @@ from hikube_local import files
 from hikube_local.api.objects import DISK, INSTANCE, Object
 from hikube_local.backends.protocol import Options
 from hikube_local.backends.qemu import libvirt
-from hikube_local.disks import qcow2
+from hikube_local.disks import layers, qcow2
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.images import inspect, sources
@@ -36,7 +36,7 @@ class Disks:
 
     def observe(self, obj: Object) -> DiskObserved:
         folder = self.world.folder(obj)
-        disk = folder / qcow2.DISK
+        disk = layers.active(folder)
         generation = (db.recorded(folder) or {}).get("generation", 0)
         if not disk.exists():
             return DiskObserved(generation=generation)
@@ -161,7 +161,9 @@ class Disks:
             lv = libvirt.module()
             try:
                 dom.blockResize(
-                    self.world.carrier.seen(self.world.folder(obj) / qcow2.DISK), size, lv.VIR_DOMAIN_BLOCK_RESIZE_BYTES
+                    self.world.carrier.seen(layers.active(self.world.folder(obj))),
+                    size,
+                    lv.VIR_DOMAIN_BLOCK_RESIZE_BYTES,
                 )
             except lv.libvirtError as e:
                 raise libvirt.translated(e, f"{obj.ref} could not be grown") from None

@@ -133,10 +133,35 @@ def _clock(world: Qemu, obj: Object, dom: Any, agent: libvirt.Agent, emit: Emit)
     if slept - known < 1.0 or not agent.connected():
         return
     world.store.note(scope(obj.key), asleep=slept)
+    if why := _set_clock(dom):
+        emit(
+            Event(
+                EventType.WARNING,
+                f"this host slept, and the guest's clock could not be set: {why}",
+                obj.ref,
+                obj.namespace,
+            )
+        )
+
+
+def _set_clock(dom: Any) -> str:
+    """Set the guest's clock from its RTC; why it could not be, or an empty string."""
     lv = libvirt.module()
     try:
         dom.agentSetResponseTimeout(AGENT_PATIENCE, 0)
         dom.setTime(None, lv.VIR_DOMAIN_TIME_SYNC)
     except lv.libvirtError as e:
-        what = f"this host slept, and the guest's clock could not be set: {sanitize(str(e))[:160]}"
+        return sanitize(str(e))[:160]
+    return ""
+
+
+def woken(world: Qemu, obj: Object, gap: float, emit: Emit) -> None:
+    """After a way back to a checkpoint: the guest's clock stands where it was, and connections from before are gone."""
+    dom = world.running(obj)
+    why = _set_clock(dom)
+    if why:
+        what = f"the guest's clock is {gap:.0f} s behind and could not be set ({why}); in the guest: hwclock -s -u"
         emit(Event(EventType.WARNING, what, obj.ref, obj.namespace))
+    what = "connections from before the checkpoint are dead; certificates and tokens are as old as it"
+    emit(Event(EventType.HINT, what, obj.ref, obj.namespace))
+    look(world, obj, dom, emit, soon=True)

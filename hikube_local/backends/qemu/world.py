@@ -13,12 +13,12 @@ from hikube_local import files
 from hikube_local.api import names
 from hikube_local.api.objects import DISK, INSTANCE, Object
 from hikube_local.backends.protocol import Options, View
-from hikube_local.backends.qemu import firmware, follow, libvirt, looks, sizes, starts, views
+from hikube_local.backends.qemu import checkpoints, firmware, follow, libvirt, looks, sizes, starts, views
 from hikube_local.backends.qemu.alone import LOST, UserNet, carrier_of
 from hikube_local.backends.qemu.disks import Disks
 from hikube_local.backends.qemu.tenants import Tenants
 from hikube_local.backends.qemu.ways import Ways
-from hikube_local.disks import qcow2
+from hikube_local.disks import layers, qcow2
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.host.accelerator import host_facts
@@ -129,12 +129,11 @@ class Qemu:
         dom = self.domain(obj)
         state, clean = libvirt.state(dom) if dom else (RunState.ABSENT, False)
         on = state in (RunState.RUNNING, RunState.PAUSED)
-        lv = libvirt.module() if dom else None
         ip = self.tenants.ip(obj)
         rows = starts.all(folder)
         return MachineObserved(
             state=state,
-            definition=domain.digest(dom.XMLDesc(lv.VIR_DOMAIN_XML_INACTIVE)) if dom and lv else "",
+            definition=self._definition(obj, dom) if dom else "",
             live_definition=domain.digest(dom.XMLDesc(0)) if on else "",
             seed=mark.get("digest"),
             forwards=self.ways.observed(ip) if on and ip else frozenset(),
@@ -144,6 +143,11 @@ class Qemu:
             started=rows[-1]["time"] if rows else None,
             clean_end=clean,
         )
+
+    def _definition(self, obj: Object, dom: Any) -> str:
+        """The persistent definition's digest; empty where it names other layers than its disks have now."""
+        inactive = libvirt.module().VIR_DOMAIN_XML_INACTIVE
+        return "" if checkpoints.strayed(self, obj, dom, inactive) else domain.digest(dom.XMLDesc(inactive))
 
     # deciding what it should be
 
@@ -197,23 +201,27 @@ class Qemu:
         optical = bool(disk and disk.disk.optical)
         folder = self.layout.disk(obj.namespace, name)
         about = qcow2.facts(folder)
-        backing = ((self.carrier.seen(self.cache.path(about.base)), about.base_format),) if about and about.base else ()
+        backing = [(self.carrier.seen(path), "qcow2") for path in layers.below(folder)]
+        if about and about.base:
+            backing.append((self.carrier.seen(self.cache.path(about.base)), about.base_format))
         return machine.DiskDevice(
             name=name,
             # An optical disk without a source is an empty drive.
-            path="" if disk and disk.disk.empty_drive else self.carrier.seen(folder / qcow2.DISK),
+            path="" if disk and disk.disk.empty_drive else self.carrier.seen(layers.active(folder)),
             format="qcow2",
             bus=machine.bus_of(obj.instance, index, optical),
             optical=optical,
             readonly=optical,
             boot_order=index + 1,
-            backing=backing,
+            backing=tuple(backing),
         )
 
     def desired(self, obj: Object, options: Options, emit: Emit) -> MachineDesired:
         if obj.deletion:
             return MachineDesired("", None)
         keep = not options.dry
+        if keep:
+            checkpoints.settle(self, obj, emit)
         xml = domain.domain(self.machine(obj, options, emit, keep))
         content = seed.seed(obj, self.uuid(obj, keep))
 

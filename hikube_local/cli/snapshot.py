@@ -1,0 +1,137 @@
+"""`snapshot create|list|restore|delete` and `reset`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import click
+
+from hikube_local.cli.app import App, common, complete_machine, confirm, option, output_option
+from hikube_local.errors import ExitCode, UsageError
+
+
+@click.group("snapshot")
+def snapshot() -> None:
+    """Checkpoints of a machine: disks, and memory, firmware variables and TPM with them while it runs."""
+
+
+def _machine(app: App, name: str) -> tuple[Any, Any]:
+    from hikube_local.access.ssh import real
+
+    obj = app.machine(name)
+    return real(app.backend(obj.backend), obj), obj
+
+
+@snapshot.command("create")
+@click.argument("name", shell_complete=complete_machine)
+@click.argument("snap", default="")
+@option("--keep", type=click.IntRange(1), default=None, help="Keep the newest N that --keep made, delete older ones.")
+@common
+def create(app: App, name: str, snap: str, keep: int | None) -> int:
+    """Take one: snapshot create NAME [SNAP]; the machine goes on."""
+    from hikube_local.api.names import DNS_1123
+    from hikube_local.backends.qemu import checkpoints
+    from hikube_local.cli.story import Story
+
+    prefix = "auto-" if keep else "snap-"
+    snap = snap or prefix + time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    if not DNS_1123.fullmatch(snap):
+        raise UsageError(
+            "HK301", f"{snap!r} is no name for a snapshot", fix="write lower-case letters, digits and dashes"
+        )
+    world, obj = _machine(app, name)
+    with Story(app) as story, checkpoints.held(world, obj):
+        checkpoints.create(world, obj, snap, story)
+        old = [c.name for c in checkpoints.all(world, obj) if c.name.startswith("auto-")] if keep else []
+        for gone in old[: -keep if keep else None]:
+            checkpoints.delete(world, obj, gone, story)
+    print(f"snapshot {snap} of {obj.name} created")
+    return ExitCode.DONE
+
+
+@snapshot.command("list")
+@click.argument("name", shell_complete=complete_machine)
+@output_option("json")
+@common
+def list_(app: App, name: str, output: str) -> int:
+    """The snapshots of a machine."""
+    from dataclasses import asdict
+
+    from hikube_local.backends.qemu import checkpoints
+    from hikube_local.cli import tables
+    from hikube_local.text import age, size
+
+    world, obj = _machine(app, name)
+    rows = [asdict(c) for c in checkpoints.all(world, obj)]
+    cells = [
+        [
+            r["name"],
+            "yes" if r["memory"] else "no",
+            size(r["size"]),
+            str(len(r["frozen"])),
+            age(time.time() - r["created"]),
+        ]
+        for r in rows
+    ]
+    print(tables.show(rows, output, lambda: tables.table(["NAME", "MEMORY", "SIZE", "DISKS", "AGE"], cells)))
+    return ExitCode.DONE
+
+
+@snapshot.command("restore")
+@click.argument("name", shell_complete=complete_machine)
+@click.argument("snap")
+@option("--yes", is_flag=True, help="Answer questions with yes.")
+@common
+def restore(app: App, name: str, snap: str, yes: bool) -> int:
+    """Go back to one; what the machine did since is lost."""
+    return _back(app, name, snap, yes, f"Go back to {snap}? What {name} wrote since is lost.")
+
+
+@snapshot.command("delete")
+@click.argument("name", shell_complete=complete_machine)
+@click.argument("snap")
+@option("--yes", is_flag=True, help="Answer questions with yes.")
+@common
+def delete(app: App, name: str, snap: str, yes: bool) -> int:
+    """Forget one; the machine itself is left as it is."""
+    from hikube_local.backends.qemu import checkpoints
+    from hikube_local.cli.story import Story
+
+    world, obj = _machine(app, name)
+    checkpoints.find(world, obj, snap)
+    confirm(f"Delete the snapshot {snap} of {obj.name}?", yes)
+    with Story(app) as story, checkpoints.held(world, obj):
+        checkpoints.delete(world, obj, snap, story)
+    print(f"snapshot {snap} of {obj.name} deleted")
+    return ExitCode.DONE
+
+
+@click.command("reset")
+@click.argument("name", shell_complete=complete_machine)
+@option("--yes", is_flag=True, help="Answer questions with yes.")
+@common
+def reset(app: App, name: str, yes: bool) -> int:
+    """Back to "just configured": the checkpoint that `up` takes when cloud-init is done for the first time."""
+    from hikube_local.backends.qemu.checkpoints import FIRST_BOOT
+
+    return _back(app, name, FIRST_BOOT, yes, f"Reset {name}? What it wrote since its first boot is lost.")
+
+
+def _back(app: App, name: str, snap: str, yes: bool, question: str) -> int:
+    from hikube_local.backends.qemu import checkpoints, looks
+    from hikube_local.cli.story import Story
+
+    world, obj = _machine(app, name)
+    point = checkpoints.find(world, obj, snap)
+    confirm(question, yes)
+    with Story(app) as story:
+        with checkpoints.held(world, obj):
+            seconds = checkpoints.restore(world, obj, snap, story)
+        if point.memory:
+            looks.woken(world, obj, time.time() - point.created, story)
+    print(f"{obj.name} is back at {snap} ({seconds:.1f} s)")
+    if not point.memory:
+        print(f"it is off: hikube-local start {obj.name}", file=sys.stderr)
+    return ExitCode.DONE
