@@ -46,6 +46,20 @@ def output_option(*formats: str) -> Callable:
     return option("-o", "--output", default="", metavar="FORMAT", callback=check, help=words)
 
 
+def validate_option() -> Callable:
+    """--validate, as kubectl has it."""
+    words = {"true": "strict", "false": "ignore"}
+    return option(
+        "--validate",
+        "unknown",
+        type=click.Choice(["strict", "true", "warn", "ignore", "false"]),
+        default="strict",
+        envvar="HIKUBE_LOCAL_VALIDATE",
+        callback=lambda context, parameter, value: words.get(value, value),
+        help="Unknown keys: strict (an error), warn, ignore (as Hikube itself does).",
+    )
+
+
 def common(command: Callable) -> Callable:
     """The options that every command takes; the command gets an App as its first argument."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, confirm, manifests, option, output_option
+from hikube_local.cli.app import App, common, confirm, manifests, option, output_option, validate_option
 from hikube_local.errors import ExitCode, HikubeError, UsageError
 
 DEFAULT_TIMEOUT = 300.0
@@ -23,13 +23,13 @@ class Invalid(click.exceptions.Exit):
         self.findings = findings
 
 
-def load(app: App, files: tuple[str, ...], for_plan: bool, quiet: bool = False) -> Any:
+def load(app: App, files: tuple[str, ...], for_plan: bool, quiet: bool = False, unknown: str = "strict") -> Any:
     """Validate everything, tell the findings, and stop before anything is changed when there is an error."""
     from hikube_local.manifests.diagnostics import Severity
     from hikube_local.manifests.validate import Known, validate
 
     known = Known({o.key: o for o in app.store.objects()}, app.image_names)
-    result = validate(files, app.flag_namespace, app.default_namespace, known, for_plan)
+    result = validate(files, app.flag_namespace, app.default_namespace, known, for_plan, unknown)
     for d in result.findings.items:
         if d.severity is Severity.ERROR or not quiet:
             print(d.render() if d.severity is not Severity.DIFFERENCE else _line(d), file=sys.stderr)
@@ -72,6 +72,7 @@ def _up_options(command: Any) -> Any:
         option("--bridge", default=None, help="A bridge of this host for WholeIP machines (root)."),
         option("--pace", type=float, default=0.0, help="Simulator: seconds of a whole boot."),
         option("--yes", is_flag=True, help="Answer questions with yes."),
+        validate_option(),
         output_option("json"),
     ]
     for decorate in reversed(options):
@@ -133,13 +134,14 @@ def _up(
     bridge: str | None,
     pace: float,
     yes: bool,
+    unknown: str,
     output: str,
 ) -> int:
     from hikube_local.backends.protocol import Options
     from hikube_local.cli.story import Story
 
     named = manifests(files, filename)
-    loaded = load(app, named, for_plan=True, quiet=output == "json")
+    loaded = load(app, named, for_plan=True, quiet=output == "json", unknown=unknown)
     wanted = _with_backend(app, [item.object for item in loaded.objects], backend)
     options = Options(exact=exact, pull=pull, offline=offline, restart=restart, pace=pace, dry=dry_run)
     with Story(app, output == "json") as story:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from hikube_local.cli.app import App, common, manifests, option, output_option
+from hikube_local.cli.app import App, common, manifests, option, output_option, validate_option
 from hikube_local.errors import ExitCode
 
 
@@ -12,16 +12,19 @@ from hikube_local.errors import ExitCode
 @click.argument("files", nargs=-1)
 @option("-f", "--filename", multiple=True, help="A file, a folder or -.")
 @option("--strict", is_flag=True, help="Warnings count as errors.")
+@validate_option()
 @output_option("json")
 @common
-def validate(app: App, files: tuple[str, ...], filename: tuple[str, ...], strict: bool, output: str) -> int:
+def validate(
+    app: App, files: tuple[str, ...], filename: tuple[str, ...], strict: bool, unknown: str, output: str
+) -> int:
     """Check manifests: everything wrong at once, each at its place."""
     from hikube_local.cli.tables import as_json
     from hikube_local.manifests.diagnostics import Severity
     from hikube_local.manifests.validate import Known, validate
 
     known = Known({o.key: o for o in app.store.objects()}, app.image_names)
-    result = validate(manifests(files, filename), app.flag_namespace, app.default_namespace, known)
+    result = validate(manifests(files, filename), app.flag_namespace, app.default_namespace, known, unknown=unknown)
     findings = result.findings
     if output == "json":
         print(as_json([d.as_json() for d in findings.items]))

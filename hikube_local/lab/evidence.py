@@ -21,6 +21,10 @@ _SPAN = re.compile(r"^(start|finish): ([\w-]+)(?:/([\w-]+))?: (?:(SUCCESS|FAIL|W
 _APT = re.compile(
     r"^(E: .*|Err:\d+ .*|W: Failed to fetch .*|.*Temporary failure (?:in name resolution|resolving).*|.*Could not resolve.*)$"
 )
+_UNRESOLVED = re.compile(
+    r"(?:Temporary failure resolving|[Cc]ould not resolve(?: host)?:?) '?([\w.-]+)'?|Temporary failure in name resolution"
+)
+_ECHO = re.compile(r"failed with exceptions, re-raising|^Running module \S+ \(.*\) failed")
 _SCRIPT = re.compile(r"/var/lib/cloud/instance/scripts/runcmd: (?:line )?(\d+): (.*)")
 
 
@@ -132,6 +136,8 @@ def _from_log(lines: list[str]) -> list[Problem]:
             continue
         near = [line for line in lines[max(0, i - 2) : i + 8] if line.strip()]
         trace = any(line.startswith("Traceback") for line in lines[i + 1 : i + 4])
+        if _ECHO.search(m[4]):
+            continue  # the module's own row tells it
         recoverable = m[3] == "WARNING" and not trace and not re.search(r"[Ff]ail|[Ii]nvalid|Unhandled", m[4])
         found.append(Problem(m[4][:300], tuple(near[:10]), recoverable=recoverable))
     return found
@@ -139,7 +145,16 @@ def _from_log(lines: list[str]) -> list[Problem]:
 
 def _from_output(output: str, user_data: str) -> list[Problem]:
     found = []
+    lost = [line for line in output.splitlines() if _UNRESOLVED.search(line)]
+    if lost:
+        names = sorted({m[1] for line in lost if (m := _UNRESOLVED.search(line)) and m[1]})
+        what = f"the network: {', '.join(names) or 'names'} could not be resolved"
+        found.append(Problem(what, tuple(lost[:4])))
     for text in output.splitlines():
+        if lost and text.startswith(("Err:", "W: Failed to fetch", "  Temporary")):
+            continue  # all for the same reason
+        if text in lost:
+            continue
         if m := _SCRIPT.search(text):
             # Line 1 of the script is its header; a command may take several lines, so this is where it begins at best.
             line = _command_line(user_data, int(m[1]) - 2)

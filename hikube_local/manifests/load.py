@@ -43,7 +43,7 @@ class Input:
     documents: int = 0
 
 
-def load(sources: Iterable[str], namespace: str | None, default_namespace: str) -> Input:
+def load(sources: Iterable[str], namespace: str | None, default_namespace: str, unknown: str = "strict") -> Input:
     """Read manifests from files, folders and `-`; `namespace` is -n, which may not contradict an object's own."""
     result = Input()
     for name, raw in _read(sources, result.findings):
@@ -53,7 +53,7 @@ def load(sources: Iterable[str], namespace: str | None, default_namespace: str) 
             text = Text(name, content)
             for node in nodes.documents(text, content, found):
                 result.documents += node.value is not None
-                _document(result, text, node, namespace, default_namespace)
+                _document(result, text, node, namespace, default_namespace, unknown)
         except Refused as e:
             found.append(e.diagnostic)
         for diagnostic in found:
@@ -116,7 +116,7 @@ def _bytes(path: Path) -> bytes:
         return f.read(nodes.MAX_BYTES + 1)
 
 
-def _document(result: Input, text: Text, node: Node, namespace: str | None, default: str) -> None:
+def _document(result: Input, text: Text, node: Node, namespace: str | None, default: str, unknown: str) -> None:
     if node.value is None:
         return
     place = text.place(node.line, node.column)
@@ -141,7 +141,7 @@ def _document(result: Input, text: Text, node: Node, namespace: str | None, defa
         items = node.get("items")
         if items is not None and isinstance(items.value, list):
             for item in items.value:
-                _document(result, text, item, namespace, default)
+                _document(result, text, item, namespace, default, unknown)
         return
     at = node.get(verdict.at) or node
     if verdict.what == "error":
@@ -154,6 +154,6 @@ def _document(result: Input, text: Text, node: Node, namespace: str | None, defa
         where = text.place(at.line, at.column)
         result.findings.add(Diagnostic("HK207", Severity.DIFFERENCE, what, where, label[:80]))
     else:
-        obj = shape.build(node, text, words["kind"], namespace, default, result.findings)
+        obj = shape.build(node, text, words["kind"], namespace, default, result.findings, unknown)
         if obj is not None:
             result.objects.append(Loaded(obj, node, text))

@@ -247,13 +247,18 @@ def differences(spec: VMInstanceSpec) -> Iterator[Finding]:
             "HK513", _D, f"cpuModel {spec.cpuModel[:40]!r} is not taken: the host's own is used", ("cpuModel",)
         )
     if spec.firmware is not None:
-        yield Finding(
-            "HK516", _D, "firmware is a field that the platform is about to take: the profile decides", ("firmware",)
-        )
+        yield Finding("HK516", _D, "firmware is a field that the platform is about to take", ("firmware",))
+        loader, secure = spec.firmware.bootloader, spec.firmware.secureBoot
+        if loader is not None and loader.lower() not in ("bios", "efi", "uefi"):
+            yield _unknown("HK304", "bootloader", loader, ["bios", "uefi"], ("firmware", "bootloader"))
+        elif secure and loader is not None and loader.lower() == "bios":
+            what = "secureBoot needs EFI firmware, bootloader says bios"
+            yield Finding("HK304", _E, what, ("firmware", "secureBoot"), "write bootloader: uefi")
     if spec.external and spec.externalMethod == "PortList" and spec.externalAllowICMP:
         yield Finding("HK511", _D, "ping cannot be carried to a loopback address", ("external",))
     if spec.runStrategy in ("Always", "RerunOnFailure"):
-        what = f"{spec.runStrategy}: a machine that powers itself off or crashed is started again by the next `up`"
+        back = "one that powers itself off comes back at once, " if spec.runStrategy == "Always" else ""
+        what = f"{spec.runStrategy}: {back}one whose QEMU ended is started again by the next `up`; a guest's panic is not seen"
         yield Finding("HK514", _D, what, ("runStrategy",))
 
 

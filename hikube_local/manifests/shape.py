@@ -58,10 +58,15 @@ def path_text(path: tuple[str | int, ...]) -> str:
     return out
 
 
-def build(node: Node, text: Text, kind: str, namespace: str | None, default: str, findings: Findings) -> Object | None:
-    """The object of a document of ours, or None after its findings were added."""
+def build(
+    node: Node, text: Text, kind: str, namespace: str | None, default: str, findings: Findings, unknown: str = "strict"
+) -> Object | None:
+    """The object of a document of ours, or None after its findings were added.
+
+    `unknown` says what unknown keys are, in kubectl's words: strict (errors), warn, ignore.
+    """
     before = len([d for d in findings.items if d.severity is Severity.ERROR])
-    report = _Reporter(node, text, kind, findings)
+    report = _Reporter(node, text, kind, findings, unknown)
     report.top()
     meta = report.metadata()
     spec = report.spec()
@@ -91,11 +96,17 @@ def build(node: Node, text: Text, kind: str, namespace: str | None, default: str
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
+def _drop(data: Any, path: tuple[str | int, ...]) -> None:
+    for step in path[:-1]:
+        data = data[step]
+    del data[path[-1]]
+
+
 class _Reporter:
     """Findings of one document."""
 
-    def __init__(self, node: Node, text: Text, kind: str, findings: Findings) -> None:
-        self.node, self.text, self.kind, self.findings = node, text, kind, findings
+    def __init__(self, node: Node, text: Text, kind: str, findings: Findings, unknown: str) -> None:
+        self.node, self.text, self.kind, self.findings, self.mode = node, text, kind, findings, unknown
         name = node.get("metadata", "name")
         self.ref = f"{kind}/{name.value}" if name and isinstance(name.value, str) else kind
 
@@ -107,7 +118,9 @@ class _Reporter:
                 break
         at = at or self.node
         place = self.text.place(at.line, at.column)
-        self.findings.add(Diagnostic(code, Severity.ERROR, message, place, self.ref, path_text(path), help))
+        severity = Severity.WARNING if code == "HK204" and self.mode == "warn" else Severity.ERROR
+        if not (code == "HK204" and self.mode == "ignore"):
+            self.findings.add(Diagnostic(code, severity, message, place, self.ref, path_text(path), help))
 
     def top(self) -> None:
         for key in self.node.value:
@@ -162,7 +175,16 @@ class _Reporter:
             return SPECS[self.kind].model_validate(data)
         except ValidationError as e:
             self.pydantic(e, ("spec",), "HK205")
-            return None
+            if self.mode == "strict":
+                return None
+            # As the platform does it: without the keys that it does not know.
+            extra = [i["loc"] for i in e.errors(include_url=False) if i["type"] == "extra_forbidden"]
+            for path in extra:
+                _drop(data, path)
+        try:
+            return SPECS[self.kind].model_validate(data)
+        except ValidationError:
+            return None  # told already
 
     def pydantic(self, error: ValidationError, prefix: tuple[str | int, ...], type_code: str) -> None:
         for item in error.errors(include_url=False, include_input=True):

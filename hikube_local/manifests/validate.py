@@ -24,10 +24,15 @@ class Known:
 
 
 def validate(
-    sources: Iterable[str], namespace: str | None, default_namespace: str, known: Known, for_plan: bool = False
+    sources: Iterable[str],
+    namespace: str | None,
+    default_namespace: str,
+    known: Known,
+    for_plan: bool = False,
+    unknown: str = "strict",
 ) -> Input:
     """Read and check; a disk that is nowhere is a warning, with `for_plan` an error."""
-    result = load(sources, namespace, default_namespace)
+    result = load(sources, namespace, default_namespace, unknown)
     once: set[str] = set()
     for item in result.objects:
         for found in rules.check(item, known.images):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hikube_local.api import names
 from hikube_local.api.objects import Object, VMInstanceSpec
@@ -64,7 +64,16 @@ class Machine:
 
 
 def profile_of(spec: VMInstanceSpec) -> data.Profile:
-    return data.profiles()[spec.instanceProfile or "ubuntu"]
+    """The profile, with what the manifest's own `firmware` says instead."""
+    profile = data.profiles()[spec.instanceProfile or "ubuntu"]
+    own = spec.firmware
+    if own is None:
+        return profile
+    efi = profile.firmware == "efi" if own.bootloader is None else own.bootloader.lower() != "bios"
+    secure = efi and (profile.secure_boot if own.secureBoot is None else own.secureBoot)
+    kept = efi and (profile.efi_persistent if own.efiPersistent is None else own.efiPersistent)
+    firmware = "efi" if efi else "bios"
+    return replace(profile, firmware=firmware, secure_boot=secure, smm=profile.smm or secure, efi_persistent=kept)
 
 
 def bus_of(spec: VMInstanceSpec, index: int, optical: bool) -> str:

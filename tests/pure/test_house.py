@@ -33,7 +33,7 @@ ORDER = [
     {"lab"},
     {"access"},
     {"cli"},
-    {"__main__"},
+    {"__main__", "pytest_plugin"},
 ]
 RANK = {room: i for i, row in enumerate(ORDER) for room in row}
 # Readers of cloud-config text are shared with what recognises a final message on the console.

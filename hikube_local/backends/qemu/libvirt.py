@@ -73,6 +73,14 @@ def state(dom: Any) -> tuple[RunState, bool]:
     return RunState.SHUTOFF, reason == lv.VIR_DOMAIN_SHUTOFF_SHUTDOWN
 
 
+def ends(dom: Any, again: bool) -> None:
+    """Whether a running domain whose guest powers itself off starts again (runStrategy Always) or stays off."""
+    lv = module()
+    action = lv.VIR_DOMAIN_LIFECYCLE_ACTION_RESTART if again else lv.VIR_DOMAIN_LIFECYCLE_ACTION_DESTROY
+    with contextlib.suppress(lv.libvirtError):
+        dom.setLifecycleAction(lv.VIR_DOMAIN_LIFECYCLE_POWEROFF, action, lv.VIR_DOMAIN_AFFECT_LIVE)
+
+
 def stopped_by_disk(dom: Any) -> bool:
     """Whether QEMU paused the machine because a disk of it could not be written (error_policy stop)."""
     lv = module()

@@ -11,7 +11,7 @@ from typing import Any
 
 from hikube_local import files
 from hikube_local.api import names
-from hikube_local.api.objects import DISK, INSTANCE, Object
+from hikube_local.api.objects import DISK, INSTANCE, Object, RunStrategy
 from hikube_local.backends.protocol import Options, View
 from hikube_local.backends.qemu import checkpoints, firmware, follow, libvirt, looks, sizes, starts, views
 from hikube_local.backends.qemu.alone import LOST, UserNet, carrier_of
@@ -222,6 +222,7 @@ class Qemu:
         keep = not options.dry
         if keep:
             checkpoints.settle(self, obj, emit)
+            self._heal_stop(obj)
         xml = domain.domain(self.machine(obj, options, emit, keep))
         content = seed.seed(obj, self.uuid(obj, keep))
 
@@ -230,6 +231,12 @@ class Qemu:
 
         forwards = self.ways.wanted(obj, keep, say)
         return MachineDesired(domain.digest(xml), content.digest if content else None, forwards)
+
+    def _heal_stop(self, obj: Object) -> None:
+        """A `stop` that was cut short has told libvirt that the machine stays off."""
+        dom = self.domain(obj)
+        if dom is not None and dom.isActive() and self.store.allocation(scope(obj.key)).get("power") != "stop":
+            libvirt.ends(dom, obj.instance.strategy is RunStrategy.ALWAYS)
 
     # doing
 
@@ -327,6 +334,7 @@ class Qemu:
         try:
             dom.createWithFlags(firmware.prepare(self.layout, folder, profile, dom.UUIDString(), lv))
             firmware.note(folder, profile)
+            libvirt.ends(dom, obj.instance.strategy is RunStrategy.ALWAYS)
         except lv.libvirtError as e:
             if e.get_error_code() != lv.VIR_ERR_OPERATION_INVALID or not dom.isActive():
                 raise libvirt.translated(e, f"{obj.name} did not start") from None
@@ -340,6 +348,7 @@ class Qemu:
         dom = self.domain(obj)
         if dom is None or not dom.isActive():
             return
+        libvirt.ends(dom, False)  # first of all: an action that restarts would make a reboot of every shutdown
         try:
             if not options.force and libvirt.state(dom)[0] is RunState.RUNNING:
                 self._shut_down(dom, obj, options.grace, emit)

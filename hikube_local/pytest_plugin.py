@@ -1,0 +1,55 @@
+"""pytest plugin (entry point `hikube_local`): machines of a manifest, booted once a session, as testinfra hosts.
+
+def test_web(hikube_machines):
+    web = hikube_machines("manifest.yaml")["web"]
+    assert web.service("nginx").is_running
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Boot = Callable[[str | Path], dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def hikube_machines() -> Iterator[Boot]:
+    """A function: manifest to {machine's name: testinfra host}. A machine that does not come up fails the test."""
+    from hikube_local.backends.protocol import Options
+    from hikube_local.cli.app import App
+    from hikube_local.events import ignore
+    from hikube_local.lab import report, root
+    from hikube_local.lab.guest import Guest, host
+    from hikube_local.lab.trial import Trial
+    from hikube_local.manifests.validate import Known, validate
+    from hikube_local.readiness.stages import Result
+
+    app = App()
+    booted: dict[str, dict[str, Any]] = {}
+    with contextlib.ExitStack() as stack:
+
+        def boot(manifest: str | Path) -> dict[str, Any]:
+            name = str(Path(manifest).resolve())
+            if name in booted:
+                return booted[name]
+            loaded = validate([name], None, app.default_namespace, Known({}, app.image_names), for_plan=True)
+            if loaded.findings.failed:
+                pytest.fail("\n".join(d.render() for d in loaded.findings.items), pytrace=False)
+            own = stack.enter_context(root.made(app.layout))
+            trial = Trial(own, app.image_settings, ignore, Options(), None)
+            hosts = {}
+            for r in trial.run([i.object for i in loaded.objects], ()):
+                if r.verdict is None or r.verdict.result not in (Result.READY, Result.CLOUD_INIT_FAILED):
+                    pytest.fail(f"{r.machine.name} did not come up: {report.cause(r)}", pytrace=False)
+                hosts[r.machine.name] = host(
+                    Guest(trial.world.running(r.machine), trial.world.facts.slowness), r.machine.name
+                )
+            booted[name] = hosts
+            return hosts
+
+        yield boot

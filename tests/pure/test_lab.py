@@ -1,0 +1,197 @@
+"""The lab without a guest: what a real guest's logs say, the checks file, and the reports."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from hikube_local.api.objects import INSTANCE, Object, VMInstanceSpec
+from hikube_local.errors import UsageError
+from hikube_local.lab import checks, evidence, report
+from hikube_local.lab.trial import Report
+from hikube_local.readiness.stages import Result, Stage, Verdict
+
+# Logs of a real Debian 12 guest without a network, whose user-data names a package and a command that do not exist.
+LOGS = Path(__file__).parent / "lab"
+USER_DATA = (LOGS / "user-data").read_text()
+
+
+@pytest.fixture(scope="module")
+def seen() -> evidence.Evidence:
+    parts = [(LOGS / name).read_bytes() for name in ("status.json", "cloud-init.log", "cloud-init-output.log")]
+    return evidence.read(*parts, USER_DATA)
+
+
+def test_modules_have_their_times_and_results(seen):
+    modules = {m.name: m for m in seen.modules}
+    assert modules["package_update_upgrade_install"].result == "FAIL"
+    assert modules["package_update_upgrade_install"].seconds > 200
+    assert modules["runcmd"].result == modules["write_files"].result == "SUCCESS"
+    assert [m.start for m in seen.modules] == sorted(m.start for m in seen.modules)
+    assert seen.status == "error"
+
+
+def test_causes_are_told_apart_and_stand_at_their_lines(seen):
+    lines = USER_DATA.splitlines()
+    at = {p.message: p for p in seen.problems}
+    network = next(p for m, p in at.items() if m.startswith("the network: deb.debian.org"))
+    assert network.line == 0 and len(network.lines) <= 4
+    package = next(p for m, p in at.items() if "Unable to locate package" in m)
+    assert "no-such-package" in lines[package.line - 1]
+    command = next(p for m, p in at.items() if m.startswith("runcmd: nosuchcommand"))
+    assert "nosuchcommand" in lines[command.line - 1] and command.recoverable
+    assert not any("re-raising" in m or m.startswith("Running module") for m in at), "echoes are left out"
+    assert sum("Err:" in m or "Failed to fetch" in m for m in at) == 0, "one cause is told once"
+
+
+def test_a_key_whose_module_never_ran_is_a_problem(seen):
+    parts = [(LOGS / name).read_bytes() for name in ("status.json", "cloud-init.log", "cloud-init-output.log")]
+    more = evidence.read(*parts, "#cloud-config\nwireguard: {interfaces: []}\nnonsense: 1\nhostname: x\n")
+    told = {p.message: p.line for p in more.problems}
+    assert told["wireguard: its module wireguard did not run in this image"] == 2
+    assert told["nonsense: no module of cloud-init knows this key"] == 3
+    assert not any(m.startswith("hostname") for m in told)
+    broken = evidence.read(*parts, "#cloud-config\n- a\n")
+    assert any("no YAML mapping" in p.message for p in broken.problems)
+
+
+def test_hostile_logs_are_data():
+    for raw in (b"", b"\xff" * 100, b'{"v1": 7}', b'{"v1": {"init": []}}', b"[" * 10_000):
+        found = evidence.read(raw, raw, raw, "#cloud-config\nhostname: x\n")
+        assert found.modules == ()
+    evil = b"2026-11-24 21:41:41,912 - x[ERROR]: \x1b]0;own\x07 <script>\n2026-99-99 00:00:00,0 - x[ERROR]: y\n"
+    assert "\x1b" not in str(evidence.read(b"", evil, evil, "").problems)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "run: x",
+        "- run",
+        "- run: {}",
+        "- run: {command: x, exitt: 1}",
+        "- {run: {command: x}, file: {path: /}}",
+        "- {run: {command: x}, after: sunset}",
+        "- shout: {x: 1}",
+        "- [",
+    ],
+)
+def test_checks_that_cannot_be_understood_are_refused(text):
+    with pytest.raises(UsageError) as e:
+        checks.parse(text, "checks.yaml")
+    assert e.value.code == "HK331" and "checks.yaml" in e.value.what
+
+
+class FakeHost:
+    """What testinfra's host answers on this very machine, by its local backend."""
+
+    def __new__(cls):
+        import testinfra
+
+        return testinfra.get_host("local://")
+
+
+def test_checks_show_what_was_found(tmp_path):
+    path = tmp_path / "f"
+    path.write_text("hello")
+    path.chmod(0o640)
+    rows = checks.parse(
+        f"""
+- run: {{command: echo hi, contains: hi, matches: '^h.$', stdout: hi}}
+- run: {{command: "echo no; exit 3"}}
+- file: {{path: {path}, mode: '0640', contains: hello}}
+- file: {{path: {path}, mode: '0600', owner: nobody}}
+- file: {{path: {path}.gone, exists: false}}
+- file: {{path: {path}.gone}}
+- user: {{name: root}}
+- user: {{name: nobody-at-all}}
+- user: {{name: root, groups: [nogroup-x]}}
+- http: {{port: 80, contains: welcome}}
+- http: {{port: 81}}
+- mount: {{path: /proc}}
+""",
+        "c",
+    )
+
+    def http(port: int, path: str) -> tuple[int, str]:
+        return (200, "welcome") if port == 80 else (0, "nobody answers on port 81")
+
+    outcomes = [checks.probe(c, FakeHost(), http) for c in rows]
+    assert [o.passed for o in outcomes] == [
+        True,
+        False,
+        True,
+        False,
+        True,
+        False,
+        True,
+        False,
+        False,
+        True,
+        False,
+        True,
+    ]
+    assert "3" in outcomes[1].found[0] and "0640, not 0600" in outcomes[3].found[0] and "root" in outcomes[3].found[1]
+    assert outcomes[10].found == ("nobody answers on port 81",)
+
+
+@pytest.fixture
+def failed(seen) -> Report:
+    machine = Object(kind=INSTANCE, namespace="default", name="web", spec=VMInstanceSpec(cloudInit=USER_DATA))
+    check = checks.Check("run", {"command": "<b>&'\""})
+    return Report(
+        machine,
+        image="debian-12",
+        verdict=Verdict(Result.CLOUD_INIT_FAILED, Stage.DONE, "x", seconds=80.0),
+        way_in="guest agent",
+        evidence=seen,
+        outcomes=[checks.Outcome(check, ("the exit code is 1\x1b[31m",)), checks.Outcome(check)],
+        stages=[("firmware", 0.0), ("kernel", 5.0), ("cloud-init-local", 40.0)],
+        files={"console.log": b"<script>alert(1)</script>\x1b[2Jboot\n"},
+    )
+
+
+def place(r: Report, line: int) -> tuple[str, int]:
+    return "m,1.yaml", line + 10
+
+
+def test_junit_is_what_its_schema_says(failed, tmp_path):
+    report.junit([failed], place, tmp_path / "j.xml")
+    root = ET.parse(tmp_path / "j.xml").getroot()
+    assert root.tag == "testsuites" and root.get("tests") == "4" and root.get("failures") == "2"
+    suite = root.find("testsuite")
+    assert suite is not None and suite.get("name") == "web on debian-12"
+    cases = suite.findall("testcase")
+    assert [c.get("name") for c in cases][:2] == ["boot", "cloud-init"]
+    assert all(set(c.attrib) >= {"name", "classname", "time"} for c in cases)
+    assert [c.find("failure") is not None for c in cases] == [False, True, True, False]
+    assert "\x1b" not in (tmp_path / "j.xml").read_text()
+
+
+def test_the_page_holds_everything_and_runs_nothing(failed):
+    text = report.page([failed], place)
+    assert "<script" not in text.lower() and "&lt;script&gt;" in text and "://" not in text.split("<h2>")[0]
+    assert text.count("class='bar stage'") == 3 and "class='bar module FAIL'" in text
+    assert "\x1b" not in text and "default-src 'none'" in text
+
+
+def test_ci_sees_findings_at_their_lines(failed):
+    lines = report.annotations([failed], place)
+    assert any(line.startswith("::error file=m%2C1.yaml,line=") and "no-such-package" in line for line in lines)
+    assert all("\n" not in line for line in lines)
+    table = report.summary([failed])
+    assert "| web on debian-12 | failed | 80 | 1 of 2 |" in table
+
+
+def test_text_and_json_tell_the_same(failed):
+    told = "\n".join(report.text(failed, place, timings=True))
+    assert told.startswith("web on debian-12: FAILED") and "kernel" in told and "35.0 s" in told
+    row = report.as_json(failed, place)
+    assert (
+        row["result"] == "failed"
+        and row["checks"][1]["passed"]
+        and row["stages"][1] == {"stage": "kernel", "seconds": 35.0}
+    )
+    assert any(p["line"] and p["file"] == "m,1.yaml" for p in row["problems"])
