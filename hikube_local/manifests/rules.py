@@ -192,7 +192,7 @@ def disks(spec: VMInstanceSpec) -> Iterator[Finding]:
         if disk.bus is not None and disk.bus not in BUSES:
             yield _unknown("HK304", "bus", disk.bus, BUSES, ("disks", i, "bus"))
         if disk.hotpluggable:
-            what = "disks[].hotpluggable is a field that the platform is about to take"
+            what = "disks[].hotpluggable is a field that the platform is about to take; here it comes and goes live on virtio and scsi"
             yield Finding("HK516", _D, what, ("disks", i, "hotpluggable"))
 
 

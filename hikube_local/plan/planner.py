@@ -88,7 +88,7 @@ def plan_machine(obj: Object, want: MachineDesired, seen: MachineObserved, wish:
         steps.append(Step(Verb.RECORD, key, "the manifest changed" if seen.folder else "new"))
     if seen.seed != want.seed:
         steps.append(Step(Verb.SEED, key, "keys or user-data changed" if seen.seed else "new"))
-    stale = on and seen.live_definition not in ("", want.definition)
+    stale = on and seen.live_definition not in ("", want.cold or want.definition)
     ended = wish.end_boot is not None and wish.end_boot == seen.started
     restart = on and run is True and (ended or (wish.restart and stale))
     if on and (run is False or restart):
@@ -101,6 +101,9 @@ def plan_machine(obj: Object, want: MachineDesired, seen: MachineObserved, wish:
     if run and (not on or restart):
         why = "it crashed" if seen.state is RunState.CRASHED else "it is to run"
         steps.append(Step(Verb.START, key, why))
+    if on and run is not False and not restart and not stale and seen.hot != want.hot:
+        changes = [f"+{n}" for n in sorted(want.hot - seen.hot)] + [f"-{n}" for n in sorted(seen.hot - want.hot)]
+        steps.append(Step(Verb.PLUG, key, " ".join(changes)))
     on_after = (on and run is not False) or bool(run)
     if on_after and seen.forwards != want.forwards:
         steps.append(Step(Verb.FORWARDS, key, "its ports changed" if on else "new"))

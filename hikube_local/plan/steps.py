@@ -18,6 +18,7 @@ class Verb(StrEnum):
     SEED = "seed"
     DEFINE = "define"
     START = "start"
+    PLUG = "plug"
     FORWARDS = "forwards"
     STOP = "stop"
     DELETE = "delete"
@@ -73,6 +74,8 @@ class MachineDesired:
     definition: str
     seed: str | None
     forwards: frozenset[Forward] = frozenset()
+    cold: str = ""  # the definition without the disks that come and go while it runs
+    hot: frozenset[str] = frozenset()  # their names
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ class MachineObserved:
 
     state: RunState = RunState.ABSENT
     definition: str = ""
-    live_definition: str = ""
+    live_definition: str = ""  # without the disks that come and go while it runs
     seed: str | None = None
     forwards: frozenset[Forward] = frozenset()
     network: bool = False
@@ -89,6 +92,7 @@ class MachineObserved:
     generation: int = 0
     started: float | None = None
     clean_end: bool = False
+    hot: frozenset[str] = frozenset()  # disks that came while it runs
 
 
 @dataclass(frozen=True, slots=True)

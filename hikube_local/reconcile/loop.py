@@ -29,6 +29,7 @@ _WORDS = {
     Verb.SEED: "seed",
     Verb.DEFINE: "defining",
     Verb.START: "starting",
+    Verb.PLUG: "disks",
     Verb.FORWARDS: "ports",
     Verb.STOP: "stopping",
     Verb.DELETE: "deleting",

@@ -27,22 +27,47 @@ def domain(machine: Machine) -> str:
     root = _tree(machine)
     # A checkpoint puts another layer under a disk: that is no change of the machine.
     plain = tuple(replace(d, path=d.path and d.name, backing=d.backing[-1:]) for d in machine.disks)
-    mark = hashlib.sha256(ET.tostring(_tree(replace(machine, disks=plain)))).hexdigest()
+    mark = _mark(replace(machine, disks=plain))
+    cold = _mark(replace(machine, disks=tuple(d for d in plain if not d.hot)))
     metadata = ET.Element("metadata")
     ET.SubElement(
         metadata,
         f"{{{NAMESPACE}}}machine",
-        {"namespace": machine.namespace, "name": machine.name, "digest": mark},
+        {
+            "namespace": machine.namespace,
+            "name": machine.name,
+            "digest": mark,
+            **({"cold": cold} if cold != mark else {}),
+        },
     )
     root.insert(2, metadata)
     ET.indent(root)
     return ET.tostring(root, encoding="unicode") + "\n"
 
 
-def digest(xml: str) -> str:
-    """The digest that `domain` wrote into this XML (libvirt keeps it), or an empty string."""
+def _mark(machine: Machine) -> str:
+    return hashlib.sha256(ET.tostring(_tree(machine))).hexdigest()
+
+
+def digest(xml: str, cold: bool = False) -> str:
+    """The digest that `domain` wrote into this XML (libvirt keeps it), or an empty string.
+
+    `cold`: of the machine without the disks that come and go while it runs.
+    """
     element = ET.fromstring(xml).find(f"metadata/{{{NAMESPACE}}}machine")
-    return element.get("digest", "") if element is not None else ""
+    if element is None:
+        return ""
+    whole = element.get("digest", "")
+    return element.get("cold", whole) if cold else whole
+
+
+def disk(machine: Machine, name: str) -> str:
+    """The XML of one disk, to be attached while the machine runs."""
+    devices = ET.Element("devices")
+    names = _names(machine.disks)
+    at = next(i for i, d in enumerate(machine.disks) if d.name == name)
+    _disk(devices, machine, machine.disks[at], names[at])
+    return ET.tostring(devices[0], encoding="unicode")
 
 
 def _tree(m: Machine) -> ET.Element:
@@ -157,10 +182,10 @@ def _devices(root: ET.Element, m: Machine) -> None:
 
 
 def _names(disks: tuple[DiskDevice, ...]) -> list[str]:
-    """vda, vdb, … for virtio; sda, sdb, … for sata and scsi together."""
+    """vda, vdb, … for virtio; sda, sdb, … for sata and scsi together; those that come and go after all others."""
     counts: dict[str, int] = {}
-    out = []
-    for disk in disks:
+    out = [""] * len(disks)
+    for at, disk in sorted(enumerate(disks), key=lambda pair: pair[1].hot):
         prefix = _TARGET[disk.bus]
         index = counts.get(prefix, 0)
         counts[prefix] = index + 1
@@ -169,7 +194,7 @@ def _names(disks: tuple[DiskDevice, ...]) -> list[str]:
         while index:
             index, rest = divmod(index - 1, 26)
             letters = chr(97 + rest) + letters
-        out.append(prefix + letters)
+        out[at] = prefix + letters
     return out
 
 

@@ -25,6 +25,7 @@ class DiskDevice:
     optical: bool = False
     readonly: bool = False
     boot_order: int | None = None
+    hot: bool = False  # attached and detached while the machine runs
     backing: tuple[tuple[str, str], ...] = ()
 
 

@@ -130,3 +130,35 @@ def test_an_installers_iso_after_an_empty_system_disk(real: Real, host: Host, ti
     second_up = real("up", real.file("m.yaml", text), "--timeout", "120s")
     assert second_up.code == 0, second_up.err
     assert "hello from" in (host.http(real.access(80)) or "")
+
+
+BLOCKS = "(while :; do echo BLOCKS $(cat /sys/block/vd*/size) > /dev/ttyS0; sleep 1; done) &"
+
+
+def test_a_hotpluggable_disk_comes_and_goes_live_and_another_waits_for_a_restart(real: Real):
+    data = """---
+apiVersion: apps.cozystack.io/v1alpha1
+kind: VMDisk
+metadata: {name: data}
+spec: {storage: 64Mi, storageClass: local}
+"""
+    assert real("up", real.file("m.yaml", seeded(TINY, BLOCKS))).code == 0
+    started = [line for line in real("logs", "web").out.splitlines() if "init started" in line]
+
+    def blocks() -> str:
+        time.sleep(3)
+        return real("logs", "web").out.rpartition("BLOCKS ")[2]
+
+    hot = TINY.replace("disks: [sys]", "disks: [sys, {name: data, hotpluggable: true}]")
+    result = real("up", real.file("hot.yaml", seeded(hot, BLOCKS) + data))
+    assert result.code == 0 and "disks: +data" in result.err and "restart" not in result.err, result.err
+    assert str((64 << 20) // 512) in blocks()
+    gone = real("up", real.file("m.yaml", seeded(TINY, BLOCKS)))
+    assert gone.code == 0 and "disks: -data" in gone.err, gone.err
+    assert str((64 << 20) // 512) not in blocks()
+    cold = TINY.replace("disks: [sys]", "disks: [sys, data]")
+    late = real("up", real.file("cold.yaml", seeded(cold, BLOCKS) + data))
+    assert late.code == 0 and "real after a restart" in late.err, late.err
+    assert [line for line in real("logs", "web").out.splitlines() if "init started" in line] == started
+    assert real("up", "--restart", real.file("cold.yaml", seeded(cold, BLOCKS) + data)).code == 0
+    assert str((64 << 20) // 512) in blocks()

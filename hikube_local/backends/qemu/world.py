@@ -13,7 +13,7 @@ from hikube_local import files
 from hikube_local.api import names
 from hikube_local.api.objects import DISK, INSTANCE, Object, RunStrategy
 from hikube_local.backends.protocol import Options, View
-from hikube_local.backends.qemu import checkpoints, firmware, follow, libvirt, looks, sizes, starts, views
+from hikube_local.backends.qemu import checkpoints, firmware, follow, libvirt, looks, plugs, sizes, starts, views
 from hikube_local.backends.qemu.alone import LOST, UserNet, carrier_of
 from hikube_local.backends.qemu.disks import Disks
 from hikube_local.backends.qemu.tenants import Tenants
@@ -134,7 +134,8 @@ class Qemu:
         return MachineObserved(
             state=state,
             definition=self._definition(obj, dom) if dom else "",
-            live_definition=domain.digest(dom.XMLDesc(0)) if on else "",
+            live_definition=domain.digest(dom.XMLDesc(0), cold=True) if on else "",
+            hot=plugs.attached(dom, obj) if on else frozenset(),
             seed=mark.get("digest"),
             forwards=self.ways.observed(ip) if on and ip else frozenset(),
             network=self.tenants.is_up(obj) and (on or self._lan(obj) == self._seated(obj)),
@@ -199,6 +200,8 @@ class Qemu:
         name = obj.instance.disks[index].name
         disk = self.store.get((DISK, obj.namespace, name))
         optical = bool(disk and disk.disk.optical)
+        bus = machine.bus_of(obj.instance, index, optical)
+        hot = plugs.may(obj.instance.disks[index], bus, optical)
         folder = self.layout.disk(obj.namespace, name)
         about = qcow2.facts(folder)
         backing = [(self.carrier.seen(path), "qcow2") for path in layers.below(folder)]
@@ -209,10 +212,11 @@ class Qemu:
             # An optical disk without a source is an empty drive.
             path="" if disk and disk.disk.empty_drive else self.carrier.seen(layers.active(folder)),
             format="qcow2",
-            bus=machine.bus_of(obj.instance, index, optical),
+            bus=bus,
             optical=optical,
             readonly=optical,
-            boot_order=index + 1,
+            boot_order=None if hot else index + 1,
+            hot=hot,
             backing=tuple(backing),
         )
 
@@ -223,14 +227,21 @@ class Qemu:
         if keep:
             checkpoints.settle(self, obj, emit)
             self._heal_stop(obj)
-        xml = domain.domain(self.machine(obj, options, emit, keep))
+        spec = self.machine(obj, options, emit, keep)
+        xml = domain.domain(spec)
         content = seed.seed(obj, self.uuid(obj, keep))
 
         def say(text: str) -> None:
             emit(Event(EventType.DIFFERENCE, text, obj.ref, obj.namespace, code="HK507"))
 
         forwards = self.ways.wanted(obj, keep, say)
-        return MachineDesired(domain.digest(xml), content.digest if content else None, forwards)
+        return MachineDesired(
+            domain.digest(xml),
+            content.digest if content else None,
+            forwards,
+            cold=domain.digest(xml, cold=True),
+            hot=frozenset(d.name for d in spec.disks if d.hot),
+        )
 
     def _heal_stop(self, obj: Object) -> None:
         """A `stop` that was cut short has told libvirt that the machine stays off."""
@@ -251,6 +262,7 @@ class Qemu:
             Verb.NETWORK: self._network,
             Verb.DEFINE: self._define,
             Verb.START: self._start,
+            Verb.PLUG: self._plug,
             Verb.FORWARDS: self._forwards,
             Verb.STOP: self._stop,
             Verb.DELETE: self._delete_machine,
@@ -338,6 +350,9 @@ class Qemu:
         except lv.libvirtError as e:
             if e.get_error_code() != lv.VIR_ERR_OPERATION_INVALID or not dom.isActive():
                 raise libvirt.translated(e, f"{obj.name} did not start") from None
+
+    def _plug(self, obj: Object, options: Options, emit: Emit) -> None:
+        plugs.bring(self.running(obj), self.machine(obj, options, emit, keep=True), obj, emit)
 
     def _forwards(self, obj: Object, options: Options, emit: Emit) -> None:
         looks.apply(self, obj, self.ways.wanted(obj, True, lambda text: None))

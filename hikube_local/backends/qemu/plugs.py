@@ -1,0 +1,81 @@
+"""Disks that come and go while the machine runs (`hotpluggable: true`, on virtio or scsi)."""
+
+from __future__ import annotations
+
+import time
+import xml.etree.ElementTree as ET
+from typing import Any
+
+from hikube_local.api.objects import DiskRef, Object
+from hikube_local.backends.qemu import libvirt
+from hikube_local.errors import HikubeError
+from hikube_local.events import Emit, Event, EventType
+from hikube_local.render import domain
+from hikube_local.render.machine import Machine
+
+PATIENCE = 30.0  # seconds for a guest to release a disk
+AGAIN = 5.0  # a guest that was deaf has forgotten what it was asked
+
+
+def may(ref: DiskRef, bus: str, optical: bool) -> bool:
+    """Whether the disk is attached live; SATA cannot."""
+    return bool(ref.hotpluggable) and bus != "sata" and not optical
+
+
+def _live(dom: Any) -> dict[str, ET.Element]:
+    found = {}
+    for element in ET.fromstring(dom.XMLDesc(0)).findall("devices/disk"):
+        alias = element.find("alias")
+        if alias is not None and alias.get("name", "").startswith("ua-"):
+            found[alias.get("name", "").removeprefix("ua-")] = element
+    return found
+
+
+def attached(dom: Any, obj: Object) -> frozenset[str]:
+    """The live disks beside those that the manifest fixes."""
+    fixed = {d.name for d in obj.instance.disks if not d.hotpluggable} | {"cloudinitdisk"}
+    return frozenset(_live(dom)) - fixed
+
+
+def bring(dom: Any, machine: Machine, obj: Object, emit: Emit) -> None:
+    """Attach what is missing, detach what is too many."""
+    lv = libvirt.module()
+    have, want = attached(dom, obj), {d.name for d in machine.disks if d.hot}
+    for name in sorted(have - want):
+        _detach(dom, name, obj, emit)
+    for name in sorted(want - have):
+        element = ET.fromstring(domain.disk(machine, name))
+        _free(dom, element)
+        try:
+            dom.attachDeviceFlags(ET.tostring(element, encoding="unicode"), lv.VIR_DOMAIN_AFFECT_LIVE)
+        except lv.libvirtError as e:
+            raise libvirt.translated(e, f"the disk {name} could not be attached to {obj.name}") from None
+
+
+def _free(dom: Any, element: ET.Element) -> None:
+    """Another target name where a disk that runs already has this one."""
+    taken = {t.get("dev", "") for t in ET.fromstring(dom.XMLDesc(0)).findall("devices/disk/target")}
+    target = element.find("target")
+    assert target is not None
+    prefix = target.get("dev", "")[:2]
+    if target.get("dev") in taken:
+        target.set("dev", next(n for c in "abcdefghijklmnopqrstuvwxyz" if (n := prefix + c) not in taken))
+
+
+def _detach(dom: Any, name: str, obj: Object, emit: Emit) -> None:
+    """libvirt's answer says nothing: a deaf guest "succeeds" after five seconds. Only the disk's going counts."""
+    lv = libvirt.module()
+    deadline, asked = time.monotonic() + PATIENCE, 0.0
+    while (element := _live(dom).get(name)) is not None:
+        now = time.monotonic()
+        if now > deadline:
+            what = f"the guest has not released the disk {name}"
+            raise HikubeError("HK806", what, fix=f"unmount it in the guest, or: hikube-local restart {obj.name}")
+        if now - asked > AGAIN:
+            asked = now
+            emit(Event(EventType.PROGRESS, f"asks the guest to release the disk {name}", obj.ref, obj.namespace))
+            try:
+                dom.detachDeviceFlags(ET.tostring(element, encoding="unicode"), lv.VIR_DOMAIN_AFFECT_LIVE)
+            except lv.libvirtError as e:
+                raise libvirt.translated(e, f"the disk {name} could not be detached from {obj.name}") from None
+        time.sleep(0.2)
