@@ -57,7 +57,8 @@ def _findings(app: App, name: str) -> Any:
         return
     result = load([name], app.flag_namespace, app.default_namespace)
     machines = [i for i in result.objects if i.object.kind == "VMInstance"]
-    yield [d for d in result.findings.items if not machines or str(d.severity) == "error"]
+    if told := [d for d in result.findings.items if not machines or str(d.severity) == "error"]:
+        yield told
     for item in machines:
         if item.object.instance.cloudInit:
             yield places.of_manifest(item)

@@ -1,0 +1,195 @@
+"""`test` with a real Debian guest: what cloud-init did, at the manifest's lines; checks, reports, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.e2e.conftest import Host, Real, ours, stock_recipe
+
+pytestmark = pytest.mark.e2e
+
+MANIFEST = """\
+apiVersion: apps.cozystack.io/v1alpha1
+kind: VMDisk
+metadata: {name: sys}
+spec: {storage: 4Gi, storageClass: local, source: {image: {name: debian-12}}}
+---
+apiVersion: apps.cozystack.io/v1alpha1
+kind: VMInstance
+metadata:
+  name: web
+  annotations:
+    hikube.local/checks: |
+      - user: {name: app, groups: [sudo], keys: 1}
+spec:
+  external: true
+  externalPorts: [80]
+  instanceType: u1.small
+  disks: [sys]
+  cloudInit: |
+    #cloud-config
+    users:
+      - default
+      - name: app
+        groups: [sudo]
+        ssh_authorized_keys: ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ a@b"]
+    write_files:
+      - path: /srv/index.html
+        content: hello
+        permissions: '0640'
+      - path: /etc/systemd/system/web.service
+        content: |
+          [Service]
+          ExecStart=python3 -m http.server 80 -d /srv
+          [Install]
+          WantedBy=multi-user.target
+    runcmd:
+      - systemctl enable --now web
+      - nosuchcommand --x
+      - "true"
+"""
+CHECKS = """\
+- run: {command: "echo hi; exit 3", exit: 3, contains: hi}
+- file: {path: /srv/index.html, mode: "0640", owner: root, contains: hello}
+- file: {path: /srv/index.html, mode: "0600"}
+- service: {name: web, active: true, enabled: true}
+- port: {port: 80}
+- http: {port: 80, path: /index.html, status: 200, contains: hello}
+- http: {port: 81}
+- package: {name: openssh-server}
+- mount: {path: /}
+- http: {port: 80, path: /index.html}
+  after: reboot
+"""
+
+
+@pytest.fixture(scope="module")
+def tried(host: Host, debian: Path, tmp_path_factory):
+    program = Real(tmp_path_factory.mktemp("lab") / "home", host)
+    stock_recipe(program.home, debian)
+    out = program.home / "out"
+    words = ["--checks", program.file("checks.yaml", CHECKS), "--junit", out / "j.xml", "--html", out / "r.html"]
+    words += ["--artifacts", out / "art", "-o", "json"]
+    out.mkdir(parents=True)
+    before = host.facts()
+    env = {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(out / "summary.md")}
+    result = program("test", program.file("m.yaml", MANIFEST), *words, timeout=900, env=env)
+    yield program, result, out, before
+    program.close()
+
+
+def machine(result) -> dict:
+    """The one machine of the JSON, before what is printed for CI."""
+    (row,) = json.loads(result.out[: result.out.rindex("]") + 1])
+    return row
+
+
+def test_what_went_wrong_stands_at_its_line(tried):
+    program, result, _, _ = tried
+    assert result.code == 1, result.err
+    row = machine(result)
+    assert row["result"] == "failed" and row["cloudInit"] == "done" and "guest agent" in row["wayIn"]
+    (problem,) = [p for p in row["problems"] if "nosuchcommand" in p["message"]]
+    line = MANIFEST.splitlines().index("      - nosuchcommand --x") + 1
+    assert (problem["line"], problem["file"]) == (line, str(program.home / "files" / "m.yaml"))
+    assert f"line={line}::" in result.out, "CI is told"
+    modules = {m["name"]: m["result"] for m in row["modules"]}
+    assert modules["runcmd"] == modules["write_files"] == modules["users_groups"] == "SUCCESS"
+    assert [s["stage"] for s in row["stages"]][-4:] == ["cloud-init-local", "cloud-init", "cloud-config", "cloud-final"]
+
+
+def test_checks_show_what_was_found(tried):
+    row = machine(tried[1])
+    checks = [(c["kind"], c["passed"]) for c in row["checks"]]
+    failed = [c for c in row["checks"] if not c["passed"]]
+    assert len(checks) == 11 and [c["kind"] for c in failed] == ["file", "http"], failed
+    assert "0640, not 0600" in failed[0]["found"][0] and "port 81" in failed[1]["found"][0]
+    assert row["checks"][-1]["title"].endswith("(after reboot)")
+
+
+def test_the_reports_are_written(tried):
+    _, _, out, _ = tried
+    root = ET.parse(out / "j.xml").getroot()
+    assert root.get("failures") == "2"
+    page = (out / "r.html").read_text()
+    assert page.count("class='bar stage'") >= 6 and page.count("bar module") > 20 and "Linux version" in page
+    assert (out / "art" / "default" / "web" / "cloud-init.log").stat().st_size > 1000
+    assert "| web | failed |" in (out / "summary.md").read_text()
+
+
+def test_nothing_is_left_behind(tried, host: Host):
+    program, _, _, before = tried
+    lab = program.home / "state" / "lab"
+    assert list(lab.iterdir()) == [] and host.facts() == before
+    assert ours(program.runtime.parent / "x") == []
+    assert program("get", "-A", "-o", "json").json["items"] == []
+
+
+@pytest.mark.full
+def test_the_pytest_plugin_hands_out_hosts(host: Host, debian: Path, tmp_path: Path):
+    program = Real(tmp_path / "home", host)
+    stock_recipe(program.home, debian)
+    program.file("m.yaml", MANIFEST)
+    folder = program.home / "files"
+    (folder / "test_web.py").write_text(
+        "def test_web(hikube_machines):\n"
+        "    web = hikube_machines('m.yaml')['web']\n"
+        "    assert web.service('web').is_running and web.user('app').exists\n"
+        "def test_it_is_booted_once(hikube_machines):\n"
+        "    assert hikube_machines('m.yaml')['web'].file('/srv/index.html').mode == 0o640\n"
+    )
+    # Where the package is installed the entry point names the plugin; from a checkout it is named here.
+    words = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "hikube_local.pytest_plugin",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        folder,
+    ]
+    inside = [*host.enter[:-1], f"--wd={folder}"]
+    env = {**program.env, "PYTHONPATH": str(ROOT), "HIKUBE_LOCAL_HOME": str(program.home)}
+    done = subprocess.run([*inside, *map(str, words)], env=env, capture_output=True, text=True, timeout=600)
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
+    assert list((program.home / "state" / "lab").iterdir()) == []
+    program.close()
+
+
+@pytest.mark.full
+def test_a_killed_run_is_swept_by_the_next(host: Host, debian: Path, tmp_path: Path):
+    program = Real(tmp_path / "home", host)
+    stock_recipe(program.home, debian)
+    path = program.file("m.yaml", MANIFEST)
+    child = subprocess.Popen(
+        [*host.enter, sys.executable, "-m", "hikube_local", "test", str(path)],
+        env=program.env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stderr is not None
+    for line in child.stderr:
+        if "starting" in line:
+            break
+    time.sleep(3)
+    child.kill()
+    child.wait()
+    assert list((program.home / "state" / "lab").glob("t*/state"))
+    bad = program.file("bad.yaml", MANIFEST.replace("debian-12", "no-such-image"))
+    assert program("test", bad).code == 2
+    short = program("test", path, "--timeout", "3s", timeout=200)
+    assert short.code == 3 and "TIMED OUT" in short.out, short.err
+    assert list((program.home / "state" / "lab").iterdir()) == []
+    program.close()
