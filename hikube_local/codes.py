@@ -59,6 +59,8 @@ CODES: dict[str, str] = {
     "HK329": "a firewall that shuts ssh out before it lets it in",
     "HK330": "a password in clear",
     "HK331": "a check that cannot be understood",
+    "HK332": "a system disk with one copy",
+    "HK333": "one disk for system and data",
     # user-data
     "HK340": "user-data that cannot be read",
     "HK341": "a key that cloud-init does not know",

@@ -242,6 +242,9 @@ def differences(spec: VMInstanceSpec) -> Iterator[Finding]:
             "further networks are isolated ones of this host, without DHCP, unless the configuration names a bridge",
             ("networks",) if spec.networks else ("subnets",),
         )
+    if len(spec.disks) == 1:
+        what = "system and data share one disk: a VMDisk of its own for data outlives a new system"
+        yield Finding("HK333", _D, what, ("disks",))
     if spec.cpuModel:
         yield Finding(
             "HK513", _D, f"cpuModel {spec.cpuModel[:40]!r} is not taken: the host's own is used", ("cpuModel",)
@@ -321,6 +324,9 @@ def disk_storage(spec: VMDiskSpec) -> Iterator[Finding]:
     elif spec.storageClass != "local":
         what = f"storageClass {spec.storageClass} keeps three copies on Hikube; here it is one file"
         yield Finding("HK504", _D, what, ("storageClass",))
+    elif spec.source.image or spec.source.http:
+        what = "storageClass local keeps one copy on one node: a system disk in production wants replicated"
+        yield Finding("HK332", _D, what, ("storageClass",))
 
 
 _INSTANCE_RULES = (words, ports, sizing, disks, ssh_keys, userdata_rules, differences)
