@@ -27,6 +27,7 @@ from hikube_local.errors import ExitCode, HikubeError, UsageError
 @option(
     "--artifacts", type=click.Path(path_type=Path), default=None, help="Write consoles, logs and seeds into a folder."
 )
+@option("--warm/--no-warm", default=True, help="Resume what was configured before, where nothing that matters changed.")
 @option("--keep", is_flag=True, help="Leave the machines, and say how to enter.")
 @option("--watch", is_flag=True, help="Again whenever a file is saved.")
 @option("--timings", is_flag=True, help="Where the time went.")
@@ -69,6 +70,7 @@ def _once(
     junit: Path | None,
     html_file: Path | None,
     artifacts: Path | None,
+    warm: bool,
     keep: bool,
     timings: bool,
     offline: bool,
@@ -93,7 +95,14 @@ def _once(
     with Story(app) as story:
         for image in images or ("",):
             with root.made(app.layout, keep) as own, app.cache.in_use():
-                trial = Trial(own, app.image_settings, story, Options(offline=offline, grace=10.0), limit)
+                trial = Trial(
+                    own,
+                    app.image_settings,
+                    story,
+                    Options(offline=offline, grace=10.0),
+                    limit,
+                    app.layout if warm else None,
+                )
                 reports += trial.run(_on(objects, image), wanted, image)
                 if keep:
                     home = f"HIKUBE_LOCAL_HOME={own.state.parent}"

@@ -47,6 +47,8 @@ def text(report: Report, place: Place, timings: bool) -> list[str]:
         lines += [f"  fix: {v.trouble.remedy}"] if v.trouble.remedy else []
     if report.error and report.error.fix:
         lines.append(f"  fix: {report.error.fix}")
+    if report.warm:
+        lines.append("  warm start: resumed from where its cloud-init was done; nothing that matters had changed")
     if report.way_in:
         lines.append(f"  way in: {report.way_in}")
     if report.evidence.modules:
@@ -87,6 +89,7 @@ def as_json(report: Report, place: Place) -> dict[str, Any]:
         "machine": report.machine.name,
         "namespace": report.machine.namespace,
         "image": report.image or None,
+        "warm": report.warm,
         "result": word(report),
         "cause": cause(report) or None,
         "stage": str(v.stage) if v else None,

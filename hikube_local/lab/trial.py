@@ -17,11 +17,11 @@ from hikube_local.backends.qemu.world import Qemu
 from hikube_local.errors import HikubeError, unexpected
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.images.sources import Settings
-from hikube_local.lab import checks, evidence
+from hikube_local.lab import checks, evidence, warm
 from hikube_local.lab.guest import Guest, host
 from hikube_local.paths import Layout
 from hikube_local.plan.steps import Step, Verb
-from hikube_local.readiness.stages import Result, Verdict
+from hikube_local.readiness.stages import Result, Stage, Verdict
 from hikube_local.reconcile.loop import Reconciler
 from hikube_local.render.seed import user_data
 from hikube_local.store.db import Store
@@ -48,6 +48,7 @@ class Report:
     stages: list[tuple[str, float]] = field(default_factory=list)  # stage, when it began
     files: dict[str, bytes] = field(default_factory=dict)
     started: float = 0.0
+    warm: bool = False  # it was resumed, not booted
 
     @property
     def problems(self) -> list[evidence.Problem]:
@@ -66,7 +67,16 @@ class Report:
 class Trial:
     """A manifest's objects in a throw-away root."""
 
-    def __init__(self, layout: Layout, settings: Settings, emit: Emit, options: Options, timeout: float | None) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        settings: Settings,
+        emit: Emit,
+        options: Options,
+        timeout: float | None,
+        warm_at: Layout | None = None,
+    ) -> None:
+        self.warm_at = warm_at  # where warm states are kept; None: each machine boots
         self.store = Store(layout)
         self.world = Qemu(layout, self.store, settings, {}, throwaway=True)
         self.layout, self.options, self.timeout = layout, options, timeout
@@ -89,18 +99,47 @@ class Trial:
             report.started = begin
         stored = self.store.put(closed)
         reconciler = Reconciler(self.layout, self.store, lambda name: self.world, self.emit, self.options)
-        results = reconciler.reconcile([o.key for o in stored], wait=True, timeout=self.timeout)
+        results = reconciler.reconcile([o.key for o in stored if o.kind == DISK])
+        keys = self._resume(results)
+        cold = [k for k, r in self.reports.items() if r.verdict is None]
+        gone = [o.key for o in stored if o.kind == DISK and not self.world.observe_disk(o).exists]
+        results |= reconciler.reconcile([*gone, *cold], wait=True, timeout=self.timeout)
         broken = {k: d.error for k, d in results.items() if d.error and k[0] == DISK}
         for key, report in self.reports.items():
-            report.verdict, report.error = results[key].verdict, results[key].error
+            if key in results:
+                report.verdict, report.error = results[key].verdict, results[key].error
             rows = starts.all(self.world.folder(report.machine))
             report.started = rows[-1]["time"] if rows else begin
             if report.error is None and report.verdict is None:
                 report.error = next(iter(broken.values()), HikubeError("HK805", f"{report.machine.name} did not start"))
+            if self.warm_at and key in keys and report.verdict and report.verdict.result is Result.READY:
+                with contextlib.suppress(HikubeError, OSError):
+                    warm.keep(self.world, report.machine, self.warm_at, keys[key], self._emit)
             with contextlib.suppress(HikubeError):
                 self._look(report)
             self._check(report, [c for c in wanted if c.machine in ("", report.machine.name)])
         return list(self.reports.values())
+
+    def _resume(self, disks: dict[Key, Any]) -> dict[Key, str]:
+        """Machines whose state is kept go on from there; the keys of those that have to boot."""
+        keys: dict[Key, str] = {}
+        if self.warm_at is None or any(d.error for d in disks.values()):
+            return keys
+        for key, report in self.reports.items():
+            obj = self.store.get(key) or report.machine
+            keys[key] = warm.key(self.world, obj)
+            try:
+                seconds = warm.resume(self.world, obj, self.warm_at, keys[key], self._emit)
+            except (HikubeError, OSError) as e:
+                what = f"the warm state is of no use, so it boots: {e}"
+                self._emit(Event(EventType.WARNING, what, obj.ref, obj.namespace))
+                warm.drop(self.world, obj, self.warm_at, keys[key])
+                continue
+            if seconds is not None:
+                report.warm = True
+                what = f"resumed in {seconds:.1f} s from where its cloud-init was done"
+                report.verdict = Verdict(Result.READY, Stage.DONE, what, cloud_init=True, seconds=seconds)
+        return keys
 
     def _guest(self, report: Report) -> Guest:
         return Guest(self.world.running(report.machine), self.world.facts.slowness**0.5)

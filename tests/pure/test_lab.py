@@ -195,3 +195,26 @@ def test_text_and_json_tell_the_same(failed):
         and row["stages"][1] == {"stage": "kernel", "seconds": 35.0}
     )
     assert any(p["line"] and p["file"] == "m,1.yaml" for p in row["problems"])
+
+
+@pytest.mark.full
+def test_the_page_is_what_a_browser_shows(failed, tmp_path):
+    """Headless Chromium: the timeline's bars are there, inside their tracks, and a picture is kept."""
+    import shutil
+    import subprocess
+
+    browser = shutil.which("chromium")
+    assert browser, "sudo apt-get install chromium (make test-packages does it)"
+    page, picture = tmp_path / "r.html", tmp_path / "r.png"
+    page.write_text(report.page([failed], place))
+    words = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    shown = subprocess.run([*words, "--dump-dom", f"file://{page}"], capture_output=True, text=True, timeout=120).stdout
+    assert shown.count('class="bar stage"') == 3 and "&lt;script&gt;" in shown
+    subprocess.run(
+        [*words, f"--screenshot={picture}", "--window-size=1000,1200", f"file://{page}"],
+        check=True,
+        timeout=120,
+        capture_output=True,
+    )
+    raw = picture.read_bytes()
+    assert raw.startswith(b"\x89PNG") and len(raw) > 10_000

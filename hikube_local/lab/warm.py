@@ -1,0 +1,130 @@
+"""Warm starts of `test`: a machine that was configured once resumes from its memory when nothing that matters has changed.
+
+What matters makes the key: image, seed, the machine's description, QEMU's version, the CPU and the accelerator.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from hikube_local import files
+from hikube_local.api.objects import DISK, Object
+from hikube_local.backends.protocol import Options
+from hikube_local.backends.qemu import checkpoints, looks, starts
+from hikube_local.backends.qemu.world import SEED, SEED_MARK, Qemu
+from hikube_local.disks import layers, qcow2
+from hikube_local.events import Emit, ignore
+from hikube_local.paths import Layout
+from hikube_local.render import seed
+from hikube_local.run import run
+from hikube_local.store import db
+
+NAME = "warm"
+KEPT = 5  # states that are kept, the newest
+_MACHINE = ("console.log", "firmware.log", starts.FILE, SEED, SEED_MARK)
+
+
+def folder(layout: Layout) -> Path:
+    return layout.state / "warm"
+
+
+def key(world: Qemu, obj: Object) -> str:
+    """What must be the same, as a digest; the disks must be there."""
+    machine = world.machine(obj, Options(), ignore, keep=True)
+    content = seed.seed(obj, machine.uuid)
+    disks = []
+    for device in machine.disks:
+        about = qcow2.facts(world.layout.disk(obj.namespace, device.name))
+        stored = world.store.get((DISK, obj.namespace, device.name))
+        disks.append((device.name, device.bus, device.optical, about, stored.disk.storage if stored else ""))
+    cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
+    version = run(["qemu-system-x86_64", "--version"], timeout=20).stdout
+    plain = replace(machine, tap="", further=(), places=None, disks=())  # type: ignore[arg-type]
+    parts = (plain, disks, content and content.digest, cpu, version, type(world.carrier).__name__, len(machine.further))
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+def keep(world: Qemu, obj: Object, where: Layout, name: str, emit: Emit) -> None:
+    """Take the state of a machine that has just been configured; it goes on."""
+    target = folder(where) / name
+    if target.exists():
+        return
+    with checkpoints.held(world, obj):
+        point = checkpoints.create(world, obj, NAME, emit)
+    files.make_folder(folder(where), where.mode)
+    work = folder(where) / f".new-{name}"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(mode=where.mode)
+    own = world.folder(obj)
+    shutil.copytree(own / "checkpoints" / NAME, work / "checkpoint", copy_function=_link)
+    for disk, frozen in point.frozen.items():
+        _link(world.layout.disk(obj.namespace, disk) / frozen, work / f"disk-{disk}.qcow2")
+    for part in _MACHINE:
+        if (own / part).exists():
+            shutil.copy2(own / part, work / part)
+    os.rename(work, target)
+    known = sorted(folder(where).glob("[0-9a-f]*"), key=lambda p: p.stat().st_mtime)
+    for old in known[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def drop(world: Qemu, obj: Object, where: Layout, name: str) -> None:
+    """A state that did not come up: it goes, and what was made of it, so that the machine can boot."""
+    shutil.rmtree(folder(where) / name, ignore_errors=True)
+    dom = world.domain(obj)
+    if dom is not None and dom.isActive():
+        dom.destroy()
+    shutil.rmtree(world.folder(obj), ignore_errors=True)
+    for ref in obj.instance.disks:
+        own = world.layout.disk(obj.namespace, ref.name)
+        for path in (*own.glob("*.qcow2"), own / layers.FILE, own / qcow2.FACTS):
+            path.unlink(missing_ok=True)
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    """The same file under another name: frozen layers and memory files are never written to."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def resume(world: Qemu, obj: Object, where: Layout, name: str, emit: Emit) -> float | None:
+    """Bring the machine up from a kept state; None where there is none, else the seconds that it took."""
+    source = folder(where) / name
+    if not (source / "checkpoint" / checkpoints.RECORD).exists():
+        return None
+    begin = time.monotonic()
+    own = world.make_folder(obj)
+    db.record(own, obj)
+    point = checkpoints.Checkpoint(**files.read_json(source / "checkpoint" / checkpoints.RECORD))
+    for disk, frozen in point.frozen.items():
+        target = world.layout.disk(obj.namespace, disk) / layers.FIRST
+        if frozen != layers.FIRST or not (source / f"disk-{disk}.qcow2").exists():
+            return None
+        target.unlink(missing_ok=True)
+        _link(source / f"disk-{disk}.qcow2", target)
+    for part in _MACHINE:
+        if (source / part).exists():
+            shutil.copy2(source / part, own / part)
+    # Another file under the log's name: the marks of where a start begins hold inodes.
+    rows = starts.all(own)
+    for row in rows:
+        for log in ("console", "firmware"):
+            if log in row:
+                with contextlib.suppress(FileNotFoundError):
+                    row[log] = [(own / f"{log}.log").stat().st_ino, row[log][1]]
+    files.write_json(own / starts.FILE, rows)
+    shutil.copytree(source / "checkpoint", own / "checkpoints" / NAME, copy_function=_link)
+    files.write_json(own / "checkpoints" / NAME / checkpoints.RECORD, asdict(point))
+    with checkpoints.held(world, obj):
+        checkpoints.restore(world, obj, NAME, emit)
+    looks.woken(world, obj, time.time() - point.created, emit)
+    os.utime(source)
+    return time.monotonic() - begin
