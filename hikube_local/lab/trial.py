@@ -131,7 +131,8 @@ class Trial:
             try:
                 seconds = warm.resume(self.world, obj, self.warm_at, keys[key], self._emit)
             except (HikubeError, OSError) as e:
-                what = f"the warm state is of no use, so it boots: {e}"
+                why = f"{e}: {e.why}" if isinstance(e, HikubeError) else str(e)
+                what = f"the warm state is of no use, so it boots: {why}"
                 self._emit(Event(EventType.WARNING, what, obj.ref, obj.namespace))
                 warm.drop(self.world, obj, self.warm_at, keys[key])
                 continue

@@ -99,3 +99,41 @@ def test_without_namespaces_each_machine_is_alone_and_that_is_said(user: AsUser,
         user.confine = []
         jail.kill()
         jail.wait()
+
+
+def test_checkpoints_firmware_variables_and_tpm_as_a_user(user: AsUser):
+    """A blank disk under a Windows profile: it boots nothing, but has its own variables and TPM, kept with the state."""
+    blank = """---
+apiVersion: apps.cozystack.io/v1alpha1
+kind: VMDisk
+metadata: {name: empty}
+spec: {storage: 1Gi, storageClass: local}
+---
+apiVersion: apps.cozystack.io/v1alpha1
+kind: VMInstance
+metadata: {name: win}
+spec: {instanceType: u1.medium, instanceProfile: windows.2k22.virtio, disks: [empty]}
+"""
+    path = user.user_home / "m.yaml"
+    path.write_text(TINY)
+    os.chmod(path, 0o644)
+    try:
+        assert user("up", path).code == 0
+        made = user("snapshot", "create", "web", "one")
+        assert made.code == 0 and "with memory" in made.err, made.err
+        back = user("snapshot", "restore", "web", "one", "--yes")
+        assert back.code == 0, back.err
+        assert "hello from" in user("port-forward", "web", "80", "--stdio", input="GET / HTTP/1.0\r\n\r\n").out
+        state = user.user_home / ".local" / "state" / "hikube-local"
+        memory = next(state.glob("machines/default/web/checkpoints/one/memory"))
+        assert memory.stat().st_mode & 0o777 == 0o600
+        path.write_text(TINY + blank)
+        result = user("up", path)
+        assert result.code == 1 and "HK901" in result.err, result.err
+        assert next(state.glob("machines/default/win/vars.fd")).stat().st_mode & 0o077 == 0
+        assert [p.name for p in state.glob("tpm/*/tpm2/*.permall")] == ["tpm2-00.permall"]
+        assert user("down", "-A", "--disks", "--yes", "--force").code == 0
+        assert not list(state.glob("tpm/*")) and not list(state.glob("machines/*/*/checkpoints"))
+        assert ours(user.runtime) == []
+    finally:
+        user("down", "-A", "--disks", "--yes", "--force")

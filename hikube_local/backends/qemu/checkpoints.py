@@ -274,7 +274,9 @@ def _with_layers(world: Qemu, obj: Object, xml: str) -> str:
     """The XML of a memory file with the disks as they are now."""
     ET.register_namespace("hikube", domain.NAMESPACE)
     root = ET.fromstring(xml)
-    devices = {d.name: d for d in world.machine(obj, Options(), lambda e: None, keep=True).disks}
+    machine = world.machine(obj, Options(), lambda e: None, keep=True)
+    _rehome(root, ET.fromstring(domain.domain(machine)))
+    devices = {d.name: d for d in machine.disks}
     for element in root.findall("devices/disk"):
         device = devices.get(_name(element))
         if device is None or not device.path or device.optical:
@@ -283,6 +285,40 @@ def _with_layers(world: Qemu, obj: Object, xml: str) -> str:
             element.remove(old)
         domain.source(element, device)
     return ET.tostring(root, encoding="unicode")
+
+
+def _rehome(root: ET.Element, fresh: ET.Element) -> None:
+    """Sockets, logs, taps and variables where this state root has them: the memory may come from another one."""
+    for kind in ("serial", "channel"):
+        for old, new in zip(root.findall(f"devices/{kind}"), fresh.findall(f"devices/{kind}"), strict=False):
+            for part in ("source", "log"):
+                for element in old.findall(part):
+                    element.set(*_path(new, part))
+    first = root.find("devices/serial/source")
+    for console in root.findall("devices/console/source"):
+        if first is not None and "path" in first.attrib:
+            console.set("path", first.attrib["path"])
+    for log in root.findall("devices/console/log"):
+        log.set(*_path(fresh.find("devices/serial"), "log"))
+    for old, new in zip(root.findall("devices/interface"), fresh.findall("devices/interface"), strict=False):
+        target, wanted = old.find("target"), new.find("target")
+        if target is not None and wanted is not None:
+            target.set("dev", wanted.get("dev", ""))
+    listen = fresh.find("devices/graphics/listen")
+    for graphics in root.findall("devices/graphics"):
+        for element in [graphics, *graphics.findall("listen")]:
+            if "socket" in element.attrib and listen is not None:
+                element.set("socket", listen.get("socket", ""))
+    old_nvram, new_nvram = root.find("os/nvram"), fresh.find("os/nvram")
+    if old_nvram is not None and new_nvram is not None:
+        old_nvram.text = new_nvram.text
+
+
+def _path(device: ET.Element | None, part: str) -> tuple[str, str]:
+    """(attribute, value) of the path in a device's source or log."""
+    element = device.find(part) if device is not None else None
+    name = "file" if part == "log" else "path"
+    return name, element.get(name, "") if element is not None else ""
 
 
 def delete(world: Qemu, obj: Object, name: str, emit: Emit) -> None:
