@@ -51,6 +51,8 @@ def command_line(work: Path) -> None:
     many = program.file(
         "many.yaml", "---\n".join(PAIR.split("---\n")[0].replace("name: sys", f"name: d{i}") for i in range(1000))
     )
+    data = program.file("user-data", "#cloud-config\npackage_update: true\nruncmd:\n" + "  - echo hi\n" * 200)
+    row("cloudinit check, 200 lines", median(lambda: program("cloudinit", "check", data), 3), empty, "an empty Python")
     row("validate 1,000 documents", median(lambda: program("validate", many), 3), empty, "an empty Python")
     words = [
         "/usr/bin/env",
@@ -100,6 +102,20 @@ def fetching(work: Path) -> None:
                 subprocess.run(["sha256sum"], stdin=tee.stdout, stdout=out, check=True)
 
         row("fetch and verify 256 MiB on loopback", median(ours, 3), median(bare, 3), "curl | tee | sha256sum")
+        # Half of it noise, half of it holes, as a raw image of a small system is.
+        raw.write_bytes(os.urandom(1 << 20) * 24 + bytes(104 << 20))
+        packed = work / "big.raw.xz"
+        subprocess.run(["xz", "-0", "-k", "-f", raw], check=True)
+        served.files["/big"] = packed.read_bytes()
+
+        def sparse() -> None:
+            with open(work / "sparse", "wb") as out:
+                xz = subprocess.Popen(["xz", "-dc", packed], stdout=subprocess.PIPE)
+                subprocess.run(
+                    ["dd", "conv=sparse,fsync", "bs=64k", "status=none"], stdin=xz.stdout, stdout=out, check=True
+                )
+
+        row("fetch a raw.xz image of 128 MiB", median(ours, 3), median(sparse, 3), "xz -dc | dd conv=sparse,fsync")
 
 
 def boots(work: Path) -> None:
@@ -146,7 +162,17 @@ def boots(work: Path) -> None:
             process.kill()
             process.wait()
 
-        row("start to ready, and off (tiny guest, TCG)", median(ours, 3), median(bare, 3), "a bare QEMU command line")
+        cold = median(ours, 3)
+        row("start to ready, and off (tiny guest, TCG)", cold, median(bare, 3), "a bare QEMU command line")
+        program("start", "web", "--wait")
+        program("snapshot", "create", "web", "bench")
+        row(
+            "back to a checkpoint (tiny guest)",
+            median(lambda: program("snapshot", "restore", "web", "bench", "--yes"), 3),
+            cold,
+            "its start",
+        )
+        program("stop", "web", "--force")
         throughput(program, host, image, work / "throughput", TINY, second)
     finally:
         program.close()

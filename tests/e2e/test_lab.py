@@ -125,10 +125,28 @@ def test_the_reports_are_written(tried):
     assert "| web | failed |" in (out / "summary.md").read_text()
 
 
+def test_other_checks_start_from_the_warm_state(tried):
+    """Nothing that matters has changed, so the machine resumes; another user-data boots."""
+    program, _, _, _ = tried
+    checks = program.file(
+        "other.yaml", "- http: {port: 80, path: /index.html, contains: hello}\n- user: {name: root}\n"
+    )
+    result = program("test", program.home / "files" / "m.yaml", "--checks", checks, "-o", "json", timeout=200)
+    row = machine(result)
+    assert row["warm"] is True and row["result"] == "passed", (row["cause"], result.err)
+    assert all(c["passed"] for c in row["checks"]) and len(row["modules"]) > 20
+    assert any("nosuchcommand" in p["message"] for p in row["problems"]), "its evidence is the same"
+    again = program.file("again.yaml", MANIFEST.replace("hello", "hullo"))
+    cold = program("test", again, "--timeout", "2s", timeout=200)
+    assert cold.code == 3 and "resumed" not in cold.out
+
+
 def test_nothing_is_left_behind(tried, host: Host):
     program, _, _, before = tried
     lab = program.home / "state" / "lab"
     assert list(lab.iterdir()) == [] and host.facts() == before
+    for path in (program.home / "state" / "warm").rglob("memory"):
+        assert path.stat().st_mode & 0o777 == 0o600, "memory holds secrets"
     assert ours(program.runtime.parent / "x") == []
     assert program("get", "-A", "-o", "json").json["items"] == []
 
