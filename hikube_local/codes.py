@@ -145,5 +145,6 @@ CODES: dict[str, str] = {
     "HK909": "no readiness signal",
     "HK910": "the machine ended",
     "HK911": "the firmware refuses the boot loader",
+    "HK912": "the guest boots again and again",
     "HK999": "a bug in hikube-local",
 }

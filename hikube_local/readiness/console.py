@@ -26,7 +26,7 @@ _MODULE = re.compile(r"(cc_\w+|Running module ([\w-]+))")
 _STAGES: tuple[tuple[re.Pattern[str], Stage], ...] = (
     (re.compile(r"^(SeaBIOS \(version|BdsDxe: |UEFI |iPXE )"), Stage.FIRMWARE),
     (
-        re.compile(r"(GRUB loading|Welcome to GRUB|GNU GRUB|^Booting `|ISOLINUX|SYSLINUX|^Loading Linux|systemd-boot)"),
+        re.compile(r"(GRUB loading|Welcome to GRUB|GNU GRUB|^\s*Booting `|ISOLINUX|SYSLINUX|^Loading Linux|systemd-boot)"),
         Stage.BOOTLOADER,
     ),
     (re.compile(r"(Linux version \d|Decompressing Linux|^EFI stub:)|" + _KERNEL_TIME), Stage.KERNEL),
@@ -132,6 +132,7 @@ class Console:
     finished: bool = False
     login: bool = False
     any_sign: bool = False
+    again: int = 0  # boots after the first one
     failures: list[str] = field(default_factory=list)
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT))
     _refused: bool = False
@@ -197,6 +198,7 @@ class Console:
         if stage.order > self.progress.stage.order:
             self.progress = Progress(stage)
         elif stage is Stage.BOOTLOADER and self.progress.stage.order > Stage.KERNEL.order:
+            self.again += 1
             self.progress, self.finished, self.login = Progress(stage), False, False
 
     def _signs(self, line: str) -> None:

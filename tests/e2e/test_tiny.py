@@ -184,9 +184,13 @@ def test_a_time_out_tells_the_stage_and_the_last_lines(real: Real):
 
 
 def test_a_guest_that_powers_itself_off_is_told(real: Real):
-    result = up(real, seeded(TINY, "sleep 1; poweroff -f"), "--timeout", "60s")
+    result = up(real, seeded(TINY + "  runStrategy: Once\n", "sleep 1; poweroff -f"), "--timeout", "60s")
     assert result.code == 1
     assert "powered itself off" in result.err
+    # Under Always it comes back, and back again: a loop is told as one, and not as a time-out.
+    assert real("down", "--force").code == 0
+    loop = up(real, seeded(TINY, "sleep 1; poweroff -f"), "--timeout", "200s")
+    assert loop.code == 1 and "HK912" in loop.err and "boot 4 times" in loop.err
 
 
 def test_escape_sequences_of_a_guest_never_reach_the_terminal(real: Real):

@@ -368,13 +368,6 @@ def test_completion_knows_the_names(hikube, pair):
     assert "describe" in complete("desc")
 
 
-def test_what_is_not_carried_yet_is_refused_before_anything_is_changed(hikube):
-    for text in (PAIR.replace("instanceProfile: ubuntu", "instanceProfile: fedora"),):
-        result = hikube("up", hikube.file("n.yaml", text))
-        assert result.code == 1 and "not" in result.err and "HK802" in result.err
-        assert hikube("get", "-A").out == ""
-
-
 def test_a_disk_goes_only_after_its_machine(hikube, pair):
     hikube("up", pair, *SIM)
     story = hikube("down", "--disks", "--yes").err

@@ -23,6 +23,7 @@ POLL = 0.1
 AGENT_EVERY = 1.0
 NO_SIGN_AFTER = 60.0
 SILENT_AFTER = 20.0
+TOO_OFTEN = 3  # boots after the first one before anything is ready: a loop
 SETTLE = 1.5  # seconds in which more lines about a trouble are awaited
 STATUS_FILE = "/run/cloud-init/status.json"
 
@@ -89,6 +90,8 @@ class Follower:
             self._tell()
             if verdict := self._verdict():
                 return verdict
+            if self.console.again >= TOO_OFTEN:
+                return self._loops()
             if self.console.trouble:
                 trouble_since = trouble_since or now
                 if now - trouble_since > SETTLE:
@@ -207,6 +210,14 @@ class Follower:
             "HK910", f"{what} in {self._words()}", tuple(self.console.lines)[-8:], f"hikube-local logs {self.obj.name}"
         )
         return self._end(Result.GONE, trouble.message, trouble)
+
+    def _loops(self) -> Verdict:
+        what = f"the guest has begun to boot {self.console.again + 1} times and never came to an end"
+        remedy = (
+            "under runStrategy Always a guest that powers itself off comes back, as on Hikube: look for poweroff, "
+            f"power_state or a reboot in its user-data; hikube-local logs {self.obj.name}"
+        )
+        return self._failed(Trouble("HK912", what, tuple(self.console.lines)[-10:], remedy))
 
     def _timed_out(self, limit: float) -> Verdict:
         remedy = f"hikube-local logs {self.obj.name}; hikube-local console {self.obj.name}; a longer --timeout"
