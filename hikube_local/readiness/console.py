@@ -26,7 +26,9 @@ _MODULE = re.compile(r"(cc_\w+|Running module ([\w-]+))")
 _STAGES: tuple[tuple[re.Pattern[str], Stage], ...] = (
     (re.compile(r"^(SeaBIOS \(version|BdsDxe: |UEFI |iPXE )"), Stage.FIRMWARE),
     (
-        re.compile(r"(GRUB loading|Welcome to GRUB|GNU GRUB|^\s*Booting `|ISOLINUX|SYSLINUX|^Loading Linux|systemd-boot)"),
+        re.compile(
+            r"(GRUB loading|Welcome to GRUB|GNU GRUB|^\s*Booting `|ISOLINUX|SYSLINUX|^Loading Linux|systemd-boot)"
+        ),
         Stage.BOOTLOADER,
     ),
     (re.compile(r"(Linux version \d|Decompressing Linux|^EFI stub:)|" + _KERNEL_TIME), Stage.KERNEL),

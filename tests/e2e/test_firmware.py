@@ -89,6 +89,7 @@ def test_a_windows_machine_keeps_its_variables_and_its_tpm(real: Real, signed: P
     assert not list((real.home / "state" / "tpm").iterdir()) and host.facts() == before
 
 
+@pytest.mark.full
 def test_a_windows_machine_boots_from_sata(real: Real, signed: Path):
     """Kernel and initrd come through the firmware's own SATA driver; the guest itself has none, so it sees no seed."""
     put(real, signed)
