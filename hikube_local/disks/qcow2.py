@@ -64,6 +64,9 @@ def create(folder: Path, size: int, base: Path | None, about: Facts) -> None:
 def clone(source: Path, folder: Path, base: Path | None, size: int) -> None:
     """A disk with the content of another one that nobody writes to, independent of it; on the same image of the cache."""
     about = facts(source) or Facts()
+    if layers.below(source):
+        # With a base qemu-img copies the top layer alone; what lies in frozen ones would be lost.
+        about, base = Facts(), None
     with _new(folder, about) as temporary:
         argv: list[str | Path] = ["qemu-img", "convert", "-q", "-f", "qcow2", "-O", "qcow2"]
         if base is not None:

@@ -62,7 +62,7 @@ def keep(world: Qemu, obj: Object, where: Layout, name: str, emit: Emit) -> None
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(mode=where.mode)
     own = world.folder(obj)
-    shutil.copytree(own / "checkpoints" / NAME, work / "checkpoint", copy_function=_link)
+    shutil.copytree(checkpoints.place(world, obj) / NAME, work / "checkpoint", copy_function=_link)
     for disk, frozen in point.frozen.items():
         _link(world.layout.disk(obj.namespace, disk) / frozen, work / f"disk-{disk}.qcow2")
     for part in _MACHINE:
@@ -121,8 +121,11 @@ def resume(world: Qemu, obj: Object, where: Layout, name: str, emit: Emit) -> fl
                 with contextlib.suppress(FileNotFoundError):
                     row[log] = [(own / f"{log}.log").stat().st_ino, row[log][1]]
     files.write_json(own / starts.FILE, rows)
-    shutil.copytree(source / "checkpoint", own / "checkpoints" / NAME, copy_function=_link)
-    files.write_json(own / "checkpoints" / NAME / checkpoints.RECORD, asdict(point))
+    target = checkpoints.place(world, obj) / NAME
+    files.make_folder(target.parent, world.layout.mode)
+    shutil.copytree(source / "checkpoint", target, copy_function=_link)
+    # Sockets and taps of this root differ, and are brought along.
+    files.write_json(target / checkpoints.RECORD, asdict(replace(point, definition="")))
     with checkpoints.held(world, obj):
         checkpoints.restore(world, obj, NAME, emit)
     looks.woken(world, obj, time.time() - point.created, emit)

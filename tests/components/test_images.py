@@ -183,3 +183,40 @@ def test_an_image_larger_than_storage_is_refused_in_cdis_words():
     refusal(
         lambda: inspect.fits(inspect.About("qcow2", 10 << 30), 5 << 30), "larger than the reported available storage"
     )
+
+
+def test_a_copy_of_a_disk_with_frozen_layers_is_whole(tmp_path, image):
+    """With a base qemu-img copies the top layer alone: what a checkpoint froze would be lost."""
+    from hikube_local.disks import layers
+
+    source, target = tmp_path / "source", tmp_path / "target"
+    for folder in (source, target):
+        folder.mkdir()
+    base = tmp_path / "base.raw"
+    base.write_bytes(bytes(3 << 20) + b"\x44" * (1 << 20) + bytes(4 << 20))
+    qcow2.create(source, 8 << 20, base, qcow2.Facts("a" * 64, "raw", 8 << 20))
+
+    def write(name: str, at: int, pattern: int) -> None:
+        words = ["qemu-io", "-f", "qcow2", "-c", f"write -P {pattern} {at} 64k", source / name]
+        subprocess.run(words, check=True, capture_output=True)
+
+    write("disk.qcow2", 0, 17)
+    layers.make(source, "layer-1.qcow2", "disk.qcow2", 8 << 20)
+    layers.switch(source, "layer-1.qcow2", "disk.qcow2")
+    write("layer-1.qcow2", 1 << 20, 34)
+    layers.make(source, "layer-2.qcow2", "layer-1.qcow2", 8 << 20)
+    layers.switch(source, "layer-2.qcow2", "layer-1.qcow2")
+    write("layer-2.qcow2", 2 << 20, 51)
+    assert [p.name for p in layers.below(source)] == ["layer-1.qcow2", "disk.qcow2"]
+    qcow2.clone(source, target, base, 8 << 20)
+    raw = tmp_path / "raw"
+    subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", target / "disk.qcow2", raw], check=True)
+    content = raw.read_bytes()
+    assert [content[at << 20] for at in range(4)] == [17, 34, 51, 68]
+    # Going back to the first: the other layers go when nothing stands on them.
+    layers.make(source, "layer-3.qcow2", "disk.qcow2", 8 << 20)
+    layers.switch(source, "layer-3.qcow2", "disk.qcow2")
+    layers.sweep(source, ["layer-1.qcow2"])
+    assert sorted(p.name for p in source.glob("*.qcow2")) == ["disk.qcow2", "layer-1.qcow2", "layer-3.qcow2"]
+    layers.sweep(source, [])
+    assert sorted(p.name for p in source.glob("*.qcow2")) == ["disk.qcow2", "layer-3.qcow2"]

@@ -97,7 +97,13 @@ def test_reset_goes_back_to_the_first_boot_and_a_machine_that_is_off_has_checkpo
         assert real("snapshot", "create", "web", f"auto-{n}", "--keep", "2").code == 0
     names = [r["name"] for r in real("snapshot", "list", "web", "-o", "json").json]
     assert names == ["configured", "cold", "auto-1", "auto-2"]
-    assert real("down", "web", "--force").code == 0
+    # With the machine the checkpoint of its first boot goes; snapshots stay until the disks go.
+    gone = real("down", "web", "--force")
+    assert gone.code == 0 and "its snapshots stay (cold, auto-1, auto-2)" in gone.err, gone.err
+    folder = real.home / "state" / "checkpoints" / "default" / "web"
+    assert sorted(p.name for p in folder.iterdir()) == ["auto-1", "auto-2", "cold"]
+    assert real("down", "--disks", "--yes").code == 0
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize("who", ["us", pytest.param("libvirtd", marks=pytest.mark.full)])

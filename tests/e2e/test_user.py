@@ -125,7 +125,7 @@ spec: {instanceType: u1.medium, instanceProfile: windows.2k22.virtio, disks: [em
         assert back.code == 0, back.err
         assert "hello from" in user("port-forward", "web", "80", "--stdio", input="GET / HTTP/1.0\r\n\r\n").out
         state = user.user_home / ".local" / "state" / "hikube-local"
-        memory = next(state.glob("machines/default/web/checkpoints/one/memory"))
+        memory = next(state.glob("checkpoints/default/web/one/memory"))
         assert memory.stat().st_mode & 0o777 == 0o600
         path.write_text(TINY + blank)
         result = user("up", path)
@@ -133,7 +133,7 @@ spec: {instanceType: u1.medium, instanceProfile: windows.2k22.virtio, disks: [em
         assert next(state.glob("machines/default/win/vars.fd")).stat().st_mode & 0o077 == 0
         assert [p.name for p in state.glob("tpm/*/tpm2/*.permall")] == ["tpm2-00.permall"]
         assert user("down", "-A", "--disks", "--yes", "--force").code == 0
-        assert not list(state.glob("tpm/*")) and not list(state.glob("machines/*/*/checkpoints"))
+        assert not list(state.glob("tpm/*")) and not list(state.glob("checkpoints/*/*"))
         assert ours(user.runtime) == []
     finally:
         user("down", "-A", "--disks", "--yes", "--force")

@@ -23,6 +23,7 @@ from hikube_local.backends.qemu import firmware, libvirt
 from hikube_local.disks import layers
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
+from hikube_local.images.download import room
 from hikube_local.images.inspect import virtual_size
 from hikube_local.locks import locked
 from hikube_local.plan.steps import RunState, Step, Verb
@@ -49,16 +50,18 @@ class Checkpoint:
     frozen: dict[str, str] = field(default_factory=dict)
     size: int = 0
     instance_id: str = ""
+    definition: str = ""  # the machine's digest: memory fits no other one
 
 
-def _folder(world: Qemu, obj: Object) -> Path:
-    return world.folder(obj) / "checkpoints"
+def place(world: Qemu, obj: Object) -> Path:
+    """Beside the machines: a snapshot outlives its machine, as its disks do."""
+    return world.layout.state / "checkpoints" / obj.namespace / obj.name
 
 
 def all(world: Qemu, obj: Object) -> list[Checkpoint]:
     """The whole ones, oldest first."""
     found = []
-    for path in _folder(world, obj).glob(f"*/{RECORD}"):
+    for path in place(world, obj).glob(f"*/{RECORD}"):
         with contextlib.suppress(TypeError):
             found.append(Checkpoint(**files.read_json(path)))
     return sorted(found, key=lambda c: c.created)
@@ -95,13 +98,15 @@ def _disks(world: Qemu, obj: Object) -> dict[str, Path]:
 def create(world: Qemu, obj: Object, name: str, emit: Emit) -> Checkpoint:
     """Take a checkpoint; under the locks. The machine goes on, in new layers."""
     settle(world, obj, emit)
-    target = _folder(world, obj) / name
+    target = place(world, obj) / name
     if target.exists():
         raise HikubeError(
             "HK806", f"{obj.name} has a checkpoint {name!r} already", fix="delete it first, or take another name"
         )
     dom = world.domain(obj)
     on = dom is not None and dom.isActive()
+    if dom is not None and on:
+        room(world.layout.state, dom.maxMemory() << 10)
     mark = secrets.token_hex(4)
     folders = _disks(world, obj)
     old = {n: layers.read(f).active for n, f in folders.items()}
@@ -120,7 +125,7 @@ def create(world: Qemu, obj: Object, name: str, emit: Emit) -> Checkpoint:
     for n, folder in folders.items():
         layers.switch(folder, new[n], old[n])
     size = sum(p.stat().st_size for p in target.rglob("*") if p.is_file())
-    found = Checkpoint(name, time.time(), on, old, size, world.uuid(obj))
+    found = Checkpoint(name, time.time(), on, old, size, world.uuid(obj), _definition(world, obj))
     files.write_json(target / RECORD, asdict(found))
     (world.folder(obj) / PENDING).unlink()
     world.perform(Step(Verb.DEFINE, obj.key), obj, Options(), emit)
@@ -193,21 +198,29 @@ def _undo(world: Qemu, obj: Object) -> None:
     row = files.read_json(world.folder(obj) / PENDING) or {}
     for n, name in row.get("new", {}).items():
         (world.layout.disk(obj.namespace, n) / name).unlink(missing_ok=True)
-    target = _folder(world, obj) / str(row.get("name"))
-    if target.parent == _folder(world, obj) and not (target / RECORD).exists():
+    target = place(world, obj) / str(row.get("name"))
+    if target.parent == place(world, obj) and not (target / RECORD).exists():
         shutil.rmtree(target, ignore_errors=True)
     (world.folder(obj) / PENDING).unlink(missing_ok=True)
+
+
+def _definition(world: Qemu, obj: Object) -> str:
+    return domain.digest(domain.domain(world.machine(obj, Options(), lambda e: None, keep=True)), cold=True)
 
 
 def restore(world: Qemu, obj: Object, name: str, emit: Emit) -> float:
     """Back to a checkpoint, as often as wanted; under the locks. Seconds that it took."""
     settle(world, obj, emit)
-    return _restore(world, obj, find(world, obj, name), emit)
+    point = find(world, obj, name)
+    if point.memory and point.definition not in ("", _definition(world, obj)):
+        what = f"{obj.name} is another machine than at checkpoint {name}: its memory fits no more"
+        raise HikubeError("HK806", what, fix="bring the manifest back to what it was, and up --restart")
+    return _restore(world, obj, point, emit)
 
 
 def _restore(world: Qemu, obj: Object, point: Checkpoint, emit: Emit) -> float:
     begin = time.monotonic()
-    target, own = _folder(world, obj) / point.name, world.folder(obj)
+    target, own = place(world, obj) / point.name, world.folder(obj)
     if point.memory and not _whole(target / MEMORY):
         raise HikubeError(
             "HK708", f"the memory of checkpoint {point.name} is damaged", fix=f"snapshot delete {obj.name} {point.name}"
@@ -231,11 +244,13 @@ def _restore(world: Qemu, obj: Object, point: Checkpoint, emit: Emit) -> float:
         shutil.rmtree(tpm, ignore_errors=True)
         _copy_tree(target / "tpm", tpm)
     world.perform(Step(Verb.DEFINE, obj.key), obj, Options(), emit)
-    if point.memory:
-        _resume(world, obj, target)
-    (own / PENDING).unlink()
-    for n, folder in folders.items():
-        layers.sweep(folder, [c.frozen[n] for c in all(world, obj) if n in c.frozen])
+    try:
+        if point.memory:
+            _resume(world, obj, target)
+    finally:
+        # One that libvirt refuses is refused again: the machine stays off, on the checkpoint's disks.
+        (own / PENDING).unlink()
+    _sweep(world, obj)
     return time.monotonic() - begin
 
 
@@ -325,7 +340,32 @@ def delete(world: Qemu, obj: Object, name: str, emit: Emit) -> None:
     """Forget a checkpoint; layers that nothing stands on any more go with it. Under the locks."""
     settle(world, obj, emit)
     find(world, obj, name)
-    files.remove_folder(_folder(world, obj) / name, world.layout.state)
+    files.remove_folder(place(world, obj) / name, world.layout.state)
+    _sweep(world, obj)
+
+
+def after_machine(world: Qemu, obj: Object, emit: Emit) -> None:
+    """With a machine the checkpoint of its first boot goes; snapshots stay, as its disks do."""
+    shutil.rmtree(place(world, obj) / FIRST_BOOT, ignore_errors=True)
+    _sweep(world, obj)
+    if stay := [c.name for c in all(world, obj)]:
+        what = f"its snapshots stay ({', '.join(stay)}): they go with its disks (--disks)"
+        emit(Event(EventType.HINT, what, obj.ref, obj.namespace))
+    else:
+        shutil.rmtree(place(world, obj), ignore_errors=True)
+
+
+def after_disk(world: Qemu, disk: Object) -> None:
+    """With a disk the checkpoints go that stand on it."""
+    for path in (world.layout.state / "checkpoints" / disk.namespace).glob(f"*/*/{RECORD}"):
+        row = files.read_json(path)
+        if isinstance(row, dict) and disk.name in row.get("frozen", {}):
+            files.remove_folder(path.parent, world.layout.state)
+            with contextlib.suppress(OSError):
+                path.parent.parent.rmdir()
+
+
+def _sweep(world: Qemu, obj: Object) -> None:
     for n, folder in _disks(world, obj).items():
         layers.sweep(folder, [c.frozen[n] for c in all(world, obj) if n in c.frozen])
 
@@ -365,8 +405,8 @@ def _forget_unused(world: Qemu, obj: Object, row: dict[str, Any]) -> None:
         folder = world.layout.disk(obj.namespace, n)
         if layers.read(folder).active != name:
             (folder / name).unlink(missing_ok=True)
-    target = _folder(world, obj) / str(row.get("name"))
-    if not (target / RECORD).exists() and target.parent == _folder(world, obj):
+    target = place(world, obj) / str(row.get("name"))
+    if not (target / RECORD).exists() and target.parent == place(world, obj):
         shutil.rmtree(target, ignore_errors=True)
     (world.folder(obj) / PENDING).unlink(missing_ok=True)
 

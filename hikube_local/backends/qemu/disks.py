@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hikube_local import files
 from hikube_local.api.objects import DISK, INSTANCE, Object
 from hikube_local.backends.protocol import Options
-from hikube_local.backends.qemu import libvirt
+from hikube_local.backends.qemu import checkpoints, libvirt
 from hikube_local.disks import layers, qcow2
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
@@ -171,5 +171,6 @@ class Disks:
             qcow2.grow(self.world.folder(obj), size)
 
     def _delete_disk(self, obj: Object, options: Options, emit: Emit) -> None:
+        checkpoints.after_disk(self.world, obj)
         files.remove_object(self.world.folder(obj), self.world.layout.state)
         self.world.store.forget(obj.key)

@@ -422,6 +422,7 @@ class Qemu:
             self.tenants.drop(obj)
             files.remove_folder(self.carrier.sockets(self.tenants.tap(obj)), self.carrier.run)
             files.remove_object(self.folder(obj), self.layout.state)
+            checkpoints.after_machine(self, obj, emit)
             self.store.forget(obj.key)
             if not any(o.namespace == obj.namespace for o in self.store.objects(INSTANCE)):
                 self.tenants.free(obj.namespace)
