@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from hikube_local.cli.app import App, common, complete_machine, confirm, option, output_option
-from hikube_local.errors import ExitCode, UsageError
+from hikube_local.errors import ExitCode, HikubeError, UsageError
 
 
 @click.group("snapshot")
@@ -114,8 +114,15 @@ def delete(app: App, name: str, snap: str, yes: bool) -> int:
 @common
 def reset(app: App, name: str, yes: bool) -> int:
     """Back to "just configured": the checkpoint that `up` takes when cloud-init is done for the first time."""
+    from hikube_local.backends.qemu import checkpoints
     from hikube_local.backends.qemu.checkpoints import FIRST_BOOT
 
+    world, obj = _machine(app, name)
+    if not any(c.name == FIRST_BOOT for c in checkpoints.all(world, obj)):
+        why = "`up` takes one when cloud-init is done for the first time, unless --no-checkpoint is given"
+        raise HikubeError(
+            "HK804", f"{obj.name} has no checkpoint of its first boot", why, "snapshot create NAME takes one now"
+        )
     return _back(app, name, FIRST_BOOT, yes, f"Reset {name}? What it wrote since its first boot is lost.")
 
 
