@@ -153,3 +153,32 @@ def test_the_seed_is_shown_and_two_are_compared(hikube: Program, tmp_path):
     assert "once-per-instance modules again" in reseeded.out and '+{"instance' in reseeded.out
     assert "the same" in hikube("cloudinit", "diff", a, a).err
     assert hikube("cloudinit", "diff", a, b, "other").code == 2
+
+
+def test_whatever_comes_is_answered_with_findings():
+    """Hostile and broken user-data, and mutations of the gallery: findings, never an exception, never a long wait."""
+    import random
+
+    hostile = [
+        b"#cloud-config\na: " + b"[" * 500,
+        b"#cloud-config\nx: !!python/object/apply:os.system ['id']\n",
+        b"#cloud-config\na: &a [x]\nb: &b [*a,*a]\nc: [*b,*b,*c]\n",
+        b"#cloud-config\n? [a, b]\n: x\n1: 2\n<<: 5\n",
+        b"#cloud-config\nwrite_files: [foo, null, {path: 5, owner: 7, permissions: [1]}]\nusers: {a: b}\nchpasswd: {list: [1]}\n",
+        b"#cloud-config-archive\n- 1\n- [a]\n- {type: text/cloud-config}\n- {content: 5}\n",
+        b"Content-Type: multipart/mixed\nMIME-Version: 1.0\n\nfoo\n",
+        gzip.compress(bytes(64 << 20)),
+        bytes(range(256)),
+    ]
+    for raw in hostile:
+        assert isinstance(check(raw), list)
+    draw = random.Random(7)
+    seeds = [text.encode() for text, _ in GALLERY.values()] + [h for h in hostile if len(h) < 1000]
+    for _ in range(400):
+        raw = bytearray(draw.choice(seeds))
+        for _ in range(draw.randint(1, 5)):
+            at = draw.randrange(len(raw) + 1)
+            raw[at : at + draw.randrange(4)] = draw.choice(
+                [b"\n", b"- ", b": ", b"{", b"[", b"&a ", b"*a", b"|", b"\xff"]
+            )
+        check(bytes(raw))
