@@ -86,7 +86,12 @@ def _once(
 
     loaded = _load(app, named)
     objects = [i.object for i in loaded.objects]
+    if not any(o.kind == "VMInstance" for o in objects):
+        raise UsageError("HK112", "no VMInstance in the input: there is nothing to boot")
     wanted = _checks(objects, checks_file)
+    for path in filter(None, (junit, html_file, artifacts)):
+        if not os.access(path.absolute().parent, os.W_OK):
+            raise UsageError("HK810", f"{path} cannot be written", fix="name a file in a folder that is there")
     items = {i.object.key: i for i in loaded.objects}
     _tell_userdata(items)
     preflight(app, [o.model_copy(update={"backend": "qemu"}) for o in objects])
@@ -123,11 +128,11 @@ def _once(
     if junit:
         report.junit(reports, place, junit)
     if html_file:
-        html_file.write_text(report.page(reports, place), encoding="utf-8")
+        html_file.write_text(report.page(reports, place), encoding="utf-8", errors="replace")
     if artifacts:
         _artifacts(reports, artifacts)
     if os.environ.get("GITHUB_ACTIONS") == "true":
-        print("\n".join(report.annotations(reports, place)))
+        print("\n".join(report.annotations(reports, place)), file=sys.stderr if output else sys.stdout)
         if path := os.environ.get("GITHUB_STEP_SUMMARY"):
             with open(path, "a", encoding="utf-8") as f:
                 f.write(report.summary(reports))

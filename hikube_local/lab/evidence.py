@@ -16,6 +16,7 @@ from hikube_local.readiness import cloudinit
 from hikube_local.text import sanitize
 from hikube_local.userdata import parts, tree
 
+MOST = 200  # problems that are told
 _LINE = re.compile(r"^(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[,.]\d+) - (\S+)\[(\w+)\]: (.*)$")
 _SPAN = re.compile(r"^(start|finish): ([\w-]+)(?:/([\w-]+))?: (?:(SUCCESS|FAIL|WARN): )?(.*)$")
 _APT = re.compile(
@@ -25,7 +26,7 @@ _UNRESOLVED = re.compile(
     r"(?:Temporary failure resolving|[Cc]ould not resolve(?: host)?:?) '?([\w.-]+)'?|Temporary failure in name resolution"
 )
 _ECHO = re.compile(r"failed with exceptions, re-raising|^Running module \S+ \(.*\) failed")
-_SCRIPT = re.compile(r"/var/lib/cloud/instance/scripts/runcmd: (?:line )?(\d+): (.*)")
+_SCRIPT = re.compile(r"/var/lib/cloud/instance/scripts/runcmd: (?:line )?(\d{1,6}): (.*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,8 @@ def read(status: bytes, log: bytes, output: bytes, user_data: str) -> Evidence:
     seen: set[str] = set()
     problems = []
     for p in found:
+        if len(problems) >= MOST:
+            break
         if p.message not in seen:
             seen.add(p.message)
             problems.append(p)
@@ -145,11 +148,11 @@ def _from_log(lines: list[str]) -> list[Problem]:
 
 def _from_output(output: str, user_data: str) -> list[Problem]:
     found = []
-    lost = [line for line in output.splitlines() if _UNRESOLVED.search(line)]
+    lost = {line: None for line in output.splitlines() if _UNRESOLVED.search(line)}
     if lost:
-        names = sorted({m[1] for line in lost if (m := _UNRESOLVED.search(line)) and m[1]})
+        names = sorted({m[1] for line in lost if (m := _UNRESOLVED.search(line)) and m[1]})[:5]
         what = f"the network: {', '.join(names) or 'names'} could not be resolved"
-        found.append(Problem(what, tuple(lost[:4])))
+        found.append(Problem(what, tuple(lost)[:4]))
     for text in output.splitlines():
         if lost and text.startswith(("Err:", "W: Failed to fetch", "  Temporary")):
             continue  # all for the same reason
@@ -179,8 +182,10 @@ def _line_of(user_data: str, word: str) -> int:
 
 def _not_run(user_data: str, modules: list[Module]) -> list[Problem]:
     """Keys of user-data whose module never ran, or failed."""
-    if parts.kind_of(user_data) != parts.CLOUD_CONFIG or not modules:
+    if parts.kind_of(user_data) != parts.CLOUD_CONFIG:
         return []
+    if not modules:
+        return [Problem("no module stands in /var/log/cloud-init.log: what cloud-init did cannot be told")]
     root, _ = tree.read(user_data)
     if root is None or not isinstance(root.value, dict):
         return [Problem("cloud-init took no configuration out of this user-data: it is no YAML mapping", line=1)]

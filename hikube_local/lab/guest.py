@@ -24,6 +24,8 @@ class Guest:
             return False
         info = self.agent.call("guest-info")
         commands = info.get("supported_commands", []) if isinstance(info, dict) else []
+        if not isinstance(commands, list):
+            return False
         return any(isinstance(c, dict) and c.get("name") == "guest-exec" and c.get("enabled") for c in commands)
 
     def run(self, command: str, timeout: float = 60.0) -> tuple[int, bytes, bytes]:
@@ -39,15 +41,17 @@ class Guest:
             if isinstance(state, dict) and state.get("exited"):
                 out, err = (_decoded(state.get(k)) for k in ("out-data", "err-data"))
                 code = state.get("exitcode")
-                return code if isinstance(code, int) else 128 + int(state.get("signal") or 0), out, err
+                signal = state.get("signal")
+                died = 128 + signal if isinstance(signal, int) else 255
+                return code if isinstance(code, int) else died, out, err
             time.sleep(0.05)
         raise HikubeError("HK806", f"`{command[:60]}` did not end within {timeout * self.slowness:.0f} s in the guest")
 
     def read(self, path: str) -> bytes:
-        """A file of the guest, empty when there is none."""
+        """A file of the guest, of a long one its end; empty when there is none."""
         import shlex
 
-        return self.run(f"head -c {MOST} {shlex.quote(path)} 2>/dev/null")[1]
+        return self.run(f"tail -c {MOST} {shlex.quote(path)} 2>/dev/null")[1]
 
 
 def _decoded(text: Any) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hikube_local.lab.trial import Report
 from hikube_local.readiness.stages import WORDS, Stage
 from hikube_local.text import sanitize
 
+_NO_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 Place = Callable[[Report, int], tuple[str, int]]  # line of user-data to (file, line)
 
 
@@ -64,7 +66,8 @@ def text(report: Report, place: Place, timings: bool) -> list[str]:
         lines += ["  where the time went:"]
         lines += [f"    {WORDS[Stage(s)]:<22} {seconds:6.1f} s" for s, seconds in durations(report)]
         lines += [f"      {m.name:<22} {m.seconds:6.1f} s" for m in report.evidence.modules if m.seconds >= 0.05]
-    return [sanitize(line) for line in lines]
+    # A line of the guest's stays one: what follows a break in it is set in, so that it is nobody's command or verdict.
+    return [sanitize(line).replace("\n", "\n         | ") for line in lines]
 
 
 def _problem(report: Report, problem: Problem, place: Place) -> list[str]:
@@ -133,9 +136,9 @@ def junit(reports: Sequence[Report], place: Place, target: Path) -> None:
         raise HikubeError("HK601", "--junit needs junitparser, which is not installed", fix=fix) from None
     document = junitparser.JUnitXml("hikube-local test")
     for report in reports:
-        suite = junitparser.TestSuite(title(report))
+        suite = junitparser.TestSuite(_clean(title(report)))
         for name, seconds, failures in _cases(report, place):
-            case = junitparser.TestCase(name, f"{report.machine.namespace}.{report.machine.name}", seconds)
+            case = junitparser.TestCase(_clean(name), f"{report.machine.namespace}.{report.machine.name}", seconds)
             if failures:
                 case.result = [junitparser.Failure(_clean(failures[0]), "failed")]
                 case.result[0].text = _clean("\n".join(failures))
@@ -164,7 +167,7 @@ def _cases(report: Report, place: Place) -> list[tuple[str, float, list[str]]]:
 
 def _clean(text: str) -> str:
     """Text that XML can hold."""
-    return "".join(c for c in sanitize(text) if c in "\n\t" or ord(c) >= 32)
+    return _NO_XML.sub("", sanitize(text))
 
 
 def annotations(reports: Sequence[Report], place: Place) -> list[str]:

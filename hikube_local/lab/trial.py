@@ -115,8 +115,11 @@ class Trial:
             if self.warm_at and key in keys and report.verdict and report.verdict.result is Result.READY:
                 with contextlib.suppress(HikubeError, OSError):
                     warm.keep(self.world, report.machine, self.warm_at, keys[key], self._emit)
-            with contextlib.suppress(HikubeError):
+            try:
                 self._look(report)
+            except Exception as e:
+                # What one guest answers keeps no other from its report; without evidence nothing passes.
+                report.error = report.error or unexpected(e)
             self._check(report, [c for c in wanted if c.machine in ("", report.machine.name)])
         return list(self.reports.values())
 
@@ -150,6 +153,9 @@ class Trial:
         folder = self.world.folder(report.machine)
         for name in ("console.log", "firmware.log"):
             report.files[name] = b"".join(starts.read(folder / name, None)) if (folder / name).exists() else b""
+        dom = self.world.domain(report.machine)
+        if dom is None or not dom.isActive():
+            return
         guest = self._guest(report)
         if not guest.may_run():
             report.way_in = "none: the image has no guest agent that runs commands, so only the console was read"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import secrets
 import shutil
 import time
 from dataclasses import asdict, replace
@@ -20,6 +21,7 @@ from hikube_local.backends.qemu import checkpoints, looks, starts
 from hikube_local.backends.qemu.world import SEED, SEED_MARK, Qemu
 from hikube_local.disks import layers, qcow2
 from hikube_local.events import Emit, ignore
+from hikube_local.locks import locked
 from hikube_local.paths import Layout
 from hikube_local.render import seed
 from hikube_local.run import run
@@ -53,13 +55,12 @@ def key(world: Qemu, obj: Object) -> str:
 def keep(world: Qemu, obj: Object, where: Layout, name: str, emit: Emit) -> None:
     """Take the state of a machine that has just been configured; it goes on."""
     target = folder(where) / name
-    if target.exists():
+    if target.exists() or any(layers.read(_disk(world, obj, d.name)).below for d in obj.instance.disks):
         return
     with checkpoints.held(world, obj):
         point = checkpoints.create(world, obj, NAME, emit)
     files.make_folder(folder(where), where.mode)
-    work = folder(where) / f".new-{name}"
-    shutil.rmtree(work, ignore_errors=True)
+    work = folder(where) / f".new-{secrets.token_hex(4)}"
     work.mkdir(mode=where.mode)
     own = world.folder(obj)
     shutil.copytree(checkpoints.place(world, obj) / NAME, work / "checkpoint", copy_function=_link)
@@ -68,10 +69,22 @@ def keep(world: Qemu, obj: Object, where: Layout, name: str, emit: Emit) -> None
     for part in _MACHINE:
         if (own / part).exists():
             shutil.copy2(own / part, work / part)
-    os.rename(work, target)
+    with locked(folder(where) / "lock"):
+        if target.exists():
+            shutil.rmtree(work)
+            return
+        os.rename(work, target)
+        _few(where)
+
+
+def _few(where: Layout) -> None:
     known = sorted(folder(where).glob("[0-9a-f]*"), key=lambda p: p.stat().st_mtime)
     for old in known[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _disk(world: Qemu, obj: Object, name: str) -> Path:
+    return world.layout.disk(obj.namespace, name)
 
 
 def drop(world: Qemu, obj: Object, where: Layout, name: str) -> None:
@@ -93,6 +106,7 @@ def _link(source: str | Path, target: str | Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
+        os.chmod(target, 0o600)
 
 
 def resume(world: Qemu, obj: Object, where: Layout, name: str, emit: Emit) -> float | None:
@@ -100,14 +114,19 @@ def resume(world: Qemu, obj: Object, where: Layout, name: str, emit: Emit) -> fl
     source = folder(where) / name
     if not (source / "checkpoint" / checkpoints.RECORD).exists():
         return None
+    with locked(folder(where) / "lock"):
+        return _resume(world, obj, source, emit)
+
+
+def _resume(world: Qemu, obj: Object, source: Path, emit: Emit) -> float | None:
     begin = time.monotonic()
     own = world.make_folder(obj)
     db.record(own, obj)
     point = checkpoints.Checkpoint(**files.read_json(source / "checkpoint" / checkpoints.RECORD))
-    for disk, frozen in point.frozen.items():
-        target = world.layout.disk(obj.namespace, disk) / layers.FIRST
-        if frozen != layers.FIRST or not (source / f"disk-{disk}.qcow2").exists():
-            return None
+    if any(f != layers.FIRST or not (source / f"disk-{d}.qcow2").exists() for d, f in point.frozen.items()):
+        return None
+    for disk in point.frozen:
+        target = _disk(world, obj, disk) / layers.FIRST
         target.unlink(missing_ok=True)
         _link(source / f"disk-{disk}.qcow2", target)
     for part in _MACHINE:

@@ -73,8 +73,8 @@ def userdata_rules(spec: VMInstanceSpec) -> Iterator[Any]:
 
 
 _FIREWALLS = re.compile(r"\b(ufw|nft|nftables|iptables|firewalld|firewall-cmd)\b")
-UFW_ON = re.compile(r"\bufw\b[^\n#;&|]*\benable\b")
-UFW_SSH = re.compile(r"\bufw\b[^\n#;&|]*\b(?:allow|limit)\b[^\n#;&|]*(?:\bssh\b|\bOpenSSH\b|\b22\b)", re.I)
+UFW_ON = re.compile(r"\bufw\b[^\n#;&|]{0,80}\benable\b")
+UFW_SSH = re.compile(r"\bufw\b[^\n#;&|]{0,80}\b(?:allow|limit)\b[^\n#;&|]{0,80}(?:\bssh\b|\bOpenSSH\b|\b22\b)", re.I)
 
 
 def _firewall(spec: VMInstanceSpec, text: str) -> Iterator[Any]:
@@ -110,13 +110,18 @@ def _passwords(config: dict[str, Any]) -> Iterator[Any]:
 def clear_passwords(config: dict[str, Any]) -> list[str]:
     """Where a cloud-config has a password in clear."""
     found = []
-    if isinstance(config.get("password"), str) and not _hashed(config["password"]):
+    if isinstance(config.get("password"), str | int) and not _hashed(str(config["password"])):
         found.append("password")
     change = config.get("chpasswd")
     listed = change.get("list") if isinstance(change, dict) else None
     lines = listed.splitlines() if isinstance(listed, str) else listed if isinstance(listed, list) else []
     if any(isinstance(x, str) and ":" in x and not _hashed(x.split(":", 1)[1]) for x in lines):
         found.append("chpasswd.list")
+    entries = change.get("users") if isinstance(change, dict) else None
+    for entry in entries if isinstance(entries, list) else []:
+        word = entry.get("password") if isinstance(entry, dict) else None
+        if word and entry.get("type", "hash") == "text":
+            found.append("chpasswd.users: password")
     for user in config.get("users") if isinstance(config.get("users"), list) else []:
         if isinstance(user, dict) and user.get("plain_text_passwd"):
             found.append(f"users: {str(user.get('name', '?'))[:40]}: plain_text_passwd")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hikube_local.manifests.diagnostics import Severity
 from hikube_local.manifests.nodes import Node
+from hikube_local.manifests.userdata import SECRET_LIMIT
 from hikube_local.text import nearest
 from hikube_local.userdata import parts, schema, traps, tree
 from hikube_local.userdata.notes import Note
@@ -21,12 +22,17 @@ _HEADERS = ["#cloud-config", "#include", "#cloud-boothook", "#part-handler", "#c
 def check(raw: bytes, keys_given: bool = False, bare: bool = True) -> list[Note]:
     """Everything that is found, in the order of lines. `bare`: a file of its own, not a manifest's cloudInit."""
     found: list[Note] = []
+    if len(raw) > SECRET_LIMIT:
+        what = f"the user-data has {len(raw)} bytes, a Secret takes 1 MiB"
+        return [Note("HK327", Severity.ERROR, what)]
     try:
         for part in parts.take_apart(raw):
             for note in _part(part, keys_given, bare):
                 found.append(note if not part.offset else replace(note, at=note.line + part.offset))
     except parts.Unreadable as e:
         found.append(Note("HK340", Severity.ERROR, f"the user-data cannot be read: {e}"))
+    except RecursionError:
+        found.append(Note("HK340", Severity.ERROR, "the user-data is nested too deeply"))
     return sorted(_once(found), key=lambda n: (n.line, n.column))
 
 
@@ -51,6 +57,14 @@ def _once(found: list[Note]) -> Iterator[Note]:
 
 def _part(part: parts.Part, keys_given: bool, bare: bool) -> Iterator[Note]:
     text = part.text
+    if text.startswith("\ufeff"):
+        yield Note(
+            "HK344",
+            Severity.WARNING,
+            "it begins with a byte order mark, so cloud-init sees no header",
+            1,
+            help="save it without",
+        )
     if not text.strip():
         yield Note("HK316", Severity.WARNING, "the user-data is empty")
         return
@@ -144,6 +158,7 @@ def _archive(text: str, keys_given: bool) -> Iterator[Note]:
             yield Note("HK340", Severity.ERROR, "a part of the archive has no content", item)
             continue
         said = item.get("type") if isinstance(item.value, dict) else None
-        kind = str(said.value) if said else parts.kind_of(content.value)
+        # cloud-init takes a part that says nothing of itself for a cloud-config.
+        kind = str(said.value) if said else parts.kind_of(content.value) or parts.CLOUD_CONFIG
         for note in _part(parts.Part(kind, content.value), keys_given, True):
             yield replace(note, at=content.line + note.line)

@@ -12,7 +12,7 @@ from hikube_local.userdata import check, parts
 from hikube_local.userdata.notes import Note
 
 _BLOCK = re.compile(r":\s*(?:[&!]\S+\s+)*([|>])[0-9+-]*\s*(?:#.*)?$")
-_MANIFEST = re.compile(r"(?m)^\s*[\"']?(?:apiVersion|kind)[\"']?\s*:")
+_MANIFEST = re.compile(r"(?m)^(?:\{.*)?[\"']?(?:apiVersion|kind)[\"']?\s*:")
 
 
 def is_bare(raw: bytes) -> bool:
@@ -48,9 +48,10 @@ def line_in_manifest(item: Loaded, line: int) -> Place:
 
 def _place(item: Loaded, at: Place, note: Note) -> Place:
     """In a block scalar the user-data's line n is the n-th below its indicator; elsewhere the value's own place."""
-    if not _BLOCK.search(at.text):
-        return at
-    lines = [item.text.line(at.line + 1 + i) for i in range(4)]
+    block = _BLOCK.search(at.text)
+    if not block or block[1] == ">":
+        return at  # folded and quoted text has other lines than the file
+    lines = (item.text.line(at.line + 1 + i) for i in range(1000))
     first = next((line for line in lines if line.strip()), "")
     indent = len(first) - len(first.lstrip(" "))
     place = item.text.place(at.line + note.line, indent + note.column)

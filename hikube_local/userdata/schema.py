@@ -29,14 +29,15 @@ _MORE = ("merge_how", "merge_type")
 def check(root: Node) -> Iterator[Note]:
     """Findings about keys and types, each at its place."""
     keys = data.cloudinit()["keys"]
+    count = 0
     for name, (key, node) in root.value.items():
         row = keys.get(name)
         if row is None:
-            if name not in _MORE:
-                near = nearest(name, list(keys))
+            if name not in _MORE and not name.startswith("x-"):
+                near = nearest(name, list(keys)) if (count := count + 1) <= 50 else None
                 help = f"did you mean {near}?" if near else "see `cloud-init schema --docs all` for those that it knows"
                 what = f"{name[:60]!r} is no key that cloud-init knows: it passes it over without a word"
-                yield Note("HK341", Severity.ERROR, what, key, name, help)
+                yield Note("HK341", Severity.ERROR if near else Severity.WARNING, what, key, name, help)
             continue
         yield from _age(name, row, key)
         if row.get("system"):

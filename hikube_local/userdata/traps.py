@@ -20,29 +20,36 @@ _SYSTEM = frozenset(
     ["root", "daemon", "bin", "sys", "adm", "mail", "nobody", "www-data", "sshd", "systemd-network", "messagebus"]
 )
 _NET = re.compile(
-    r"(?:\b(?:curl|wget)\b(?![^\n]*(?:localhost|127\.0\.0\.1|\[::1\]))|\bgit\s+clone\b|\bpip3?\s+install\b|\bnpm\s+(?:i|install)\b"
-    r"|\b(?:apt|apt-get|dnf|yum|zypper|apk|pacman)\b[^\n;&|]*\b(?:update|upgrade|install|add|dist-upgrade)\b"
+    r"(?:(?<!-v )(?<!which )(?<!type )\b(?:curl|wget)\b(?=[ \"',]+\S)(?![^\n]*(?:localhost|127\.0\.0\.1|\[::1\]))|\bgit\s+clone\b|\bpip3?\s+install\b|\bnpm\s+(?:i|install)\b"
+    r"|\b(?:apt|apt-get|dnf|yum|zypper|apk|pacman)\b[^\n;&|]{0,120}\b(?:update|upgrade|install|add|dist-upgrade)\b"
     r"|\bsnap\s+install\b|\b(?:docker|podman)\s+(?:pull|run)\b|\badd-apt-repository\b|\bhelm\s+(?:repo|install)\b)"
 )
-_LOCAL = re.compile(r"\b[a-z0-9][a-z0-9.-]*\.(?:svc\.cozy\.)?local\b(?!\.)", re.I)
+# A host's name: no path, no dot file, none of the files that end so.
+_LOCAL = re.compile(
+    r"(?<![\w./~-])(?:https?://)?(?!(?:rc|jail|env|fail2ban|user|zshrc|bashrc)\.local)"
+    r"[a-z0-9][a-z0-9-]{0,62}(?:\.[a-z0-9-]{1,63}){0,8}\.local(?![\w./-]*\.|[\w-])",
+    re.I,
+)
+LONGEST = 2000  # characters of a line that are looked at
 
 
 def of_text(text: str, script: bool) -> Iterator[Note]:
     """Traps of any part."""
-    lines = text.splitlines()
+    # Comments say what they like; a line longer than any command is data.
+    lines = [("" if line.lstrip().startswith("#") else line)[:LONGEST] for line in text.splitlines()]
+    plain = "\n".join(lines)
     if "\r\n" in text:
         what = "its lines end in CR LF" + (
             ": the kernel looks for an interpreter whose name ends in CR" if script else ""
         )
         yield Note("HK354", WARNING, what, 1, help="save it with Unix line ends")
-    on, let_in = UFW_ON.search(text), UFW_SSH.search(text)
+    on, let_in = UFW_ON.search(plain), UFW_SSH.search(plain)
     if on and (let_in is None or let_in.start() > on.start()):
         what = "`ufw enable` stands before `ufw allow ssh`: whoever is outside is shut out at that moment"
-        yield Note("HK329", WARNING, what, _line(text, on.start()), help="allow OpenSSH first, then enable")
+        yield Note("HK329", WARNING, what, _line(plain, on.start()), help="allow OpenSSH first, then enable")
+    cured = re.search(r"\bDomains\s*=.*\blocal\b", plain)
     for number, line in enumerate(lines, 1):
-        if line.lstrip().startswith("#") and number > 1:
-            continue
-        if found := _LOCAL.search(line):
+        if not cured and (found := _LOCAL.search(line)):
             what = f"{found[0]}: systemd-resolved asks no DNS server for names under .local, so Debian and Ubuntu refuse it"
             help = "write a drop-in for systemd-resolved or networkd first (Domains=~local), or use the IP"
             yield Note("HK351", WARNING, what, number, help=help)
@@ -98,7 +105,7 @@ def _word(part: Node, path: str) -> Iterator[Note]:
 
 def _masked(node: Node, name: str) -> Iterator[Note]:
     texts = [" ".join(str(p) for p in tree.data(i)) if isinstance(i.value, list) else i.text for i in node.value]
-    careful = any(re.match(r"set -[a-z]*e", t) for t in texts[:2])
+    careful = any(re.match(r"set -(?:[a-z]*e|o errexit)", t) for t in texts[:2])
     if name == "runcmd" and len(texts) > 1 and not careful:
         what = "only the last command's exit code counts: one that fails before it is reported as success"
         yield Note("HK346", TOLD, what, node, name, "begin with `- set -e`, or join what belongs together with &&")
@@ -134,7 +141,8 @@ def _files(root: Node) -> Iterator[Note]:
     if node is None or not isinstance(node.value, list):
         return
     users = tree.data(root).get("users")
-    made = {u.get("name") for u in users if isinstance(u, dict)} if isinstance(users, list) else set()
+    named = [u.get("name") for u in users if isinstance(u, dict)] if isinstance(users, list) else []
+    made = {n for n in named if isinstance(n, str)}
     for i, item in enumerate(node.value):
         if not isinstance(item.value, dict):
             continue

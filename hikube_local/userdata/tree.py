@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Any
 
 import yaml
 
 from hikube_local.manifests import nodes
-from hikube_local.manifests.diagnostics import Diagnostic
+from hikube_local.manifests.diagnostics import Diagnostic, Place, Severity
 from hikube_local.manifests.nodes import Node, Refused, Text
 
 
 def read(text: str) -> tuple[Node | None, list[Diagnostic]]:
     """The first document's tree (None: nothing, or it cannot be read) and what was found while reading."""
     found: list[Diagnostic] = []
+    first: Node | None = None
     try:
-        for node in nodes.documents(Text("user-data", text), text, found):
-            return node, found
+        for node in nodes.documents(Text("user-data", text), _untagged(text), found):
+            if first is not None:
+                place = Place("user-data", node.line, node.column)
+                what = "a second YAML document: cloud-init reads none of them"
+                found.append(Diagnostic("HK340", Severity.ERROR, what, place, help="leave the --- out"))
+                break
+            first = node
     except Refused as e:
         found.append(e.diagnostic)
-    return None, found
+        return None, found
+    return first, found
+
+
+def _untagged(text: str) -> str:
+    """cloud-init's reader takes !!binary and !!timestamp; their places stay."""
+    return re.sub(r"!!(?:binary|timestamp)\b", lambda m: " " * len(m[0]), text)
 
 
 @cache

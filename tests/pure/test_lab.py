@@ -61,6 +61,10 @@ def test_hostile_logs_are_data():
     for raw in (b"", b"\xff" * 100, b'{"v1": 7}', b'{"v1": {"init": []}}', b"[" * 10_000):
         found = evidence.read(raw, raw, raw, "#cloud-config\nhostname: x\n")
         assert found.modules == ()
+    long = b"/var/lib/cloud/instance/scripts/runcmd: " + b"9" * 5000 + b": x\n" + b"Could not resolve host a%d\n" * 2000
+    assert evidence.read(b"{}", b"", long, "#cloud-config\nhostname: x\n").problems, "no log is no proof"
+    many = b"".join(b"2026-11-24 21:41:41,912 - x[ERROR]: failed %d\n" % i for i in range(5000))
+    assert len(evidence.read(b"", many, b"", "").problems) <= 200
     evil = b"2026-11-24 21:41:41,912 - x[ERROR]: \x1b]0;own\x07 <script>\n2026-99-99 00:00:00,0 - x[ERROR]: y\n"
     assert "\x1b" not in str(evidence.read(b"", evil, evil, "").problems)
 
@@ -183,6 +187,15 @@ def test_ci_sees_findings_at_their_lines(failed):
     assert all("\n" not in line for line in lines)
     table = report.summary([failed])
     assert "| web on debian-12 | failed | 80 | 1 of 2 |" in table
+
+
+def test_a_guest_forges_no_line_and_no_command(failed, tmp_path):
+    check = checks.Check("run", {"command": "x\x01\ufffe"})
+    failed.outcomes = [checks.Outcome(check, ("a\n::error::pwned\n  ok     run fake",))]
+    lines = "\n".join(report.text(failed, place, False)).splitlines()
+    assert not any(line.startswith(("::", "  ok ")) for line in lines)
+    report.junit([failed], place, tmp_path / "j.xml")
+    ET.parse(tmp_path / "j.xml")
 
 
 def test_text_and_json_tell_the_same(failed):

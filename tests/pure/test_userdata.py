@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import time
 
 import pytest
 
@@ -73,6 +74,24 @@ GALLERY: dict[str, tuple[str, set[tuple[str, int]]]] = {
         "#cloud-config-archive\n- type: text/cloud-config\n  content: |\n    #cloud-config\n    package: [x]\n",
         {("HK341", 5)},
     ),
+    "binary content": ("#cloud-config\nwrite_files:\n  - {path: /x, content: !!binary aGk=}\n", set()),
+    "helper keys": ("#cloud-config\nx-one: &one [vim]\nhostname: h\n", set()),
+    "two documents": ("#cloud-config\nhostname: a\n---\nhostname: b\n", {("HK340", 4)}),
+    "byte order mark": ("\ufeff#cloud-config\nhostname: a\n", {("HK344", 1), ("HK316", 1)}),
+    "files that end in .local": ("#!/bin/sh\ncp /etc/fail2ban/jail.local /etc/rc.local .env.local\n", set()),
+    "the documented cure": (
+        "#!/bin/sh\necho 'Domains=cozy.local ~local' > /etc/x.network\nping vm-instance-db.default.svc.cozy.local\n",
+        set(),
+    ),
+    "ufw in a comment": ("#!/bin/sh\n# do not run ufw enable here\ntrue\n", set()),
+    "curl as a package": ("#cloud-config\npackage_update: true\npackages:\n  - curl\n", {("HK350", 2), ("HK350", 3)}),
+    "errexit": ("#cloud-config\nruncmd:\n  - set -o errexit\n  - mkdir /a/b\n", set()),
+    "a hash": ("#cloud-config\nchpasswd: {users: [{name: a, password: $6$x$y}]}\n", set()),
+    "a password of chpasswd.users": (
+        "#cloud-config\nchpasswd:\n  users:\n    - {name: a, password: s3cret, type: text}\n",
+        {("HK330", 3)},
+    ),
+    "an archive's part without a header": ("#cloud-config-archive\n- content: |\n    runcmd: ls\n", {("HK342", 3)}),
     "MIME": (
         'Content-Type: multipart/mixed; boundary="b"\nMIME-Version: 1.0\n\n--b\nContent-Type: text/cloud-config\n\n'
         "#cloud-config\nruncmd: ls\n--b--\n",
@@ -170,8 +189,17 @@ def test_whatever_comes_is_answered_with_findings():
         gzip.compress(bytes(64 << 20)),
         bytes(range(256)),
     ]
+    hostile += [b"#!/bin/sh\n" + word * 20_000 for word in (b"a.", b"ufw ", b"apt ", b"curl ")]
+    nested = "".join(f'Content-Type: multipart/mixed; boundary="b{i}"\n\n--b{i}\n' for i in range(2000))
+    hostile += [
+        nested.encode(),
+        b"#cloud-config\nusers: [{name: [a]}]\nwrite_files: [{path: /x, owner: b}]\n",
+        b"x" * (2 << 20),
+    ]
     for raw in hostile:
+        begin = time.monotonic()
         assert isinstance(check(raw), list)
+        assert time.monotonic() - begin < 20, raw[:40]
     draw = random.Random(7)
     seeds = [text.encode() for text, _ in GALLERY.values()] + [h for h in hostile if len(h) < 1000]
     for _ in range(400):

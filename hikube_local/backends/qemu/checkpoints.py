@@ -29,6 +29,7 @@ from hikube_local.locks import locked
 from hikube_local.plan.steps import RunState, Step, Verb
 from hikube_local.render import domain
 from hikube_local.render.machine import VARIABLES
+from hikube_local.store.db import scope
 
 if TYPE_CHECKING:
     from hikube_local.backends.qemu.world import Qemu
@@ -281,6 +282,9 @@ def _resume(world: Qemu, obj: Object, target: Path) -> None:
     try:
         xml = _with_layers(world, obj, connection.saveImageGetXMLDesc(image, lv.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE))
         connection.restoreFlags(image, xml, lv.VIR_DOMAIN_SAVE_RUNNING)
+        # It runs again, whatever was asked for since; QEMU's own network has forgotten its forwards.
+        world.store.note(scope(obj.key), power=None)
+        world.perform(Step(Verb.FORWARDS, obj.key), obj, Options(), lambda e: None)
     except lv.libvirtError as e:
         raise libvirt.translated(e, f"{obj.name} could not be started from its checkpoint") from None
 
