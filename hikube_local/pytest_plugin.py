@@ -31,12 +31,16 @@ def hikube_machines() -> Iterator[Boot]:
 
     app = App()
     booted: dict[str, dict[str, Any]] = {}
+    failed: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
+        stack.enter_context(app.cache.in_use())
 
         def boot(manifest: str | Path) -> dict[str, Any]:
             name = str(Path(manifest).resolve())
             if name in booted:
                 return booted[name]
+            if name in failed:
+                pytest.fail(failed[name], pytrace=False)  # it was tried once
             loaded = validate([name], None, app.default_namespace, Known({}, app.image_names), for_plan=True)
             if loaded.findings.failed:
                 pytest.fail("\n".join(d.render() for d in loaded.findings.items), pytrace=False)
@@ -45,7 +49,8 @@ def hikube_machines() -> Iterator[Boot]:
             hosts = {}
             for r in trial.run([i.object for i in loaded.objects], ()):
                 if r.verdict is None or r.verdict.result not in (Result.READY, Result.CLOUD_INIT_FAILED):
-                    pytest.fail(f"{r.machine.name} did not come up: {report.cause(r)}", pytrace=False)
+                    failed[name] = f"{r.machine.name} did not come up: {report.cause(r)}"
+                    pytest.fail(failed[name], pytrace=False)
                 hosts[r.machine.name] = host(
                     Guest(trial.world.running(r.machine), trial.world.facts.slowness), r.machine.name
                 )

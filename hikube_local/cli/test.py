@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -12,7 +13,7 @@ from typing import Any
 import click
 
 from hikube_local.cli.app import App, common, option, output_option
-from hikube_local.errors import ExitCode, HikubeError, UsageError
+from hikube_local.errors import ExitCode, UsageError, unexpected
 
 
 @click.command("test")
@@ -44,20 +45,27 @@ def test(app: App, files: tuple[str, ...], filename: tuple[str, ...], watch: boo
     named = manifests(files, filename)
     if not watch:
         return _once(app, named, **options)
+    watched = [*named, *([str(options["checks_file"])] if options["checks_file"] else [])]
     while True:
-        seen = _saved(named)
+        seen = _saved(watched)
         try:
             _once(app, named, **options)
-        except (HikubeError, click.exceptions.Exit) as e:
-            print(e.render() if isinstance(e, HikubeError) else "", file=sys.stderr)
+        except click.exceptions.Exit:
+            pass  # told already
+        except Exception as e:
+            print(unexpected(e).render(), file=sys.stderr)
         print("waiting for a save (Ctrl-C ends)", file=sys.stderr)
-        while _saved(named) == seen:
+        while _saved(watched) == seen:
             time.sleep(0.3)
 
 
 def _saved(named: Sequence[str]) -> list[tuple[str, int]]:
     paths = [p for n in named for p in (sorted(Path(n).glob("*")) if Path(n).is_dir() else [Path(n)])]
-    return [(str(p), p.stat().st_mtime_ns) for p in paths if p.exists()]
+    out = []
+    for path in paths:
+        with contextlib.suppress(OSError):  # an editor may be replacing it
+            out.append((str(path), path.stat().st_mtime_ns))
+    return out
 
 
 def _once(
@@ -100,6 +108,10 @@ def _once(
     with Story(app) as story:
         for image in images or ("",):
             with root.made(app.layout, keep) as own, app.cache.in_use():
+                if keep:
+                    home = f"HIKUBE_LOCAL_HOME={own.state.parent}"
+                    print(f"kept: {home} hikube-local ssh NAME", file=sys.stderr)
+                    print(f"  end: {home} hikube-local purge -A --disks", file=sys.stderr)
                 trial = Trial(
                     own,
                     app.image_settings,
@@ -109,10 +121,6 @@ def _once(
                     app.layout if warm else None,
                 )
                 reports += trial.run(_on(objects, image), wanted, image)
-                if keep:
-                    home = f"HIKUBE_LOCAL_HOME={own.state.parent}"
-                    print(f"kept: {home} hikube-local ssh NAME", file=sys.stderr)
-                    print(f"  end: {home} hikube-local purge -A --disks", file=sys.stderr)
 
     def place(r: Report, line: int) -> tuple[str, int]:
         from hikube_local.userdata.places import line_in_manifest

@@ -77,9 +77,35 @@ def _one(row: Any, where: str) -> Check:
     allowed, needed = KINDS[kind]
     if not isinstance(values, dict) or set(values) - allowed or needed - set(values):
         raise UsageError("HK331", f"{where}: {kind} takes {', '.join(sorted(allowed))}, and needs {', '.join(needed)}")
+    _types(kind, values, where)
     if row.get("after") not in (None, "reboot"):
         raise UsageError("HK331", f"{where}: after: is {row['after']!r}", fix="after: reboot")
     return Check(kind, values, str(row.get("machine", "")), row.get("after") == "reboot")
+
+
+def _types(kind: str, values: dict[str, Any], where: str) -> None:
+    """What would mislead later is refused before anything boots."""
+    for name, value in values.items():
+        good = True
+        if name == "mode":
+            # 0644 without quotes is read as 420: our own warning of user-data holds here too.
+            good = isinstance(value, str) and bool(re.fullmatch("[0-7]{3,4}", value))
+        elif name == "groups":
+            good = isinstance(value, list)
+        elif name == "keys":
+            good = isinstance(value, list | bool | int)
+        elif name in ("port", "status") or (name == "exit"):
+            good = isinstance(value, int) and not isinstance(value, bool)
+        elif name in ("exists", "active", "enabled", "installed", "listening", "sudo"):
+            good = isinstance(value, bool)
+        elif name == "matches":
+            try:
+                re.compile(str(value))
+            except re.error:
+                good = False
+        if not good:
+            fix = "quote a mode: '0644'; groups and keys are lists"
+            raise UsageError("HK331", f"{where}: {kind}.{name} is {value!r}"[:200], fix=fix)
 
 
 Http = Callable[[int, str], tuple[int, str]]
@@ -125,7 +151,7 @@ def _file(v: dict[str, Any], host: Any, http: Http) -> list[str]:
         return []
     out = []
     if "mode" in v:
-        mode = v["mode"] if isinstance(v["mode"], int) else int(str(v["mode"]), 8)
+        mode = int(str(v["mode"]), 8)
         out += [] if f.mode == mode else [f"its mode is {f.mode:04o}, not {mode:04o}"]
     out += _differs("its owner", f.user, v["owner"]) if "owner" in v else []
     out += _differs("its group", f.group, v["group"]) if "group" in v else []

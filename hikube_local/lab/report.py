@@ -250,7 +250,8 @@ def page(reports: Sequence[Report], place: Place) -> str:
 
 def _timeline(report: Report) -> list[str]:
     """Stages of the boot, then the modules of cloud-init, as bars on one scale."""
-    end = max(report.verdict.seconds if report.verdict else 0.0, 0.1)
+    last = max((m.start + m.seconds for m in report.evidence.modules), default=0.0) if report.warm else 0.0
+    end = max(report.verdict.seconds if report.verdict else 0.0, last, 0.1)
     rows = [(WORDS[Stage(s)], at, n, "stage") for (s, at), (_, n) in zip(report.stages, durations(report), strict=True)]
     # cloud-init's log has the guest's clock: its first line falls together with its first stage on the console.
     first = next((at for s, at in report.stages if s.startswith("cloud")), 0.0)

@@ -85,8 +85,9 @@ class Trial:
 
     def emit(self, event: Event) -> None:
         for report in self.reports.values():
-            if event.type is EventType.STAGE and event.object == report.machine.ref:
-                report.stages.append((event.stage, max(0.0, event.time - (report.started or event.time))))
+            mine = (event.object, event.namespace) == (report.machine.ref, report.machine.namespace)
+            if event.type is EventType.STAGE and mine and report.verdict is None:
+                report.stages.append((event.stage, event.time))
         self._emit(event)
 
     def run(self, objects: Sequence[Object], wanted: Sequence[checks.Check], image: str = "") -> list[Report]:
@@ -95,8 +96,6 @@ class Trial:
         machines = [o for o in closed if o.kind == INSTANCE]
         self.reports = {o.key: Report(o, image) for o in machines}
         begin = time.time()
-        for report in self.reports.values():
-            report.started = begin
         stored = self.store.put(closed)
         reconciler = Reconciler(self.layout, self.store, lambda name: self.world, self.emit, self.options)
         results = reconciler.reconcile([o.key for o in stored if o.kind == DISK])
@@ -110,6 +109,7 @@ class Trial:
                 report.verdict, report.error = results[key].verdict, results[key].error
             rows = starts.all(self.world.folder(report.machine))
             report.started = rows[-1]["time"] if rows else begin
+            report.stages = [(stage, max(0.0, at - report.started)) for stage, at in report.stages]
             if report.error is None and report.verdict is None:
                 report.error = next(iter(broken.values()), HikubeError("HK805", f"{report.machine.name} did not start"))
             if self.warm_at and key in keys and report.verdict and report.verdict.result is Result.READY:
@@ -214,12 +214,16 @@ class Trial:
     def _http(self, obj: Object, port: int, path: str) -> tuple[int, str]:
         """From the tenant's network, as somebody outside the guest: (status, body), or (0, why not)."""
         try:
+            patience = 30.0 * self.world.facts.slowness**0.5
             with self.world.connector(obj, port) as words, _pipe(words) as stream:
+                end = time.monotonic() + patience
                 request = f"GET {path} HTTP/1.0\r\nHost: {obj.name}\r\nConnection: close\r\n\r\n"
                 stream.sendall(request.encode())
                 raw = b""
                 while len(raw) < 1 << 20 and (block := stream.recv(65536)):
                     raw += block
+                    if time.monotonic() > end:
+                        return 0, f"port {port} did not come to an end within {patience:.0f} s"
         except (OSError, HikubeError) as e:
             return 0, f"nobody answers on port {port}: {e}"
         head, _, body = raw.partition(b"\r\n\r\n")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from hikube_local.catalogue import data
 from hikube_local.manifests.diagnostics import Severity
 from hikube_local.manifests.nodes import Node
 from hikube_local.manifests.userdata import SECRET_LIMIT
@@ -70,7 +71,21 @@ def _part(part: parts.Part, keys_given: bool, bare: bool) -> Iterator[Note]:
         return
     yield from _header(part)
     script = part.kind.startswith(parts.SCRIPT) or part.kind == "text/cloud-boothook"
+    gone = data.cloudinit().get("header_gone", {})
+    if part.kind == "text/upstart-job":
+        version = gone.get("#upstart-job", "")
+        yield Note(
+            "HK343",
+            Severity.WARNING,
+            f"#upstart-job was removed in cloud-init {version}",
+            1,
+            help="write a systemd unit",
+        )
+        return
     if part.kind in parts.INCLUDE:
+        if not any(line.strip() and not line.startswith("#") for line in text.splitlines()):
+            what = "#include without a URL below it: nothing is read"
+            yield Note("HK316", Severity.WARNING, what, 1, help="write each URL in a line of its own")
         for number, line in enumerate(text.splitlines(), 1):
             if line.strip() and not line.startswith("#"):
                 yield Note("HK350", Severity.DIFFERENCE, f"needs the internet: {line.strip()[:80]}", number)

@@ -113,9 +113,9 @@ def _masked(node: Node, name: str) -> Iterator[Note]:
 
 def _users(root: Node, keys_given: bool, bare: bool) -> Iterator[Note]:
     node = root.get("users")
-    if node is None or not isinstance(node.value, list) or not node.value:
+    if node is None or tree.data(node) is None:
         return
-    users = tree.data(node)
+    users = _listed(tree.data(node))
     if any(u == "default" or (isinstance(u, dict) and u.get("name") == "default") for u in users):
         return
     if keys_given:
@@ -130,10 +130,24 @@ def _users(root: Node, keys_given: bool, bare: bool) -> Iterator[Note]:
         "hashed_passwd",
         "plain_text_passwd",
     )
-    enter = any(u.get(w) for u in named for w in ways) or any(k in tree.data(root) for k in ("chpasswd", "password"))
+    rest = tree.data(root)
+    change = rest.get("chpasswd")
+    given = rest.get("password") or (isinstance(change, dict) and (change.get("list") or change.get("users")))
+    enter = given or any(u.get(w) for u in named for w in ways)
     if not enter and (bare or not keys_given):
         what = "users: has no `default`, and none of these users has a key or a password: nobody can log in"
         yield Note("HK317", WARNING, what, node, "users", "add `- default`, or ssh_authorized_keys to a user")
+
+
+def _listed(users: object) -> list[Any]:
+    """users: as a list, whichever of its forms was written: a list, `a,b`, or a mapping of names."""
+    if isinstance(users, list):
+        return users
+    if isinstance(users, str):
+        return [u.strip() for u in users.split(",")]
+    return (
+        [{"name": k, **(v if isinstance(v, dict) else {})} for k, v in users.items()] if isinstance(users, dict) else []
+    )
 
 
 def _files(root: Node) -> Iterator[Note]:

@@ -80,6 +80,10 @@ def test_hostile_logs_are_data():
         "- {run: {command: x}, after: sunset}",
         "- shout: {x: 1}",
         "- [",
+        "- file: {path: /x, mode: 0644}",
+        "- run: {command: x, matches: '('}",
+        "- user: {name: x, groups: wheel}",
+        "- port: {port: abc}",
     ],
 )
 def test_checks_that_cannot_be_understood_are_refused(text):
