@@ -75,7 +75,9 @@ class Trial:
         options: Options,
         timeout: float | None,
         warm_at: Layout | None = None,
+        journal: bool = False,
     ) -> None:
+        self.journal = journal  # read the guest's journal too
         self.warm_at = warm_at  # where warm states are kept; None: each machine boots
         self.store = Store(layout)
         self.world = Qemu(layout, self.store, settings, {}, throwaway=True)
@@ -156,6 +158,7 @@ class Trial:
         dom = self.world.domain(report.machine)
         if dom is None or not dom.isActive():
             return
+        report.files["domain.xml"] = dom.XMLDesc(0).encode()
         guest = self._guest(report)
         if not guest.may_run():
             report.way_in = "none: the image has no guest agent that runs commands, so only the console was read"
@@ -163,6 +166,8 @@ class Trial:
         report.way_in = "guest agent (user-data, users and keys are untouched)"
         for name, path in FILES.items():
             report.files[name] = guest.read(path)
+        if self.journal:
+            report.files["journal.log"] = guest.run("journalctl -b -o short-monotonic --no-pager 2>&1")[1]
         spec = report.machine.instance
         text = user_data(report.machine).decode() if spec.has_seed else ""
         report.evidence = evidence.read(
