@@ -67,6 +67,10 @@ def _by_force(app: App, world: Any, obj: Any, error: HikubeError) -> HikubeError
     """What could not be deleted in order: its files and its rows go all the same. Its processes are ended with the rest."""
     from hikube_local import files
 
+    if obj.kind == "VMDisk":
+        from hikube_local.backends.qemu import checkpoints
+
+        checkpoints.after_disk(world, obj)
     files.remove_folder(world.folder(obj), app.layout.state)
     app.store.forget(obj.key)
     return error

@@ -42,9 +42,9 @@ def create(app: App, name: str, snap: str, keep: int | None) -> int:
             "HK301", f"{snap!r} is no name for a snapshot", fix="write lower-case letters, digits and dashes"
         )
     world, obj = _machine(app, name)
-    with Story(app) as story, checkpoints.held(world, obj):
-        checkpoints.create(world, obj, snap, story)
-        old = [c.name for c in checkpoints.all(world, obj) if c.name.startswith("auto-")] if keep else []
+    with Story(app) as story, checkpoints.held(world, obj, story) as obj:
+        checkpoints.create(world, obj, snap, story, kept=keep is not None)
+        old = [c.name for c in checkpoints.all(world, obj) if c.kept] if keep else []
         for gone in old[: -keep if keep else None]:
             checkpoints.delete(world, obj, gone, story)
     print(f"snapshot {snap} of {obj.name} created")
@@ -102,7 +102,7 @@ def delete(app: App, name: str, snap: str, yes: bool) -> int:
     world, obj = _machine(app, name)
     checkpoints.find(world, obj, snap)
     confirm(f"Delete the snapshot {snap} of {obj.name}?", yes)
-    with Story(app) as story, checkpoints.held(world, obj):
+    with Story(app) as story, checkpoints.held(world, obj, story) as obj:
         checkpoints.delete(world, obj, snap, story)
     print(f"snapshot {snap} of {obj.name} deleted")
     return ExitCode.DONE
@@ -134,7 +134,7 @@ def _back(app: App, name: str, snap: str, yes: bool, question: str) -> int:
     point = checkpoints.find(world, obj, snap)
     confirm(question, yes)
     with Story(app) as story:
-        with checkpoints.held(world, obj):
+        with checkpoints.held(world, obj, story) as obj:
             seconds = checkpoints.restore(world, obj, snap, story)
         if point.memory:
             looks.woken(world, obj, time.time() - point.created, story)

@@ -119,6 +119,7 @@ def _once(
                     Options(offline=offline, grace=10.0),
                     limit,
                     app.layout if warm else None,
+                    journal=artifacts is not None,
                 )
                 reports += trial.run(_on(objects, image), wanted, image)
 
@@ -232,6 +233,7 @@ def _on(objects: list[Any], image: str) -> list[Any]:
 
 def _artifacts(reports: Sequence[Any], folder: Path) -> None:
     from hikube_local import files
+    from hikube_local.api import names
     from hikube_local.render import seed
 
     for r in reports:
@@ -241,7 +243,9 @@ def _artifacts(reports: Sequence[Any], folder: Path) -> None:
         for name, content in r.files.items():
             files.write(own / name, content)
         if r.machine.instance.has_seed:
+            identity = names.firmware_uuid(r.machine.namespace, r.machine.name, r.machine.instance.cloudInitSeed)
             files.write(own / "user-data", seed.user_data(r.machine))
+            files.write(own / "meta-data", seed.meta_data(r.machine, identity))
 
 
 def _plain(name: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from hikube_local.cli.app import App, common, confirm, manifests, option, output_option, validate_option
-from hikube_local.errors import ExitCode, HikubeError, UsageError
+from hikube_local.errors import ExitCode, HikubeError, UsageError, unexpected
 
 DEFAULT_TIMEOUT = 300.0
 
@@ -274,14 +274,19 @@ def _keep_first_boots(app: App, stored: list[Any], results: dict, story: Any) ->
             continue
         from hikube_local.backends.qemu import checkpoints
 
-        if app.store.allocation(scope(obj.key)).get("configured"):
-            continue
         world: Any = app.backend("qemu")
+        identity = world.uuid(obj)
+        if app.store.allocation(scope(obj.key)).get("configured") == identity:
+            continue
         try:
-            with checkpoints.held(world, obj):
+            with checkpoints.held(world, obj, story) as obj:
+                if any(c.name == checkpoints.FIRST_BOOT for c in checkpoints.all(world, obj)):
+                    # Of another identity (a new cloudInitSeed), or its note was lost to a kill.
+                    checkpoints.delete(world, obj, checkpoints.FIRST_BOOT, story)
                 checkpoints.create(world, obj, checkpoints.FIRST_BOOT, story)
-            app.store.note(scope(obj.key), configured=time.time())
-        except HikubeError as e:
+            app.store.note(scope(obj.key), configured=identity)
+        except Exception as error:
+            e = unexpected(error)
             what = f"no checkpoint for `reset`: {e.what}"
             story(Event(EventType.WARNING, what, obj.ref, obj.namespace, code=e.code, data={"why": e.why}))
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hikube_local import files
+from hikube_local.errors import HikubeError
 from hikube_local.run import Limits, run
 
 FIRST = "disk.qcow2"
@@ -32,9 +33,12 @@ class Layers:
 
 
 def read(folder: Path) -> Layers:
+    """HK708 for a note that cannot be read: to take the first layer then would write into a frozen one."""
     row = files.read_json(folder / FILE)
     if isinstance(row, dict) and isinstance(row.get("active"), str) and isinstance(row.get("below"), dict):
         return Layers(row["active"], {str(k): str(v) for k, v in row["below"].items()})
+    if row is not None or (folder / FILE).exists():
+        raise HikubeError("HK708", f"{folder / FILE} cannot be read", "it says which layer of the disk is the newest")
     return Layers()
 
 

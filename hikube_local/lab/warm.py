@@ -57,7 +57,7 @@ def keep(world: Qemu, obj: Object, where: Layout, name: str, emit: Emit) -> None
     target = folder(where) / name
     if target.exists() or any(layers.read(_disk(world, obj, d.name)).below for d in obj.instance.disks):
         return
-    with checkpoints.held(world, obj):
+    with checkpoints.held(world, obj, emit):
         point = checkpoints.create(world, obj, NAME, emit)
     files.make_folder(folder(where), where.mode)
     work = folder(where) / f".new-{secrets.token_hex(4)}"
@@ -145,7 +145,7 @@ def _resume(world: Qemu, obj: Object, source: Path, emit: Emit) -> float | None:
     shutil.copytree(source / "checkpoint", target, copy_function=_link)
     # Sockets and taps of this root differ, and are brought along.
     files.write_json(target / checkpoints.RECORD, asdict(replace(point, definition="")))
-    with checkpoints.held(world, obj):
+    with checkpoints.held(world, obj, emit):
         checkpoints.restore(world, obj, NAME, emit)
     looks.woken(world, obj, time.time() - point.created, emit)
     os.utime(source)

@@ -109,7 +109,7 @@ class Reconciler:
         results: dict[Key, Done] = {}
         with ThreadPoolExecutor(max_workers=8) as pool:
             with contextlib.ExitStack() as locks:
-                for key in ordered:
+                for key in sorted({*ordered, *self._disks_of(ordered)}):
                     path = self.layout.lock(*key)
                     locks.enter_context(locked(path, lambda who, k=key: self._waiting(k, who)))
                 futures: dict[Key, Future[Done]] = {}
@@ -132,6 +132,11 @@ class Reconciler:
                     for future in waits.values():
                         future.result()
         return results
+
+    def _disks_of(self, keys: Iterable[Key]) -> list[Key]:
+        """The disks of these machines: nobody else changes them while their machine is worked on."""
+        machines = [o for k in keys if k[0] == INSTANCE and (o := self.store.get(k))]
+        return [(DISK, o.namespace, d.name) for o in machines for d in o.instance.disks]
 
     @contextlib.contextmanager
     def _together(self, futures: Iterable[Future[Any]]) -> Iterator[None]:

@@ -30,8 +30,10 @@ def prepare(layout: Layout, folder: Path, profile: Profile, uuid: str, lv: Any) 
         forget_tpm(layout, uuid)
     if profile.firmware != "efi":
         return 0
-    kept = profile.efi_persistent and files.read_json(folder / MARK) == _choice(profile)
-    if kept or not (folder / VARIABLES).exists():
+    if not (folder / VARIABLES).exists():
+        note(folder, profile)  # they are made by this start
+        return 0
+    if profile.efi_persistent and files.read_json(folder / MARK) == _choice(profile):
         return 0
     (folder / MARK).unlink(missing_ok=True)
     return int(lv.VIR_DOMAIN_START_RESET_NVRAM)

@@ -31,16 +31,16 @@ def _live(dom: Any) -> dict[str, ET.Element]:
     return found
 
 
-def attached(dom: Any, obj: Object) -> frozenset[str]:
-    """The live disks beside those that the manifest fixes."""
-    fixed = {d.name for d in obj.instance.disks if not d.hotpluggable} | {"cloudinitdisk"}
-    return frozenset(_live(dom)) - fixed
+def attached(dom: Any, fixed: set[str]) -> frozenset[str]:
+    """The live disks beside those that stay."""
+    return frozenset(_live(dom)) - fixed - {"cloudinitdisk"}
 
 
 def bring(dom: Any, machine: Machine, obj: Object, emit: Emit) -> None:
     """Attach what is missing, detach what is too many."""
     lv = libvirt.module()
-    have, want = attached(dom, obj), {d.name for d in machine.disks if d.hot}
+    have = attached(dom, {d.name for d in machine.disks if not d.hot})
+    want = {d.name for d in machine.disks if d.hot}
     for name in sorted(have - want):
         _detach(dom, name, obj, emit)
     for name in sorted(want - have):

@@ -135,7 +135,7 @@ class Qemu:
             state=state,
             definition=self._definition(obj, dom) if dom else "",
             live_definition=domain.digest(dom.XMLDesc(0), cold=True) if on else "",
-            hot=plugs.attached(dom, obj) if on else frozenset(),
+            hot=plugs.attached(dom, self._fixed(obj)) if on else frozenset(),
             seed=mark.get("digest"),
             forwards=self.ways.observed(ip) if on and ip else frozenset(),
             network=self.tenants.is_up(obj) and (on or self._lan(obj) == self._seated(obj)),
@@ -144,6 +144,11 @@ class Qemu:
             started=rows[-1]["time"] if rows else None,
             clean_end=clean,
         )
+
+    def _fixed(self, obj: Object) -> set[str]:
+        """The disks that stay while the machine runs."""
+        devices = [self._device(obj, i) for i in range(len(obj.instance.disks))]
+        return {d.name for d in devices if not d.hot}
 
     def _definition(self, obj: Object, dom: Any) -> str:
         """The persistent definition's digest; empty where it names other layers than its disks have now."""
@@ -221,9 +226,11 @@ class Qemu:
         )
 
     def desired(self, obj: Object, options: Options, emit: Emit) -> MachineDesired:
-        if obj.deletion:
-            return MachineDesired("", None)
         keep = not options.dry
+        if obj.deletion:
+            if keep:
+                checkpoints.settle(self, obj, emit, going=True)
+            return MachineDesired("", None)
         if keep:
             checkpoints.settle(self, obj, emit)
             self._heal_stop(obj)
@@ -307,9 +314,8 @@ class Qemu:
             old = libvirt.domain(connection, names.domain(obj.namespace, obj.name))
             if old is not None and old.UUIDString() != self.uuid(obj) and not old.isActive():
                 # A new seed gives a new UUID, which libvirt takes for another machine.
-                uuid = old.UUIDString()
+                firmware.move_tpm(self.layout, old.UUIDString(), self.uuid(obj))
                 old.undefineFlags(lv.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM | lv.VIR_DOMAIN_UNDEFINE_KEEP_TPM)
-                firmware.move_tpm(self.layout, uuid, self.uuid(obj))
             connection.defineXMLFlags(xml, lv.VIR_DOMAIN_DEFINE_VALIDATE)
         except lv.libvirtError as e:
             raise libvirt.translated(e, f"libvirt refused the machine {obj.name}") from None
@@ -406,7 +412,6 @@ class Qemu:
         dom = self.domain(obj) if lv else None
         if dom is not None and lv is not None:
             try:
-                uuid = dom.UUIDString()
                 dom.undefineFlags(
                     lv.VIR_DOMAIN_UNDEFINE_NVRAM
                     | lv.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
@@ -414,7 +419,6 @@ class Qemu:
                 )
             except lv.libvirtError as e:
                 raise libvirt.translated(e, f"{obj.name} could not be removed") from None
-            firmware.forget_tpm(self.layout, uuid)
         with self.network_lock():
             if ip := self.tenants.ip(obj):
                 with contextlib.suppress(OSError):
@@ -422,6 +426,7 @@ class Qemu:
             self.tenants.drop(obj)
             files.remove_folder(self.carrier.sockets(self.tenants.tap(obj)), self.carrier.run)
             files.remove_object(self.folder(obj), self.layout.state)
+            firmware.forget_tpm(self.layout, self.uuid(obj))
             checkpoints.after_machine(self, obj, emit)
             self.store.forget(obj.key)
             if not any(o.namespace == obj.namespace for o in self.store.objects(INSTANCE)):

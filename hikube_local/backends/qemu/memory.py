@@ -1,0 +1,170 @@
+"""The memory of a running machine in a file, and a machine started from one: libvirt's external snapshot and its restore."""
+
+from __future__ import annotations
+
+import os
+import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hikube_local.api.objects import Object, RunStrategy
+from hikube_local.backends.protocol import Options
+from hikube_local.backends.qemu import libvirt
+from hikube_local.plan.steps import RunState, Step, Verb
+from hikube_local.render import domain
+from hikube_local.store.db import scope
+
+if TYPE_CHECKING:
+    from hikube_local.backends.qemu.world import Qemu
+
+FILE = "memory"
+WHOLE = b"LibvirtQemudSave"  # the first bytes of one that is complete
+JOB = 120.0  # seconds that a memory file may take
+LIVE_FROM = 512 << 20  # bytes of memory from which it is written while the guest runs on
+
+
+def writable(dom: Any) -> set[str]:
+    """Live disks that a guest can write to, by name."""
+    found = ET.fromstring(dom.XMLDesc(0)).findall("devices/disk[@device='disk']")
+    return {name_of(d) for d in found if d.find("readonly") is None and d.find("source") is not None} - {
+        "cloudinitdisk"
+    }
+
+
+def write(world: Qemu, obj: Object, dom: Any, target: Path, new: dict[str, str]) -> None:
+    lv = libvirt.module()
+    root = ET.Element("domainsnapshot")
+    ET.SubElement(root, "memory", snapshot="external", file=world.carrier.seen(target / FILE))
+    disks = ET.SubElement(root, "disks")
+    for element in ET.fromstring(dom.XMLDesc(0)).findall("devices/disk"):
+        name = name_of(element)
+        dev = element.find("target").get("dev")  # type: ignore[union-attr]
+        if name not in new:
+            ET.SubElement(disks, "disk", name=dev, snapshot="no")
+            continue
+        disk = ET.SubElement(disks, "disk", name=dev, snapshot="external", type="file")
+        ET.SubElement(disk, "driver", type="qcow2")
+        path = world.layout.disk(obj.namespace, name) / new[name]
+        _give(world, path)
+        ET.SubElement(disk, "source", file=world.carrier.seen(path))
+    flags = lv.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA | lv.VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
+    flags |= lv.VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT
+    if dom.maxMemory() << 10 >= LIVE_FROM and libvirt.state(dom)[0] is RunState.RUNNING:
+        flags |= lv.VIR_DOMAIN_SNAPSHOT_CREATE_LIVE
+    try:
+        dom.snapshotCreateXML(ET.tostring(root, encoding="unicode"), flags)
+    except lv.libvirtError as e:
+        raise libvirt.translated(e, f"the checkpoint of {obj.name} could not be taken") from None
+
+
+def _give(world: Qemu, path: Path) -> None:
+    """A layer made by root that QEMU, another user, opens while it runs."""
+    if world.layout.root:
+        os.chown(path, *world.carrier.qemu_ids)
+
+
+def name_of(element: ET.Element) -> str:
+    alias = element.find("alias")
+    return (alias.get("name", "") if alias is not None else "").removeprefix("ua-")
+
+
+def whole(path: Path) -> bool:
+    try:
+        with open(path, "rb") as f:
+            return f.read(len(WHOLE)) == WHOLE
+    except OSError:
+        return False
+
+
+def resume(world: Qemu, obj: Object, target: Path) -> None:
+    """Start from memory. The persistent definition names the new layers already: restoring does not touch it."""
+    lv = libvirt.module()
+    connection = world.connection()
+    assert connection is not None
+    world.carrier.make_sockets(world.tenants.tap(obj))
+    image = world.carrier.seen(target / FILE)
+    try:
+        xml = _with_layers(world, obj, connection.saveImageGetXMLDesc(image, lv.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE))
+        connection.restoreFlags(image, xml, lv.VIR_DOMAIN_SAVE_RUNNING)
+        # It runs again, whatever was asked for since; QEMU's own network has forgotten its forwards.
+        world.store.note(scope(obj.key), power=None)
+        if (dom := world.domain(obj)) is not None:
+            libvirt.ends(dom, obj.instance.strategy is RunStrategy.ALWAYS)
+        world.perform(Step(Verb.FORWARDS, obj.key), obj, Options(), lambda e: None)
+    except lv.libvirtError as e:
+        raise libvirt.translated(e, f"{obj.name} could not be started from its checkpoint") from None
+
+
+def _with_layers(world: Qemu, obj: Object, xml: str) -> str:
+    """The XML of a memory file with the disks as they are now."""
+    ET.register_namespace("hikube", domain.NAMESPACE)
+    root = ET.fromstring(xml)
+    machine = world.machine(obj, Options(), lambda e: None, keep=True)
+    _rehome(root, ET.fromstring(domain.domain(machine)))
+    devices = {d.name: d for d in machine.disks}
+    for element in root.findall("devices/disk"):
+        device = devices.get(name_of(element))
+        if device is None or not device.path or device.optical:
+            continue
+        for old in element.findall("backingStore") + element.findall("source"):
+            element.remove(old)
+        domain.source(element, device)
+    return ET.tostring(root, encoding="unicode")
+
+
+def _rehome(root: ET.Element, fresh: ET.Element) -> None:
+    """Sockets, logs, taps and variables where this state root has them: the memory may come from another one."""
+    for kind in ("serial", "channel"):
+        for old, new in zip(root.findall(f"devices/{kind}"), fresh.findall(f"devices/{kind}"), strict=False):
+            for part in ("source", "log"):
+                for element in old.findall(part):
+                    element.set(*_path(new, part))
+    first = root.find("devices/serial/source")
+    for console in root.findall("devices/console/source"):
+        if first is not None and "path" in first.attrib:
+            console.set("path", first.attrib["path"])
+    for log in root.findall("devices/console/log"):
+        log.set(*_path(fresh.find("devices/serial"), "log"))
+    for old, new in zip(root.findall("devices/interface"), fresh.findall("devices/interface"), strict=False):
+        target, wanted = old.find("target"), new.find("target")
+        if target is not None and wanted is not None:
+            target.set("dev", wanted.get("dev", ""))
+    listen = fresh.find("devices/graphics/listen")
+    for graphics in root.findall("devices/graphics"):
+        for element in [graphics, *graphics.findall("listen")]:
+            if "socket" in element.attrib and listen is not None:
+                element.set("socket", listen.get("socket", ""))
+    old_nvram, new_nvram = root.find("os/nvram"), fresh.find("os/nvram")
+    if old_nvram is not None and new_nvram is not None:
+        old_nvram.text = new_nvram.text
+
+
+def _path(device: ET.Element | None, part: str) -> tuple[str, str]:
+    """(attribute, value) of the path in a device's source or log."""
+    element = device.find(part) if device is not None else None
+    name = "file" if part == "log" else "path"
+    return name, element.get(name, "") if element is not None else ""
+
+
+def await_job(dom: Any) -> None:
+    """libvirtd goes on with a memory file when we are gone."""
+    lv = libvirt.module()
+    deadline = time.monotonic() + JOB
+    while time.monotonic() < deadline:
+        try:
+            if dom.jobInfo()[0] == lv.VIR_DOMAIN_JOB_NONE:
+                return
+        except lv.libvirtError:
+            return
+        time.sleep(0.1)
+
+
+def named(dom: Any, flags: int = 0) -> dict[str, str]:
+    """Which file libvirt names for each disk."""
+    found = {}
+    for element in ET.fromstring(dom.XMLDesc(flags)).findall("devices/disk"):
+        source = element.find("source")
+        if source is not None:
+            found[name_of(element)] = source.get("file", "").rpartition("/")[2]
+    return found
