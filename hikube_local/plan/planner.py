@@ -96,7 +96,7 @@ def plan_machine(obj: Object, want: MachineDesired, seen: MachineObserved, wish:
         steps.append(Step(Verb.STOP, key, why))
     if not seen.network and (run or on):
         steps.append(Step(Verb.NETWORK, key, "its tenant's network is brought to what it should be"))
-    if seen.definition != want.definition:
+    if seen.definition != want.definition and not (on and seen.renamed):
         steps.append(Step(Verb.DEFINE, key, "the machine's definition changed" if seen.definition else "new"))
     if run and (not on or restart):
         why = "it crashed" if seen.state is RunState.CRASHED else "it is to run"

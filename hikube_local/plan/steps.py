@@ -93,6 +93,7 @@ class MachineObserved:
     started: float | None = None
     clean_end: bool = False
     hot: frozenset[str] = frozenset()  # disks that came while it runs
+    renamed: bool = False  # it runs under a UUID that the next start changes: libvirt takes no other till then
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,3 +108,23 @@ def test_disks_are_imported_once_and_only_grow():
     assert plan_disk(disk(storage="4Gi"), here).steps == ()
     assert [s.verb for s in plan_disk(disk(deletion=1.0), here).steps] == [Verb.DELETE]
     assert plan_disk(disk(source={"http": {"url": "http://x/y"}}), DiskObserved()).unknown
+
+
+def test_a_new_identity_waits_for_the_next_start():
+    """libvirt takes no second UUID for a name that runs: the definition is written when the machine is off."""
+    want = dataclasses.replace(WANT, definition="d2")
+    seen = dataclasses.replace(UP, renamed=True)
+    planned = plan_machine(machine(), want, seen, Wish())
+    assert [s.verb for s in planned.steps] == [] and planned.restart_required
+    assert verbs(want=want, seen=seen, restart=True)[0] is Verb.STOP
+    assert Verb.DEFINE in verbs(want=want, seen=dataclasses.replace(OFF, renamed=False))
+
+
+def test_disks_that_come_and_go_are_plugged_and_others_wait():
+    want = dataclasses.replace(WANT, definition="d2", cold="d1", hot=frozenset({"data"}))
+    steps = plan_machine(machine(), want, UP, Wish()).steps
+    assert [s.verb for s in steps] == [Verb.DEFINE, Verb.PLUG] and steps[-1].why == "+data"
+    gone = dataclasses.replace(UP, hot=frozenset({"data"}))
+    assert [s.why for s in plan_machine(machine(), WANT, gone, Wish()).steps] == ["-data"]
+    stale = plan_machine(machine(), dataclasses.replace(want, cold="d3"), UP, Wish())
+    assert Verb.PLUG not in [s.verb for s in stale.steps] and stale.restart_required

@@ -143,6 +143,7 @@ class Qemu:
             generation=recorded.get("generation", 0),
             started=rows[-1]["time"] if rows else None,
             clean_end=clean,
+            renamed=bool(dom) and on and dom.UUIDString() != self.uuid(obj),
         )
 
     def _fixed(self, obj: Object) -> set[str]:
