@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
@@ -26,7 +27,7 @@ def domain(machine: Machine) -> str:
     ET.register_namespace("hikube", NAMESPACE)
     root = _tree(machine)
     # A checkpoint puts another layer under a disk: that is no change of the machine.
-    plain = tuple(replace(d, path=d.path and d.name, backing=d.backing[-1:]) for d in machine.disks)
+    plain = tuple(replace(d, path=d.path and d.name, backing=_image(d)) for d in machine.disks)
     mark = _mark(replace(machine, disks=plain))
     cold = _mark(replace(machine, disks=tuple(d for d in plain if not d.hot)))
     metadata = ET.Element("metadata")
@@ -43,6 +44,11 @@ def domain(machine: Machine) -> str:
     root.insert(2, metadata)
     ET.indent(root)
     return ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _image(d: DiskDevice) -> tuple[tuple[str, str], ...]:
+    """What a disk stands on, without its own layers, which lie beside it."""
+    return tuple(b for b in d.backing if posixpath.dirname(b[0]) != posixpath.dirname(d.path))
 
 
 def _mark(machine: Machine) -> str:

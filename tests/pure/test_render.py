@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -201,3 +202,17 @@ def test_dhcp_options_are_hikubes():
         "dhcp-range=10.77.7.1,static,255.255.255.0,infinite",
     ):
         assert line in text.splitlines()
+
+
+@pytest.mark.parametrize("image", [(), (("/cache/sha256/abc", "qcow2"),)], ids=["an empty disk", "on an image"])
+def test_a_checkpoint_is_no_change_of_the_machine(image):
+    """Another layer under a disk leaves the digest as it is; another image does not."""
+
+    def digest(name: str, *backing: tuple[str, str]) -> str:
+        device = machine.DiskDevice("sys", f"/disks/sys/{name}", "qcow2", "virtio", boot_order=1, backing=backing)
+        spec = dataclasses.replace(machine.portable(web(disks=["sys"]), {}), disks=(device,))
+        return domain.digest(domain.domain(spec))
+
+    plain = digest("disk.qcow2", *image)
+    assert digest("layer-1.qcow2", ("/disks/sys/disk.qcow2", "qcow2"), *image) == plain
+    assert digest("disk.qcow2", ("/cache/sha256/other", "qcow2")) != plain
