@@ -9,7 +9,7 @@ STAMP := $(VENV)/.ready
 PACKAGES := qemu-system-x86 qemu-utils libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients python3-libvirt python3-venv \
   dnsmasq-base slirp4netns nftables iproute2 util-linux openssh-client \
   tini mmdebstrap uidmap e2fsprogs grub-pc-bin grub-common ovmf swtpm swtpm-tools
-TEST_PACKAGES := libxml2-utils busybox-static libarchive-tools strace curl cpio dosfstools mtools fdisk grub-efi-amd64-bin chromium
+TEST_PACKAGES := libxml2-utils busybox-static libarchive-tools strace curl cpio dosfstools mtools fdisk grub-efi-amd64-bin
 
 .PHONY: up down test test-all test-kvm bench lint wheel clean help
 
@@ -52,6 +52,7 @@ test: test-packages
 	@$(PYTEST) -m "not full and not kvm" tests
 
 test-all: test-packages
+	@which chromium >/dev/null || $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null
 	@$(PYTEST) -m "not kvm" tests
 
 test-kvm: test-packages

@@ -221,7 +221,7 @@ def test_the_page_is_what_a_browser_shows(failed, tmp_path):
     import subprocess
 
     browser = shutil.which("chromium")
-    assert browser, "sudo apt-get install chromium (make test-packages does it)"
+    assert browser, "sudo apt-get install chromium (make test-all does it)"
     page, picture = tmp_path / "r.html", tmp_path / "r.png"
     page.write_text(report.page([failed], place))
     words = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
