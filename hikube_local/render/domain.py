@@ -11,6 +11,7 @@ from hikube_local.render import fit
 from hikube_local.render.machine import SPARE_PORTS, DiskDevice, Machine
 
 NAMESPACE = "https://hikube-local.invalid/domain/1"
+ALIAS = "ua-"  # libvirt keeps aliases of users that begin so
 _TARGET = {"virtio": "vd", "sata": "sd", "scsi": "sd"}
 _VIRTIO = "virtio-non-transitional"
 
@@ -226,7 +227,7 @@ def _disk(devices: ET.Element, m: Machine, d: DiskDevice, target: str) -> None:
         _add(disk, "readonly")
     if d.boot_order:
         _add(disk, "boot", order=d.boot_order)
-    _add(disk, "alias", name=f"ua-{d.name}")
+    _add(disk, "alias", name=f"{ALIAS}{d.name}")
 
 
 def source(disk: ET.Element, d: DiskDevice) -> None:

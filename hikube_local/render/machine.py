@@ -12,6 +12,7 @@ from hikube_local.render.sizing import Size, requested
 
 SPARE_PORTS = 4
 VARIABLES = "vars.fd"
+SEED_DISK = "cloudinitdisk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ def seed_device(spec: VMInstanceSpec, path: str) -> DiskDevice:
     """The seed: the last *disk*, on the profile's bus, not a CD-ROM (some cloud kernels have no AHCI driver)."""
     bus = profile_of(spec).disk_bus
     # libvirt: "readonly sata disks are not supported"; a SATA one is written anew at each start, as KubeVirt does.
-    return DiskDevice("cloudinitdisk", path, "raw", bus, readonly=bus != "sata")
+    return DiskDevice(SEED_DISK, path, "raw", bus, readonly=bus != "sata")
 
 
 def storage_bytes(obj: Object) -> int:

@@ -53,17 +53,29 @@ class Checkpoint:
     kept: bool = False  # made by a timer (--keep), which also deletes it
 
 
-def place(world: Qemu, obj: Object) -> Path:
+def _namespace(world: Qemu, namespace: str) -> Path:
     """Beside the machines: a snapshot outlives its machine, as its disks do."""
-    return world.layout.state / "checkpoints" / obj.namespace / obj.name
+    return world.layout.state / "checkpoints" / namespace
+
+
+def place(world: Qemu, obj: Object) -> Path:
+    """The folder of a machine's checkpoints."""
+    return _namespace(world, obj.namespace) / obj.name
+
+
+def _records(folder: Path) -> Iterator[tuple[Path, Any]]:
+    """(path, content) of the checkpoints of one machine, or of all in the folder of their namespace."""
+    for path in folder.rglob(RECORD):
+        if not path.parent.name.startswith("."):  # what a deletion that was cut short left
+            yield path, files.read_json(path)
 
 
 def all(world: Qemu, obj: Object) -> list[Checkpoint]:
     """The whole ones, oldest first."""
     found = []
-    for path in place(world, obj).glob(f"[!.]*/{RECORD}"):
+    for _, row in _records(place(world, obj)):
         with contextlib.suppress(TypeError):
-            found.append(Checkpoint(**files.read_json(path)))
+            found.append(Checkpoint(**row))
     return sorted(found, key=lambda c: c.created)
 
 
@@ -110,9 +122,8 @@ def create(world: Qemu, obj: Object, name: str, emit: Emit, kept: bool = False) 
         raise HikubeError(
             "HK806", f"{obj.name} has a checkpoint {name!r} already", fix="delete it first, or take another name"
         )
-    dom = world.domain(obj)
-    on = dom is not None and dom.isActive()
-    if dom is not None and on:
+    dom = _running(world, obj)
+    if dom:
         room(world.layout.state, dom.maxMemory() << 10)
     mark = secrets.token_hex(4)
     folders = _disks(world, obj)
@@ -120,7 +131,7 @@ def create(world: Qemu, obj: Object, name: str, emit: Emit, kept: bool = False) 
     for n, folder in folders.items():
         if not virtual_size(folder / old[n]):
             raise HikubeError("HK708", f"the disk {n} is not there yet", fix=f"hikube-local describe vmdisk {n}")
-    if dom is not None and on and (strange := sorted(memory.writable(dom) - set(folders))):
+    if dom and (strange := sorted(memory.writable(dom.XMLDesc(0)) - set(folders))):
         what = f"{obj.name} still runs with {', '.join(strange)}, which its manifest has no more"
         raise HikubeError("HK806", what, fix=f"hikube-local restart {obj.name}, then take it")
     new = {n: f"layer-{mark}.qcow2" for n in folders}
@@ -129,7 +140,7 @@ def create(world: Qemu, obj: Object, name: str, emit: Emit, kept: bool = False) 
     files.make_folder(target, world.layout.mode)
     for n, folder in folders.items():
         layers.make(folder, new[n], old[n], virtual_size(folder / old[n]))
-    if on:
+    if dom:
         try:
             memory.write(world, obj, dom, target, new)
         except HikubeError:
@@ -138,20 +149,26 @@ def create(world: Qemu, obj: Object, name: str, emit: Emit, kept: bool = False) 
             raise
     for n, folder in folders.items():
         layers.switch(folder, new[n], old[n])
-    if not on:
+    if not dom:
         _cold(world, obj, target)
     for part in SEED:
         _copy(world.folder(obj) / part, target / part)
     size = sum(p.stat().st_size for p in target.rglob("*") if p.is_file())
-    ran = domain.digest(dom.XMLDesc(0), cold=True) if dom is not None and on else ""
-    found = Checkpoint(name, time.time(), on, old, size, world.uuid(obj), ran, kept)
+    ran = domain.digest(dom.XMLDesc(0), cold=True) if dom else ""
+    found = Checkpoint(name, time.time(), bool(dom), old, size, world.uuid(obj), ran, kept)
     files.write_json(target / RECORD, asdict(found))
     (world.folder(obj) / PENDING).unlink()
-    if dom is None or not on or dom.UUIDString() == world.uuid(obj):  # else the restart that it waits for defines it
+    if not dom or dom.UUIDString() == world.uuid(obj):  # else the restart that it waits for defines it
         world.perform(Step(Verb.DEFINE, obj.key), obj, Options(), emit)
-    what = f"checkpoint {name} ({'with memory, ' if on else ''}{time.monotonic() - begin:.1f} s)"
+    what = f"checkpoint {name} ({'with memory, ' if dom else ''}{time.monotonic() - begin:.1f} s)"
     emit(Event(EventType.STEP, what, obj.ref, obj.namespace))
     return found
+
+
+def _running(world: Qemu, obj: Object) -> Any | None:
+    """The domain of a machine that runs, else None."""
+    dom = world.domain(obj)
+    return dom if dom is not None and dom.isActive() else None
 
 
 def _cold(world: Qemu, obj: Object, target: Path) -> None:
@@ -168,10 +185,9 @@ def _copy(source: Path, target: Path) -> None:
     if not source.exists():
         return
     about = source.stat()
-    with files.beside(target, about.st_mode & 0o777) as temporary:
-        shutil.copyfile(source, temporary)
-        with contextlib.suppress(PermissionError):
-            shutil.chown(temporary, about.st_uid, about.st_gid)
+    files.write(target, source.read_bytes(), about.st_mode & 0o777)
+    with contextlib.suppress(PermissionError):
+        shutil.chown(target, about.st_uid, about.st_gid)
 
 
 def _definition(world: Qemu, obj: Object) -> str:
@@ -204,8 +220,7 @@ def _restore(world: Qemu, obj: Object, point: Checkpoint, emit: Emit) -> float:
             raise HikubeError("HK708", f"checkpoint {point.name} stands on {lost[0]} of disk {n}, which is gone")
     if point.memory:
         world.perform(Step(Verb.NETWORK, obj.key), obj, Options(), lambda e: None)
-    dom = world.domain(obj)
-    if dom is not None and dom.isActive():
+    if dom := _running(world, obj):
         lv = libvirt.module()
         try:
             dom.destroy()
@@ -241,20 +256,11 @@ def _restore(world: Qemu, obj: Object, point: Checkpoint, emit: Emit) -> float:
 def _copy_tree(source: Path, target: Path) -> None:
     """A copy with owners and modes; nobody else may enter while it is made."""
     target.mkdir(mode=0o700)
-    shutil.copytree(source, target, dirs_exist_ok=True, copy_function=_private)
-    for path in [source, *source.rglob("*")]:
+    shutil.copytree(source, target, dirs_exist_ok=True, copy_function=lambda s, t: _copy(Path(s), Path(t)))
+    for path in [source, *(p for p in source.rglob("*") if p.is_dir())]:
         about = path.stat()
         with contextlib.suppress(PermissionError):
             shutil.chown(target / path.relative_to(source), about.st_uid, about.st_gid)
-
-
-def _private(source: str, target: str) -> None:
-    """A file's copy that is 0600 from its first byte."""
-    import os
-
-    fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(fd, "wb") as out:
-        out.write(Path(source).read_bytes())
 
 
 def delete(world: Qemu, obj: Object, name: str, emit: Emit) -> None:
@@ -282,8 +288,7 @@ def after_machine(world: Qemu, obj: Object, emit: Emit) -> None:
 
 def after_disk(world: Qemu, disk: Object) -> None:
     """With a disk the checkpoints go that stand on it."""
-    for path in (world.layout.state / "checkpoints" / disk.namespace).glob(f"*/[!.]*/{RECORD}"):
-        row = files.read_json(path)
+    for path, row in list(_records(_namespace(world, disk.namespace))):
         if isinstance(row, dict) and disk.name in row.get("frozen", {}):
             files.remove_folder(path.parent, world.layout.state)
             with contextlib.suppress(OSError):
@@ -293,8 +298,7 @@ def after_disk(world: Qemu, disk: Object) -> None:
 def _sweep(world: Qemu, obj: Object) -> None:
     """Layers that no checkpoint of any machine stands on; none while a record cannot be read."""
     frozen: dict[str, list[str]] = {}
-    for path in (world.layout.state / "checkpoints" / obj.namespace).glob(f"*/[!.]*/{RECORD}"):
-        row = files.read_json(path)
+    for _, row in _records(_namespace(world, obj.namespace)):
         if not isinstance(row, dict) or not isinstance(row.get("frozen"), dict):
             return
         for n, name in row["frozen"].items():
@@ -322,19 +326,19 @@ def settle(world: Qemu, obj: Object, emit: Emit, going: bool = False) -> None:
             _restore(world, obj, found[0], emit)
         return
     emit(Event(EventType.STEP, f"checkpoint {row.get('name')} was cut short", obj.ref, obj.namespace))
-    dom = world.domain(obj)
-    if dom is not None and dom.isActive():
+    dom = _running(world, obj)
+    if dom:
         memory.await_job(dom)
-    named = memory.named(dom) if dom is not None else {}
+    named = memory.named(dom.XMLDesc(0)) if dom else {}
     for n, name in row.get("new", {}).items():
         folder = world.layout.disk(obj.namespace, n)
         if not virtual_size(folder / name):
             continue
         # libvirt says whether the machine went on in the new layer; of one that is off an empty layer is the same content.
-        if named.get(n) == name or (dom is None or not dom.isActive()):
+        if not dom or named.get(n) == name:
             layers.switch(folder, name, row["old"][n])
     _forget_unused(world, obj, row)
-    if dom is not None and libvirt.state(dom)[0] is RunState.PAUSED:
+    if dom and libvirt.state(dom)[0] is RunState.PAUSED:
         with contextlib.suppress(Exception):
             dom.resume()
 
@@ -355,11 +359,8 @@ def _open(path: Path) -> bool:
     return path.exists() and run(["qemu-img", "info", "-f", "qcow2", path], check=False).returncode != 0
 
 
-def strayed(world: Qemu, obj: Object, dom: Any, flags: int) -> bool:
+def strayed(world: Qemu, obj: Object, xml: str) -> bool:
     """Whether a definition names other layers than the disks have now."""
-    found = memory.named(dom, flags)
-    return any(found.get(n, name) != name for n, name in active_layers(world, obj).items())
-
-
-def active_layers(world: Qemu, obj: Object) -> dict[str, str]:
-    return {n: layers.read(f).active for n, f in _disks(world, obj).items()}
+    found = memory.named(xml)
+    active = {n: layers.read(folder).active for n, folder in _disks(world, obj).items()}
+    return any(found.get(n, name) != name for n, name in active.items())

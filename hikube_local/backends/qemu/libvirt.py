@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import xml.etree.ElementTree as ET
 from typing import Any
 
 from hikube_local.errors import HikubeError
 from hikube_local.plan.steps import RunState
+from hikube_local.render.domain import ALIAS
 from hikube_local.text import sanitize
 
 
@@ -71,6 +73,17 @@ def state(dom: Any) -> tuple[RunState, bool]:
     ):
         return RunState.CRASHED, False
     return RunState.SHUTOFF, reason == lv.VIR_DOMAIN_SHUTOFF_SHUTDOWN
+
+
+def disks(domain: str | ET.Element) -> dict[str, ET.Element]:
+    """The <disk> elements of a domain by the names that render/domain.py gave them (their aliases)."""
+    found = {}
+    root = ET.fromstring(domain) if isinstance(domain, str) else domain
+    for element in root.findall("devices/disk"):
+        alias = element.find("alias")
+        if alias is not None and alias.get("name", "").startswith(ALIAS):
+            found[alias.get("name", "").removeprefix(ALIAS)] = element
+    return found
 
 
 def ends(dom: Any, again: bool) -> None:

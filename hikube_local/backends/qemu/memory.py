@@ -13,6 +13,7 @@ from hikube_local.backends.protocol import Options
 from hikube_local.backends.qemu import libvirt
 from hikube_local.plan.steps import RunState, Step, Verb
 from hikube_local.render import domain
+from hikube_local.render.machine import SEED_DISK
 from hikube_local.store.db import scope
 
 if TYPE_CHECKING:
@@ -24,21 +25,19 @@ JOB = 120.0  # seconds that a memory file may take
 LIVE_FROM = 512 << 20  # bytes of memory from which it is written while the guest runs on
 
 
-def writable(dom: Any) -> set[str]:
-    """Live disks that a guest can write to, by name."""
-    found = ET.fromstring(dom.XMLDesc(0)).findall("devices/disk[@device='disk']")
-    return {name_of(d) for d in found if d.find("readonly") is None and d.find("source") is not None} - {
-        "cloudinitdisk"
-    }
+def writable(xml: str) -> set[str]:
+    """The disks of a domain that its guest can write to, by name."""
+    found = libvirt.disks(xml).items()
+    return {n for n, d in found if d.find("readonly") is None and d.find("source") is not None} - {SEED_DISK}
 
 
 def write(world: Qemu, obj: Object, dom: Any, target: Path, new: dict[str, str]) -> None:
+    """Write the memory into a file in `target`; the guest goes on in the layers `new`, by disk."""
     lv = libvirt.module()
     root = ET.Element("domainsnapshot")
     ET.SubElement(root, "memory", snapshot="external", file=world.carrier.seen(target / FILE))
     disks = ET.SubElement(root, "disks")
-    for element in ET.fromstring(dom.XMLDesc(0)).findall("devices/disk"):
-        name = name_of(element)
+    for name, element in libvirt.disks(dom.XMLDesc(0)).items():
         dev = element.find("target").get("dev")  # type: ignore[union-attr]
         if name not in new:
             ET.SubElement(disks, "disk", name=dev, snapshot="no")
@@ -62,11 +61,6 @@ def _give(world: Qemu, path: Path) -> None:
     """A layer made by root that QEMU, another user, opens while it runs."""
     if world.layout.root:
         os.chown(path, *world.carrier.qemu_ids)
-
-
-def name_of(element: ET.Element) -> str:
-    alias = element.find("alias")
-    return (alias.get("name", "") if alias is not None else "").removeprefix("ua-")
 
 
 def whole(path: Path) -> bool:
@@ -103,8 +97,8 @@ def _with_layers(world: Qemu, obj: Object, xml: str) -> str:
     machine = world.machine(obj, Options(), lambda e: None, keep=True)
     _rehome(root, ET.fromstring(domain.domain(machine)))
     devices = {d.name: d for d in machine.disks}
-    for element in root.findall("devices/disk"):
-        device = devices.get(name_of(element))
+    for name, element in libvirt.disks(root).items():
+        device = devices.get(name)
         if device is None or not device.path or device.optical:
             continue
         for old in element.findall("backingStore") + element.findall("source"):
@@ -160,11 +154,7 @@ def await_job(dom: Any) -> None:
         time.sleep(0.1)
 
 
-def named(dom: Any, flags: int = 0) -> dict[str, str]:
-    """Which file libvirt names for each disk."""
-    found = {}
-    for element in ET.fromstring(dom.XMLDesc(flags)).findall("devices/disk"):
-        source = element.find("source")
-        if source is not None:
-            found[name_of(element)] = source.get("file", "").rpartition("/")[2]
-    return found
+def named(xml: str) -> dict[str, str]:
+    """Which file a domain names for each disk."""
+    sources = {n: d.find("source") for n, d in libvirt.disks(xml).items()}
+    return {n: s.get("file", "").rpartition("/")[2] for n, s in sources.items() if s is not None}

@@ -11,7 +11,7 @@ from hikube_local.backends.qemu import libvirt
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.render import domain
-from hikube_local.render.machine import Machine
+from hikube_local.render.machine import SEED_DISK, Machine
 
 PATIENCE = 30.0  # seconds for a guest to release a disk
 AGAIN = 5.0  # a guest that was deaf has forgotten what it was asked
@@ -22,24 +22,15 @@ def may(ref: DiskRef, bus: str, optical: bool) -> bool:
     return bool(ref.hotpluggable) and bus != "sata" and not optical
 
 
-def _live(dom: Any) -> dict[str, ET.Element]:
-    found = {}
-    for element in ET.fromstring(dom.XMLDesc(0)).findall("devices/disk"):
-        alias = element.find("alias")
-        if alias is not None and alias.get("name", "").startswith("ua-"):
-            found[alias.get("name", "").removeprefix("ua-")] = element
-    return found
-
-
-def attached(dom: Any, fixed: set[str]) -> frozenset[str]:
-    """The live disks beside those that stay."""
-    return frozenset(_live(dom)) - fixed - {"cloudinitdisk"}
+def attached(xml: str, fixed: set[str]) -> frozenset[str]:
+    """The disks of a live domain beside those that stay."""
+    return frozenset(libvirt.disks(xml)) - fixed - {SEED_DISK}
 
 
 def bring(dom: Any, machine: Machine, obj: Object, emit: Emit) -> None:
     """Attach what is missing, detach what is too many."""
     lv = libvirt.module()
-    have = attached(dom, {d.name for d in machine.disks if not d.hot})
+    have = attached(dom.XMLDesc(0), {d.name for d in machine.disks if not d.hot})
     want = {d.name for d in machine.disks if d.hot}
     for name in sorted(have - want):
         _detach(dom, name, obj, emit)
@@ -66,7 +57,7 @@ def _detach(dom: Any, name: str, obj: Object, emit: Emit) -> None:
     """libvirt's answer says nothing: a deaf guest "succeeds" after five seconds. Only the disk's going counts."""
     lv = libvirt.module()
     deadline, asked = time.monotonic() + PATIENCE, 0.0
-    while (element := _live(dom).get(name)) is not None:
+    while (element := libvirt.disks(dom.XMLDesc(0)).get(name)) is not None:
         now = time.monotonic()
         if now > deadline:
             what = f"the guest has not released the disk {name}"

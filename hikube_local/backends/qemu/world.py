@@ -129,13 +129,16 @@ class Qemu:
         dom = self.domain(obj)
         state, clean = libvirt.state(dom) if dom else (RunState.ABSENT, False)
         on = state in (RunState.RUNNING, RunState.PAUSED)
+        kept = dom.XMLDesc(libvirt.module().VIR_DOMAIN_XML_INACTIVE) if dom else ""
+        live = dom.XMLDesc(0) if dom and on else ""
         ip = self.tenants.ip(obj)
         rows = starts.all(folder)
         return MachineObserved(
             state=state,
-            definition=self._definition(obj, dom) if dom else "",
-            live_definition=domain.digest(dom.XMLDesc(0), cold=True) if on else "",
-            hot=plugs.attached(dom, self._fixed(obj)) if on else frozenset(),
+            # One that names other layers than its disks have now is no definition of the machine.
+            definition=domain.digest(kept) if kept and not checkpoints.strayed(self, obj, kept) else "",
+            live_definition=domain.digest(live, cold=True) if live else "",
+            hot=plugs.attached(live, self._fixed(obj)) if live else frozenset(),
             seed=mark.get("digest"),
             forwards=self.ways.observed(ip) if on and ip else frozenset(),
             network=self.tenants.is_up(obj) and (on or self._lan(obj) == self._seated(obj)),
@@ -143,18 +146,13 @@ class Qemu:
             generation=recorded.get("generation", 0),
             started=rows[-1]["time"] if rows else None,
             clean_end=clean,
-            renamed=bool(dom) and on and dom.UUIDString() != self.uuid(obj),
+            renamed=bool(dom and on) and dom.UUIDString() != self.uuid(obj),
         )
 
     def _fixed(self, obj: Object) -> set[str]:
         """The disks that stay while the machine runs."""
         devices = [self._device(obj, i) for i in range(len(obj.instance.disks))]
         return {d.name for d in devices if not d.hot}
-
-    def _definition(self, obj: Object, dom: Any) -> str:
-        """The persistent definition's digest; empty where it names other layers than its disks have now."""
-        inactive = libvirt.module().VIR_DOMAIN_XML_INACTIVE
-        return "" if checkpoints.strayed(self, obj, dom, inactive) else domain.digest(dom.XMLDesc(inactive))
 
     # deciding what it should be
 
