@@ -25,7 +25,7 @@ def cloudinit() -> None:
 def check(app: App, files: tuple[str, ...], strict: bool, output: str) -> int:
     """Look at manifests' cloudInit and at bare user-data files; no machine, no network."""
     from hikube_local.cli.tables import as_json
-    from hikube_local.manifests.diagnostics import Severity
+    from hikube_local.manifests.diagnostics import Severity, counted
     from hikube_local.userdata import check as checks
 
     found, count = [], 0
@@ -38,9 +38,7 @@ def check(app: App, files: tuple[str, ...], strict: bool, output: str) -> int:
     else:
         for d in found:
             print(d.render())
-        counts = [(sum(d.severity is s for d in found), str(s)) for s in Severity]
-        told = ", ".join(f"{n} {word}{'s' if n > 1 else ''}" for n, word in counts if n)
-        print(f"{count} user-data looked at: {told or 'nothing found'}")
+        print(f"{count} user-data looked at: {counted(found) or 'nothing found'}")
         print(f"checked with {checks.used()}", file=sys.stderr)
     bad = {Severity.ERROR, Severity.WARNING} if strict else {Severity.ERROR}
     return ExitCode.USAGE if any(d.severity in bad for d in found) else ExitCode.DONE
@@ -81,17 +79,13 @@ def _machine(app: App, file: str, name: str) -> Any:
 
 def _seed(app: App, file: str, name: str) -> dict[str, bytes]:
     """The seed's files by name; none where the machine has no seed."""
-    from hikube_local.api import names
     from hikube_local.render import seed
-    from hikube_local.render.seed import UserDataRefused
 
-    obj = _machine(app, file, name)
-    identity = names.firmware_uuid(obj.namespace, obj.name, obj.instance.cloudInitSeed)
     try:
-        content = seed.seed(obj, identity)
-    except UserDataRefused as e:
+        content = seed.portable(_machine(app, file, name))
+    except seed.UserDataRefused as e:
         raise HikubeError("HK315", str(e), exit_code=ExitCode.USAGE) from None
-    return {"user-data": content.user_data, "meta-data": content.meta_data} if content else {}
+    return content.files if content else {}
 
 
 @cloudinit.command("render")

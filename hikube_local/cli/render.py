@@ -26,7 +26,6 @@ def render(app: App, files: tuple[str, ...], filename: tuple[str, ...], to: Path
     import sys
 
     from hikube_local import files as fs
-    from hikube_local.api import names
     from hikube_local.api.objects import DISK, INSTANCE
     from hikube_local.manifests.diagnostics import Severity
     from hikube_local.manifests.validate import Known, validate
@@ -54,12 +53,12 @@ def render(app: App, files: tuple[str, ...], filename: tuple[str, ...], to: Path
         else:
             spec = machine.portable(obj, {n: v for (ns, n), v in optical.items() if ns == obj.namespace})
         fs.write(folder / "domain.xml", domain.domain(spec), 0o644)
-        content = seed.seed(obj, names.firmware_uuid(obj.namespace, obj.name, obj.instance.cloudInitSeed))
-        for name, data in (("user-data", content and content.user_data), ("meta-data", content and content.meta_data)):
-            if data is None:
+        content = seed.portable(obj)
+        for name in ("user-data", "meta-data"):
+            if content is None:
                 (folder / name).unlink(missing_ok=True)
             else:
-                fs.write(folder / name, data, 0o600)
+                fs.write(folder / name, content.files[name], 0o600)
         print(folder)
     return ExitCode.DONE
 

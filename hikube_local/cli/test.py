@@ -208,10 +208,10 @@ def _limit(app: App, given: float | None, factor: float) -> float | None:
         return given * factor
     if factor == 1.0:
         return None
-    from hikube_local.backends.qemu.follow import DEFAULT_TIMEOUT
+    from hikube_local.backends.qemu.follow import patience
     from hikube_local.host.accelerator import host_facts
 
-    return DEFAULT_TIMEOUT * host_facts(app.layout.cache).slowness * factor
+    return patience(host_facts(app.layout.cache)) * factor
 
 
 def _on(objects: list[Any], image: str) -> list[Any]:
@@ -233,19 +233,15 @@ def _on(objects: list[Any], image: str) -> list[Any]:
 
 def _artifacts(reports: Sequence[Any], folder: Path) -> None:
     from hikube_local import files
-    from hikube_local.api import names
     from hikube_local.render import seed
 
     for r in reports:
         own = files.make_folder(
             folder / r.machine.namespace / "-".join(filter(None, [r.machine.name, _plain(r.image)]))
         )
-        for name, content in r.files.items():
+        given = seed.portable(r.machine)
+        for name, content in (r.files | (given.files if given else {})).items():
             files.write(own / name, content)
-        if r.machine.instance.has_seed:
-            identity = names.firmware_uuid(r.machine.namespace, r.machine.name, r.machine.instance.cloudInitSeed)
-            files.write(own / "user-data", seed.user_data(r.machine))
-            files.write(own / "meta-data", seed.meta_data(r.machine, identity))
 
 
 def _plain(name: str) -> str:

@@ -20,7 +20,7 @@ def validate(
 ) -> int:
     """Check manifests: everything wrong at once, each at its place."""
     from hikube_local.cli.tables import as_json
-    from hikube_local.manifests.diagnostics import Severity
+    from hikube_local.manifests.diagnostics import Severity, counted
     from hikube_local.manifests.validate import Known, validate
 
     known = Known({o.key: o for o in app.store.objects()}, app.image_names)
@@ -31,8 +31,7 @@ def validate(
     else:
         for d in findings.items:
             print(d.render())
-        counts = [(len(findings.of(s)), str(s)) for s in Severity]
-        told = ", ".join(f"{n} {word}{'s' if n > 1 else ''}" for n, word in counts if n)
+        told = counted(findings.items)
         print(
             f"{len(result.objects)} object{'s' if len(result.objects) != 1 else ''} valid"
             + (f"; {told}" if told else "")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -58,13 +58,12 @@ class Evidence:
     modules: tuple[Module, ...] = ()
     problems: tuple[Problem, ...] = ()
     output: str = ""
-    stages: tuple[Module, ...] = field(default=())
 
 
 def read(status: bytes, log: bytes, output: bytes, user_data: str) -> Evidence:
     """From status.json, cloud-init.log, cloud-init-output.log and the user-data that the guest got."""
     lines = sanitize(log[-4_000_000:]).splitlines()
-    modules, stages = _spans(lines)
+    modules = _modules(lines)
     found = [*_from_status(status), *_from_log(lines), *_from_output(sanitize(output), user_data)]
     found += _not_run(user_data, modules)
     seen: set[str] = set()
@@ -77,17 +76,17 @@ def read(status: bytes, log: bytes, output: bytes, user_data: str) -> Evidence:
             problems.append(p)
     state = cloudinit.read(status)
     word = "not known" if state is None else "done" if state.done and state.ok else "error" if state.done else "running"
-    return Evidence(word, tuple(modules), tuple(problems), sanitize(output)[-200_000:], tuple(stages))
+    return Evidence(word, tuple(modules), tuple(problems), sanitize(output)[-200_000:])
 
 
 def _when(text: str) -> float:
     return datetime.fromisoformat(text.replace(",", ".")).timestamp()
 
 
-def _spans(lines: list[str]) -> tuple[list[Module], list[Module]]:
-    """Modules and stages, by the start and finish that cloud-init's own reporting writes."""
+def _modules(lines: list[str]) -> list[Module]:
+    """Modules, by the start and finish that cloud-init's own reporting writes."""
     begun: dict[tuple[str, str], float] = {}
-    modules, stages = [], []
+    modules = []
     first = 0.0
     for text in lines:
         if not (m := _LINE.match(text)):
@@ -100,17 +99,15 @@ def _spans(lines: list[str]) -> tuple[list[Module], list[Module]]:
         if not (span := _SPAN.match(m[4])):
             continue
         word, stage, name, result, _ = span.groups()
-        key = (stage, name or "")
+        if not name or not name.startswith("config-"):
+            continue  # a stage, or a step that is no module
+        key = (stage, name)
         if word == "start":
             begun[key] = now
             continue
         start = begun.pop(key, now)
-        row = Module(stage, _plain(name or stage), start - first, max(0.0, now - start), result or "SUCCESS")
-        if not name:
-            stages.append(row)
-        elif name.startswith("config-"):
-            modules.append(row)
-    return modules, stages
+        modules.append(Module(stage, _plain(name), start - first, max(0.0, now - start), result or "SUCCESS"))
+    return modules
 
 
 def _plain(name: str) -> str:

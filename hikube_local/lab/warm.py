@@ -18,12 +18,13 @@ from hikube_local import files
 from hikube_local.api.objects import DISK, Object
 from hikube_local.backends.protocol import Options
 from hikube_local.backends.qemu import checkpoints, looks, starts
-from hikube_local.backends.qemu.world import SEED, SEED_MARK, Qemu
+from hikube_local.backends.qemu.world import Qemu
 from hikube_local.disks import layers, qcow2
 from hikube_local.events import Emit, ignore
 from hikube_local.locks import locked
 from hikube_local.paths import Layout
 from hikube_local.render import seed
+from hikube_local.render.machine import SEED, SEED_MARK
 from hikube_local.run import run
 from hikube_local.store import db
 
@@ -55,7 +56,7 @@ def key(world: Qemu, obj: Object) -> str:
 def keep(world: Qemu, obj: Object, where: Layout, name: str, emit: Emit) -> None:
     """Take the state of a machine that has just been configured; it goes on."""
     target = folder(where) / name
-    if target.exists() or any(layers.read(_disk(world, obj, d.name)).below for d in obj.instance.disks):
+    if target.exists() or any(layers.read(world.layout.disk(obj.namespace, d.name)).below for d in obj.instance.disks):
         return
     with checkpoints.held(world, obj, emit):
         point = checkpoints.create(world, obj, NAME, emit)
@@ -81,10 +82,6 @@ def _few(where: Layout) -> None:
     known = sorted(folder(where).glob("[0-9a-f]*"), key=lambda p: p.stat().st_mtime)
     for old in known[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
-
-
-def _disk(world: Qemu, obj: Object, name: str) -> Path:
-    return world.layout.disk(obj.namespace, name)
 
 
 def drop(world: Qemu, obj: Object, where: Layout, name: str) -> None:
@@ -126,7 +123,7 @@ def _resume(world: Qemu, obj: Object, source: Path, emit: Emit) -> float | None:
     if any(f != layers.FIRST or not (source / f"disk-{d}.qcow2").exists() for d, f in point.frozen.items()):
         return None
     for disk in point.frozen:
-        target = _disk(world, obj, disk) / layers.FIRST
+        target = world.layout.disk(obj.namespace, disk) / layers.FIRST
         target.unlink(missing_ok=True)
         _link(source / f"disk-{disk}.qcow2", target)
     for part in _MACHINE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -75,6 +76,13 @@ class Diagnostic:
 
 def _width(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 0 if unicodedata.combining(c) else 1 for c in text)
+
+
+def counted(items: Iterable[Diagnostic]) -> str:
+    """How many of each severity: `1 error, 2 warnings`; empty for none."""
+    found = [str(d.severity) for d in items]
+    counts = [(found.count(str(s)), str(s)) for s in Severity]
+    return ", ".join(f"{n} {word}{'s' if n > 1 else ''}" for n, word in counts if n)
 
 
 @dataclass(slots=True)

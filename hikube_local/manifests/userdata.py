@@ -58,8 +58,7 @@ def userdata_rules(spec: VMInstanceSpec) -> Iterator[Any]:
         yield Finding("HK327", Severity.ERROR, "cloudInit is larger than a Secret may be (1 MiB)", where)
         return
     if not carried.startswith(HEADERS):
-        what = "user-data has no header that cloud-init knows: cloud-init will ignore it"
-        yield Finding("HK316", Severity.WARNING, what, where, "begin with #cloud-config or #!/bin/sh")
+        yield _finding("HK316")
     yield from _firewall(spec, carried)
     config = parsed(carried)
     if isinstance(config, dict):
@@ -68,26 +67,53 @@ def userdata_rules(spec: VMInstanceSpec) -> Iterator[Any]:
     if any(spec.sshKeys) and isinstance(users, list) and users:
         has_default = any(u == "default" or (isinstance(u, dict) and u.get("name") == "default") for u in users)
         if not has_default:
-            what = "users: has no `default`, so cloud-init makes no default user and sshKeys reach nobody"
-            yield Finding("HK317", Severity.WARNING, what, where, "add `- default` as the first of users:")
+            yield _finding("HK317")
 
 
 _FIREWALLS = re.compile(r"\b(ufw|nft|nftables|iptables|firewalld|firewall-cmd)\b")
-UFW_ON = re.compile(r"\bufw\b[^\n#;&|]{0,80}\benable\b")
-UFW_SSH = re.compile(r"\bufw\b[^\n#;&|]{0,80}\b(?:allow|limit)\b[^\n#;&|]{0,80}(?:\bssh\b|\bOpenSSH\b|\b22\b)", re.I)
+# What `cloudinit check` says of the same traps: (sentence, help) by code.
+WORDS = {
+    "HK316": (
+        "user-data has no header that cloud-init knows: cloud-init will ignore it",
+        "begin with #cloud-config or #!/bin/sh",
+    ),
+    "HK317": (
+        "users: has no `default`, so cloud-init makes no default user and sshKeys reach nobody",
+        "add `- default` as the first of users:",
+    ),
+    "HK329": (
+        "`ufw enable` stands before `ufw allow ssh`: whoever is outside is shut out at that moment",
+        "allow OpenSSH first, then enable",
+    ),
+    "HK330": (
+        "a password stands in clear in the user-data ({}); whoever reads the machine's metadata reads it",
+        "use sshKeys, or a hash (mkpasswd -m sha-512)",
+    ),
+}
+_UFW_ON = re.compile(r"\bufw\b[^\n#;&|]{0,80}\benable\b")
+_UFW_SSH = re.compile(r"\bufw\b[^\n#;&|]{0,80}\b(?:allow|limit)\b[^\n#;&|]{0,80}(?:\bssh\b|\bOpenSSH\b|\b22\b)", re.I)
 
 
 def _firewall(spec: VMInstanceSpec, text: str) -> Iterator[Any]:
     """WholeIP puts nothing in front of the guest; a firewall that is switched on before it lets ssh in shuts its owner out."""
-    from hikube_local.manifests.rules import Finding
-
     if spec.whole_ip and not _FIREWALLS.search(text):
         yield from open_to_all()
-    on = UFW_ON.search(text)
-    let_in = UFW_SSH.search(text)
-    if on and (let_in is None or let_in.start() > on.start()):
-        what = "`ufw enable` stands before `ufw allow ssh`: whoever is outside is shut out at that moment"
-        yield Finding("HK329", Severity.WARNING, what, ("cloudInit",), "allow OpenSSH first, then enable")
+    if shuts_ssh_out(text) is not None:
+        yield _finding("HK329")
+
+
+def shuts_ssh_out(text: str) -> int | None:
+    """Where ufw is switched on before it lets ssh in; None where it is not."""
+    on, let_in = _UFW_ON.search(text), _UFW_SSH.search(text)
+    return on.start() if on and (let_in is None or let_in.start() > on.start()) else None
+
+
+def _finding(code: str, about: str = "") -> Any:
+    """A warning about cloudInit in the words of the table."""
+    from hikube_local.manifests.rules import Finding
+
+    what, help = WORDS[code]
+    return Finding(code, Severity.WARNING, what.format(about), ("cloudInit",), help)
 
 
 def open_to_all() -> Iterator[Any]:
@@ -100,11 +126,8 @@ def open_to_all() -> Iterator[Any]:
 
 def _passwords(config: dict[str, Any]) -> Iterator[Any]:
     """Passwords in clear, whose values are never printed."""
-    from hikube_local.manifests.rules import Finding
-
     for where in clear_passwords(config):
-        what = f"a password stands in clear in the user-data ({where}); whoever reads the machine's metadata reads it"
-        yield Finding("HK330", Severity.WARNING, what, ("cloudInit",), "use sshKeys, or a hash (mkpasswd -m sha-512)")
+        yield _finding("HK330", where)
 
 
 def clear_passwords(config: dict[str, Any]) -> list[str]:

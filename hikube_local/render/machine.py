@@ -11,7 +11,8 @@ from hikube_local.catalogue import data
 from hikube_local.render.sizing import Size, requested
 
 SPARE_PORTS = 4
-VARIABLES = "vars.fd"
+# Files of a machine's folder.
+VARIABLES, SEED, SEED_MARK = "vars.fd", "seed.iso", "seed.json"
 SEED_DISK = "cloudinitdisk"
 
 

@@ -23,6 +23,11 @@ class Seed:
     meta_data: bytes
 
     @property
+    def files(self) -> dict[str, bytes]:
+        """Content by the names that the guest sees."""
+        return {"user-data": self.user_data, "meta-data": self.meta_data}
+
+    @property
     def digest(self) -> str:
         return hashlib.sha256(self.meta_data + b"\0" + self.user_data).hexdigest()
 
@@ -118,13 +123,18 @@ def seed(obj: Object, instance_id: str) -> Seed | None:
     return Seed(user_data(obj), meta_data(obj, instance_id)) if obj.instance.has_seed else None
 
 
+def portable(obj: Object) -> Seed | None:
+    """The seed by the formula alone, as a machine that was never here before gets it."""
+    return seed(obj, names.firmware_uuid(obj.namespace, obj.name, obj.instance.cloudInitSeed))
+
+
 def volume(content: Seed) -> bytes:
     """The ISO 9660 volume: label cidata, Joliet and Rock Ridge."""
     import pycdlib
 
     iso = pycdlib.PyCdlib()
     iso.new(interchange_level=3, vol_ident="cidata", joliet=3, rock_ridge="1.09")
-    for name, data in (("user-data", content.user_data), ("meta-data", content.meta_data)):
+    for name, data in content.files.items():
         short = name.replace("-", "").upper()
         iso.add_fp(
             io.BytesIO(data), len(data), f"/{short}.;1", rr_name=name, joliet_path=f"/{name}", file_mode=0o100444

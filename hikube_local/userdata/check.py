@@ -118,8 +118,7 @@ def _header(part: parts.Part) -> Iterator[Note]:
         what = f"the first line {first[:60]!r} is no header that cloud-init knows: all of it is ignored"
         yield Note("HK344", Severity.WARNING, what, 1, help=f"write {near or '#cloud-config'}")
         return
-    what = "user-data has no header that cloud-init knows: cloud-init will ignore it"
-    yield Note("HK316", Severity.WARNING, what, 1, help="begin with #cloud-config or #!/bin/sh")
+    yield traps.known("HK316", 1)
 
 
 def _config(text: str, keys_given: bool, bare: bool) -> Iterator[Note]:

@@ -28,8 +28,6 @@ class Part:
     kind: str
     text: str
     offset: int = 0
-    name: str = ""
-    exact: bool = True  # its lines are those of the whole
 
 
 class Unreadable(ValueError):
@@ -49,8 +47,7 @@ def is_mime(text: str) -> bool:
 
 def take_apart(raw: bytes) -> Iterator[Part]:
     """The parts of user-data, in their order; raises Unreadable."""
-    packed = raw.startswith(GZIP)
-    if packed:
+    if raw.startswith(GZIP):
         unpacker = zlib.decompressobj(16 + zlib.MAX_WBITS)
         try:
             raw = unpacker.decompress(raw, MOST)
@@ -63,18 +60,18 @@ def take_apart(raw: bytes) -> Iterator[Part]:
     except UnicodeDecodeError as e:
         raise Unreadable(f"byte 0x{raw[e.start]:02x} at {e.start} is not UTF-8") from None
     if not is_mime(text):
-        yield Part(kind_of(text), text, exact=not packed)
+        yield Part(kind_of(text), text)
         return
     message = email.message_from_string(text)
     if not message.is_multipart():
-        yield _mime(message, text, packed)
+        yield _mime(message, text)
         return
     for part in message.walk():
         if not part.is_multipart():
-            yield _mime(part, text, packed)
+            yield _mime(part, text)
 
 
-def _mime(part: email.message.Message, whole: str, packed: bool) -> Part:
+def _mime(part: email.message.Message, whole: str) -> Part:
     payload = part.get_payload(decode=True)
     raw = payload if isinstance(payload, bytes) else b""
     text = raw.decode("utf-8", "replace")
@@ -84,4 +81,4 @@ def _mime(part: email.message.Message, whole: str, packed: bool) -> Part:
     first = next((line for line in text.splitlines() if line.strip()), "")
     at = whole.find(text.strip("\n")[:200]) if first else -1
     offset = whole.count("\n", 0, at) if at >= 0 else 0
-    return Part(kind, text, offset, part.get_filename() or "", exact=at >= 0 and not packed)
+    return Part(kind, text, offset)

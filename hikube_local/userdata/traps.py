@@ -9,7 +9,7 @@ from typing import Any
 from hikube_local.catalogue import data
 from hikube_local.manifests.diagnostics import Severity
 from hikube_local.manifests.nodes import Node
-from hikube_local.manifests.userdata import UFW_ON, UFW_SSH, clear_passwords
+from hikube_local.manifests.userdata import WORDS, clear_passwords, shuts_ssh_out
 from hikube_local.userdata import tree
 from hikube_local.userdata.notes import Note
 
@@ -43,10 +43,8 @@ def of_text(text: str, script: bool) -> Iterator[Note]:
             ": the kernel looks for an interpreter whose name ends in CR" if script else ""
         )
         yield Note("HK354", WARNING, what, 1, help="save it with Unix line ends")
-    on, let_in = UFW_ON.search(plain), UFW_SSH.search(plain)
-    if on and (let_in is None or let_in.start() > on.start()):
-        what = "`ufw enable` stands before `ufw allow ssh`: whoever is outside is shut out at that moment"
-        yield Note("HK329", WARNING, what, _line(plain, on.start()), help="allow OpenSSH first, then enable")
+    if (at := shuts_ssh_out(plain)) is not None:
+        yield known("HK329", plain.count("\n", 0, at) + 1)
     cured = re.search(r"\bDomains\s*=.*\blocal\b", plain)
     for number, line in enumerate(lines, 1):
         if not cured and (found := _LOCAL.search(line)):
@@ -57,8 +55,10 @@ def of_text(text: str, script: bool) -> Iterator[Note]:
             yield Note("HK350", TOLD, f"needs the internet: {found[0].strip()[:60]}", number)
 
 
-def _line(text: str, at: int) -> int:
-    return text.count("\n", 0, at) + 1
+def known(code: str, at: Any, path: str = "", about: str = "") -> Note:
+    """A warning that `validate` gives too, in the same words."""
+    what, help = WORDS[code]
+    return Note(code, WARNING, what.format(about), at, path, help)
 
 
 def of_config(root: Node, keys_given: bool, bare: bool) -> Iterator[Note]:
@@ -119,8 +119,7 @@ def _users(root: Node, keys_given: bool, bare: bool) -> Iterator[Note]:
     if any(u == "default" or (isinstance(u, dict) and u.get("name") == "default") for u in users):
         return
     if keys_given:
-        what = "users: has no `default`, so cloud-init makes no default user and sshKeys reach nobody"
-        yield Note("HK317", WARNING, what, node, "users", "add `- default` as the first of users:")
+        yield known("HK317", node, "users")
     named = [u for u in users if isinstance(u, dict)]
     ways = (
         "ssh_authorized_keys",
@@ -206,8 +205,7 @@ def _network(root: Node) -> Iterator[Note]:
 def _passwords(root: Node) -> Iterator[Note]:
     for where in clear_passwords(tree.data(root)):
         at = root.get(where.partition(".")[0].partition(":")[0])
-        what = f"a password stands in clear in the user-data ({where}); whoever reads the machine's metadata reads it"
-        yield Note("HK330", WARNING, what, at or 1, where, "use sshKeys, or a hash (mkpasswd -m sha-512)")
+        yield known("HK330", at or 1, where, where)
 
 
 def _words(root: Node) -> Iterator[Note]:

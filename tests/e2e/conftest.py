@@ -189,6 +189,12 @@ spec:
 """
 
 
+def empty_disk(name: str, storage: str = "1Gi") -> str:
+    """A document more: a VMDisk without a source."""
+    head = "---\napiVersion: apps.cozystack.io/v1alpha1\nkind: VMDisk\n"
+    return f"{head}metadata: {{name: {name}}}\nspec: {{storage: {storage}, storageClass: local}}\n"
+
+
 def second(text: str, name: str, **changes: str) -> str:
     """The tiny pair under another name."""
     return (

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.e2e.conftest import TINY, Real
+from tests.e2e.conftest import TINY, Real, empty_disk
 from tests.e2e.test_disks import seeded
 
 pytestmark = pytest.mark.e2e
@@ -91,11 +91,10 @@ def test_back_and_forth_as_often_as_wanted(counting: Real):
 
 def test_reset_goes_back_to_the_first_boot_and_a_machine_that_is_off_has_checkpoints_too(real: Real):
     # With an empty disk beside the system's, which has no image below its layers.
-    data = "---\napiVersion: apps.cozystack.io/v1alpha1\nkind: VMDisk\nmetadata: {name: data}\nspec: {storage: 1Gi}\n"
     text = seeded(
         TINY.replace("disks: [sys]", "disks: [sys, data]"), "mkdir -p /d; mount /dev/vda1 /d; touch /d/first; sync"
     )
-    path = real.file("m.yaml", text + data)
+    path = real.file("m.yaml", text + empty_disk("data"))
     result = real("up", path)
     assert result.code == 0 and "checkpoint configured" in result.err, result.err
     assert "nothing changed" in real("up", path).err, "a checkpoint is no change of the machine"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import KEPT, TINY, TINY_URL, Host, Real, second, stock
+from tests.e2e.conftest import KEPT, TINY, TINY_URL, Host, Real, empty_disk, second, stock
 from tests.guests import installer
 
 pytestmark = pytest.mark.e2e
@@ -136,12 +136,7 @@ BLOCKS = "(while :; do echo BLOCKS $(cat /sys/block/vd*/size) > /dev/ttyS0; slee
 
 
 def test_a_hotpluggable_disk_comes_and_goes_live_and_another_waits_for_a_restart(real: Real):
-    data = """---
-apiVersion: apps.cozystack.io/v1alpha1
-kind: VMDisk
-metadata: {name: data}
-spec: {storage: 64Mi, storageClass: local}
-"""
+    data = empty_disk("data", "64Mi")
     assert real("up", real.file("m.yaml", seeded(TINY, BLOCKS))).code == 0
     started = [line for line in real("logs", "web").out.splitlines() if "init started" in line]
 

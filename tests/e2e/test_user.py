@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hikube_local.backends.qemu import helpers
-from tests.e2e.conftest import TINY, AsUser, Host, ours
+from tests.e2e.conftest import TINY, AsUser, Host, empty_disk, ours
 
 pytestmark = pytest.mark.e2e
 
@@ -103,16 +103,11 @@ def test_without_namespaces_each_machine_is_alone_and_that_is_said(user: AsUser,
 
 def test_checkpoints_firmware_variables_and_tpm_as_a_user(user: AsUser):
     """A blank disk under a Windows profile: it boots nothing, but has its own variables and TPM, kept with the state."""
-    blank = """---
-apiVersion: apps.cozystack.io/v1alpha1
-kind: VMDisk
-metadata: {name: empty}
-spec: {storage: 1Gi, storageClass: local}
----
+    blank = f"""{empty_disk("empty")}---
 apiVersion: apps.cozystack.io/v1alpha1
 kind: VMInstance
-metadata: {name: win}
-spec: {instanceType: u1.medium, instanceProfile: windows.2k22.virtio, disks: [empty]}
+metadata: {{name: win}}
+spec: {{instanceType: u1.medium, instanceProfile: windows.2k22.virtio, disks: [empty]}}
 """
     path = user.user_home / "m.yaml"
     path.write_text(TINY)

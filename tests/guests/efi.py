@@ -6,7 +6,6 @@ Its NIC and disk are virtio: Debian's cloud kernel drives neither SATA nor e1000
 from __future__ import annotations
 
 import hashlib
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -26,16 +25,7 @@ def make(tiny_image: Path, folder: Path, signed: bool = True) -> Path:
     """The image, kept in `folder` by what it is made of."""
     mark = hashlib.sha256(Path(__file__).read_bytes() + tiny_image.name.encode()).hexdigest()[:16]
     target = folder / f"efi-{'signed' if signed else 'unsigned'}-{mark}.qcow2"
-    if target.exists():
-        return target
-    work = folder / f"efi-{mark}.work"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    try:
-        _make(tiny_image, work, target, signed)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return target
+    return tiny.kept(target, lambda work, target: _make(tiny_image, work, target, signed))
 
 
 def _make(tiny_image: Path, work: Path, target: Path, signed: bool) -> None:

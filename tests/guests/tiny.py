@@ -12,6 +12,7 @@ import os
 import shutil
 import stat
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 from hikube_local.images import build
@@ -106,14 +107,18 @@ menuentry tiny {
 def make(debian: Path, folder: Path) -> Path:
     """The image, built from the kernel of the Debian image; kept in `folder` by the digest of its parts."""
     mark = hashlib.sha256(Path(__file__).read_bytes() + udpecho.elf() + str(debian.name).encode()).hexdigest()[:16]
-    target = folder / f"tiny-{mark}.qcow2"
+    return kept(folder / f"tiny-{mark}.qcow2", lambda work, target: _make(debian, work, target))
+
+
+def kept(target: Path, make: Callable[[Path, Path], None]) -> Path:
+    """A guest's image that is made once: `make` is given a work folder and the target."""
     if target.exists():
         return target
-    work = folder / f"tiny-{mark}.work"
+    work = target.with_suffix(".work")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     try:
-        _make(debian, work, target)
+        make(work, target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return target

@@ -27,7 +27,7 @@ from hikube_local.images.inspect import virtual_size
 from hikube_local.locks import locked
 from hikube_local.plan.steps import RunState, Step, Verb
 from hikube_local.render import domain
-from hikube_local.render.machine import VARIABLES
+from hikube_local.render.machine import SEED, SEED_MARK, VARIABLES
 from hikube_local.run import run
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 PENDING = "pending.json"
 RECORD = "checkpoint.json"
 FIRST_BOOT = "configured"  # what `up` takes and `reset` goes back to
-SEED, FIRMWARE = ("seed.iso", "seed.json"), (VARIABLES, firmware.MARK)
+SEEDS, FIRMWARE = (SEED, SEED_MARK), (VARIABLES, firmware.MARK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ def create(world: Qemu, obj: Object, name: str, emit: Emit, kept: bool = False) 
         layers.switch(folder, new[n], old[n])
     if not dom:
         _cold(world, obj, target)
-    for part in SEED:
+    for part in SEEDS:
         _copy(world.folder(obj) / part, target / part)
     size = sum(p.stat().st_size for p in target.rglob("*") if p.is_file())
     ran = domain.digest(dom.XMLDesc(0), cold=True) if dom else ""
@@ -233,7 +233,7 @@ def _restore(world: Qemu, obj: Object, point: Checkpoint, emit: Emit) -> float:
         folder = folders[n]
         layers.make(folder, f"layer-{mark}.qcow2", frozen, virtual_size(folder / frozen))
         layers.switch(folder, f"layer-{mark}.qcow2", frozen)
-    for part in SEED:
+    for part in SEEDS:
         _copy(target / part, own / part)
     if not point.memory:
         for part in FIRMWARE:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hikube_local.api.objects import Object
 from hikube_local.backends.qemu import libvirt, starts
 from hikube_local.events import Emit, Event, EventType
+from hikube_local.host.facts import HostFacts
 from hikube_local.plan.steps import RunState
 from hikube_local.readiness import cloudinit
 from hikube_local.readiness.console import Console, final_message
@@ -43,6 +44,11 @@ def console_of(folder: Path, obj: Object) -> Console:
     return console
 
 
+def patience(facts: HostFacts) -> float:
+    """Seconds that a machine is waited for by default, stretched by the accelerator's measured slowness."""
+    return DEFAULT_TIMEOUT * facts.slowness
+
+
 class Follower:
     """One wait for one machine."""
 
@@ -71,7 +77,7 @@ class Follower:
 
     def run(self, timeout: float | None) -> Verdict:
         """Follow until ready, failed or timed out; `timeout` is literal, the default is stretched by the accelerator."""
-        limit = timeout if timeout is not None else DEFAULT_TIMEOUT * self.world.facts.slowness
+        limit = timeout if timeout is not None else patience(self.world.facts)
         if timeout is None and self.world.facts.slowness > 1:
             self.say(EventType.PROGRESS, f"waiting at most {limit / 60:.0f} minutes (emulation is slower)")
         deadline = time.monotonic() + limit

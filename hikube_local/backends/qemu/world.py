@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ from hikube_local import files
 from hikube_local.api import names
 from hikube_local.api.objects import DISK, INSTANCE, Object, RunStrategy
 from hikube_local.backends.protocol import Options, View
-from hikube_local.backends.qemu import checkpoints, firmware, follow, libvirt, looks, plugs, sizes, starts, views
-from hikube_local.backends.qemu.alone import LOST, UserNet, carrier_of
+from hikube_local.backends.qemu import checkpoints, firmware, follow, libvirt, looks, plugs, power, sizes, starts, views
+from hikube_local.backends.qemu.alone import UserNet, carrier_of
 from hikube_local.backends.qemu.disks import Disks
 from hikube_local.backends.qemu.tenants import Tenants
 from hikube_local.backends.qemu.ways import Ways
@@ -22,7 +21,7 @@ from hikube_local.disks import layers, qcow2
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.host.accelerator import host_facts
-from hikube_local.host.facts import HostFacts, asleep
+from hikube_local.host.facts import HostFacts
 from hikube_local.images import sources
 from hikube_local.images.cache import Cache
 from hikube_local.locks import locked
@@ -30,11 +29,9 @@ from hikube_local.paths import Layout
 from hikube_local.plan.steps import DiskObserved, MachineDesired, MachineObserved, RunState, Step, Verb
 from hikube_local.readiness.stages import Verdict
 from hikube_local.render import domain, fit, machine, seed
+from hikube_local.render.machine import SEED, SEED_MARK
 from hikube_local.store import db
 from hikube_local.store.db import Store, scope
-
-SEED = "seed.iso"
-SEED_MARK = "seed.json"
 
 
 class Qemu:
@@ -267,10 +264,10 @@ class Qemu:
             Verb.SEED: self._seed,
             Verb.NETWORK: self._network,
             Verb.DEFINE: self._define,
-            Verb.START: self._start,
+            Verb.START: partial(power.start, self),
             Verb.PLUG: self._plug,
             Verb.FORWARDS: self._forwards,
-            Verb.STOP: self._stop,
+            Verb.STOP: partial(power.stop, self),
             Verb.DELETE: self._delete_machine,
         }
 
@@ -319,92 +316,11 @@ class Qemu:
         except lv.libvirtError as e:
             raise libvirt.translated(e, f"libvirt refused the machine {obj.name}") from None
 
-    def _start(self, obj: Object, options: Options, emit: Emit) -> None:
-        lv = libvirt.module()
-        dom = self.domain(obj)
-        if dom is None:
-            raise HikubeError("HK801", f"{obj.name} is not defined")
-        if self.carrier.alone:
-            emit(Event(EventType.DIFFERENCE, LOST, obj.ref, obj.namespace, code="HK518"))
-        if not self.facts.kvm:
-            emit(
-                Event(
-                    EventType.DIFFERENCE,
-                    f"no hardware acceleration: {self.facts.why}",
-                    obj.ref,
-                    obj.namespace,
-                    code="HK503",
-                )
-            )
-        profile = machine.profile_of(obj.instance)
-        told = sizes.size(self.store, self.facts, obj, options.exact, keep=False)[1]
-        for code, text in [*told, *fit.dropped(profile, self.facts.kvm)]:
-            emit(Event(EventType.DIFFERENCE, text, obj.ref, obj.namespace, code=code))
-        folder = self.make_folder(obj)
-        if obj.instance.has_seed and profile.disk_bus == "sata" and (content := seed.seed(obj, dom.UUIDString())):
-            files.write(folder / SEED, seed.volume(content), 0o600)  # the guest may have written to it
-        self.carrier.make_sockets(self.tenants.tap(obj))
-        starts.mark(folder, {"console": folder / "console.log", "firmware": folder / "firmware.log"})
-        self.store.note(
-            scope(obj.key), started_before=True, cloud_init=None, asleep=asleep(), again=None, answered=None
-        )
-        try:
-            dom.createWithFlags(firmware.prepare(self.layout, folder, profile, dom.UUIDString(), lv))
-            firmware.note(folder, profile)
-            libvirt.ends(dom, obj.instance.strategy is RunStrategy.ALWAYS)
-        except lv.libvirtError as e:
-            if e.get_error_code() != lv.VIR_ERR_OPERATION_INVALID or not dom.isActive():
-                raise libvirt.translated(e, f"{obj.name} did not start") from None
-
     def _plug(self, obj: Object, options: Options, emit: Emit) -> None:
         plugs.bring(self.running(obj), self.machine(obj, options, emit, keep=True), obj, emit)
 
     def _forwards(self, obj: Object, options: Options, emit: Emit) -> None:
         looks.apply(self, obj, self.ways.wanted(obj, True, lambda text: None))
-
-    def _stop(self, obj: Object, options: Options, emit: Emit) -> None:
-        """ACPI first; after the grace period, or with --force, at once."""
-        lv = libvirt.module()
-        dom = self.domain(obj)
-        if dom is None or not dom.isActive():
-            return
-        libvirt.ends(dom, False)  # first of all: an action that restarts would make a reboot of every shutdown
-        try:
-            if not options.force and libvirt.state(dom)[0] is RunState.RUNNING:
-                self._shut_down(dom, obj, options.grace, emit)
-            if dom.isActive():
-                dom.destroy()
-        except lv.libvirtError as e:
-            if dom.isActive():
-                raise libvirt.translated(e, f"{obj.name} could not be stopped") from None
-        if ip := self.tenants.ip(obj):
-            with self.network_lock(), contextlib.suppress(OSError):
-                self.ways.set(ip, frozenset())
-
-    @staticmethod
-    def _shut_down(dom: Any, obj: Object, grace: float, emit: Emit) -> None:
-        begin = told = time.monotonic()
-        dom.shutdown()
-        while dom.isActive() and time.monotonic() - begin < grace:
-            time.sleep(0.1)
-            if time.monotonic() - told > 5:
-                told = time.monotonic()
-                left = int(grace - (told - begin))
-                emit(
-                    Event(
-                        EventType.PROGRESS, f"shutting down, {left} s until it is switched off", obj.ref, obj.namespace
-                    )
-                )
-                dom.shutdown()
-        if dom.isActive():
-            emit(
-                Event(
-                    EventType.WARNING,
-                    f"it did not shut down within {grace:.0f} s and is switched off",
-                    obj.ref,
-                    obj.namespace,
-                )
-            )
 
     def _delete_machine(self, obj: Object, options: Options, emit: Emit) -> None:
         lv = libvirt.module() if self.carrier.daemon.pid() else None

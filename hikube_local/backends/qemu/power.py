@@ -1,0 +1,101 @@
+"""A machine switched on and off."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any
+
+from hikube_local import files
+from hikube_local.api.objects import Object, RunStrategy
+from hikube_local.backends.protocol import Options
+from hikube_local.backends.qemu import firmware, libvirt, sizes, starts
+from hikube_local.backends.qemu.alone import LOST
+from hikube_local.errors import HikubeError
+from hikube_local.events import Emit, Event, EventType
+from hikube_local.host.facts import asleep
+from hikube_local.plan.steps import RunState
+from hikube_local.render import fit, machine, seed
+from hikube_local.render.machine import SEED
+from hikube_local.store.db import scope
+
+if TYPE_CHECKING:
+    from hikube_local.backends.qemu.world import Qemu
+
+
+def start(world: Qemu, obj: Object, options: Options, emit: Emit) -> None:
+    """Switch it on; what this host has to do differently is said."""
+    lv = libvirt.module()
+    dom = world.domain(obj)
+    if dom is None:
+        raise HikubeError("HK801", f"{obj.name} is not defined")
+    if world.carrier.alone:
+        emit(Event(EventType.DIFFERENCE, LOST, obj.ref, obj.namespace, code="HK518"))
+    if not world.facts.kvm:
+        emit(
+            Event(
+                EventType.DIFFERENCE,
+                f"no hardware acceleration: {world.facts.why}",
+                obj.ref,
+                obj.namespace,
+                code="HK503",
+            )
+        )
+    profile = machine.profile_of(obj.instance)
+    told = sizes.size(world.store, world.facts, obj, options.exact, keep=False)[1]
+    for code, text in [*told, *fit.dropped(profile, world.facts.kvm)]:
+        emit(Event(EventType.DIFFERENCE, text, obj.ref, obj.namespace, code=code))
+    folder = world.make_folder(obj)
+    if obj.instance.has_seed and profile.disk_bus == "sata" and (content := seed.seed(obj, dom.UUIDString())):
+        files.write(folder / SEED, seed.volume(content), 0o600)  # the guest may have written to it
+    world.carrier.make_sockets(world.tenants.tap(obj))
+    starts.mark(folder, {"console": folder / "console.log", "firmware": folder / "firmware.log"})
+    world.store.note(scope(obj.key), started_before=True, cloud_init=None, asleep=asleep(), again=None, answered=None)
+    try:
+        dom.createWithFlags(firmware.prepare(world.layout, folder, profile, dom.UUIDString(), lv))
+        firmware.note(folder, profile)
+        libvirt.ends(dom, obj.instance.strategy is RunStrategy.ALWAYS)
+    except lv.libvirtError as e:
+        if e.get_error_code() != lv.VIR_ERR_OPERATION_INVALID or not dom.isActive():
+            raise libvirt.translated(e, f"{obj.name} did not start") from None
+
+
+def stop(world: Qemu, obj: Object, options: Options, emit: Emit) -> None:
+    """ACPI first; after the grace period, or with --force, at once."""
+    lv = libvirt.module()
+    dom = world.domain(obj)
+    if dom is None or not dom.isActive():
+        return
+    libvirt.ends(dom, False)  # first of all: an action that restarts would make a reboot of every shutdown
+    try:
+        if not options.force and libvirt.state(dom)[0] is RunState.RUNNING:
+            _shut_down(dom, obj, options.grace, emit)
+        if dom.isActive():
+            dom.destroy()
+    except lv.libvirtError as e:
+        if dom.isActive():
+            raise libvirt.translated(e, f"{obj.name} could not be stopped") from None
+    if ip := world.tenants.ip(obj):
+        with world.network_lock(), contextlib.suppress(OSError):
+            world.ways.set(ip, frozenset())
+
+
+def _shut_down(dom: Any, obj: Object, grace: float, emit: Emit) -> None:
+    begin = told = time.monotonic()
+    dom.shutdown()
+    while dom.isActive() and time.monotonic() - begin < grace:
+        time.sleep(0.1)
+        if time.monotonic() - told > 5:
+            told = time.monotonic()
+            left = int(grace - (told - begin))
+            emit(Event(EventType.PROGRESS, f"shutting down, {left} s until it is switched off", obj.ref, obj.namespace))
+            dom.shutdown()
+    if dom.isActive():
+        emit(
+            Event(
+                EventType.WARNING,
+                f"it did not shut down within {grace:.0f} s and is switched off",
+                obj.ref,
+                obj.namespace,
+            )
+        )
