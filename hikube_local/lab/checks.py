@@ -83,27 +83,38 @@ def _one(row: Any, where: str) -> Check:
     return Check(kind, values, str(row.get("machine", "")), row.get("after") == "reboot")
 
 
+def _flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _pattern(value: Any) -> bool:
+    try:
+        re.compile(str(value))
+    except re.error:
+        return False
+    return True
+
+
+# What would mislead later; a name that is not here may be anything.
+_GOOD: dict[str, Callable[[Any], bool]] = {
+    # 0644 without quotes is read as 420: our own warning of user-data holds here too.
+    "mode": lambda value: isinstance(value, str) and bool(re.fullmatch("[0-7]{3,4}", value)),
+    "groups": lambda value: isinstance(value, list),
+    "keys": lambda value: isinstance(value, list | int),
+    "matches": _pattern,
+    **dict.fromkeys(("port", "status", "exit"), _number),
+    **dict.fromkeys(("exists", "active", "enabled", "installed", "listening", "sudo"), _flag),
+}
+
+
 def _types(kind: str, values: dict[str, Any], where: str) -> None:
-    """What would mislead later is refused before anything boots."""
+    """HK331 before anything boots."""
     for name, value in values.items():
-        good = True
-        if name == "mode":
-            # 0644 without quotes is read as 420: our own warning of user-data holds here too.
-            good = isinstance(value, str) and bool(re.fullmatch("[0-7]{3,4}", value))
-        elif name == "groups":
-            good = isinstance(value, list)
-        elif name == "keys":
-            good = isinstance(value, list | bool | int)
-        elif name in ("port", "status") or (name == "exit"):
-            good = isinstance(value, int) and not isinstance(value, bool)
-        elif name in ("exists", "active", "enabled", "installed", "listening", "sudo"):
-            good = isinstance(value, bool)
-        elif name == "matches":
-            try:
-                re.compile(str(value))
-            except re.error:
-                good = False
-        if not good:
+        if name in _GOOD and not _GOOD[name](value):
             fix = "quote a mode: '0644'; groups and keys are lists"
             raise UsageError("HK331", f"{where}: {kind}.{name} is {value!r}"[:200], fix=fix)
 
