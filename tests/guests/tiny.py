@@ -81,7 +81,9 @@ done
 exec 3<>$PORT
 field() { echo "$line" | sed "s/.*\"$1\": *\"\{0,1\}\([^\",}]*\).*/\1/"; }
 say() { echo "$1" >&3; }
-while read -r line <&3; do
+while :; do
+  # libvirt connects when the port is opened: until then, as qemu-ga knows too, a read ends at once.
+  read -r line <&3 || { sleep 0.2; continue; }
   case "$line" in
     *guest-sync*) say "{\"return\": $(field id)}";;
     *guest-file-open*) file=$(field path); [ -r "$file" ] && say '{"return": 1}' || say '{"error": {"class": "GenericError", "desc": "no file"}}';;
