@@ -18,7 +18,7 @@ from typing import Any
 from hikube_local.api.objects import Key, Object, plain_spec, spec_of
 from hikube_local.errors import HikubeError
 from hikube_local.events import Event
-from hikube_local.files import read_json, write_json
+from hikube_local.files import beside, read_json, sweep_partials, write_json
 from hikube_local.locks import locked
 from hikube_local.paths import Layout
 
@@ -62,32 +62,22 @@ class Store:
 
     @contextlib.contextmanager
     def _open(self, write: bool) -> Iterator[sqlite3.Connection]:
-        fresh = not self._path.exists()
-        if fresh:
-            self.layout.make()
-        connection = sqlite3.connect(self._path, timeout=30, isolation_level=None)
         try:
-            if fresh:
-                os.chmod(self._path, 0o600)
-            version = self._prepare(connection)
-            if version > SCHEMA:
-                raise HikubeError(
-                    "HK608",
-                    f"{self._path} was written by a newer hikube-local (schema {version}, this one knows {SCHEMA})",
-                    fix="use the newer version, or another HIKUBE_LOCAL_HOME",
-                )
-            if fresh or version == 0:
-                self._create(connection)
-            if write:
-                connection.execute("BEGIN IMMEDIATE")
-                try:
+            if not self._path.exists():
+                self._create()
+            with contextlib.closing(_connect(self._path)) as connection:
+                connection.execute("PRAGMA synchronous=FULL")
+                self._know(connection)
+                if write:
+                    connection.execute("BEGIN IMMEDIATE")
+                    try:
+                        yield connection
+                    except BaseException:
+                        connection.rollback()
+                        raise
+                    connection.commit()
+                else:
                     yield connection
-                except BaseException:
-                    connection.rollback()
-                    raise
-                connection.commit()
-            else:
-                yield connection
         except sqlite3.DatabaseError as e:
             if not isinstance(e, sqlite3.OperationalError):
                 raise _Damaged from e
@@ -98,42 +88,45 @@ class Store:
             if "readonly" in str(e) or "unable to open" in str(e):
                 raise HikubeError("HK608", f"the store cannot be opened: {e}", why=str(self._path)) from e
             raise
-        finally:
-            connection.close()
 
-    def _prepare(self, connection: sqlite3.Connection) -> int:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        return connection.execute("PRAGMA user_version").fetchone()[0]
+    def _know(self, connection: sqlite3.Connection) -> None:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            raise _Damaged  # an empty file
+        if version > SCHEMA:
+            raise HikubeError(
+                "HK608",
+                f"{self._path} was written by a newer hikube-local (schema {version}, this one knows {SCHEMA})",
+                fix="use the newer version, or another HIKUBE_LOCAL_HOME",
+            )
 
     def _set_aside(self) -> None:
         """Move a damaged file away, so that the next opening rebuilds it; of two who found it so, one does."""
         with locked(self.layout.locks / "store-repair"):
-            connection = sqlite3.connect(self._path, timeout=30)
-            try:
-                if connection.execute("PRAGMA quick_check").fetchone()[0] == "ok":
+            with contextlib.suppress(sqlite3.DatabaseError), contextlib.closing(_connect(self._path)) as connection:
+                whole = connection.execute("PRAGMA quick_check").fetchone()[0] == "ok"
+                if whole and connection.execute("PRAGMA user_version").fetchone()[0]:
                     return
-            except sqlite3.DatabaseError:
-                pass
-            finally:
-                connection.close()
             for suffix in ("", "-wal", "-shm"):
                 with contextlib.suppress(FileNotFoundError):
                     os.rename(f"{self._path}{suffix}", f"{self._path}.damaged-{int(time.time())}{suffix}")
 
-    def _create(self, connection: sqlite3.Connection) -> None:
-        connection.execute("BEGIN IMMEDIATE")
-        for statement in _TABLES.split(";"):
-            connection.execute(statement)
-        connection.execute(f"PRAGMA user_version={SCHEMA}")
-        for body in self._in_folders():
-            row = connection.execute(
-                "SELECT body FROM objects WHERE kind=? AND namespace=? AND name=?",
-                (body["kind"], body["namespace"], body["name"]),
-            ).fetchone()
-            if row is None or json.loads(row[0]).get("generation", 0) < body.get("generation", 0):
-                self._write(connection, from_json(body))
-        connection.commit()
+    def _create(self) -> None:
+        """A new store with the objects of the folders; it is whole when it gets its name, so that nobody opens half."""
+        self.layout.make()
+        with locked(self.layout.locks / "store-create"):
+            if self._path.exists():
+                return
+            sweep_partials(self._path.parent)
+            with beside(self._path) as path, contextlib.closing(_connect(path)) as connection:
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("BEGIN IMMEDIATE")
+                for statement in _TABLES.split(";"):
+                    connection.execute(statement)
+                for body in self._in_folders():
+                    self._write(connection, from_json(body))
+                connection.execute(f"PRAGMA user_version={SCHEMA}")
+                connection.commit()
 
     def _in_folders(self) -> Iterator[dict[str, Any]]:
         for top in ("machines", "disks"):
@@ -338,6 +331,11 @@ class Store:
             c.execute(f"INSERT OR REPLACE INTO status VALUES(?,?,?,?,{version})", (*key, json.dumps(body)))
 
         self._do(True, write)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """A connection that waits up to 30 s for others, without transactions of its own making."""
+    return sqlite3.connect(path, timeout=30, isolation_level=None)
 
 
 class _Damaged(Exception):

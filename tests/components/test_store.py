@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sqlite3
 import subprocess
@@ -142,3 +143,35 @@ def test_a_page_damaged_inside_is_noticed_and_rebuilt(store, layout):
         f.write(b"\xff" * (layout.store.stat().st_size - page))
     assert db.Store(layout).get(objects[0].key).disk.storage == "7Gi"
     assert len(list(layout.state.glob("store.sqlite.damaged-*"))) == 1
+
+
+def _first(layout: Layout, barrier, number: int) -> None:
+    barrier.wait()
+    db.Store(layout).note("x", **{f"n{number}": 1})
+
+
+def test_several_processes_make_the_store_at_once(tmp_path):
+    """Changing the journal's mode does not wait: of six who did so at once one in six ended with "database is locked"."""
+    many = 6
+    context = multiprocessing.get_context("fork")
+    for turn in range(10):
+        root = tmp_path / str(turn)
+        layout = Layout(root / "s", root / "c", root / "config.yaml", root / "r", False)
+        barrier = context.Barrier(many)
+        processes = [context.Process(target=_first, args=(layout, barrier, n)) for n in range(many)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(60)
+        assert [p.exitcode for p in processes] == [0] * many
+        assert sorted(db.Store(layout).allocation("x")) == [f"n{n}" for n in range(many)]
+        assert not list(layout.state.glob(f"{files.PARTIAL}*"))
+
+
+def test_an_empty_file_is_no_store(store, layout):
+    obj = store.put([disk("7Gi")])[0]
+    db.record(layout.disk("n", "d"), obj)
+    for path in layout.state.glob("store.sqlite*"):
+        path.unlink()
+    layout.store.touch()
+    assert db.Store(layout).get(obj.key).disk.storage == "7Gi"
