@@ -20,6 +20,7 @@ from hikube_local import files
 from hikube_local.api.quantities import in_bytes
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
+from hikube_local.host import door
 from hikube_local.images.cache import Cache, Entry
 from hikube_local.run import clean_environment, run
 
@@ -122,7 +123,10 @@ def _space(cache: Cache) -> Path:
 
 def _as_root(argv: list[str]) -> list[str]:
     """The command, with root's ids where we have none."""
-    return argv if os.geteuid() == 0 else ["unshare", "--map-root-user", "--map-auto", *argv]
+    if os.geteuid() == 0:
+        return argv
+    found, _ = door.find()
+    return [*(found or door.Door.UNSHARE).as_root(), *argv]
 
 
 def _say(emit: Emit, recipe: Recipe, message: str) -> None:

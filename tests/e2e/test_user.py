@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hikube_local.backends.qemu import helpers
-from tests.e2e.conftest import TINY, AsUser, Host, empty_disk, ours
+from tests.e2e.conftest import TINY, AsUser, Host, empty_disk, ours, second
 
 pytestmark = pytest.mark.e2e
 
@@ -99,6 +99,63 @@ def test_without_namespaces_each_machine_is_alone_and_that_is_said(user: AsUser,
         user.confine = []
         jail.kill()
         jail.wait()
+
+
+SHUT = """#!/bin/sh
+# As where AppArmor takes the capabilities of a user namespace away: one may be made, and nothing can be done in it.
+case "$*" in *--map-user=*|-n*) exec /usr/bin/unshare "$@";; esac
+echo "unshare: write failed /proc/self/uid_map: Operation not permitted" >&2
+exit 1
+"""
+
+
+def test_rootlesskit_opens_the_door_that_unshare_finds_shut(user: AsUser, host: Host):
+    """The whole tenant network through rootlesskit, with libvirtd and QEMU as the user, without a capability."""
+    before = host.facts()
+    proved = user.user_home / ".cache" / "hikube-local" / "namespace.json"
+    proved.unlink(missing_ok=True)
+    shut = user.user_home / "shut"
+    shut.mkdir()
+    (shut / "unshare").write_text(SHUT)
+    os.chmod(shut, 0o755)
+    os.chmod(shut / "unshare", 0o755)
+    path = user.user_home / "two.yaml"
+    path.write_text(TINY + "---\n" + second(TINY, "db").replace("external: true", "external: false"))
+    os.chmod(path, 0o644)
+    plain, user.env["PATH"] = user.env["PATH"], f"{shut}:{user.env['PATH']}"
+    try:
+        doctor = user("doctor", "-o", "json").json
+        check = next(c for c in doctor["checks"] if c["name"] == "network namespace")
+        assert check["ok"] and "rootlesskit" in check["detail"], check
+        result = user("up", path)
+        assert result.code == 0 and "HK518" not in result.err, result.err
+        assert "hello from" in (host.http(user.access(80)) or "")
+        uid = str(Path(f"/proc/{ours(user.runtime)[0]}").stat().st_uid)
+        seen = {}
+        for pid in ours(user.runtime):
+            status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+            seen[status["Name"]] = status
+            if status["Name"].startswith(("libvirtd", "tini", "qemu", "virtlogd")):
+                assert status["CapEff"] == "0" * 16, status["Name"]
+                assert set(status["Uid"].split()) == {uid}, status["Name"]
+        assert {"libvirtd", "rootlesskit", "dnsmasq"} <= set(seen)
+        reached = user("network", "exec", "--", "curl", "-sf", "http://vm-instance-db.default.svc.cozy.local/")
+        assert "hello from" in reached.out, reached.err
+        # Each of them killed: the next command brings it back, through the same door.
+        for name in ("rootlesskit", "sleep", "libvirtd", "dnsmasq", "slirp4netns"):
+            for pid in ours(user.runtime):
+                if os.path.basename(os.readlink(f"/proc/{pid}/exe")) == name:
+                    os.kill(pid, signal.SIGKILL)
+                    break
+            assert user("up", path).code == 0, name
+            assert "hello from" in (host.http(user.access(80)) or ""), name
+        assert user("down", "--disks", "--yes").code == 0
+        assert ours(user.runtime) == []
+        assert host.facts() == before
+    finally:
+        user("down", "-A", "--disks", "--yes", "--force")
+        user.env["PATH"] = plain
+        proved.unlink(missing_ok=True)
 
 
 def test_checkpoints_firmware_variables_and_tpm_as_a_user(user: AsUser):

@@ -17,7 +17,8 @@ from hikube_local import files
 from hikube_local.backends.qemu import libvirt
 from hikube_local.backends.qemu.carrier import Carrier
 from hikube_local.errors import HikubeError
-from hikube_local.host import doctor
+from hikube_local.host import doctor, door
+from hikube_local.host.door import Door
 from hikube_local.host.facts import boot_id
 from hikube_local.paths import Layout, make_runtime
 from hikube_local.render.addresses import Range
@@ -145,9 +146,11 @@ def carrier_of(layout: Layout) -> Carrier:
     if (layout.runtime / MARK).exists():
         return Alone(layout)
     proved = layout.cache / "namespace.json"
-    if files.read_json(proved) == {"boot": boot_id()}:
-        return Carrier(layout)
-    if not (doctor.namespace().ok and doctor.tun().ok):
+    known = files.read_json(proved) or {}
+    if known.get("boot") == boot_id() and "door" in known:
+        return Carrier(layout, Door(known["door"]))
+    found, _ = door.find()
+    if not (found and doctor.tun().ok):
         return Alone(layout)
-    files.write_json(proved, {"boot": boot_id()})
-    return Carrier(layout)
+    files.write_json(proved, {"boot": boot_id(), "door": found})
+    return Carrier(layout, found)

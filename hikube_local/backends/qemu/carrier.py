@@ -22,6 +22,7 @@ from hikube_local.backends.qemu import helpers, mounts
 from hikube_local.backends.qemu.daemon import Daemon
 from hikube_local.backends.qemu.wayout import WayOut
 from hikube_local.errors import HikubeError
+from hikube_local.host.door import Door
 from hikube_local.paths import Layout, make_runtime
 from hikube_local.render import firewall
 from hikube_local.render.addresses import Range
@@ -37,8 +38,9 @@ class Carrier:
 
     alone = False
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, door: Door = Door.UNSHARE) -> None:
         self.layout = layout
+        self._door = door
         self.run = layout.runtime
         self.root = layout.root
         self.out = WayOut(self)
@@ -90,6 +92,11 @@ class Carrier:
 
     # the namespace
 
+    @property
+    def door(self) -> Door:
+        """How a user's namespace was made, or would be."""
+        return Door((files.read_json(self.run / "ready.json") or {}).get("door", self._door))
+
     def holder(self) -> int | None:
         """The pid that keeps the namespace, if it is up and wholly set up."""
         pid = helpers.pid_of(self.holder_lock)
@@ -102,7 +109,7 @@ class Carrier:
     def _ready(self, pid: int) -> None:
         """Note the namespace, under a name of its own: the kernel gives the same inode again and again."""
         token = (files.read_json(self.run / "ready.json") or {}).get("token") or secrets.token_hex(8)
-        files.write_json(self.run / "ready.json", {"net": _identity(pid), "token": token})
+        files.write_json(self.run / "ready.json", {"net": _identity(pid), "token": token, "door": self.door})
 
     def lives(self) -> bool:
         """Whether the namespace is there, or something in it from which it can be taken up again."""
@@ -158,22 +165,20 @@ class Carrier:
         return pid
 
     def _begin(self, range: Range) -> int:
-        kinds = (
-            ["-m", "-n", "--propagation", "private"] if self.root else ["-U", "-n", "--map-current-user", "--keep-caps"]
-        )
-        argv = ["unshare", *kinds, "sleep", "infinity"]
-        ours = os.stat("/proc/self/ns/net").st_ino
-
-        def inside(pid: int) -> bool:
-            with contextlib.suppress(OSError):
-                return os.stat(f"/proc/{pid}/ns/net").st_ino != ours and helpers.runs(pid, "sleep")
-            return False
-
+        argv = ["unshare", "-m", "-n", "--propagation", "private", "sleep", "infinity"]
+        if not self.root:
+            argv = self.door.holder(self.run / "door")
         try:
-            pid, _ = helpers.ensure(self.holder_lock, argv, self.log("namespace"), clean_environment(), check=inside)
+            helpers.ensure(
+                self.holder_lock, argv, self.log("namespace"), clean_environment(), check=lambda _: self._sleeper()
+            )
         except HikubeError as e:
             fix = "hikube-local doctor says what this host can do"
             raise HikubeError("HK602", "no network namespace could be made", e.why, fix) from None
+        pid = self._sleeper()
+        if pid is None:
+            raise HikubeError("HK602", "the network namespace went as soon as it was made")
+        helpers.name(self.holder_lock, pid)
         ops: list[dict[str, Any]] = []
         if self.root:
             ops += [{"run": ["mount", *words]} for words in mounts.words(self.layout, self.qemu_ids)]
@@ -189,6 +194,15 @@ class Carrier:
         self.batch(pid, ops)
         self._ready(pid)
         return pid
+
+    def _sleeper(self) -> int | None:
+        """The process that sleeps inside; rootlesskit, through which it may have been started, stays outside."""
+        ours = os.stat("/proc/self/ns/net").st_ino
+        for pid in helpers.holders(self.holder_lock):
+            with contextlib.suppress(OSError):
+                if helpers.runs(pid, "sleep") and os.stat(f"/proc/{pid}/ns/net").st_ino != ours:
+                    return pid
+        return None
 
     def batch(self, pid: int, ops: list[dict[str, Any]]) -> list[str]:
         """Carry out operations inside; the first that fails is an error that names it."""
@@ -218,8 +232,7 @@ class Carrier:
 
     def inside(self, pid: int, *words: str | Path) -> list[str | Path]:
         """The command line of a program that lives inside without capabilities."""
-        kinds = ["-m", "-n"] if self.root else ["-U", "-n", "--preserve-credentials"]
-        return ["nsenter", "-t", str(pid), *kinds, find(str(words[0])), *words[1:]]
+        return [*self.enter_words(pid, "inside"), find(str(words[0])), *words[1:]]
 
     @staticmethod
     def enter_words(pid: int, *words: str) -> list[str]:

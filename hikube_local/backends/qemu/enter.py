@@ -1,18 +1,21 @@
 """Run inside a tenant carrier's namespaces; a program of its own, standard library alone (started with python -I -S).
 
   enter.py PID batch             carry out a JSON list of operations from standard input, print the JSON results
-  enter.py PID exec CMD…         become CMD
+  enter.py PID exec CMD…         become CMD, with the namespace's capabilities
+  enter.py PID inside CMD…       become CMD, which as an ordinary user has none
+  enter.py PID outside CMD…      stay outside and become CMD, with OWNER in its words for a path of the network's owner
   enter.py PID connect HOST PORT carry standard input and output over a TCP connection made inside
   enter.py PID scan HOST         print the TCP ports of HOST that answer, as JSON
   enter.py PID pod JSON CMD…     become CMD in a network of its own on a tenant's bridge, as a pod of the tenant
 PID 0 stays where it is.
 
-As an ordinary user the child joins the user namespace first and raises its capabilities to ambient ones, for itself
-alone: libvirtd is not started this way and has none.
+As an ordinary user it joins the user namespace that owns the holder's network first, and raises its capabilities there
+to ambient ones. `inside` goes on into the holder's own user namespace, where that is another one, and raises none.
 """
 
 import ctypes
 import errno
+import fcntl
 import json
 import os
 import select
@@ -24,21 +27,37 @@ import time
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 47, 2
+NS_GET_USERNS = 0xB701  # ioctl_ns(2): the user namespace that owns this one
 LIBC = ctypes.CDLL(None, use_errno=True)
 LAST_CAPABILITY = 40
 
 
-def join(pid, root):
-    """Join the holder's namespaces."""
-    kinds = (("mnt", CLONE_NEWNS), ("net", CLONE_NEWNET)) if root else (("user", CLONE_NEWUSER), ("net", CLONE_NEWNET))
-    fds = [(os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC), flag) for name, flag in kinds]
-    for fd, flag in fds:
-        if LIBC.setns(fd, flag):
-            error = ctypes.get_errno()
-            raise OSError(error, os.strerror(error))
-    if not root:
-        raise_ambient()
+def join(pid, root, powers):
+    """Join the holder's namespaces; `powers`: keep the capabilities that this gives an ordinary user."""
+
+    def opened(name):
+        return os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+
+    if root:
+        for fd, kind in [(opened("mnt"), CLONE_NEWNS), (opened("net"), CLONE_NEWNET)]:
+            setns(fd, kind)
+    else:
+        net, own = opened("net"), opened("user")
+        owner = fcntl.ioctl(net, NS_GET_USERNS)
+        setns(owner, CLONE_NEWUSER)
+        setns(net, CLONE_NEWNET)
+        if powers:
+            raise_ambient()
+        elif os.fstat(own).st_ino != os.fstat(owner).st_ino:
+            setns(own, CLONE_NEWUSER)
+        os.close(owner)
     os.chdir("/")
+
+
+def setns(fd, kind):
+    if LIBC.setns(fd, kind):
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
 
 
 class Header(ctypes.Structure):
@@ -206,11 +225,15 @@ def resolver(text):
 
 def main(argv):
     pid, mode = int(argv[0]), argv[1]
+    if mode == "outside":
+        owner = fcntl.ioctl(os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC), NS_GET_USERNS)
+        os.set_inheritable(owner, True)
+        os.execvp(argv[2], [w.replace("OWNER", f"/proc/self/fd/{owner}") for w in argv[2:]])
     if pid:
-        join(pid, os.geteuid() == 0)
+        join(pid, os.geteuid() == 0, powers=mode != "inside")
     if mode == "batch":
         batch()
-    elif mode == "exec":
+    elif mode in ("exec", "inside"):
         os.execvp(argv[2], argv[2:])
     elif mode == "connect":
         connect(argv[2], int(argv[3]))

@@ -37,10 +37,12 @@ def pid_of(lock: Path) -> int | None:
     finally:
         os.close(fd)
     # Killed between the start and the note: look for it.
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and _holds(int(entry), lock):
-            return int(entry)
-    return None
+    return next(iter(holders(lock)), None)
+
+
+def holders(lock: Path) -> list[int]:
+    """Every process that has the lock as its standard input: the program, and what it was started through."""
+    return [int(e) for e in os.listdir("/proc") if e.isdigit() and _holds(int(e), lock)]
 
 
 def _holds(pid: int, lock: Path) -> bool:
@@ -49,6 +51,13 @@ def _holds(pid: int, lock: Path) -> bool:
     except OSError:
         return False
     return (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
+
+
+def name(lock: Path, pid: int) -> None:
+    """Note which of the lock's holders is the program."""
+    with open(lock, "r+b") as f:
+        f.truncate()
+        f.write(str(pid).encode())
 
 
 def runs(pid: int, program: str) -> bool:
@@ -100,7 +109,7 @@ def ensure(
             with contextlib.suppress(OSError):
                 process.kill()
             said = sanitize(log.read_bytes()[-800:]).strip() if log.exists() else ""
-            raise HikubeError("HK803", f"{argv[0]} did not come up", why=said, fix=f"see {log}; hikube-local doctor")
+            raise HikubeError("HK803", f"{lock.stem} did not come up", why=said, fix=f"see {log}; hikube-local doctor")
         time.sleep(0.02)
     return process.pid, True
 

@@ -17,7 +17,7 @@ from hikube_local.paths import Layout
 if TYPE_CHECKING:
     from hikube_local.backends.qemu.carrier import Carrier
 
-PROGRAMS = ("qemu-system", "libvirtd", "virtlogd", "dnsmasq", "slirp4netns", "sleep", "tini", "swtpm")
+PROGRAMS = ("qemu-system", "libvirtd", "virtlogd", "dnsmasq", "slirp4netns", "sleep", "tini", "swtpm", "rootlesskit")
 
 
 def processes(layout: Layout) -> list[tuple[int, str]]:

@@ -182,7 +182,7 @@ class Tenants:
         tenants = self.all()
         mine = next(t for t in tenants if t.namespace == obj.namespace)
         seat = next(s for s in mine.seats if s.name == obj.name)
-        user = pwd.getpwuid(os.geteuid()).pw_name if not carrier.root else str(carrier.qemu_ids[0])
+        user = str(carrier.qemu_ids[0]) if carrier.root else carrier.door.owner
         master = self.lan.ensure(pid, seat.lan) if seat.lan else mine.bridge
         v6 = mine.range.v6
         carrier.batch(
@@ -233,7 +233,7 @@ class Tenants:
         files.write(conf, tenant.dnsmasq_conf(t, str(net)), 0o644)
         # In the foreground and without closing standard input, which carries its lock: so it never changes its user itself.
         words = [find("dnsmasq"), "--no-daemon", f"--conf-file={conf}"]
-        words += [f"--user={pwd.getpwuid(os.geteuid()).pw_name}"]
+        words += [f"--user={pwd.getpwuid(0 if self.carrier.root else int(self.carrier.door.owner)).pw_name}"]
         if self.carrier.root:
             leases = net / f"{t.bridge}.leases"
             leases.touch()

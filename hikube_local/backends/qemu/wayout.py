@@ -6,12 +6,13 @@ import contextlib
 import json
 import socket
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hikube_local.backends.qemu import helpers
 from hikube_local.errors import HikubeError
 from hikube_local.render.addresses import Range
-from hikube_local.run import clean_environment
+from hikube_local.run import clean_environment, find
 
 if TYPE_CHECKING:
     from hikube_local.backends.qemu.carrier import Carrier
@@ -30,8 +31,21 @@ class WayOut:
     def ensure(self, pid: int, range: Range) -> None:
         if not self.runs():
             self.api.unlink(missing_ok=True)
-        argv = ["slirp4netns", "--configure", "--mtu=65520", f"--cidr={range.supernet}", "--api-socket", self.api]
-        argv += [*(["--enable-ipv6"] if range.v6 else []), str(pid), "tap0"]
+        argv: list[str | Path] = [
+            find("slirp4netns"),
+            "--configure",
+            "--mtu=65520",
+            f"--cidr={range.supernet}",
+            "--api-socket",
+            self.api,
+        ]
+        argv += ["--enable-ipv6"] if range.v6 else []
+        if self.carrier.root:
+            argv += [str(pid), "tap0"]
+        else:
+            # By paths: the user namespace of `pid` need not be the one that owns the network.
+            argv += ["--netns-type=path", "--userns-path=OWNER", f"/proc/{pid}/ns/net", "tap0"]
+            argv = [*self.carrier.enter_words(pid, "outside"), *argv]
         log = self.carrier.log("slirp4netns")
         helpers.ensure(self.lock, argv, log, clean_environment(), check=lambda _: self.api.exists())
         deadline = time.monotonic() + 10
