@@ -291,6 +291,19 @@ def test_a_disk_too_small_for_its_image_fails_alone(real: Real):
     assert real.status("small")["printableStatus"] != "Running"
 
 
+def test_a_way_out_that_does_not_come_up_is_told_and_keeps_nobody_from_removing(real: Real, tmp_path: Path):
+    broken = tmp_path / "bin"
+    broken.mkdir()
+    (broken / "slirp4netns").write_text("#!/bin/sh\necho no luck today >&2\nexit 1\n")
+    os.chmod(broken / "slirp4netns", 0o755)
+    env = {"PATH": f"{broken}:{os.environ['PATH']}"}
+    path = real.file("m.yaml", TINY)
+    failed = real("up", path, env=env)
+    assert failed.code == 1 and "no luck today" in failed.err and "HK803" in failed.err
+    assert real("down", "--disks", "--yes", env=env).code == 0
+    assert real.processes() == []
+
+
 def test_data_survive_down_and_up(real: Real):
     script = "mkdir -p /d; mount /dev/vda1 /d && cat /d/kept 2>/dev/null; echo kept-data > /d/kept; sync; umount /d; echo DONE"
     assert up(real, seeded(TINY, script)).code == 0

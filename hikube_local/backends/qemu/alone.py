@@ -45,7 +45,7 @@ class Alone(Carrier):
     def id(self) -> str | None:
         return "alone" if self.daemon.pid() else None
 
-    def ensure(self, range: Range) -> int:
+    def ensure(self, range: Range, out: bool = True) -> int:
         make_runtime(self.layout)
         for sub in ("log", "net", "m"):
             files.make_folder(self.run / sub)

@@ -120,8 +120,11 @@ class Carrier:
         row = files.read_json(self.run / "ready.json") if self.holder() else None
         return row["token"] if row else None
 
-    def ensure(self, range: Range) -> int:
-        """Bring up what is missing: namespace, way out, libvirtd. Hands back the holder's pid; under the network lock."""
+    def ensure(self, range: Range, out: bool = True) -> int:
+        """Bring up what is missing: namespace, way out, libvirtd. Hands back the holder's pid; under the network lock.
+
+        `out=False` is for whoever only asks libvirt: what cannot be reached can still be looked at and removed.
+        """
         make_runtime(self.layout)
         for sub in ("log", "net", "m", "state", "cache"):
             files.make_folder(self.run / sub, self.layout.mode)
@@ -134,7 +137,8 @@ class Carrier:
             else:
                 self._clear()
                 pid = self._begin(range)
-        self.out.ensure(pid, range)
+        if out:
+            self.out.ensure(pid, range)
         self.daemon.ensure(pid)
         return pid
 

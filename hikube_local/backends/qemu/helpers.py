@@ -95,6 +95,7 @@ def ensure(
         os.ftruncate(fd, 0)
         words = [find(str(argv[0])), *map(str, argv[1:])]
         with open(log, "ab") as out:
+            begin = out.tell()
             process = subprocess.Popen(
                 words, stdin=fd, stdout=out, stderr=out, start_new_session=True, env=dict(env), cwd="/"
             )
@@ -108,7 +109,7 @@ def ensure(
 
             with contextlib.suppress(OSError):
                 process.kill()
-            said = sanitize(log.read_bytes()[-800:]).strip() if log.exists() else ""
+            said = sanitize(log.read_bytes()[begin:][-800:]).strip() if log.exists() else ""
             raise HikubeError("HK803", f"{lock.stem} did not come up", why=said, fix=f"see {log}; hikube-local doctor")
         time.sleep(0.02)
     return process.pid, True

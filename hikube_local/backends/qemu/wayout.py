@@ -34,6 +34,9 @@ class WayOut:
         argv: list[str | Path] = [
             find("slirp4netns"),
             "--configure",
+            # A user's has no capability to give up, and did not come up with it.
+            *(["--enable-sandbox"] if self.carrier.root else []),
+            "--enable-seccomp",
             "--mtu=65520",
             f"--cidr={range.supernet}",
             "--api-socket",

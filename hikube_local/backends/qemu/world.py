@@ -75,7 +75,7 @@ class Qemu:
             with self.network_lock():
                 if not self.carrier.lives():
                     return None  # the last machine went while we waited for the lock
-                self.carrier.ensure(self.tenants.range())
+                self.carrier.ensure(self.tenants.range(), out=False)
             self._connection = None
         return self._connected()
 
