@@ -27,6 +27,7 @@ def purge(app: App, all_namespaces: bool, disks: bool, images: bool, yes: bool) 
     from hikube_local.backends.qemu import leftovers
     from hikube_local.backends.qemu.world import Qemu
     from hikube_local.cli.story import Story
+    from hikube_local.lab import root as lab
 
     if images and not all_namespaces:
         raise click.UsageError("--images belongs to -A: images are shared by all namespaces")
@@ -40,6 +41,8 @@ def purge(app: App, all_namespaces: bool, disks: bool, images: bool, yes: bool) 
     if whole:
         names += [f"process {pid} ({name})" for pid, name in leftovers.processes(app.layout)]
         names += [f"folder {p}" for p in leftovers.folders(app.layout, disks and all_namespaces, images)]
+    tests = lab.idle(app.layout) if all_namespaces else []
+    names += [f"test root {name}{'' if disks else ': its processes'}" for name in tests]
     if not names:
         print("nothing to purge", file=sys.stderr)
         return ExitCode.DONE
@@ -52,6 +55,8 @@ def purge(app: App, all_namespaces: bool, disks: bool, images: bool, yes: bool) 
     with Story(app) as story:
         results = app.reconciler(story, Options(grace=0, force=True)).reconcile([o.key for o in doomed])
         failed = [_by_force(app, world, o, e) for o in doomed if (e := results[o.key].error)]
+    for name in tests:
+        (lab.remove if disks else lab.end)(app.layout, name)
     if whole:
         with world.network_lock():
             world.tenants.lan.drop_all()

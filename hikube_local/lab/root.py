@@ -45,21 +45,30 @@ def made(layout: Layout, keep: bool = False) -> Iterator[Layout]:
                 remove(layout, name)
 
 
+def idle(layout: Layout) -> list[str]:
+    """The names of roots whose run is gone."""
+    found = sorted(folder(layout).glob("t*")) if folder(layout).is_dir() else []
+    return [path.name for path in found if path.is_dir() and holder(_lock(layout, path.name)) is None]
+
+
 def sweep(layout: Layout) -> list[str]:
     """Remove roots whose run is gone; those that --keep left stay until `purge`."""
-    gone = []
-    for path in sorted(folder(layout).glob("t*")) if folder(layout).is_dir() else []:
-        if path.is_dir() and not (path / KEPT).exists() and holder(_lock(layout, path.name)) is None:
-            remove(layout, path.name)
-            gone.append(path.name)
+    gone = [name for name in idle(layout) if not (folder(layout) / name / KEPT).exists()]
+    for name in gone:
+        remove(layout, name)
     return gone
+
+
+def end(layout: Layout, name: str) -> None:
+    """End everything of a root; its disks stay."""
+    own = at(layout, name)
+    leftovers.end(carrier_of(own))
+    shutil.rmtree(own.runtime, ignore_errors=True)
 
 
 def remove(layout: Layout, name: str) -> None:
     """End everything of a root and remove it."""
-    own = at(layout, name)
-    leftovers.end(carrier_of(own))
-    shutil.rmtree(own.runtime, ignore_errors=True)
+    end(layout, name)
     with contextlib.suppress(ValueError, FileNotFoundError):
         files.remove_folder(folder(layout) / name, layout.state)
     _lock(layout, name).unlink(missing_ok=True)

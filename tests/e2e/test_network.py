@@ -15,7 +15,8 @@ import time
 import pytest
 
 from hikube_local.backends.qemu import helpers
-from tests.e2e.conftest import TINY, AsUser, Host, Lan, Real, second
+from hikube_local.paths import layout
+from tests.e2e.conftest import TINY, AsUser, Host, Lan, Real, ours, second
 from tests.guests.udpecho import PORT as UDP
 
 pytestmark = pytest.mark.e2e
@@ -317,6 +318,13 @@ def test_network_exec_is_a_pod_of_the_tenant(real: Real):
 
 def test_purge_ends_everything_also_what_is_damaged(real: Real, host: Host):
     before = host.facts()
+    # A root that `test --keep` left, with its machine.
+    kept = real.home / "state" / "lab" / "t123456"
+    kept.mkdir(parents=True)
+    (kept / "kept").touch()
+    (kept / "cache").symlink_to(real.home / "cache")
+    assert real("up", write(real, TINY), env={"HIKUBE_LOCAL_HOME": str(kept)}).code == 0
+    of_test = layout({"HIKUBE_LOCAL_HOME": str(kept)}).runtime
     assert real("up", write(real, f"{TINY}---\n{second(TINY, 'b')}")).code == 0
     os.kill(helpers.pid_of(real.runtime / "libvirtd.lock"), signal.SIGKILL)
     (real.home / "state" / "machines" / "default" / "web" / "object.json").write_text("{")
@@ -325,8 +333,9 @@ def test_purge_ends_everything_also_what_is_damaged(real: Real, host: Host):
     assert len(real.processes()) > 3
     result = real("purge", "-A", "--yes")
     assert result.code == 0, result.err
-    assert real.processes() == []
-    assert not real.runtime.exists()
+    assert real.processes() == [] and ours(of_test) == []
+    assert not real.runtime.exists() and not of_test.exists()
+    assert list((kept / "state" / "disks" / "default").iterdir())  # data go only when asked
     assert [i["kind"] for i in real("get", "-A", "-o", "json").json["items"]] == ["VMDisk", "VMDisk"]
     assert host.facts() == before
     gone = real("purge", "-A", "--disks", "--yes")

@@ -72,3 +72,5 @@ def remove(layout: Layout, state: bool, images: bool) -> None:
             files.remove_folder(folder, layout.state)
         else:
             shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        layout.runtime.parent.rmdir()  # other state roots may have theirs there
