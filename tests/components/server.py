@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -49,8 +51,8 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving() -> Iterator[Served]:
-    """Run a server while the block runs."""
+def serving(tls: Path | None = None) -> Iterator[Served]:
+    """Run a server while the block runs; with `tls` (a folder of `authority`) over TLS."""
     served = Served()
 
     class Handler(BaseHTTPRequestHandler):
@@ -124,15 +126,34 @@ def serving() -> Iterator[Served]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    if tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tls / "server.pem", tls / "server.key")
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    served.url = f"http://127.0.0.1:{server.server_address[1]}"
+    served.url = f"http{'s' if tls else ''}://127.0.0.1:{server.server_address[1]}"
     try:
         yield served
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def authority(folder: Path) -> Path:
+    """A CA of our own (ca.pem) and a server's certificate for 127.0.0.1 that it signed."""
+
+    def openssl(*words: str) -> None:
+        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+
+    new = ("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+    openssl(*new, "-x509", "-days", "2", "-subj", "/CN=Test CA", "-keyout", "ca.key", "-out", "ca.pem")
+    openssl(*new, "-subj", "/CN=127.0.0.1", "-keyout", "server.key", "-out", "server.csr")
+    (folder / "san").write_text("subjectAltName=IP:127.0.0.1\n")
+    sign = ("x509", "-req", "-days", "2", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "san")
+    openssl(*sign, "-in", "server.csr", "-out", "server.pem")
+    return folder
 
 
 def serve_file(served: Served, path: Path, name: str) -> str:

@@ -20,7 +20,7 @@ from hikube_local.images import checksums, download, fetch, http
 from hikube_local.images.cache import Cache
 from hikube_local.images.inspect import inspect
 from tests.components.refusal import refusal
-from tests.components.server import Act, Served, serve_file, serving
+from tests.components.server import Act, Served, authority, serve_file, serving
 
 
 @pytest.fixture
@@ -367,6 +367,59 @@ def test_time_is_bounded_for_a_dead_server(cache, monkeypatch):
     with pytest.raises(http.Unreachable):
         fetch.fetch(cache, "http://127.0.0.1:1/x", ignore, "x")
     assert time.monotonic() - begin < 10
+
+
+def test_tls_is_verified_and_a_ca_of_ones_own_is_honoured(cache, image, tmp_path, monkeypatch):
+    folder = tmp_path / "tls"
+    folder.mkdir()
+    with serving(authority(folder)) as served:
+        url = serve_file(served, image, "a.img")
+        monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+        monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
+        with pytest.raises(HikubeError, match="TLS failed") as told:
+            fetch.fetch(cache, url, ignore, "x")
+        assert "REQUESTS_CA_BUNDLE" in told.value.fix and not served.seen
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(folder / "ca.pem"))
+        assert fetch.fetch(cache, url, ignore, "x").digest == hashlib.sha256(image.read_bytes()).hexdigest()
+        # The right CA, another host than the certificate's.
+        with pytest.raises(HikubeError, match="TLS failed"):
+            fetch.fetch(cache, url.replace("127.0.0.1", "localhost"), ignore, "x")
+
+
+def test_out_of_tls_only_with_a_digest(cache, image, tmp_path, monkeypatch):
+    folder = tmp_path / "tls"
+    folder.mkdir()
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority(folder) / "ca.pem"))
+    with serving() as plain, serving(folder) as served:
+        there = serve_file(plain, image, "a.img")
+        url = serve_file(served, image, "a.img")
+        served.default = Act(redirect=there)
+        with pytest.raises(HikubeError, match="leaves TLS"):
+            fetch.fetch(cache, url, ignore, "x")
+        digest = hashlib.sha256(image.read_bytes()).hexdigest()
+        assert fetch.fetch(cache, url, ignore, "x", f"sha256:{digest}").digest == digest
+
+
+def test_the_proxy_of_the_environment_is_asked(cache, served, image, monkeypatch):
+    served.files["http://images.invalid/a.img"] = image.read_bytes()
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", served.url)
+    fetch.fetch(cache, "http://images.invalid/a.img", ignore, "x")
+    assert served.fetched == ["http://images.invalid/a.img"]
+
+
+def test_a_password_of_netrc_stays_with_its_host(cache, served, image, tmp_path, monkeypatch):
+    serve_file(served, image, "a.img")
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password s3cret\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    there = served.url.replace("127.0.0.1", "localhost") + "/a.img"
+    served.script = [Act(redirect=there)]
+    fetch.fetch(cache, f"{served.url}/a.img", ignore, "x")
+    first, second = (headers for headers in served.seen if "SUMS" not in str(headers))
+    assert "Authorization" in first and "Authorization" not in second
 
 
 def test_a_first_block_of_a_few_bytes_still_unpacks(cache, served):
