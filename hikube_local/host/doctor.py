@@ -30,6 +30,12 @@ TOOLS = (
 )
 OPTIONAL = ("virsh", "ssh", "mmdebstrap", "tini")
 SOCKET_LIMIT = 107
+# Namespaces and what is made in them, and a look at helpers that run as other users (capabilities(7)).
+ROOT_NEEDS = {"NET_ADMIN": 12, "SYS_PTRACE": 19, "SYS_ADMIN": 21}
+CONTAINER = (
+    f"start the container with {' '.join(f'--cap-add {c}' for c in ROOT_NEEDS)} --device /dev/net/tun"
+    " --security-opt apparmor=unconfined; or run this as an ordinary user there: each machine is alone then"
+)
 BINDING = (
     "sudo apt-get install python3-libvirt, and make the virtual environment with --system-site-packages;"
     " or pip install 'hikube-local[libvirt]' (compiles: libvirt-dev, pkg-config)"
@@ -84,9 +90,9 @@ def namespace() -> Check:
     """A bridge is made inside a namespace."""
     name = "network namespace"
     if os.geteuid() == 0:
-        why = door.probe(["unshare", "-n"])
-        fix = "start the container with --cap-add NET_ADMIN,SYS_ADMIN and --device /dev/net/tun"
-        return Check(name, not why, why or "a bridge could be made inside one", fix if why else "")
+        lacking = facts.lacks(ROOT_NEEDS)
+        why = f"root lacks {', '.join(lacking)}" if lacking else door.probe(["unshare", "-n"])
+        return Check(name, not why, why or "a bridge could be made inside one", CONTAINER if why else "")
     found, why = door.find()
     if found:
         through = " through rootlesskit" if found is door.Door.ROOTLESSKIT else ""

@@ -49,6 +49,13 @@ def memory_limit() -> int:
     return total
 
 
+def lacks(capabilities: dict[str, int]) -> list[str]:
+    """The names of those capabilities ({name: its bit}) that this process has not."""
+    with open("/proc/self/status", encoding="ascii") as f:
+        have = next(int(line.split()[1], 16) for line in f if line.startswith("CapEff:"))
+    return [name for name, bit in capabilities.items() if not have >> bit & 1]
+
+
 def cpus() -> int:
     return len(os.sched_getaffinity(0))
 

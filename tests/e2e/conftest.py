@@ -79,11 +79,12 @@ class Real(Program):
     def __init__(self, home: Path, host: Host) -> None:
         super().__init__(home)
         self.host = host
+        self.confine: list[str] = []  # words before the program's own
 
     def __call__(
         self, *words: object, input: str | None = None, timeout: float = 400, env: dict | None = None
     ) -> Result:
-        argv = [*self.host.enter, sys.executable, "-m", "hikube_local", *map(str, words)]
+        argv = [*self.host.enter, *self.confine, sys.executable, "-m", "hikube_local", *map(str, words)]
         done = subprocess.run(
             argv, input=input, capture_output=True, text=True, timeout=timeout, env={**self.env, **(env or {})}
         )
@@ -222,7 +223,6 @@ class AsUser(Real):
         self.user_home = Path("/home") / name
         super().__init__(self.user_home / "state-root", host)
         self.run_dir = Path(f"/run/{name}")
-        self.confine: list[str] = []  # words before the program's own
         self.env = {
             "HOME": str(self.user_home),
             "PATH": "/usr/bin:/bin:/usr/sbin:/sbin",

@@ -6,10 +6,12 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 
 import pytest
@@ -314,6 +316,32 @@ def test_network_exec_is_a_pod_of_the_tenant(real: Real):
     assert "nameserver 10.77." in real("network", "exec", "--", "cat", "/etc/resolv.conf").out
     missing = real("network", "exec", "--", "no-such-program")
     assert missing.code == 1 and "HK601" in missing.err
+
+
+# What Docker gives a container's root (moby, profiles/capabilities).
+DOCKER = "chown dac_override fowner fsetid kill setgid setuid setpcap net_bind_service net_raw sys_chroot mknod"
+DOCKER += " audit_write setfcap"
+
+
+def test_root_in_a_container_is_told_what_it_lacks_and_works_with_it(real: Real, host: Host):
+    def container(more: str) -> list[str]:
+        given = ",".join(["-all", *(f"+{c}" for c in f"{DOCKER} {more}".split())])
+        inside = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--uts", "--ipc", "--kill-child"]
+        return [*inside, "setpriv", f"--bounding-set={given}", f"--inh-caps={given}"]
+
+    path = write(real, TINY)
+    for more, lacking in (("", "NET_ADMIN, SYS_PTRACE, SYS_ADMIN"), ("net_admin sys_ptrace", "SYS_ADMIN")):
+        real.confine = container(more)
+        refused = real("up", path)
+        assert refused.code == 1 and f"lacks {lacking}" in refused.err and "--cap-add SYS_ADMIN" in refused.err
+    # One container for both commands: its processes end with it.
+    words = [sys.executable, "-m", "hikube_local"]
+    script = f"{shlex.join([*words, 'up', str(path)])} && {shlex.join([*words, 'down', '--disks', '--yes'])}"
+    argv = [*host.enter, *container("net_admin sys_ptrace sys_admin"), "sh", "-c", script]
+    done = subprocess.run(argv, env=real.env, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0 and "ready after" in done.stderr, done.stderr
+    real.confine = []
+    assert real.processes() == []
 
 
 def test_purge_ends_everything_also_what_is_damaged(real: Real, host: Host):
