@@ -1,11 +1,13 @@
-"""The tiny guest for EFI: Debian's signed shim, GRUB and cloud kernel on an EFI system partition; or an unsigned loader.
+"""The tiny guest for EFI, on an EFI system partition, in three kinds.
 
-Its NIC and disk are virtio: Debian's cloud kernel drives neither SATA nor e1000e.
+`signed`: Debian's signed shim, GRUB and cloud kernel, which drives neither SATA nor e1000e; `generic`: the same with the
+generic kernel, which does; `unsigned`: a GRUB that nobody signed.
 """
 
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -21,21 +23,24 @@ boot
 """
 
 
-def make(tiny_image: Path, folder: Path, signed: bool = True) -> Path:
+def make(tiny_image: Path, folder: Path, kind: str = "signed") -> Path:
     """The image, kept in `folder` by what it is made of."""
     mark = hashlib.sha256(Path(__file__).read_bytes() + tiny_image.name.encode()).hexdigest()[:16]
-    target = folder / f"efi-{'signed' if signed else 'unsigned'}-{mark}.qcow2"
-    return tiny.kept(target, lambda work, target: _make(tiny_image, work, target, signed))
+    target = folder / f"efi-{kind}-{mark}.qcow2"
+    return tiny.kept(target, lambda work, target: _make(tiny_image, work, target, kind))
 
 
-def _make(tiny_image: Path, work: Path, target: Path, signed: bool) -> None:
+def _make(tiny_image: Path, work: Path, target: Path, kind: str) -> None:
     raw = work / "tiny.raw"
     subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", tiny_image, raw], check=True)
     files = {"vmlinuz": work / "vmlinuz", "initrd": work / "initrd", "EFI/debian/grub.cfg": work / "grub.cfg"}
-    for name in ("vmlinuz", "initrd"):
-        tiny._dump(raw, f"/{name}", files[name])
+    if kind == "generic":
+        _generic(work, files["vmlinuz"], files["initrd"])
+    else:
+        for name in ("vmlinuz", "initrd"):
+            tiny._dump(raw, f"/{name}", files[name])
     files["EFI/debian/grub.cfg"].write_text(CONFIG)
-    files |= _signed(work) if signed else _unsigned(work)
+    files |= _unsigned(work) if kind == "unsigned" else _signed(work)
     esp = work / "esp.img"
     with open(esp, "wb") as f:
         f.truncate(SIZE - START - (1 << 20))
@@ -57,12 +62,34 @@ def _make(tiny_image: Path, work: Path, target: Path, signed: bool) -> None:
     done.rename(target)
 
 
+def _unpacked(work: Path, name: str, *packages: str) -> Path:
+    """Packages downloaded and unpacked, not installed: they would make this machine's own boot another one."""
+    folder = work / name
+    folder.mkdir()
+    subprocess.run(["apt-get", "download", "-qq", *packages], cwd=folder, check=True)
+    for package in folder.glob("*.deb"):
+        subprocess.run(["dpkg-deb", "-x", package, folder / "tree"], check=True)
+    return folder / "tree"
+
+
+def _generic(work: Path, kernel: Path, initrd: Path) -> None:
+    about = subprocess.run(["apt-cache", "depends", "linux-image-amd64"], capture_output=True, text=True, check=True)
+    package = about.stdout.split("Depends:")[1].split()[0]
+    tree = _unpacked(work, "kernel", package)
+    version = package.removeprefix("linux-image-")
+    shutil.copy(tree / "boot" / f"vmlinuz-{version}", kernel)
+    subprocess.run([tiny.BUSYBOX, "depmod", "-b", tree, version], check=True)
+    base = tree / "lib" / "modules" / version
+    order = tiny.order_of((base / "modules.dep").read_text(), (*tiny.WANTED, *tiny.PLAIN))
+    modules = work / "chosen"
+    modules.mkdir()
+    for path in order:
+        shutil.copy(base / path, modules)
+    tiny.initrd(work, modules, [Path(p).name for p in order], initrd)
+
+
 def _signed(work: Path) -> dict[str, Path]:
-    # Downloaded and unpacked, not installed: the packages would make this machine's own boot loader another one.
-    subprocess.run(["apt-get", "download", "-qq", *SIGNED], cwd=work, check=True)
-    for package in work.glob("*.deb"):
-        subprocess.run(["dpkg-deb", "-x", package, work / "tree"], check=True)
-    lib = work / "tree" / "usr" / "lib"
+    lib = _unpacked(work, "loaders", *SIGNED) / "usr" / "lib"
     return {
         "EFI/BOOT/BOOTX64.EFI": lib / "shim" / "shimx64.efi.signed",
         "EFI/BOOT/grubx64.efi": lib / "grub" / "x86_64-efi-signed" / "grubx64.efi.signed",

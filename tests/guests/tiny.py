@@ -32,6 +32,8 @@ WANTED = (
     "ext4",
     "efivarfs",
 )
+# For a generic kernel, on the hardware that the plain Windows profiles have; the cloud kernel drives none of it.
+PLAIN = ("ahci", "sd_mod", "e1000e", "tpm_tis", "tpm_crb", "xhci_pci", "usbhid")
 BUSYBOX = Path("/bin/busybox")
 SIZE = 64 << 20
 INIT = r"""#!/bin/busybox sh
@@ -63,7 +65,7 @@ if [ -n "$NIC" ]; then ip link set $NIC up; udhcpc -i $NIC -s /lease -q -n -t 10
 echo "hello from $(cat /sys/class/dmi/id/product_uuid)" > /www/index.html
 udpecho &
 for p in 22 80 8080; do httpd -p $p -h /www; done
-for d in /dev/vd?; do
+for d in /dev/vd? /dev/sd?; do
   if mount -t iso9660 -o ro $d /mnt 2>/dev/null; then
     cp /mnt/* /tmp/; umount /mnt
     if head -c 2 /tmp/user-data | grep -q '#!'; then echo "Cloud-init v. 0.tiny running 'modules:final' at boot"; sh /tmp/user-data 2>&1; fi
@@ -137,11 +139,11 @@ def _make(debian: Path, work: Path, target: Path) -> None:
     modules.mkdir()
     base = f"/usr/lib/modules/{kernel}" if _names(raw, "/usr/lib/modules", kernel) else f"/lib/modules/{kernel}"
     _dump(raw, f"{base}/modules.dep", work / "modules.dep")
-    order = _order((work / "modules.dep").read_text())
+    order = order_of((work / "modules.dep").read_text(), WANTED)
     for path in order:
         _dump(raw, f"{base}/{path}", modules / Path(path).name)
     raw.unlink()
-    _initrd(work, modules, [Path(p).name for p in order], boot / "initrd")
+    initrd(work, modules, [Path(p).name for p in order], boot / "initrd")
     (boot / "boot" / "grub" / "grub.cfg").write_text(MENU)
     partition = work / "partition.ext4"
     with open(partition, "wb") as f:
@@ -175,8 +177,8 @@ def _dump(raw: Path, source: str, target: Path) -> None:
         raise FileNotFoundError(source)
 
 
-def _order(text: str) -> list[str]:
-    """The wanted modules with what they need, each after its needs."""
+def order_of(text: str, wanted: tuple[str, ...]) -> list[str]:
+    """The wanted modules of a modules.dep with what they need, each after its needs."""
     needs = {}
     for line in text.splitlines():
         path, _, rest = line.partition(":")
@@ -190,13 +192,14 @@ def _order(text: str) -> list[str]:
         if path not in out:
             out.append(path)
 
-    for name in WANTED:
+    for name in wanted:
         if name in by_name:
             add(by_name[name])
     return out
 
 
-def _initrd(work: Path, modules: Path, order: list[str], target: Path) -> None:
+def initrd(work: Path, modules: Path, order: list[str], target: Path) -> None:
+    """The guest itself, with the modules of a folder that it loads in this order."""
     tree = work / "tree"
     (tree / "bin").mkdir(parents=True)
     shutil.copy(BUSYBOX, tree / "bin" / "busybox")
