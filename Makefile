@@ -4,6 +4,8 @@ VENV := .venv
 RUN := $(VENV)/bin/hikube-local
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 PYTEST = $(SUDO) $(VENV)/bin/python -m pytest
+# Two files at a time, the long ones first (tests/conftest.py).
+TWO := -n 2 --dist loadfile --no-loadscope-reorder
 STAMP := $(VENV)/.ready
 
 PACKAGES := qemu-system-x86 qemu-utils libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients python3-libvirt python3-venv \
@@ -49,11 +51,11 @@ down: $(STAMP)
 	@$(RUN) down examples/quickstart.yaml
 
 test: test-packages
-	@$(PYTEST) -m "not full and not kvm" tests
+	@$(PYTEST) $(TWO) -m "not full and not kvm" tests
 
 test-all: test-packages
 	@which chromium >/dev/null || $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null
-	@$(PYTEST) -m "not kvm" tests
+	@$(PYTEST) $(TWO) -m "not kvm" tests
 
 test-kvm: test-packages
 	@$(PYTEST) -m kvm tests

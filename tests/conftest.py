@@ -120,5 +120,14 @@ def disk(**spec) -> str:
     )
 
 
+# What takes longest under emulation, first: with two workers nobody is left waiting for it at the end.
+LONG = ("debian", "tiny", "network", "lab", "crashes", "contract", "user", "checkpoints", "disks", "firmware", "fetch")
+
+
+def pytest_collection_modifyitems(items):
+    order = {f"test_{name}.py": at for at, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
 def pytest_addoption(parser):
     parser.addoption("--golden", action="store_true", help="write the golden files anew")

@@ -165,19 +165,7 @@ def test_the_pytest_plugin_hands_out_hosts(host: Host, debian: Path, tmp_path: P
         "def test_it_is_booted_once(hikube_machines):\n"
         "    assert hikube_machines('m.yaml')['web'].file('/srv/index.html').mode == 0o640\n"
     )
-    # Where the package is installed the entry point names the plugin; from a checkout it is named here.
-    words = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "hikube_local.pytest_plugin",
-        "-p",
-        "no:cacheprovider",
-        "--rootdir",
-        folder,
-    ]
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", folder]
     inside = [*host.enter[:-1], f"--wd={folder}"]
     env = {**program.env, "PYTHONPATH": str(ROOT), "HIKUBE_LOCAL_HOME": str(program.home)}
     done = subprocess.run([*inside, *map(str, words)], env=env, capture_output=True, text=True, timeout=600)

@@ -354,7 +354,8 @@ def test_purge_ends_everything_also_what_is_damaged(real: Real, host: Host):
     assert real("up", write(real, TINY), env={"HIKUBE_LOCAL_HOME": str(kept)}).code == 0
     of_test = layout({"HIKUBE_LOCAL_HOME": str(kept)}).runtime
     assert real("up", write(real, f"{TINY}---\n{second(TINY, 'b')}")).code == 0
-    os.kill(helpers.pid_of(real.runtime / "libvirtd.lock"), signal.SIGKILL)
+    for pid in helpers.holders(real.runtime / "libvirtd.lock"):
+        os.kill(pid, signal.SIGKILL)
     (real.home / "state" / "machines" / "default" / "web" / "object.json").write_text("{")
     listed = real("purge", "-A")
     assert listed.code == 2 and "qemu-system" in listed.out and "--yes" in listed.err

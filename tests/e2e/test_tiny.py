@@ -304,6 +304,21 @@ def test_a_way_out_that_does_not_come_up_is_told_and_keeps_nobody_from_removing(
     assert real.processes() == []
 
 
+def test_a_user_added_on_the_host_takes_nothing_from_libvirt(real: Real):
+    """useradd renames a new /etc/passwd into place, and a mount on the old one goes with it."""
+    path = real.file("m.yaml", TINY)
+    assert real("up", path).code == 0
+    name = f"hkp{os.getpid()}"
+    subprocess.run(["useradd", "--no-create-home", name], check=True)
+    try:
+        for pid in helpers.holders(real.runtime / "libvirtd.lock"):  # tini and libvirtd
+            os.kill(pid, signal.SIGKILL)
+        again = real("up", path)
+    finally:
+        subprocess.run(["userdel", "--force", name], check=False, capture_output=True)
+    assert again.code == 0 and real.status()["printableStatus"] == "Running", again.err
+
+
 def test_data_survive_down_and_up(real: Real):
     script = "mkdir -p /d; mount /dev/vda1 /d && cat /d/kept 2>/dev/null; echo kept-data > /d/kept; sync; umount /d; echo DONE"
     assert up(real, seeded(TINY, script)).code == 0

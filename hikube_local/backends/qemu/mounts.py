@@ -49,7 +49,7 @@ def words(layout: Layout, ids: tuple[int, int]) -> list[list[str]]:
             pairs.append((files.make_folder(run / "tpmlog", 0o711), Path(TPM_LOG)))
     for _, target in pairs:
         files.make_folder(target, 0o755)
-    out = [["--bind", str(a), str(b)] for a, b in pairs] + _accounts(run, ids)
+    out = [["--bind", str(a), str(b)] for a, b in pairs] + accounts(run, ids)
     if Path("/dev/kvm").exists() and not verdict(layout.cache).kvm:
         # libvirt asks QEMU what KVM can do; one that does not work keeps it waiting for minutes (seen: 130 s).
         # A file that QEMU's user may not open says "no KVM" to both, and lets libvirt keep what it learned.
@@ -60,7 +60,14 @@ def words(layout: Layout, ids: tuple[int, int]) -> list[list[str]]:
     return out
 
 
-def _accounts(run: Path, ids: tuple[int, int]) -> list[list[str]]:
+def lost(pid: int, run: Path, ids: tuple[int, int]) -> list[list[str]]:
+    """The accounts' mounts that are gone: whoever adds a user on the host renames a new file over /etc/passwd, and what
+    was mounted on the old one goes with it."""
+    there = {line.split()[4] for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()}
+    return [words for words in accounts(run, ids) if words[-1] not in there]
+
+
+def accounts(run: Path, ids: tuple[int, int]) -> list[list[str]]:
     """libvirt wants its compiled-in user to exist before it reads qemu.conf; seen only inside, the host keeps its own."""
     out = []
     uid, gid = ids
