@@ -20,11 +20,13 @@ Boot = Callable[[str | Path], dict[str, Any]]
 @pytest.fixture(scope="session")
 def hikube_machines() -> Iterator[Boot]:
     """A function: manifest to {machine's name: testinfra host}. A machine that does not come up fails the test."""
+    from hikube_local.access import keys
     from hikube_local.backends.protocol import Options
     from hikube_local.cli.app import App
+    from hikube_local.errors import HikubeError
     from hikube_local.events import ignore
     from hikube_local.lab import report, root
-    from hikube_local.lab.guest import Guest, host
+    from hikube_local.lab.guest import host
     from hikube_local.lab.trial import Trial
     from hikube_local.manifests.validate import Known, validate
     from hikube_local.readiness.stages import Result
@@ -45,15 +47,19 @@ def hikube_machines() -> Iterator[Boot]:
             if loaded.findings.failed:
                 pytest.fail("\n".join(d.render() for d in loaded.findings.items), pytrace=False)
             own = stack.enter_context(root.made(app.layout))
-            trial = Trial(own, app.image_settings, ignore, Options(), None)
+            trial = Trial(own, app.image_settings, ignore, Options(), None, keys.own_key(app.layout))
+            stack.callback(trial.close)
             hosts = {}
             for r in trial.run([i.object for i in loaded.objects], ()):
                 if r.verdict is None or r.verdict.result not in (Result.READY, Result.CLOUD_INIT_FAILED):
                     failed[name] = f"{r.machine.name} did not come up: {report.cause(r)}"
                     pytest.fail(failed[name], pytrace=False)
-                hosts[r.machine.name] = host(
-                    Guest(trial.world.running(r.machine), trial.world.facts.slowness), r.machine.name
-                )
+                try:
+                    guest, _ = trial.guest(r)
+                except HikubeError as e:
+                    failed[name] = f"{r.machine.name} cannot be asked: {e.what}"
+                    pytest.fail(failed[name], pytrace=False)
+                hosts[r.machine.name] = host(guest, r.machine.name)
             booted[name] = hosts
             return hosts
 

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from hikube_local.cli.app import App, common, option, output_option
-from hikube_local.errors import ExitCode, UsageError, unexpected
+from hikube_local.errors import ExitCode, HikubeError, UsageError, unexpected
 
 
 @click.command("test")
@@ -84,6 +84,7 @@ def _once(
     offline: bool,
     output: str,
 ) -> int:
+    from hikube_local.access import keys
     from hikube_local.backends.protocol import Options
     from hikube_local.cli.story import Story
     from hikube_local.cli.tables import as_json
@@ -105,23 +106,32 @@ def _once(
     preflight(app, [o.model_copy(update={"backend": "qemu"}) for o in objects])
     limit = _limit(app, duration(timeout) if timeout else None, timeout_factor)
     reports: list[Report] = []
+    failures: list[HikubeError] = []
+    key = keys.own_key(app.layout)
     with Story(app) as story:
         for image in images or ("",):
-            with root.made(app.layout, keep) as own, app.cache.in_use():
-                if keep:
-                    home = f"HIKUBE_LOCAL_HOME={own.state.parent}"
-                    print(f"kept: {home} hikube-local ssh NAME", file=sys.stderr)
-                    print(f"  end: {home} hikube-local purge -A --disks", file=sys.stderr)
-                trial = Trial(
-                    own,
-                    app.image_settings,
-                    story,
-                    Options(offline=offline, grace=10.0),
-                    limit,
-                    app.layout if warm else None,
-                    journal=artifacts is not None,
-                )
-                reports += trial.run(_on(objects, image), wanted, image)
+            try:
+                with root.made(app.layout, keep) as own, app.cache.in_use():
+                    if keep:
+                        home = f"HIKUBE_LOCAL_HOME={own.state.parent}"
+                        print(f"kept: {home} hikube-local ssh NAME", file=sys.stderr)
+                        print(f"  end: {home} hikube-local purge -A --disks", file=sys.stderr)
+                    trial = Trial(
+                        own,
+                        app.image_settings,
+                        story,
+                        Options(offline=offline, grace=10.0),
+                        limit,
+                        key,
+                        app.layout if warm else None,
+                        journal=artifacts is not None,
+                    )
+                    reports += trial.run(_on(objects, image), wanted, image)
+            except Exception as e:
+                # One image's end, or its clearing up, takes no other one's report away.
+                failures.append(unexpected(e))
+    if failures and not reports:
+        raise failures[0]
 
     def place(r: Report, line: int) -> tuple[str, int]:
         from hikube_local.userdata.places import line_in_manifest
@@ -147,7 +157,9 @@ def _once(
                 f.write(report.summary(reports))
     if len(images) > 1 and output != "json":
         print(report.summary(reports), end="")
-    if all(r.passed for r in reports):
+    for failure in failures:
+        print(failure.render(), file=sys.stderr)
+    if not failures and all(r.passed for r in reports):
         return ExitCode.DONE
     return ExitCode.TIMEOUT if any(r.timed_out for r in reports) else ExitCode.FAILED
 

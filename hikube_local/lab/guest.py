@@ -1,10 +1,11 @@
-"""Commands in a guest through its agent, which leaves user-data, users and keys as they are; also as testinfra's backend."""
+"""Ways to run commands in a guest that leave user-data, users and keys as they are, and testinfra's backend over them."""
 
 from __future__ import annotations
 
 import base64
+import shlex
 import time
-from typing import Any
+from typing import Any, Protocol
 
 from hikube_local.backends.qemu.libvirt import Agent
 from hikube_local.errors import HikubeError
@@ -12,8 +13,21 @@ from hikube_local.errors import HikubeError
 MOST = 4 << 20  # bytes of output that are kept
 
 
-class Guest:
-    """One running machine."""
+class Guest(Protocol):
+    """Whoever runs commands in a guest."""
+
+    def run(self, command: str, timeout: float = 60.0) -> tuple[int, bytes, bytes]:
+        """(exit code, stdout, stderr) of a line for the guest's shell; HK806 when it cannot be run."""
+        ...
+
+
+def read(guest: Guest, path: str) -> bytes:
+    """A file of the guest, of a long one its end; empty when there is none."""
+    return guest.run(f"tail -c {MOST} {shlex.quote(path)} 2>/dev/null")[1]
+
+
+class Agented:
+    """Through the guest agent of a running machine."""
 
     def __init__(self, dom: Any, slowness: float = 1.0) -> None:
         self.agent, self.slowness = Agent(dom), slowness
@@ -29,7 +43,6 @@ class Guest:
         return any(isinstance(c, dict) and c.get("name") == "guest-exec" and c.get("enabled") for c in commands)
 
     def run(self, command: str, timeout: float = 60.0) -> tuple[int, bytes, bytes]:
-        """(exit code, stdout, stderr) of a line for the guest's shell; HK806 when the agent does not answer."""
         started = self.agent.call("guest-exec", path="/bin/sh", arg=["-c", command], **{"capture-output": True})
         if not isinstance(started, dict) or not isinstance(started.get("pid"), int):
             raise HikubeError(
@@ -46,12 +59,6 @@ class Guest:
                 return code if isinstance(code, int) else died, out, err
             time.sleep(0.05)
         raise HikubeError("HK806", f"`{command[:60]}` did not end within {timeout * self.slowness:.0f} s in the guest")
-
-    def read(self, path: str) -> bytes:
-        """A file of the guest, of a long one its end; empty when there is none."""
-        import shlex
-
-        return self.run(f"tail -c {MOST} {shlex.quote(path)} 2>/dev/null")[1]
 
 
 def _decoded(text: Any) -> bytes:
@@ -70,7 +77,7 @@ def host(guest: Guest, name: str) -> Any:
         fix = "pip install 'hikube-local[test]'"
         raise HikubeError("HK601", "checks need testinfra, which is not installed", fix=fix) from None
 
-    class Agented(BaseBackend):
+    class Backend(BaseBackend):
         NAME = "hikube-local"
 
         def __init__(self) -> None:
@@ -81,4 +88,4 @@ def host(guest: Guest, name: str) -> Any:
             code, out, err = guest.run(line)
             return self.result(code, self.encode(line), out, err)
 
-    return testinfra.host.Host(Agented())
+    return testinfra.host.Host(Backend())

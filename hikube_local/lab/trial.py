@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hikube_local.api.objects import DISK, INSTANCE, Key, Object
@@ -18,7 +19,8 @@ from hikube_local.errors import HikubeError, unexpected
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.images.sources import Settings
 from hikube_local.lab import checks, evidence, warm
-from hikube_local.lab.guest import Guest, host
+from hikube_local.lab.guest import Agented, Guest, host, read
+from hikube_local.lab.overssh import SAID, OverSsh, credential
 from hikube_local.paths import Layout
 from hikube_local.plan.steps import Step, Verb
 from hikube_local.readiness.stages import Result, Stage, Verdict
@@ -32,6 +34,9 @@ FILES = {
     "cloud-init.log": "/var/log/cloud-init.log",
     "cloud-init-output.log": "/var/log/cloud-init-output.log",
 }
+
+
+SSH_PATIENCE = 20.0  # seconds, for a guest whose cloud-init has ended
 
 
 @dataclass(slots=True)
@@ -74,16 +79,20 @@ class Trial:
         emit: Emit,
         options: Options,
         timeout: float | None,
+        key: Path,
         warm_at: Layout | None = None,
         journal: bool = False,
     ) -> None:
+        self.key = key  # a private one, its .pub beside it: for guests without an agent
         self.journal = journal  # read the guest's journal too
         self.warm_at = warm_at  # where warm states are kept; None: each machine boots
         self.store = Store(layout)
-        self.world = Qemu(layout, self.store, settings, {}, throwaway=True)
+        oem = (credential(key.with_suffix(".pub").read_text()),)
+        self.world = Qemu(layout, self.store, settings, {}, throwaway=True, oem=oem)
         self.layout, self.options, self.timeout = layout, options, timeout
         self._emit = emit
         self.reports: dict[Key, Report] = {}
+        self._guests: dict[Key, tuple[Guest, str]] = {}  # with the way in, in words
 
     def emit(self, event: Event) -> None:
         for report in self.reports.values():
@@ -105,6 +114,16 @@ class Trial:
         cold = [k for k, r in self.reports.items() if r.verdict is None]
         gone = [o.key for o in stored if o.kind == DISK and not self.world.observe_disk(o).exists]
         results |= reconciler.reconcile([*gone, *cold], wait=True, timeout=self.timeout)
+        try:
+            self._judge(results, keys, wanted, begin)
+        finally:
+            self.close()
+        return list(self.reports.values())
+
+    def _judge(
+        self, results: dict[Key, Any], keys: dict[Key, str], wanted: Sequence[checks.Check], begin: float
+    ) -> None:
+        """Each machine's report: how it came up, what its guest says, what its checks found."""
         broken = {k: d.error for k, d in results.items() if d.error and k[0] == DISK}
         for key, report in self.reports.items():
             if key in results:
@@ -123,7 +142,6 @@ class Trial:
                 # What one guest answers keeps no other from its report; without evidence nothing passes.
                 report.error = report.error or unexpected(e)
             self._check(report, [c for c in wanted if c.machine in ("", report.machine.name)])
-        return list(self.reports.values())
 
     def _resume(self, disks: dict[Key, Any]) -> dict[Key, str]:
         """Machines whose state is kept go on from there; the keys of those that have to boot."""
@@ -147,8 +165,35 @@ class Trial:
                 report.verdict = Verdict(Result.READY, Stage.DONE, what, cloud_init=True, seconds=seconds)
         return keys
 
-    def _guest(self, report: Report) -> Guest:
-        return Guest(self.world.running(report.machine), self.world.facts.slowness**0.5)
+    def guest(self, report: Report) -> tuple[Guest, str]:
+        """The way into a running machine, and its name: the image's agent, else ssh; HK806 where neither gets in."""
+        key = report.machine.key
+        if key not in self._guests:
+            slowness = self.world.facts.slowness**0.5
+            agent = Agented(self.world.running(report.machine), slowness)
+            if agent.may_run():
+                self._guests[key] = (agent, "guest agent (user-data, users and keys are untouched)")
+            else:
+                self._guests[key] = (self._over_ssh(report, slowness), SAID)
+        return self._guests[key]
+
+    def _over_ssh(self, report: Report, slowness: float) -> OverSsh:
+        obj = report.machine
+        folder = self.world.carrier.sockets(self.world.tenants.tap(obj))
+        try:
+            return OverSsh(lambda: self.world.connector(obj, 22), self.key, folder, slowness).open(SSH_PATIENCE)
+        except HikubeError as e:
+            raise HikubeError("HK806", f"the image has no guest agent that runs commands, and {e.what}") from None
+
+    def close(self) -> None:
+        """End the connections to the guests."""
+        for key in list(self._guests):
+            self._leave(key)
+
+    def _leave(self, key: Key) -> None:
+        guest, _ = self._guests.pop(key, (None, ""))
+        if isinstance(guest, OverSsh):
+            guest.close()
 
     def _look(self, report: Report) -> None:
         """The guest's own words about its cloud-init, and the console."""
@@ -159,13 +204,13 @@ class Trial:
         if dom is None or not dom.isActive():
             return
         report.files["domain.xml"] = dom.XMLDesc(0).encode()
-        guest = self._guest(report)
-        if not guest.may_run():
-            report.way_in = "none: the image has no guest agent that runs commands, so only the console was read"
+        try:
+            guest, report.way_in = self.guest(report)
+        except HikubeError as e:
+            report.way_in = f"none: {e.what}; only the console was read"
             return
-        report.way_in = "guest agent (user-data, users and keys are untouched)"
         for name, path in FILES.items():
-            report.files[name] = guest.read(path)
+            report.files[name] = read(guest, path)
         if self.journal:
             report.files["journal.log"] = guest.run("journalctl -b -o short-monotonic --no-pager 2>&1")[1]
         spec = report.machine.instance
@@ -198,10 +243,7 @@ class Trial:
 
     def _probe(self, report: Report, wanted: Sequence[checks.Check]) -> list[checks.Outcome]:
         try:
-            guest = self._guest(report)
-            if not guest.may_run():
-                raise HikubeError("HK806", "the image has no guest agent that runs commands")
-            machine = host(guest, report.machine.name)
+            machine = host(self.guest(report)[0], report.machine.name)
         except HikubeError as e:
             return [checks.Outcome(c, (f"it could not be looked at: {e.what}",)) for c in wanted]
         return [checks.probe(c, machine, lambda port, path: self._http(report.machine, port, path)) for c in wanted]
@@ -209,6 +251,7 @@ class Trial:
     def _reboot(self, report: Report) -> None:
         """Off and on again, as a power cut with manners: stopped through ACPI, started anew."""
         obj = report.machine
+        self._leave(obj.key)
         self._emit(Event(EventType.STEP, "rebooting for the checks after a reboot", obj.ref, obj.namespace))
         for verb in (Verb.STOP, Verb.START):
             self.world.perform(Step(verb, obj.key), obj, self.options, self._emit)

@@ -85,9 +85,14 @@ def _tree(m: Machine) -> ET.Element:
     _add(root, "vcpu", str(m.size.vcpus), placement="static")
     if m.profile.dedicated_iothread:
         _add(root, "iothreads", "1")
-    system = _add(_add(root, "sysinfo", type="smbios"), "system")
+    sysinfo = _add(root, "sysinfo", type="smbios")
+    system = _add(sysinfo, "system")
     for name, value in (("manufacturer", "KubeVirt"), ("product", "None"), ("uuid", m.uuid), ("family", "KubeVirt")):
         _add(system, "entry", value, name=name)
+    if m.oem:
+        strings = _add(sysinfo, "oemStrings")
+        for text in m.oem:
+            _add(strings, "entry", text)
     _firmware(root, m)
     features = _add(root, "features")
     _add(features, "acpi")

@@ -60,6 +60,7 @@ class Machine:
     kvm: bool = True
     tb_cache: int | None = None  # MiB, TCG's translation cache
     unsafe: bool = False  # a throw-away machine: its disks are never flushed
+    oem: tuple[str, ...] = ()  # SMBIOS' OEM strings, from which systemd takes credentials
 
     @property
     def domain(self) -> str:

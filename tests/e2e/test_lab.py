@@ -175,6 +175,32 @@ def test_the_pytest_plugin_hands_out_hosts(host: Host, debian: Path, tmp_path: P
 
 
 @pytest.mark.full
+def test_a_guest_without_an_agent_is_entered_over_ssh(host: Host, debian: Path, tmp_path: Path):
+    """Most clouds' images have none. What is tested stays as it is: root's own keys are not touched."""
+    program = Real(tmp_path / "home", host)
+    stock_recipe(program.home, debian)
+    mask = "    bootcmd:\n      - systemctl mask --now qemu-guest-agent\n    users:"
+    path = program.file("m.yaml", MANIFEST.replace("    users:", mask).replace("      - nosuchcommand --x\n", ""))
+    checks = """\
+    - run: {command: "cat /root/.ssh/authorized_keys 2>/dev/null | wc -l", stdout: "0"}
+    - run: {command: "exit 255", exit: 255}
+    - service: {name: web, active: true}
+    - http: {port: 80, path: /index.html}
+      after: reboot
+    - file: {path: /srv/index.html, mode: "0640"}
+      after: reboot
+    """
+    try:
+        result = program("test", path, "--checks", program.file("c.yaml", checks), "-o", "json", timeout=900)
+        row = machine(result)
+        assert row["result"] == "passed", (row, result.err)
+        assert row["wayIn"].startswith("ssh as root") and len(row["modules"]) > 20
+        assert all(c["passed"] for c in row["checks"]) and len(row["checks"]) == 6
+    finally:
+        program.close()
+
+
+@pytest.mark.full
 def test_a_killed_run_is_swept_by_the_next(host: Host, debian: Path, tmp_path: Path):
     program = Real(tmp_path / "home", host)
     stock_recipe(program.home, debian)

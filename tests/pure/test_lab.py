@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import dataclasses
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -9,9 +11,10 @@ import pytest
 
 from hikube_local.api.objects import INSTANCE, Object, VMInstanceSpec
 from hikube_local.errors import UsageError
-from hikube_local.lab import checks, evidence, report
+from hikube_local.lab import checks, evidence, overssh, report
 from hikube_local.lab.trial import Report
 from hikube_local.readiness.stages import Result, Stage, Verdict
+from hikube_local.render import domain, machine
 
 # Logs of a real Debian 12 guest without a network, whose user-data names a package and a command that do not exist.
 LOGS = Path(__file__).parent / "lab"
@@ -22,6 +25,26 @@ USER_DATA = (LOGS / "user-data").read_text()
 def seen() -> evidence.Evidence:
     parts = [(LOGS / name).read_bytes() for name in ("status.json", "cloud-init.log", "cloud-init-output.log")]
     return evidence.read(*parts, USER_DATA)
+
+
+def test_the_way_in_over_ssh_touches_no_users_keys():
+    """What systemd-tmpfiles makes of the credential: a file of keys in /run, and sshd's word for it; and libvirt takes it."""
+    key = "ssh-ed25519 AAAA me@100%"
+    text = overssh.credential(key)
+    name, _, packed = text.partition("=")
+    assert name == "io.systemd.credential.binary:tmpfiles.extra"
+    rows = [row.split(None, 6) for row in base64.b64decode(packed).decode().splitlines()]
+    assert [(r[0], r[1], r[2]) for r in rows] == [
+        ("d", "/run/hikube-local", "0755"),
+        ("f", "/run/hikube-local/keys", "0600"),
+        ("f", "/etc/ssh/sshd_config.d/00-hikube-local.conf", "0600"),
+    ]
+    assert rows[1][6] == key.replace("%", "%%")
+    assert rows[2][6].split(r"\n")[:2] == ["Match User root", "AuthorizedKeysFile /run/hikube-local/keys"]
+    plain = machine.portable(Object(kind=INSTANCE, namespace="n", name="w", spec=VMInstanceSpec()), {})
+    root = ET.fromstring(domain.domain(dataclasses.replace(plain, oem=(text,))))
+    assert root.findtext("sysinfo/oemStrings/entry") == text
+    assert ET.fromstring(domain.domain(plain)).find("sysinfo/oemStrings") is None
 
 
 def test_modules_have_their_times_and_results(seen):

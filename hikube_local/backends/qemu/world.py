@@ -46,8 +46,9 @@ class Qemu:
         images: sources.Settings,
         own_networks: dict[str, str],
         throwaway: bool = False,
+        oem: tuple[str, ...] = (),
     ) -> None:
-        self.throwaway = throwaway
+        self.throwaway, self.oem = throwaway, oem
         self.layout, self.store, self.images = layout, store, images
         self.carrier = carrier_of(layout)
         self.tenants = Tenants(self.carrier, store, own_networks if layout.root else {})
@@ -185,6 +186,7 @@ class Qemu:
             kvm=self.facts.kvm,
             tb_cache=None if self.facts.kvm else fit.TB_CACHE >> 20,
             unsafe=self.throwaway,
+            oem=self.oem,
         )
 
     def uuid(self, obj: Object, keep: bool = False) -> str:
