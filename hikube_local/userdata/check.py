@@ -29,7 +29,8 @@ def check(raw: bytes, keys_given: bool = False, bare: bool = True) -> list[Note]
     try:
         for part in parts.take_apart(raw):
             for note in _part(part, keys_given, bare):
-                found.append(note if not part.offset else replace(note, at=note.line + part.offset))
+                line = part.offset + 1 if part.encoded else note.line + part.offset
+                found.append(replace(note, at=line) if part.offset or part.encoded else note)
     except parts.Unreadable as e:
         found.append(Note("HK340", Severity.ERROR, f"the user-data cannot be read: {e}"))
     except RecursionError:
@@ -91,15 +92,27 @@ def _part(part: parts.Part, keys_given: bool, bare: bool) -> Iterator[Note]:
                 yield Note("HK350", Severity.DIFFERENCE, f"needs the internet: {line.strip()[:80]}", number)
         return
     if part.kind == parts.JINJA:
-        what = "a template: what cloud-init makes of {{ }} and {% %} is known on the machine only, so it is looked at as text"
+        what = "a template: what cloud-init makes of {{ }} and {% %} is known on the machine only"
         yield Note("HK356", Severity.DIFFERENCE, what)
-        yield from traps.of_text(text, False)
+        yield from _template(text, keys_given, bare)
         return
     yield from traps.of_text(text, script)
     if part.kind == parts.CLOUD_CONFIG:
         yield from _config(text, keys_given, bare)
     elif part.kind == parts.ARCHIVE:
         yield from _archive(text, keys_given)
+
+
+def _template(text: str, keys_given: bool, bare: bool) -> Iterator[Note]:
+    """What is wrong whatever the expressions come to."""
+    first, _, rest = parts.without_template(text).partition("\n")
+    inner = parts.Part(parts.kind_of(rest), " " * len(first) + "\n" + rest)
+    for note in _part(inner, keys_given, bare):
+        hole = isinstance(note.at, Node) and parts.HOLE in json.dumps(
+            tree.data(note.at), default=str, ensure_ascii=False
+        )
+        if note.code not in ("HK104", "HK340") and not hole:  # branches of a condition stand side by side
+            yield replace(note, message=note.message.replace(parts.HOLE, ""))
 
 
 def _header(part: parts.Part) -> Iterator[Note]:
@@ -111,6 +124,9 @@ def _header(part: parts.Part) -> Iterator[Note]:
             yield Note("HK355", Severity.WARNING, what, 1, help="write `cloudInit: |`, not `>`, in the manifest")
         return
     if part.kind:
+        if not parts.known(part.kind):
+            what = f"a part of the type {part.kind[:60]}, which cloud-init knows nothing of: it is passed over"
+            yield Note("HK344", Severity.WARNING, what, 1, help="write text/cloud-config, text/x-shellscript …")
         return
     squeezed = re.sub(r"[\s_]+", "-", first.lower().strip())
     near = nearest(squeezed, _HEADERS) if first.startswith("#") else None

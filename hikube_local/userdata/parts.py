@@ -18,16 +18,26 @@ CLOUD_CONFIG, JINJA, ARCHIVE, SCRIPT = (
     "text/cloud-config-archive",
     "text/x-shellscript",
 )
+HOLE = "\uf8ff"  # what stands for a letter of a template's expression
 INCLUDE = ("text/x-include-url", "text/x-include-once-url")
+
+
+# Types whose content says what it is, and those that are unpacked first (cloud-init's user_data.py).
+_UNSAID = ("text/plain", "text/x-not-multipart", "application/octet-stream")
+_PACKED = ("application/gzip", "application/x-gzip", "application/x-compressed", "application/x-compress")
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part: its MIME type (empty: none that cloud-init knows), its text, the lines before it in the whole."""
+    """One part: its MIME type (empty: none that cloud-init knows), its text, the lines before it in the whole.
+
+    `encoded`: its lines are not those of the whole, so all that is found stands where it begins.
+    """
 
     kind: str
     text: str
     offset: int = 0
+    encoded: bool = False
 
 
 class Unreadable(ValueError):
@@ -47,14 +57,7 @@ def is_mime(text: str) -> bool:
 
 def take_apart(raw: bytes) -> Iterator[Part]:
     """The parts of user-data, in their order; raises Unreadable."""
-    if raw.startswith(GZIP):
-        unpacker = zlib.decompressobj(16 + zlib.MAX_WBITS)
-        try:
-            raw = unpacker.decompress(raw, MOST)
-        except zlib.error as e:
-            raise Unreadable(f"its gzip content is damaged: {e}") from None
-        if not unpacker.eof:
-            raise Unreadable("its gzip content ends early, or unpacks to more than 16 MiB")
+    raw = _unpacked(raw)
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as e:
@@ -63,22 +66,49 @@ def take_apart(raw: bytes) -> Iterator[Part]:
         yield Part(kind_of(text), text)
         return
     message = email.message_from_string(text)
-    if not message.is_multipart():
-        yield _mime(message, text)
-        return
+    if message.get_content_maintype() == "multipart" and not message.is_multipart():
+        boundary = message.get_boundary()
+        why = f"its boundary {boundary!r} stands nowhere below" if boundary else "its Content-Type names no boundary"
+        raise Unreadable(f"it is a MIME message without parts: {why}")
+    at = 0
     for part in message.walk():
         if not part.is_multipart():
-            yield _mime(part, text)
+            given = str(part.get_payload())
+            at = max(at, text.find(given[:200], at)) if given.strip() else at
+            yield _mime(part, text.count("\n", 0, at))
+            at += len(given)
 
 
-def _mime(part: email.message.Message, whole: str) -> Part:
+def _mime(part: email.message.Message, offset: int) -> Part:
     payload = part.get_payload(decode=True)
     raw = payload if isinstance(payload, bytes) else b""
-    text = raw.decode("utf-8", "replace")
     said = part.get_content_type()
+    packed = said in _PACKED or raw.startswith(GZIP)
+    text = (_unpacked(raw) if packed else raw).decode("utf-8", "replace")
+    encoded = packed or str(part.get("Content-Transfer-Encoding", "")).lower() in ("base64", "quoted-printable")
     # cloud-init looks at the content where the type says nothing of its own.
-    kind = (kind_of(text) or "") if said in ("text/plain", "text/x-not-multipart", "application/octet-stream") else said
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    at = whole.find(text.strip("\n")[:200]) if first else -1
-    offset = whole.count("\n", 0, at) if at >= 0 else 0
-    return Part(kind, text, offset)
+    return Part(kind_of(text) if packed or said in _UNSAID else said, text, offset, encoded)
+
+
+def _unpacked(raw: bytes) -> bytes:
+    if not raw.startswith(GZIP):
+        return raw
+    unpacker = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    try:
+        out = unpacker.decompress(raw, MOST)
+    except zlib.error as e:
+        raise Unreadable(f"its gzip content is damaged: {e}") from None
+    if not unpacker.eof:
+        raise Unreadable("its gzip content ends early, or unpacks to more than 16 MiB")
+    return out
+
+
+def known(kind: str) -> bool:
+    """Whether cloud-init has a handler for parts of this MIME type."""
+    return kind in data.cloudinit()["headers"].values() or kind.startswith((SCRIPT, "text/cloud-config-jsonp"))
+
+
+def without_template(text: str) -> str:
+    """A jinja template with its words taken out, each line and column where it was: `{{ }}` as a plain word."""
+    body = re.sub(r"\{#.*?#\}|\{%.*?%\}", lambda m: re.sub(r"[^\n]", " ", m[0]), text, flags=re.S)
+    return re.sub(r"\{\{.*?\}\}", lambda m: re.sub(r"[^\n]", HOLE, m[0]), body, flags=re.S)

@@ -20,9 +20,11 @@ _SYSTEM = frozenset(
     ["root", "daemon", "bin", "sys", "adm", "mail", "nobody", "www-data", "sshd", "systemd-network", "messagebus"]
 )
 _NET = re.compile(
-    r"(?:(?<!-v )(?<!which )(?<!type )\b(?:curl|wget)\b(?=[ \"',]+\S)(?![^\n]*(?:localhost|127\.0\.0\.1|\[::1\]))|\bgit\s+clone\b|\bpip3?\s+install\b|\bnpm\s+(?:i|install)\b"
+    # A command may be written as a list too: its words stand apart by more than blanks.
+    r"(?:(?<!-v )(?<!which )(?<!type )\b(?:curl|wget)\b(?=[ \"',]+\S)(?![^\n]*(?:localhost|127\.0\.0\.1|\[::1\]))|\bgit[\s,\"']+clone\b|\bpip3?[\s,\"']+install\b|\bnpm[\s,\"']+(?:i|install)\b"
     r"|\b(?:apt|apt-get|dnf|yum|zypper|apk|pacman)\b[^\n;&|]{0,120}\b(?:update|upgrade|install|add|dist-upgrade)\b"
-    r"|\bsnap\s+install\b|\b(?:docker|podman)\s+(?:pull|run)\b|\badd-apt-repository\b|\bhelm\s+(?:repo|install)\b)"
+    r"|\bsnap[\s,\"']+install\b|\b(?:docker|podman)[\s,\"']+(?:pull|run)\b|\badd-apt-repository\b"
+    r"|\bhelm[\s,\"']+(?:repo|install)\b)"
 )
 # A host's name: no path, no dot file, none of the files that end so.
 _LOCAL = re.compile(
@@ -121,21 +123,21 @@ def _users(root: Node, keys_given: bool, bare: bool) -> Iterator[Note]:
     if keys_given:
         yield known("HK317", node, "users")
     named = [u for u in users if isinstance(u, dict)]
-    ways = (
-        "ssh_authorized_keys",
-        "ssh-authorized-keys",
-        "ssh_import_id",
-        "passwd",
-        "hashed_passwd",
-        "plain_text_passwd",
-    )
+    ways = ("ssh_authorized_keys", "ssh-authorized-keys", "ssh_import_id")
+    words = ("passwd", "hashed_passwd", "plain_text_passwd")
+    locked = [u for u in named if any(u.get(w) for w in words) and u.get("lock_passwd", u.get("lock-passwd", True))]
     rest = tree.data(root)
     change = rest.get("chpasswd")
     given = rest.get("password") or (isinstance(change, dict) and (change.get("list") or change.get("users")))
-    enter = given or any(u.get(w) for u in named for w in ways)
+    opened = [u for u in named if u not in locked and any(u.get(w) for w in words)]
+    enter = given or opened or any(u.get(w) for u in named for w in ways)
     if not enter and (bare or not keys_given):
         what = "users: has no `default`, and none of these users has a key or a password: nobody can log in"
-        yield Note("HK317", WARNING, what, node, "users", "add `- default`, or ssh_authorized_keys to a user")
+        help = "add `- default`, or ssh_authorized_keys to a user"
+        if locked:
+            what = f"users: the password of {locked[0].get('name', '')} is locked, which is cloud-init's default: nobody can log in"
+            help = "add `lock_passwd: false`, or ssh_authorized_keys"
+        yield Note("HK317", WARNING, what, node, "users", help)
 
 
 def _listed(users: object) -> list[Any]:
@@ -191,7 +193,10 @@ def _packages(root: Node) -> Iterator[Note]:
         return
     rest = tree.data(root)
     if not any(rest.get(k) for k in ("package_update", "apt_update", "package_upgrade", "apt_upgrade")):
-        what = "packages without package_update: an image whose package lists are old or empty installs nothing"
+        what = (
+            "packages without package_update: Debian's and Ubuntu's cloud-init asks for new lists all the same, others'"
+        )
+        what += " take what the image's old or empty lists name"
         yield Note("HK349", WARNING, what, node, "packages", "add `package_update: true`")
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import re
 import time
+from unittest import mock
 
 import pytest
+import yaml
 
 from hikube_local.catalogue import data
 from hikube_local.userdata.check import check
 from tests.conftest import Program, instance
 
+MIME = 'Content-Type: multipart/mixed; boundary="b"\nMIME-Version: 1.0\n\n--b\nContent-Type: text/cloud-config\n'
 # name: (user-data, {(code, line)}) - all that is found, no more.
 GALLERY: dict[str, tuple[str, set[tuple[str, int]]]] = {
     "good": (
@@ -103,6 +107,47 @@ GALLERY: dict[str, tuple[str, set[tuple[str, int]]]] = {
         "#cloud-config\nruncmd: ls\n--b--\n",
         {("HK342", 8)},
     ),
+    "MIME in base64": (
+        MIME + "Content-Transfer-Encoding: base64\n\nI2Nsb3VkLWNvbmZpZwpydW5jbWQ6IGxzCg==\n--b--\n",
+        {("HK342", 8)},
+    ),
+    "MIME, two alike": (
+        MIME
+        + "\n#cloud-config\nhostname: a\n--b\nContent-Type: text/cloud-config\n\n#cloud-config\nruncmd: ls\n--b--\n",
+        {("HK342", 13)},
+    ),
+    "MIME with another boundary": (
+        MIME.replace("--b\n", "--c\n") + "\n#cloud-config\nruncmd: ls\n--c--\n",
+        {("HK340", 1)},
+    ),
+    "MIME of a type that nobody takes": (
+        MIME.replace("text/cloud-config", "text/yaml") + "\n#cloud-config\nruncmd: [ls]\n--b--\n",
+        {("HK344", 7)},
+    ),
+    "MIME with a gzip": (
+        MIME.replace("text/cloud-config", "application/gzip")
+        + "Content-Transfer-Encoding: base64\n\n"
+        + base64.b64encode(gzip.compress(b"#cloud-config\nruncmd: ls\n", mtime=0)).decode()
+        + "\n--b--\n",
+        {("HK342", 8)},
+    ),
+    "a template": (
+        "## template: jinja\n#cloud-config\nhostname: {{ v1.instance_id }}\n{% if x %}\nruncmd:\n  - echo: hi\n{% endif %}\n",
+        {("HK356", 1), ("HK345", 6)},
+    ),
+    "a template whose values are not known": (
+        "## template: jinja\n#cloud-config\nruncmd: {{ commands }}\nbootcmd: {{ x }}\n",
+        {("HK356", 1)},
+    ),
+    "a locked password": (
+        "#cloud-config\nusers:\n  - {name: a, passwd: $6$x$y}\n",
+        {("HK317", 3)},
+    ),
+    "a password that opens": (
+        "#cloud-config\nusers:\n  - {name: a, passwd: $6$x$y, lock_passwd: false}\n",
+        set(),
+    ),
+    "a command as a list": ("#cloud-config\nruncmd:\n  - [git, clone, 'https://a.b/c', /srv]\n", {("HK350", 3)}),
 }
 
 
@@ -127,6 +172,13 @@ def test_gzip_is_looked_into_and_damage_is_told():
     assert [n.code for n in check(raw)] == ["HK342"]
     assert [n.code for n in check(raw[:-6])] == ["HK340"]
     assert [n.code for n in check(b"#cloud-config\n\xff\n")] == ["HK340"]
+
+
+def test_many_commands_take_no_longer_each():
+    """By the work that is done, not by a clock: no scalar is read as a document of its own."""
+    text = "#cloud-config\nruncmd:\n" + "".join(f"  - echo {n}\n" for n in range(20_000))
+    with mock.patch.object(yaml, "safe_load", side_effect=AssertionError):
+        assert {n.code for n in check(text.encode())} == {"HK346"}
 
 
 @pytest.fixture
