@@ -31,6 +31,16 @@ class Layers:
             out.append(name)
         return out
 
+    def lone(self, frozen: Iterable[str]) -> list[tuple[str, str]]:
+        """(lower, upper) where the lower one is nobody's but the upper one's: no checkpoint stands on it (`frozen`)."""
+        kept = {self.active, *frozen}
+        found = []
+        for lower in dict.fromkeys(self.below.values()):
+            above = [k for k, v in self.below.items() if v == lower]
+            if lower not in kept and len(above) == 1:
+                found.append((lower, above[0]))
+        return found
+
 
 def read(folder: Path) -> Layers:
     """HK708 for a note that cannot be read: to take the first layer then would write into a frozen one."""
@@ -65,6 +75,13 @@ def switch(folder: Path, name: str, under: str) -> None:
     layers = read(folder)
     if layers.active != name:
         files.write_json(folder / FILE, {"active": name, "below": layers.below | {name: under}})
+
+
+def merged(folder: Path, lower: str, upper: str) -> None:
+    """All of `upper` lies in `lower` now, and what stood on it stands there."""
+    have = read(folder)
+    below = {k: lower if v == upper else v for k, v in have.below.items() if k != upper}
+    files.write_json(folder / FILE, {"active": lower if have.active == upper else have.active, "below": below})
 
 
 def sweep(folder: Path, frozen: Iterable[str]) -> None:

@@ -5,25 +5,43 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import TINY, Real, empty_disk
+from tests.e2e.conftest import KEPT, TINY, Real, empty_disk
 from tests.e2e.test_disks import seeded
+from tests.e2e.test_firmware import put
+from tests.guests import efi
 
 pytestmark = pytest.mark.e2e
 
-# Each round: what the disk says must be what the memory says; then both are one more.
+# Each round: what the disk says must be what the memory says, and what the TPM says too; then all are one more.
 COUNTER = r"""
-mkdir -p /d; mount /dev/vda1 /d; echo 0 > /d/n; sync
-(n=0; while :; do
+[ -e /dev/vdb ] && [ -b /dev/vdc ] && D=/dev/vdb || D=/dev/vda1
+mkdir -p /d; mount $D /d 2>/dev/null || { mke2fs $D >/dev/null; mount $D /d; }
+[ -f /d/n ] && echo "FOUND $(cat /d/n)"
+echo 0 > /d/n; sync
+pcr() { [ -e /dev/tpm0 ] || return; exec 3<>/dev/tpm0; printf "$1" >&3; head -c 200 <&3 | md5sum; exec 3>&-; }
+(n=0; p=$(pcr 'READ'); while :; do
   m=$(cat /d/n); [ "$m" = "$n" ] || echo "MISMATCH disk $m memory $n" > /dev/ttyS0
+  q=$(pcr 'READ'); [ "$q" = "$p" ] || echo "MISMATCH TPM $q memory $p" > /dev/ttyS0
   n=$((n+1)); echo $n > /d/n.new; mv /d/n.new /d/n; sync; echo 3 > /proc/sys/vm/drop_caches
+  pcr 'EXTEND' >/dev/null; p=$(pcr 'READ')
   echo "COUNT $n" > /dev/ttyS0; sleep 0.5
 done) &
 echo COUNTING
 """
+# TPM2_PCR_Read and TPM2_PCR_Extend of PCR 16 in the SHA-256 bank (TCG, part 3).
+_TPM = {
+    "READ": "8001 00000014 0000017e 00000001 000b 03 000001",
+    "EXTEND": "8002 00000041 00000182 00000010 00000009 40000009 0000 00 0000 00000001 000b " + "2a" * 32,
+}
+for _name, _hex in _TPM.items():
+    COUNTER = COUNTER.replace(f"'{_name}'", "'" + "".join(f"\\{b:03o}" for b in bytes.fromhex(_hex)) + "'")
 
 
 def counts(real: Real, since: int = 0) -> list[int]:
@@ -119,12 +137,160 @@ def test_reset_goes_back_to_the_first_boot_and_a_machine_that_is_off_has_checkpo
     assert not folder.exists()
 
 
+def on_disk(real: Real) -> int:
+    """The count that the guest found on its disk when it was started last."""
+    lines = [line for line in real("logs", "web").out.splitlines() if line.startswith("FOUND ")]
+    assert lines, real("logs", "web").out[-2000:]
+    return int(lines[-1].split()[1])
+
+
+def layers_of(real: Real) -> list[str]:
+    folder = real.home / "state" / "disks" / "default" / "sys"
+    return sorted(p.name for p in folder.glob("*.qcow2"))
+
+
+def back_to(real: Real, name: str, base: int) -> None:
+    before = length(real)
+    back = real("snapshot", "restore", "web", name, "--yes")
+    assert back.code == 0, back.err
+    deadline = time.monotonic() + 40
+    while not (after := since_the_drop(counts(real, before), base)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert after, (name, base, counts(real, before))
+
+
+def test_a_chain_is_as_long_as_there_are_checkpoints(counting: Real):
+    """Layers that nobody stands on are merged, while the machine runs and while it is off; what is left stays right."""
+    real = counting
+    at = {}
+    for name in ("a", "b", "c"):
+        assert real("snapshot", "create", "web", name).code == 0
+        at[name] = counts(real)[-1]
+        wait_for(real, at[name] + 2, 0)
+    assert len(layers_of(real)) == 4
+    gone = real("snapshot", "delete", "web", "b", "--yes")
+    assert gone.code == 0 and "1 layer merged" in gone.err, gone.err
+    assert len(layers_of(real)) == 3
+    for name in ("a", "c"):
+        back_to(real, name, at[name])
+    assert real.status()["printableStatus"] == "Running"
+    assert "nothing changed" in real("up", "--no-checkpoint", real.home / "files" / "m.yaml").err
+    last = wait_for(real, at["c"] + 4, 0)[-1]
+    assert real("stop", "web", "--force").code == 0
+    gone = real("snapshot", "delete", "web", "c", "--yes")
+    assert gone.code == 0 and "merged" in gone.err, gone.err
+    gone = real("snapshot", "delete", "web", "a", "--yes")
+    assert gone.code == 0 and layers_of(real) == ["disk.qcow2"], gone.err
+    assert real("start", "web", "--wait").code == 0
+    assert on_disk(real) >= last
+    assert "MISMATCH" not in real("logs", "web").out
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("state", ["running", "off"])
+def test_a_merge_that_is_killed_loses_nothing(counting: Real, state: str):
+    """Killed at its system calls that rename or remove (strace): whatever was done, the next command ends it."""
+    real = counting
+    at = {}
+    for name in ("a", "b", "c"):
+        assert real("snapshot", "create", "web", name).code == 0
+        at[name] = counts(real)[-1]
+        wait_for(real, at[name] + 2, 0)
+    last = counts(real)[-1]
+    if state == "off":
+        assert real("stop", "web", "--force").code == 0
+    for turn, when in enumerate((2, 4, 5, 6, 7, 8, 9)):
+        name = f"k{turn}"
+        assert real("snapshot", "create", "web", name).code == 0
+        assert real("snapshot", "create", "web", f"{name}-top").code == 0
+        kill = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"inject=rename,unlink:signal=KILL:when={when}"]
+        argv = [
+            *real.host.enter,
+            *kill,
+            sys.executable,
+            "-m",
+            "hikube_local",
+            "snapshot",
+            "delete",
+            "web",
+            name,
+            "--yes",
+        ]
+        subprocess.run(argv, env=real.env, capture_output=True, timeout=120)
+        settled = real("snapshot", "list", "web", "-o", "json")
+        assert settled.code == 0 and {"a", "b", "c"} <= {r["name"] for r in settled.json}
+        if any(r["name"] == name for r in settled.json):
+            assert real("snapshot", "delete", "web", name, "--yes").code == 0
+        assert real("snapshot", "delete", "web", f"{name}-top", "--yes").code == 0
+    if state == "off":
+        assert real("start", "web", "--wait").code == 0
+        assert on_disk(real) >= last
+    for name in ("b", "a", "c"):
+        back_to(real, name, at[name])
+    assert "MISMATCH" not in real("logs", "web").out
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("firmware", ["BIOS", "EFI with TPM"])
+def test_fifty_ways_back_without_a_mismatch(real: Real, tiny_image: Path, firmware: str):
+    text = seeded(TINY, COUNTER)
+    if firmware != "BIOS":
+        put(real, efi.make(tiny_image, KEPT / "test-guests"))
+        for old, new in (("alpine", "windows.2k22.virtio"), ("u1.nano", "u1.medium"), ("[sys]", "[sys, data]")):
+            text = text.replace(old, new)
+        text += empty_disk("data")
+    result = real("up", "--no-checkpoint", real.file("m.yaml", text))
+    assert result.code == 0, result.err
+    wait_for(real, 3, 0)
+    assert real("snapshot", "create", "web", "one").code == 0
+    base = counts(real)[-1]
+    for turn in range(50):
+        before = length(real)
+        back = real("snapshot", "restore", "web", "one", "--yes")
+        assert back.code == 0, (turn, back.err)
+        deadline = time.monotonic() + 40
+        while not (after := since_the_drop(counts(real, before), base)) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert after, (turn, base, counts(real, before))
+    wait_for(real, base + 4, before)
+    assert "MISMATCH" not in real("logs", "web").out
+
+
+@pytest.mark.full
+def test_qemu_killed_in_the_middle_of_a_checkpoint(counting: Real):
+    """The machine is off then, as after a power cut: one `up` brings it back, with what its disk had."""
+    real = counting
+    for delay in (0.35, 0.55, 0.8):
+        last = counts(real)[-1]
+        words = [
+            *real.host.enter,
+            sys.executable,
+            "-m",
+            "hikube_local",
+            "snapshot",
+            "create",
+            "web",
+            f"q{int(delay * 100)}",
+        ]
+        child = subprocess.Popen(words, env=real.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(delay)
+        for pid in real.processes():
+            with contextlib.suppress(OSError):
+                if "/qemu-system" in os.readlink(f"/proc/{pid}/exe"):
+                    os.kill(pid, signal.SIGKILL)
+        child.wait()
+        healed = real("up", "--no-checkpoint", real.home / "files" / "m.yaml")
+        assert healed.code == 0, healed.err
+        wait_for(real, 2, 0)
+        assert on_disk(real) >= last
+    assert "MISMATCH" not in real("logs", "web").out
+    assert real("snapshot", "create", "web", "after").code == 0
+    assert real("snapshot", "restore", "web", "after", "--yes").code == 0
+
+
 @pytest.mark.parametrize("who", ["us", pytest.param("libvirtd", marks=pytest.mark.full)])
 def test_a_kill_in_the_middle_is_healed(counting: Real, who: str):
     """At several moments: afterwards one `up` brings the machine back, and no count is lost on its disk."""
-    import subprocess
-    import sys
-
     real = counting
     for delay in (0.35, 0.55, 0.8):
         before = length(real)

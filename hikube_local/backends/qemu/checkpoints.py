@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from hikube_local import files
 from hikube_local.api.objects import DISK, Object
 from hikube_local.backends.protocol import Options
-from hikube_local.backends.qemu import firmware, libvirt, memory
+from hikube_local.backends.qemu import firmware, libvirt, memory, merge
 from hikube_local.disks import layers
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
@@ -264,15 +264,16 @@ def _copy_tree(source: Path, target: Path) -> None:
 
 
 def delete(world: Qemu, obj: Object, name: str, emit: Emit) -> None:
-    """Forget a checkpoint; layers that nothing stands on any more go with it. Under the locks."""
+    """Forget a checkpoint; layers that no checkpoint stands on any more go with it. Under the locks."""
     row = files.read_json(world.folder(obj) / PENDING)
     if isinstance(row, dict) and (row.get("verb"), row.get("name")) == ("restore", name):
         (world.folder(obj) / PENDING).unlink()  # a way back that cannot be gone is left so
-    elif isinstance(row, dict) and row.get("verb") == "create":
+    elif isinstance(row, dict):
         settle(world, obj, emit)
     find(world, obj, name)
     files.remove_object(place(world, obj) / name, world.layout.state)
     _sweep(world, obj)
+    _merge(world, obj, emit)
 
 
 def after_machine(world: Qemu, obj: Object, emit: Emit) -> None:
@@ -295,16 +296,55 @@ def after_disk(world: Qemu, disk: Object) -> None:
                 path.parent.parent.rmdir()
 
 
-def _sweep(world: Qemu, obj: Object) -> None:
-    """Layers that no checkpoint of any machine stands on; none while a record cannot be read."""
+def _frozen(world: Qemu, namespace: str) -> dict[str, list[str]] | None:
+    """The layers that checkpoints of any machine stand on, by disk; None while a record cannot be read."""
     frozen: dict[str, list[str]] = {}
-    for _, row in _records(_namespace(world, obj.namespace)):
+    for _, row in _records(_namespace(world, namespace)):
         if not isinstance(row, dict) or not isinstance(row.get("frozen"), dict):
-            return
+            return None
         for n, name in row["frozen"].items():
             frozen.setdefault(n, []).append(name)
-    for n, folder in _disks(world, obj).items():
-        layers.sweep(folder, frozen.get(n, []))
+    return frozen
+
+
+def _sweep(world: Qemu, obj: Object) -> None:
+    """Layers that nothing stands on go."""
+    frozen = _frozen(world, obj.namespace)
+    if frozen is not None:
+        for n, folder in _disks(world, obj).items():
+            layers.sweep(folder, frozen.get(n, []))
+
+
+def _merge(world: Qemu, obj: Object, emit: Emit) -> None:
+    """Layers that only another layer stands on go into it."""
+    dom, begin, count = _running(world, obj), time.monotonic(), 0
+    while (frozen := _frozen(world, obj.namespace)) is not None:
+        flip = next(merge.wanted(_disks(world, obj), frozen, dom is not None), None)
+        if flip is None:
+            break
+        note = {"verb": "merge", "flip": flip, "down": False}
+        files.write_json(world.folder(obj) / PENDING, note)
+        merge.down(world, obj, dom, flip)
+        files.write_json(world.folder(obj) / PENDING, note | {"down": True})
+        merge.give_up(world, obj, dom, flip, _records(_namespace(world, obj.namespace)))
+        (world.folder(obj) / PENDING).unlink()
+        count += 1
+    if count:
+        world.perform(Step(Verb.DEFINE, obj.key), obj, Options(), emit)
+        what = f"{count} layer{'s' if count > 1 else ''} merged ({time.monotonic() - begin:.1f} s)"
+        emit(Event(EventType.STEP, what, obj.ref, obj.namespace))
+
+
+def _settle_merge(world: Qemu, obj: Object, row: dict[str, Any]) -> None:
+    """Finished where all of the content is below, else left as it was."""
+    name, lower, upper = row["flip"]
+    dom = _running(world, obj)
+    if dom and name in (disks := libvirt.disks(dom.XMLDesc(0))):
+        merge.await_end(dom, disks[name].find("target").get("dev"))  # type: ignore[union-attr]
+        row["down"] = row["down"] or upper not in merge.chain(dom.XMLDesc(0), name)
+    if row["down"]:
+        merge.give_up(world, obj, dom, (name, lower, upper), _records(_namespace(world, obj.namespace)))
+    (world.folder(obj) / PENDING).unlink()
 
 
 def settle(world: Qemu, obj: Object, emit: Emit, going: bool = False) -> None:
@@ -314,6 +354,9 @@ def settle(world: Qemu, obj: Object, emit: Emit, going: bool = False) -> None:
     """
     row = files.read_json(world.folder(obj) / PENDING)
     if not isinstance(row, dict):
+        return
+    if row.get("verb") == "merge":
+        _settle_merge(world, obj, row)
         return
     if row.get("verb") == "restore":
         found = [c for c in all(world, obj) if c.name == row.get("name")]

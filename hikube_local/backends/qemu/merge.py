@@ -1,0 +1,118 @@
+"""Layers that no checkpoint stands on any more go into the one below: a chain is as long as there are checkpoints.
+
+While the content goes down the upper layer stays on top, so each read gives the same at every moment; a kill leaves it so.
+Only when all of it is below, which the machine's note says first, the upper one's name is given up. While the machine runs
+libvirt moves what lies under the active layer (../shared/research/checkpoints.md, section 4); the active one waits until
+it is off, since a guest that writes on during a kill would leave two layers that both look like the newest.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hikube_local import files
+from hikube_local.api.objects import Object
+from hikube_local.backends.qemu import libvirt
+from hikube_local.disks import layers
+from hikube_local.errors import HikubeError
+from hikube_local.images.inspect import virtual_size
+from hikube_local.run import run
+
+if TYPE_CHECKING:
+    from hikube_local.backends.qemu.world import Qemu
+
+PATIENCE = 600.0  # seconds that one layer may take
+Flip = tuple[str, str, str]  # disk, lower layer, upper layer
+
+
+def wanted(folders: dict[str, Path], frozen: dict[str, list[str]], running: bool) -> Iterator[Flip]:
+    """What can be merged, a disk at a time; `frozen`: the layers that checkpoints stand on, by disk."""
+    for name, folder in folders.items():
+        have = layers.read(folder)
+        for lower, upper in have.lone(frozen.get(name, [])):
+            # A file with another name besides belongs to a warm state too, and is never written to.
+            shared = (folder / lower).stat().st_nlink > 1
+            if not shared and not (running and upper == have.active) and virtual_size(folder / upper):
+                yield name, lower, upper
+                break  # the names are others now
+
+
+def down(world: Qemu, obj: Object, dom: Any | None, flip: Flip) -> None:
+    """Bring the upper layer's content into the lower one; until it is there nothing is given up."""
+    name, lower, upper = flip
+    folder = world.layout.disk(obj.namespace, name)
+    if dom is None:
+        words: list[str | Path] = [
+            "qemu-img",
+            "commit",
+            "-q",
+            "-d",
+            "-f",
+            "qcow2",
+            "-b",
+            folder / lower,
+            folder / upper,
+        ]
+        run(words, timeout=PATIENCE)
+        fd = os.open(folder / lower, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        return
+    lv = libvirt.module()
+    element = libvirt.disks(dom.XMLDesc(0))[name]
+    dev = element.find("target").get("dev")  # type: ignore[union-attr]
+    base, top = (world.carrier.seen(folder / part) for part in (lower, upper))
+    try:
+        dom.blockCommit(dev, base, top, 0, lv.VIR_DOMAIN_BLOCK_COMMIT_RELATIVE)
+    except lv.libvirtError as e:
+        raise libvirt.translated(e, f"a layer of {name} could not be merged") from None
+    await_end(dom, dev)
+    if upper in chain(dom.XMLDesc(0), name):
+        raise HikubeError("HK806", f"a layer of {name} could not be merged", "libvirt's job ended without it")
+
+
+def await_end(dom: Any, dev: str) -> None:
+    """libvirt goes on with a job when we are gone."""
+    lv = libvirt.module()
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            if not dom.blockJobInfo(dev, 0):
+                return
+        except lv.libvirtError:
+            return
+        time.sleep(0.05)
+
+
+def chain(xml: str, name: str) -> list[str]:
+    """The files of one disk that a running domain has open, from the top."""
+    element: ET.Element | None = libvirt.disks(xml).get(name)
+    found = []
+    while element is not None:
+        source = element.find("source")
+        if source is not None:
+            found.append(source.get("file", "").rpartition("/")[2])
+        element = element.find("backingStore")
+    return found
+
+
+def give_up(world: Qemu, obj: Object, dom: Any | None, flip: Flip, records: Iterator[tuple[Path, Any]]) -> None:
+    """All of the upper layer is below: who stood on it stands on the lower one; may be done again after a kill."""
+    name, lower, upper = flip
+    folder = world.layout.disk(obj.namespace, name)
+    for path, row in records:
+        if isinstance(row, dict) and row.get("frozen", {}).get(name) == upper:
+            files.write_json(path, row | {"frozen": row["frozen"] | {name: lower}})
+    have = layers.read(folder)
+    if dom is None:
+        for child in [k for k, v in have.below.items() if v == upper]:
+            run(["qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "qcow2", "-b", lower, folder / child])
+    layers.merged(folder, lower, upper)
+    (folder / upper).unlink(missing_ok=True)
