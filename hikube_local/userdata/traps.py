@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hikube_local.catalogue import data
+from hikube_local.manifests import keys
 from hikube_local.manifests.diagnostics import Severity
 from hikube_local.manifests.nodes import Node
 from hikube_local.manifests.userdata import WORDS, clear_passwords, shuts_ssh_out
@@ -67,6 +68,7 @@ def of_config(root: Node, keys_given: bool, bare: bool) -> Iterator[Note]:
     """Traps of a cloud-config."""
     yield from _commands(root)
     yield from _users(root, keys_given, bare)
+    yield from _keys(root)
     yield from _files(root)
     yield from _packages(root)
     yield from _network(root)
@@ -138,6 +140,28 @@ def _users(root: Node, keys_given: bool, bare: bool) -> Iterator[Note]:
             what = f"users: the password of {locked[0].get('name', '')} is locked, which is cloud-init's default: nobody can log in"
             help = "add `lock_passwd: false`, or ssh_authorized_keys"
         yield Note("HK317", WARNING, what, node, "users", help)
+
+
+def _keys(root: Node) -> Iterator[Note]:
+    """Keys that let nobody in: those of users, and the default user's at the top."""
+    users = root.get("users")
+    rows = users.value if users is not None and isinstance(users.value, list) else []
+    for owner in [root, *(r for r in rows if isinstance(r.value, dict))]:
+        for name in ("ssh_authorized_keys", "ssh-authorized-keys"):
+            node = owner.get(name)
+            texts = node.value if node is not None and isinstance(node.value, list) else [node] if node else []
+            for item in texts:
+                if not isinstance(text := tree.value(item), str):
+                    continue
+                kind = keys.examine(text)
+                if kind is keys.KeyKind.PRIVATE:
+                    what = f"a private key stands in {name}: the guest and whoever reads this file can read it"
+                    yield Note(
+                        "HK314", Severity.ERROR, what, item, name, "put the .pub file's line here, and replace that key"
+                    )
+                elif kind is keys.KeyKind.MALFORMED:
+                    what = f"{name}: this is no public key that sshd would take (a placeholder?)"
+                    yield Note("HK313", WARNING, what, item, name, "paste the line of ~/.ssh/id_ed25519.pub")
 
 
 def _listed(users: object) -> list[Any]:

@@ -13,7 +13,7 @@ import yaml
 
 from hikube_local.catalogue import data
 from hikube_local.userdata.check import check
-from tests.conftest import Program, instance
+from tests.conftest import EXAMPLES, Program, instance
 
 MIME = 'Content-Type: multipart/mixed; boundary="b"\nMIME-Version: 1.0\n\n--b\nContent-Type: text/cloud-config\n'
 # name: (user-data, {(code, line)}) - all that is found, no more.
@@ -64,7 +64,7 @@ GALLERY: dict[str, tuple[str, set[tuple[str, int]]]] = {
     "chpasswd that sets none": ("#cloud-config\nusers: [{name: a}]\nchpasswd: {expire: false}\n", {("HK317", 2)}),
     "include of nothing": ("#include\n", {("HK316", 1)}),
     "upstart": ("#upstart-job\nx\n", {("HK343", 1)}),
-    "users with a key": ("#cloud-config\nusers:\n  - name: app\n    ssh_authorized_keys: [k]\n", set()),
+    "users with a key": ("#cloud-config\nusers:\n  - name: app\n    ssh_authorized_keys: [k]\n", {("HK313", 4)}),
     "packages alone": ("#cloud-config\npackages: [nginx]\n", {("HK349", 2), ("HK350", 2)}),
     "a name under .local": ("#cloud-config\nruncmd:\n  - ping vm-instance-db.default.svc.cozy.local\n", {("HK351", 3)}),
     "password in clear": ("#cloud-config\npassword: s3cret\nchpasswd: {expire: false}\n", {("HK330", 2)}),
@@ -147,8 +147,31 @@ GALLERY: dict[str, tuple[str, set[tuple[str, int]]]] = {
         "#cloud-config\nusers:\n  - {name: a, passwd: $6$x$y, lock_passwd: false}\n",
         set(),
     ),
+    "a placeholder for a key": (
+        "#cloud-config\nusers:\n  - name: a\n    ssh_authorized_keys:\n      - ssh-rsa AAAAB3NzaC1yc2E...\n",
+        {("HK313", 5)},
+    ),
+    "a private key": (
+        "#cloud-config\nssh_authorized_keys:\n  - |\n    -----BEGIN OPENSSH PRIVATE KEY-----\n    abc\n",
+        {("HK314", 3)},
+    ),
     "a command as a list": ("#cloud-config\nruncmd:\n  - [git, clone, 'https://a.b/c', /srv]\n", {("HK350", 3)}),
 }
+
+
+# What Hikube's own pages show, and what bites in it; needs the internet: HK350.
+PAGES = {
+    "12-fragment-cloud-init": {("HK313", 15), ("HK350", 16), ("HK349", 17), ("HK346", 26)},
+    "06-production": {("HK317", 51), ("HK313", 54), ("HK350", 55), ("HK349", 56), ("HK346", 60)},
+    "01-vm-example": {("HK316", 33)},
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_user_data_of_hikubes_pages(name, hikube):
+    path = EXAMPLES / "hikube-docs" / f"{name}.yaml"
+    rows = hikube("cloudinit", "check", path, "-o", "json").json
+    assert {(r["code"], r["line"]) for r in rows} == PAGES[name]
 
 
 @pytest.mark.parametrize("name", GALLERY)
