@@ -100,7 +100,10 @@ def remove_folder(folder: Path, under: Path) -> None:
     except FileNotFoundError:
         return
     trash = folder.parent / f".trash-{secrets.token_hex(4)}"
-    os.rename(folder, trash)
+    try:
+        os.rename(folder, trash)
+    except FileNotFoundError:
+        return  # somebody else removes it
     fsync_folder(folder.parent)
     shutil.rmtree(trash, ignore_errors=True)
 

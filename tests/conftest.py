@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -122,6 +123,11 @@ def disk(**spec) -> str:
 
 # What takes longest under emulation, first: with two workers nobody is left waiting for it at the end.
 LONG = ("debian", "tiny", "network", "lab", "crashes", "contract", "user", "checkpoints", "disks", "firmware", "fetch")
+
+
+def pytest_configure(config):
+    """Ctrl-C reaches what tests start: a background job and pytest-xdist's workers ignore it, and hand that down."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):

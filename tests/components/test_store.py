@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,17 @@ def test_writing_is_whole_or_not_at_all(tmp_path):
     assert path.read_text() == "one"
     assert os.listdir(tmp_path) == ["f"]
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_two_may_remove_the_same_folder(tmp_path):
+    """Two disks of one checkpoint are deleted side by side."""
+    with ThreadPoolExecutor(4) as pool:
+        for turn in range(200):
+            folder = tmp_path / str(turn)
+            (folder / "a").mkdir(parents=True)
+            for done in [pool.submit(files.remove_folder, folder, tmp_path) for _ in range(4)]:
+                done.result()
+            assert not folder.exists()
 
 
 def test_folders_are_removed_only_below_their_root(tmp_path):

@@ -71,7 +71,10 @@ def test_port_forward_reaches_a_closed_machine(real: Real, host: Host):
         assert "hello from" in (host.http(f"127.0.0.1:{port}") or "")
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(10)
+        try:
+            process.wait(10)
+        finally:
+            process.kill()
 
 
 def test_machines_of_a_tenant_see_one_another_and_others_only_listed_ports(real: Real, host: Host):

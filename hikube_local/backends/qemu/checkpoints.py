@@ -7,6 +7,7 @@ under way lies in the machine's folder before the first step and goes after the 
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import shutil
 import time
@@ -65,9 +66,10 @@ def place(world: Qemu, obj: Object) -> Path:
 
 def _records(folder: Path) -> Iterator[tuple[Path, Any]]:
     """(path, content) of the checkpoints of one machine, or of all in the folder of their namespace."""
-    for path in folder.rglob(RECORD):
-        if not path.parent.name.startswith("."):  # what a deletion that was cut short left
-            yield path, files.read_json(path)
+    # Folders may go while we walk: another disk's deletion takes checkpoints with it.
+    for top, _, found in os.walk(folder):
+        if RECORD in found and not os.path.basename(top).startswith("."):  # what a deletion that was cut short left
+            yield Path(top, RECORD), files.read_json(Path(top, RECORD))
 
 
 def all(world: Qemu, obj: Object) -> list[Checkpoint]:
