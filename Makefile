@@ -18,7 +18,7 @@ TEST_PACKAGES := libxml2-utils busybox-static libarchive-tools strace curl cpio 
 help:
 	@echo "make up        boot examples/quickstart.yaml and print how to log in"
 	@echo "make down      remove that machine (its disks stay)"
-	@echo "make test      install what is missing and pass the tests (half an hour under emulation on two cores)"
+	@echo "make test      install what is missing and pass the tests (20 minutes under emulation on two cores)"
 	@echo "make test-all  every test, the long sweeps and all boots too"
 	@echo "make test-kvm  the tests that need hardware virtualisation"
 	@echo "make bench     timings as ratios to the bare tools"
