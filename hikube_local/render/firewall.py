@@ -83,10 +83,11 @@ def _wires(tenants: list[Tenant]) -> str:
     chains: dict[str, list[str]] = {}
     hooks = ["type filter hook prerouting priority -300; policy accept;"]
     lan = ["type filter hook forward priority 0; policy accept;"]
+    jumps: list[str] = []
     for s in seats:
         others = sorted((ours - {s.ip, s.lan_ip}) | set(gateways))
         chains[f"from_{s.tap}"] = _from(s, others, gateways6)
-        hooks.append(f'iifname "{s.tap}" jump from_{s.tap}')
+        jumps.append(f'"{s.tap}" : jump from_{s.tap}')
         if s.lan:
             # What is seen on its wire is the neighbour table from which its address is learned.
             hooks.append(f'iifname "{s.tap}" ether type arp update @learned {{ arp saddr ether . arp saddr ip }}')
@@ -98,7 +99,9 @@ def _wires(tenants: list[Tenant]) -> str:
         for nic in s.further:
             # Addresses there are the guests' own business, a MAC is not; nor is a LAN theirs to serve.
             chains[f"from_{nic.tap}"] = _plain(nic.mac) if nic.lan else _plain(nic.mac)[:3]
-            hooks.append(f'iifname "{nic.tap}" jump from_{nic.tap}')
+            jumps.append(f'"{nic.tap}" : jump from_{nic.tap}')
+    # One look for each frame, however many machines there are.
+    hooks[1:1] = [f"iifname vmap {_set(jumps)}"] if jumps else []
     chains |= {"prerouting": hooks, "forward": lan}
     return _table("bridge", chains, _SETS)
 
@@ -136,6 +139,8 @@ def _from(s: Seat, others: list[str], gateways6: list[str]) -> list[str]:
     if s.lan:
         return [*rules, f"arp saddr ip {_set(others)} drop", f"ip saddr {_set(others)} drop"] if others else rules
     return [
+        # Most of what passes; nothing below forbids any of it.
+        f"ether saddr {s.mac} ip saddr {s.ip} ip protocol tcp accept",
         *rules,
         f"arp saddr ip != {{ 0.0.0.0, {s.ip} }} drop",
         "ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept",

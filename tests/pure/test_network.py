@@ -37,7 +37,8 @@ def test_a_wire_carries_its_own_addresses_alone():
     assert "udp sport { 67, 547 } drop" in chain  # no DHCP server
     assert "ether type != { arp, ip, ip6 } drop" in chain  # no VLAN tag to hide behind, no spanning tree
     assert "udp dport 67 @th,288,48 != 0x020000000001 drop" in chain  # no lease in another's name
-    assert 'iifname "hk1" jump from_hk1' in text
+    assert '"hk1" : jump from_hk1' in text
+    assert "ether saddr 02:00:00:00:00:01 ip saddr 10.77.5.10 ip protocol tcp accept" in chain
 
 
 def test_on_a_hosts_bridge_the_ports_are_a_firewall_and_others_addresses_are_nobodys():
