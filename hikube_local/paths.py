@@ -116,8 +116,15 @@ def _runtime(env, root: bool) -> Path:
 def make_runtime(where: Layout) -> Path:
     """The runtime folder, made and checked: it must be ours, since /tmp is everybody's."""
     parent = where.runtime.parent
-    make_folder(parent, where.mode)
-    st = os.lstat(parent)
+    for last in (False, True):
+        try:
+            make_folder(parent, where.mode)
+            st = os.lstat(parent)
+            make_folder(where.runtime, where.mode)
+            break
+        except FileNotFoundError:  # a `purge` took the empty folder away
+            if last:
+                raise
     if st.st_uid != os.geteuid() or (st.st_mode & 0o022) or not parent.is_dir() or parent.is_symlink():
         raise HikubeError("HK608", f"{parent} is not ours alone", fix=f"remove {parent} or set XDG_RUNTIME_DIR")
-    return make_folder(where.runtime, where.mode)
+    return where.runtime

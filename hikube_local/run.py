@@ -24,7 +24,6 @@ INSTALL = {
     "ip": "iproute2",
     "mmdebstrap": "mmdebstrap",
     "unshare": "util-linux",
-    "nsenter": "util-linux",
     "flock": "util-linux",
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hikube_local import files
 from hikube_local.api.objects import Object
+from hikube_local.locks import locked
 from hikube_local.paths import Layout
 from hikube_local.run import run
 
@@ -19,16 +20,21 @@ def alias(obj: Object) -> str:
 
 
 def own_key(layout: Layout) -> Path:
-    """A key pair of ours, made at its first use (0600)."""
-    path = layout.own_key
-    if not path.exists():
+    """A key pair of ours, made at its first use (0600); its public half beside it as .pub."""
+    path = layout.make().own_key
+    public = path.with_name(path.name + ".pub")
+    if path.exists() and public.exists():
+        return path
+    with locked(layout.locks / "own-key"):
         files.make_folder(path.parent)
-        temporary = path.with_name(f"{files.PARTIAL}key")
-        temporary.unlink(missing_ok=True)
-        temporary.with_name(temporary.name + ".pub").unlink(missing_ok=True)
-        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "hikube-local", "-f", temporary])
-        temporary.with_name(temporary.name + ".pub").rename(path.with_name(path.name + ".pub"))
-        temporary.rename(path)
+        if not path.exists():
+            files.sweep_partials(path.parent)
+            temporary = path.with_name(f"{files.PARTIAL}key")
+            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "hikube-local", "-f", temporary])
+            temporary.with_name(temporary.name + ".pub").rename(public)
+            temporary.rename(path)
+        elif not public.exists():
+            files.write(public, run(["ssh-keygen", "-y", "-f", path]).stdout, 0o644)
     return path
 
 

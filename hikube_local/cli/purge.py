@@ -41,14 +41,16 @@ def purge(app: App, all_namespaces: bool, disks: bool, images: bool, yes: bool) 
     if whole:
         names += [f"process {pid} ({name})" for pid, name in leftovers.processes(app.layout)]
         names += [f"folder {p}" for p in leftovers.folders(app.layout, disks and all_namespaces, images)]
-    tests = lab.idle(app.layout) if all_namespaces else []
-    names += [f"test root {name}{'' if disks else ': its processes'}" for name in tests]
+    tests = [t for t in lab.idle(app.layout) if disks or lab.runs(app.layout, t)] if all_namespaces else []
+    names += [f"test root {name}{' with its disks' if disks else ': its processes'}" for name in tests]
     if not names:
         print("nothing to purge", file=sys.stderr)
         return ExitCode.DONE
     for name in names:
         print(name)
-    question = "Remove all this" + (", with all data on the disks?" if any(o.kind == DISK for o in doomed) else "?")
+    question = "Remove all this" + (
+        ", with all data on the disks?" if disks and (tests or any(o.kind == DISK for o in doomed)) else "?"
+    )
     confirm(question, yes)
     app.store.mark_deleted(o.key for o in doomed)
     failed: list[HikubeError] = []
@@ -56,7 +58,10 @@ def purge(app: App, all_namespaces: bool, disks: bool, images: bool, yes: bool) 
         results = app.reconciler(story, Options(grace=0, force=True)).reconcile([o.key for o in doomed])
         failed = [_by_force(app, world, o, e) for o in doomed if (e := results[o.key].error)]
     for name in tests:
-        (lab.remove if disks else lab.end)(app.layout, name)
+        try:
+            (lab.remove if disks else lab.end)(app.layout, name)
+        except HikubeError as e:
+            failed.append(e)
     if whole:
         with world.network_lock():
             world.tenants.lan.drop_all()

@@ -130,7 +130,10 @@ def _once(
             except Exception as e:
                 # One image's end, or its clearing up, takes no other one's report away.
                 failures.append(unexpected(e))
-    if failures and not reports:
+                if len(images) > 1 and not any(r.image == image for r in reports):
+                    machines = [o for o in objects if o.kind == "VMInstance"]
+                    reports += [Report(o, image, error=failures[-1]) for o in machines]
+    if failures and all(r.error in failures for r in reports):
         raise failures[0]
 
     def place(r: Report, line: int) -> tuple[str, int]:

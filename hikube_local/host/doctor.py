@@ -26,7 +26,6 @@ TOOLS = (
     "nft",
     "ip",
     "unshare",
-    "nsenter",
 )
 OPTIONAL = ("virsh", "ssh", "mmdebstrap", "tini")
 SOCKET_LIMIT = 107
@@ -100,7 +99,7 @@ def namespace() -> Check:
     fix = "sudo sysctl kernel.unprivileged_userns_clone=1"
     apparmor = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
     if apparmor.exists() and apparmor.read_text().strip() == "1":
-        fix = "sudo apt-get install rootlesskit uidmap"
+        fix = door.remedy()
     return Check(name, False, why, fix)
 
 

@@ -7,6 +7,7 @@ namespace inside; it is made when the namespaces are, since nobody but what root
 
 from __future__ import annotations
 
+import contextlib
 import os
 from enum import StrEnum
 from pathlib import Path
@@ -60,6 +61,22 @@ def find() -> tuple[Door | None, str]:
     shut = probe(["unshare", "-r", "-n"])
     if not shut:
         return Door.UNSHARE, ""
-    if os.access(ROOTLESSKIT, os.X_OK) and not probe([*Door.ROOTLESSKIT.as_root(), "unshare", "-n"]):
-        return Door.ROOTLESSKIT, shut
-    return None, shut
+    if not os.access(ROOTLESSKIT, os.X_OK):
+        return None, shut
+    other = probe([*Door.ROOTLESSKIT.as_root(), "unshare", "-n"])
+    return (None, f"{shut}; through rootlesskit: {other}") if other else (Door.ROOTLESSKIT, shut)
+
+
+def remedy() -> str:
+    """The command that lets rootlesskit in: the package, or ids for this user that nobody else has (subuid(5))."""
+    if not os.access(ROOTLESSKIT, os.X_OK):
+        return "sudo apt-get install rootlesskit uidmap"
+    first = 100_000
+    for name in ("subuid", "subgid"):
+        with contextlib.suppress(OSError):
+            for row in Path("/etc", name).read_text(errors="replace").splitlines():
+                words = row.split(":")
+                if len(words) == 3 and words[1].isdigit() and words[2].isdigit():
+                    first = max(first, int(words[1]) + int(words[2]))
+    ids = f"{first}-{first + 65535}"
+    return f"sudo usermod --add-subuids {ids} --add-subgids {ids} $USER"

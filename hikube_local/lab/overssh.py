@@ -8,20 +8,27 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import os
+import selectors
 import shlex
 import subprocess
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from hikube_local.errors import HikubeError
+from hikube_local.lab.guest import MOST
 from hikube_local.run import clean_environment, find
 from hikube_local.text import sanitize
 
 FOLDER = "/run/hikube-local"
-_SSHD = rf"Match User root\nAuthorizedKeysFile {FOLDER}/keys\nPermitRootLogin prohibit-password\n"
-SAID = "ssh as root, with a key in /run that came as a credential (user-data, users and their keys are untouched)"
+AGAIN = 20.0  # seconds to get in again
+# Beside the keys that root has, whatever the image's own settings say of them.
+_KEYS = f".ssh/authorized_keys .ssh/authorized_keys2 {FOLDER}/keys"
+_SSHD = rf"Match User root\nAuthorizedKeysFile {_KEYS}\nPermitRootLogin prohibit-password\n"
+SAID = "ssh as root, with one key more in /run and a drop-in for sshd, both from a credential (user-data, users and their keys are untouched)"
 Connector = Callable[[], AbstractContextManager[list[str]]]
 
 
@@ -41,10 +48,9 @@ class OverSsh:
 
     def __init__(self, connector: Connector, key: Path, folder: Path, slowness: float = 1.0) -> None:
         self._stack = contextlib.ExitStack()
+        self._connector = connector
         self.slowness = slowness
         self._socket = folder / "in.sock"
-        words = self._stack.enter_context(connector())
-        proxy = shlex.join(map(str, words)).replace("%", "%%")
         self._words = [
             find("ssh"),
             "-F",
@@ -56,7 +62,7 @@ class OverSsh:
             "-o",
             "BatchMode=yes",
         ]
-        self._open = ["-M", "-N", "-i", str(key), "-o", "IdentitiesOnly=yes", "-o", f"ProxyCommand={proxy}"]
+        self._open = ["-M", "-N", "-i", str(key), "-o", "IdentitiesOnly=yes"]
         # A throw-away machine in a network of its own: nobody else can answer there.
         self._open += ["-o", "UserKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=no"]
         self._master: subprocess.Popen[bytes] | None = None
@@ -64,10 +70,12 @@ class OverSsh:
     def open(self, patience: float) -> OverSsh:
         """Get in; HK806 says why not."""
         deadline, why = time.monotonic() + patience * self.slowness, ""
+        words = self._stack.enter_context(self._connector())
+        proxy = "ProxyCommand=" + shlex.join(map(str, words)).replace("%", "%%")
         while time.monotonic() < deadline:
             self._socket.unlink(missing_ok=True)
             self._master = subprocess.Popen(
-                [*self._words, *self._open, "root@guest"],
+                [*self._words, *self._open, "-o", proxy, "root@guest"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -96,15 +104,42 @@ class OverSsh:
             self._master.wait()
             self._master = None
         self._stack.close()
+        self._stack = contextlib.ExitStack()
 
     def run(self, command: str, timeout: float = 60.0) -> tuple[int, bytes, bytes]:
         """(exit code, stdout, stderr) of a line for the guest's shell."""
         limit = timeout * self.slowness
-        argv = [*self._words, "root@guest", f"/bin/sh -c {shlex.quote(command)}"]
-        try:
-            done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=limit)
-        except subprocess.TimeoutExpired:
-            raise HikubeError("HK806", f"`{command[:60]}` did not end within {limit:.0f} s in the guest") from None
-        if done.returncode == 255 and (self._master is None or self._master.poll() is not None):
+        if self._master is None or self._master.poll() is not None:
+            self.close()
+            self.open(AGAIN)  # the guest was rebooted, or its sshd
+        # Over the connection that is there and no other: without it ssh would look for a host of that name.
+        argv = [*self._words, "-o", "ProxyCommand=false", "root@guest", f"/bin/sh -c {shlex.quote(command)}"]
+        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen(argv, env=clean_environment(), **quiet) as process:  # type: ignore[call-overload]
+            try:
+                out, err = _bounded(process, time.monotonic() + limit)
+            except TimeoutError:
+                process.kill()
+                raise HikubeError("HK806", f"`{command[:60]}` did not end within {limit:.0f} s in the guest") from None
+            code = process.wait()
+        if code == 255 and (self._master is None or self._master.poll() is not None):
             raise HikubeError("HK806", "the connection to the guest broke off")
-        return done.returncode, done.stdout, done.stderr
+        return code, out, err
+
+
+def _bounded(process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, bytes]:
+    """What it writes, of each stream the first 4 MiB: the guest decides how much there is."""
+    kept = {process.stdout: b"", process.stderr: b""}
+    with selectors.DefaultSelector() as waiting:
+        for stream in kept:
+            waiting.register(stream, selectors.EVENT_READ)  # type: ignore[arg-type]
+        while waiting.get_map():
+            if (left := deadline - time.monotonic()) <= 0:
+                raise TimeoutError
+            for key, _ in waiting.select(left):
+                block = os.read(key.fd, 1 << 16)
+                if not block:
+                    waiting.unregister(key.fileobj)
+                stream: Any = key.fileobj
+                kept[stream] += block[: MOST - len(kept[stream])]
+    return kept[process.stdout], kept[process.stderr]

@@ -52,11 +52,17 @@ def idle(layout: Layout) -> list[str]:
 
 
 def sweep(layout: Layout) -> list[str]:
-    """Remove roots whose run is gone; those that --keep left stay until `purge`."""
+    """Remove roots whose run is gone; those that --keep left stay until `purge -A --disks`."""
     gone = [name for name in idle(layout) if not (folder(layout) / name / KEPT).exists()]
     for name in gone:
         remove(layout, name)
     return gone
+
+
+def runs(layout: Layout, name: str) -> bool:
+    """Whether something of a root is still up."""
+    own = at(layout, name)
+    return own.runtime.exists() or bool(leftovers.processes(own))
 
 
 def end(layout: Layout, name: str) -> None:

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from hikube_local.api.objects import Key, Object, plain_spec, spec_of
 from hikube_local.errors import HikubeError
@@ -24,6 +25,7 @@ from hikube_local.paths import Layout
 
 SCHEMA = 1
 KEEP_EVENTS = 5000
+ATTEMPTS = 5  # of several commands that find it damaged one rebuilds it, the others come again
 _TABLES = """
 CREATE TABLE IF NOT EXISTS objects(kind TEXT, namespace TEXT, name TEXT, body TEXT NOT NULL, version INTEGER NOT NULL,
   PRIMARY KEY(kind, namespace, name));
@@ -62,9 +64,11 @@ class Store:
 
     @contextlib.contextmanager
     def _open(self, write: bool) -> Iterator[sqlite3.Connection]:
+        file = 0
         try:
             if not self._path.exists():
                 self._create()
+            file = self._file()
             with contextlib.closing(_connect(self._path)) as connection:
                 connection.execute("PRAGMA synchronous=FULL")
                 self._know(connection)
@@ -79,8 +83,8 @@ class Store:
                 else:
                     yield connection
         except sqlite3.DatabaseError as e:
-            if not isinstance(e, sqlite3.OperationalError):
-                raise _Damaged from e
+            if not isinstance(e, sqlite3.OperationalError) or file != self._file():
+                raise _Damaged from e  # or it was set aside this moment
             if "disk is full" in str(e) or "disk I/O" in str(e):
                 raise HikubeError(
                     "HK604", f"the store cannot be written: {e}", fix=f"free space in {self.layout.state}"
@@ -88,6 +92,13 @@ class Store:
             if "readonly" in str(e) or "unable to open" in str(e):
                 raise HikubeError("HK608", f"the store cannot be opened: {e}", why=str(self._path)) from e
             raise
+
+    def _file(self) -> int:
+        """What tells the file from another one of its name; 0 when there is none."""
+        try:
+            return os.stat(self._path).st_ino
+        except FileNotFoundError:
+            return 0
 
     def _know(self, connection: sqlite3.Connection) -> None:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -102,24 +113,26 @@ class Store:
 
     def _set_aside(self) -> None:
         """Move a damaged file away, so that the next opening rebuilds it; of two who found it so, one does."""
-        with locked(self.layout.locks / "store-repair"):
+        with locked(self.layout.locks / "store-file"):
+            if not self._path.exists():
+                return
             with contextlib.suppress(sqlite3.DatabaseError), contextlib.closing(_connect(self._path)) as connection:
                 whole = connection.execute("PRAGMA quick_check").fetchone()[0] == "ok"
                 if whole and connection.execute("PRAGMA user_version").fetchone()[0]:
                     return
+            aside = f"{self._path}.damaged-{time.time_ns()}"
             for suffix in ("", "-wal", "-shm"):
                 with contextlib.suppress(FileNotFoundError):
-                    os.rename(f"{self._path}{suffix}", f"{self._path}.damaged-{int(time.time())}{suffix}")
+                    os.rename(f"{self._path}{suffix}", f"{aside}{suffix}")
 
     def _create(self) -> None:
         """A new store with the objects of the folders; it is whole when it gets its name, so that nobody opens half."""
         self.layout.make()
-        with locked(self.layout.locks / "store-create"):
+        with locked(self.layout.locks / "store-file"):
             if self._path.exists():
                 return
             sweep_partials(self._path.parent)
-            with beside(self._path) as path, contextlib.closing(_connect(path)) as connection:
-                connection.execute("PRAGMA journal_mode=WAL")
+            with beside(self._path) as path, contextlib.closing(_connect(path, "rwc")) as connection:
                 connection.execute("BEGIN IMMEDIATE")
                 for statement in _TABLES.split(";"):
                     connection.execute(statement)
@@ -127,6 +140,8 @@ class Store:
                     self._write(connection, from_json(body))
                 connection.execute(f"PRAGMA user_version={SCHEMA}")
                 connection.commit()
+                # Last: what does not fit on the disk is told at the commit, but not when a journal is closed.
+                connection.execute("PRAGMA journal_mode=WAL")
 
     def _in_folders(self) -> Iterator[dict[str, Any]]:
         for top in ("machines", "disks"):
@@ -140,16 +155,13 @@ class Store:
         made = any((self.layout.state / top).exists() for top in ("machines", "disks"))
         if not write and not made and not self._path.exists():
             return None
-        for attempt in (1, 2):
+        for _ in range(ATTEMPTS):
             try:
                 with self._open(write) as connection:
                     return action(connection)
             except _Damaged:
-                if attempt == 1:
-                    self._set_aside()
-                else:
-                    raise HikubeError("HK608", f"the store {self._path} is damaged and cannot be rebuilt") from None
-        return None
+                self._set_aside()
+        raise HikubeError("HK608", f"the store {self._path} is damaged and cannot be rebuilt")
 
     # objects
 
@@ -333,9 +345,9 @@ class Store:
         self._do(True, write)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    """A connection that waits up to 30 s for others, without transactions of its own making."""
-    return sqlite3.connect(path, timeout=30, isolation_level=None)
+def _connect(path: Path, mode: str = "rw") -> sqlite3.Connection:
+    """A connection that waits up to 30 s for others, without transactions of its own making; a look makes no file."""
+    return sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True, timeout=30, isolation_level=None)
 
 
 class _Damaged(Exception):

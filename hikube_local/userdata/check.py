@@ -27,7 +27,11 @@ def check(raw: bytes, keys_given: bool = False, bare: bool = True) -> list[Note]
         what = f"the user-data has {len(raw)} bytes, a Secret takes 1 MiB"
         return [Note("HK327", Severity.ERROR, what)]
     try:
-        for part in parts.take_apart(raw):
+        found_parts = list(parts.take_apart(raw))
+        handled = any(p.kind == parts.HANDLER for p in found_parts)  # one that may take types of its own
+        for part in found_parts:
+            if handled and not parts.known(part.kind):
+                continue
             for note in _part(part, keys_given, bare):
                 line = part.offset + 1 if part.encoded else note.line + part.offset
                 found.append(replace(note, at=line) if part.offset or part.encoded else note)

@@ -18,13 +18,18 @@ CLOUD_CONFIG, JINJA, ARCHIVE, SCRIPT = (
     "text/cloud-config-archive",
     "text/x-shellscript",
 )
+_OPEN, _CLOSE = re.compile(r"\{[{%#]"), {"{{": "}}", "{%": "%}", "{#": "#}"}
 HOLE = "\uf8ff"  # what stands for a letter of a template's expression
 INCLUDE = ("text/x-include-url", "text/x-include-once-url")
 
 
 # Types whose content says what it is, and those that are unpacked first (cloud-init's user_data.py).
-_UNSAID = ("text/plain", "text/x-not-multipart", "application/octet-stream")
-_PACKED = ("application/gzip", "application/x-gzip", "application/x-compressed", "application/x-compress")
+_UNSAID = ("text/plain", "text/x-not-multipart", "text/x-shellscript")
+_PACKED = (
+    *("application/gzip", "application/gzip-compressed", "application/gzipped", "application/x-compress"),
+    *("application/x-compressed", "application/x-gunzip", "application/x-gzip", "application/x-gzip-compressed"),
+)
+HANDLER = "text/part-handler"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,8 @@ def kind_of(text: str) -> str:
 
 
 def is_mime(text: str) -> bool:
-    return bool(re.match(r"(?i)(content-type:|mime-version:)", text.lstrip()[:100]))
+    """As cloud-init asks (user_data.py, convert_string): the word anywhere in the first 4096 bytes."""
+    return "mime-version:" in text[:4096].lower()
 
 
 def take_apart(raw: bytes) -> Iterator[Part]:
@@ -63,6 +69,8 @@ def take_apart(raw: bytes) -> Iterator[Part]:
     except UnicodeDecodeError as e:
         raise Unreadable(f"byte 0x{raw[e.start]:02x} at {e.start} is not UTF-8") from None
     if not is_mime(text):
+        if re.match(r"(?i)content-type:\s*multipart/", text.lstrip()[:100]):
+            raise Unreadable("it has no MIME-Version:, without which cloud-init takes it for no MIME message")
         yield Part(kind_of(text), text)
         return
     message = email.message_from_string(text)
@@ -83,11 +91,15 @@ def _mime(part: email.message.Message, offset: int) -> Part:
     payload = part.get_payload(decode=True)
     raw = payload if isinstance(payload, bytes) else b""
     said = part.get_content_type()
-    packed = said in _PACKED or raw.startswith(GZIP)
+    packed = said in _PACKED
+    if raw.startswith(GZIP) and not packed:
+        raise Unreadable(f"a part of the type {said} is a gzip: cloud-init unpacks application/gzip and its kin alone")
     text = (_unpacked(raw) if packed else raw).decode("utf-8", "replace")
     encoded = packed or str(part.get("Content-Transfer-Encoding", "")).lower() in ("base64", "quoted-printable")
     # cloud-init looks at the content where the type says nothing of its own.
-    return Part(kind_of(text) if packed or said in _UNSAID else said, text, offset, encoded)
+    found = kind_of(text) if packed or said in _UNSAID else ""
+    plain = packed or said in ("text/plain", "text/x-not-multipart")
+    return Part(found or ("" if plain else said), text, offset, encoded)
 
 
 def _unpacked(raw: bytes) -> bytes:
@@ -110,5 +122,12 @@ def known(kind: str) -> bool:
 
 def without_template(text: str) -> str:
     """A jinja template with its words taken out, each line and column where it was: `{{ }}` as a plain word."""
-    body = re.sub(r"\{#.*?#\}|\{%.*?%\}", lambda m: re.sub(r"[^\n]", " ", m[0]), text, flags=re.S)
-    return re.sub(r"\{\{.*?\}\}", lambda m: re.sub(r"[^\n]", HOLE, m[0]), body, flags=re.S)
+    out, at = [], 0
+    while opened := _OPEN.search(text, at):
+        end = text.find(_CLOSE[opened[0]], opened.end())
+        if end < 0:
+            break  # never closed: jinja refuses it on the machine
+        whole = text[opened.start() : end + 2]
+        out += [text[at : opened.start()], re.sub(r"[^\n]", HOLE if opened[0] == "{{" else " ", whole)]
+        at = end + 2
+    return "".join([*out, text[at:]])

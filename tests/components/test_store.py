@@ -180,6 +180,26 @@ def test_several_processes_make_the_store_at_once(tmp_path):
         assert not list(layout.state.glob(f"{files.PARTIAL}*"))
 
 
+def test_several_processes_find_it_damaged_at_once(tmp_path):
+    """One of them rebuilds it, and the damaged one is kept for whoever wants to look at it."""
+    many, damaged = 6, b"this is no database at all" * 100
+    context = multiprocessing.get_context("fork")
+    for turn in range(15):
+        root = tmp_path / str(turn)
+        layout = Layout(root / "s", root / "c", root / "config.yaml", root / "r", False)
+        layout.make()
+        layout.store.write_bytes(damaged)
+        barrier = context.Barrier(many)
+        processes = [context.Process(target=_first, args=(layout, barrier, n)) for n in range(many)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(60)
+        assert [p.exitcode for p in processes] == [0] * many
+        assert sorted(db.Store(layout).allocation("x")) == [f"n{n}" for n in range(many)]
+        assert [p.read_bytes() for p in layout.state.glob("*.damaged-*[0-9]")] == [damaged]
+
+
 def test_an_empty_file_is_no_store(store, layout):
     obj = store.put([disk("7Gi")])[0]
     db.record(layout.disk("n", "d"), obj)

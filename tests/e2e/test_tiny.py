@@ -307,6 +307,22 @@ def test_a_way_out_that_does_not_come_up_is_told_and_keeps_nobody_from_removing(
     assert real.processes() == []
 
 
+def test_a_tmp_of_its_own_stays_the_hosts(real: Real, host: Host):
+    """systemd mounts /tmp, shared: what slirp4netns' sandbox mounts there must not show on the host."""
+    host.run("mount", "--bind", "/tmp", "/tmp")
+    host.run("mount", "--make-shared", "/tmp")
+    try:
+        before = host.run("cat", "/proc/self/mountinfo").stdout
+        assert real("up", real.file("m.yaml", TINY)).code == 0
+        assert "hello from" in (host.http(real.access(80)) or "")
+        status = Path(f"/proc/{helpers.pid_of(real.runtime / 'slirp.lock')}/status").read_text()
+        assert "CapEff:\t0000000000000400" in status and "Seccomp:\t2" in status
+        assert host.run("cat", "/proc/self/mountinfo").stdout == before
+        assert real("down", "--force").code == 0
+    finally:
+        host.run("umount", "-l", "/tmp", check=False)
+
+
 def test_a_user_added_on_the_host_takes_nothing_from_libvirt(real: Real):
     """useradd renames a new /etc/passwd into place, and a mount on the old one goes with it."""
     path = real.file("m.yaml", TINY)

@@ -131,6 +131,16 @@ GALLERY: dict[str, tuple[str, set[tuple[str, int]]]] = {
         + "\n--b--\n",
         {("HK342", 8)},
     ),
+    "MIME as cloud-init's own tool writes it": (
+        "From nobody Thu Jan  1 00:00:00 1970\n" + MIME + "\n#cloud-config\nruncmd: ls\n--b--\n",
+        {("HK342", 9)},
+    ),
+    "MIME without its version": (MIME.replace("MIME-Version: 1.0\n", "") + "\n#cloud-config\n--b--\n", {("HK340", 1)}),
+    "MIME with a handler of its own": (
+        MIME.replace("text/cloud-config", "text/part-handler")
+        + "\n#part-handler\n--b\nContent-Type: text/mine\n\nx\n--b--\n",
+        set(),
+    ),
     "a template": (
         "## template: jinja\n#cloud-config\nhostname: {{ v1.instance_id }}\n{% if x %}\nruncmd:\n  - echo: hi\n{% endif %}\n",
         {("HK356", 1), ("HK345", 6)},

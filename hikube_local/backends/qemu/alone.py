@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hikube_local import files
-from hikube_local.backends.qemu import libvirt
+from hikube_local.backends.qemu import leftovers, libvirt
 from hikube_local.backends.qemu.carrier import Carrier
 from hikube_local.errors import HikubeError
 from hikube_local.host import doctor, door
@@ -141,9 +141,12 @@ def table(text: str) -> list[dict[str, Any]]:
 
 def carrier_of(layout: Layout) -> Carrier:
     """The carrier that is up, else the one that this host can have."""
-    if (layout.runtime / "ready.json").exists() or layout.root:
+    if layout.root:
         return Carrier(layout)
-    if (layout.runtime / MARK).exists():
+    if (layout.runtime / "ready.json").exists():
+        ready = files.read_json(layout.runtime / "ready.json") or {}
+        return Carrier(layout, Door(ready.get("door", Door.UNSHARE)))
+    if (layout.runtime / MARK).exists() and leftovers.processes(layout):
         return Alone(layout)
     proved = layout.cache / "namespace.json"
     known = files.read_json(proved) or {}

@@ -22,6 +22,7 @@ from hikube_local.backends.qemu import helpers, mounts
 from hikube_local.backends.qemu.daemon import Daemon
 from hikube_local.backends.qemu.wayout import WayOut
 from hikube_local.errors import HikubeError
+from hikube_local.host import door
 from hikube_local.host.door import Door
 from hikube_local.paths import Layout, make_runtime
 from hikube_local.render import firewall
@@ -123,7 +124,7 @@ class Carrier:
     def ensure(self, range: Range, out: bool = True) -> int:
         """Bring up what is missing: namespace, way out, libvirtd. Hands back the holder's pid; under the network lock.
 
-        `out=False` is for whoever only asks libvirt: what cannot be reached can still be looked at and removed.
+        Without `out` the way out is left as it is.
         """
         make_runtime(self.layout)
         for sub in ("log", "net", "m", "state", "cache"):
@@ -177,6 +178,10 @@ class Carrier:
                 self.holder_lock, argv, self.log("namespace"), clean_environment(), check=lambda _: self._sleeper()
             )
         except HikubeError as e:
+            found, _ = (None, "") if self.root else door.find()
+            if found and found is not self._door:
+                self._door = found  # what was found before is not so any more
+                return self._begin(range)
             fix = "hikube-local doctor says what this host can do"
             raise HikubeError("HK602", "no network namespace could be made", e.why, fix) from None
         pid = self._sleeper()

@@ -160,8 +160,7 @@ def create(world: Qemu, obj: Object, name: str, emit: Emit, kept: bool = False) 
     found = Checkpoint(name, time.time(), bool(dom), old, size, world.uuid(obj), ran, kept)
     files.write_json(target / RECORD, asdict(found))
     (world.folder(obj) / PENDING).unlink()
-    if not dom or dom.UUIDString() == world.uuid(obj):  # else the restart that it waits for defines it
-        world.perform(Step(Verb.DEFINE, obj.key), obj, Options(), emit)
+    _define(world, obj, dom, emit)
     what = f"checkpoint {name} ({'with memory, ' if dom else ''}{time.monotonic() - begin:.1f} s)"
     emit(Event(EventType.STEP, what, obj.ref, obj.namespace))
     return found
@@ -275,7 +274,11 @@ def delete(world: Qemu, obj: Object, name: str, emit: Emit) -> None:
     find(world, obj, name)
     files.remove_object(place(world, obj) / name, world.layout.state)
     _sweep(world, obj)
-    _merge(world, obj, emit)
+    try:
+        _merge(world, obj, emit)
+    except HikubeError as e:
+        what = f"the checkpoint is gone; its layers stay unmerged: {e.what}"
+        emit(Event(EventType.WARNING, what, obj.ref, obj.namespace, code=e.code, data={"why": e.why}))
 
 
 def after_machine(world: Qemu, obj: Object, emit: Emit) -> None:
@@ -321,32 +324,58 @@ def _merge(world: Qemu, obj: Object, emit: Emit) -> None:
     """Layers that only another layer stands on go into it."""
     dom, begin, count = _running(world, obj), time.monotonic(), 0
     while (frozen := _frozen(world, obj.namespace)) is not None:
-        flip = next(merge.wanted(_disks(world, obj), frozen, dom is not None), None)
+        flip = next(merge.wanted(_disks(world, obj), frozen, dom), None)
         if flip is None:
             break
         note = {"verb": "merge", "flip": flip, "down": False}
         files.write_json(world.folder(obj) / PENDING, note)
-        merge.down(world, obj, dom, flip)
+        try:
+            merge.down(world, obj, dom, flip)
+        except HikubeError:
+            if dom is None:  # else libvirt may still be at it, and `settle` looks how it ended
+                (world.folder(obj) / PENDING).unlink()
+            raise
         files.write_json(world.folder(obj) / PENDING, note | {"down": True})
-        merge.give_up(world, obj, dom, flip, _records(_namespace(world, obj.namespace)))
-        (world.folder(obj) / PENDING).unlink()
+        _give_up(world, obj, dom, flip, emit)
         count += 1
     if count:
-        world.perform(Step(Verb.DEFINE, obj.key), obj, Options(), emit)
         what = f"{count} layer{'s' if count > 1 else ''} merged ({time.monotonic() - begin:.1f} s)"
         emit(Event(EventType.STEP, what, obj.ref, obj.namespace))
 
 
-def _settle_merge(world: Qemu, obj: Object, row: dict[str, Any]) -> None:
-    """Finished where all of the content is below, else left as it was."""
-    name, lower, upper = row["flip"]
-    dom = _running(world, obj)
-    if dom and name in (disks := libvirt.disks(dom.XMLDesc(0))):
-        merge.await_end(dom, disks[name].find("target").get("dev"))  # type: ignore[union-attr]
-        row["down"] = row["down"] or upper not in merge.chain(dom.XMLDesc(0), name)
-    if row["down"]:
-        merge.give_up(world, obj, dom, (name, lower, upper), _records(_namespace(world, obj.namespace)))
+def _give_up(world: Qemu, obj: Object, dom: Any | None, flip: merge.Flip, emit: Emit) -> None:
+    """The end of a merge: names, definition, the file, the note."""
+    gone = merge.rename(world, obj, dom, flip, _records(_namespace(world, obj.namespace)))
+    _define(world, obj, dom, emit)
+    gone.unlink(missing_ok=True)
     (world.folder(obj) / PENDING).unlink()
+
+
+def _settle_merge(world: Qemu, obj: Object, row: dict[str, Any], emit: Emit) -> None:
+    """Finished where all of the content is below for certain, else left as it was: each layer still has its own."""
+    name, lower, upper = row["flip"]
+    dom, folder = _running(world, obj), _disks(world, obj).get(name)
+    if folder is None:
+        finish = False  # the disk is another machine's now, which may have written to it
+    elif dom:
+        if (disk := libvirt.disks(dom.XMLDesc(0)).get(name)) is not None:
+            merge.await_end(dom, disk.find("target").get("dev"))  # type: ignore[union-attr]
+        now = merge.chain(dom.XMLDesc(0), name)
+        finish = lower in now and upper not in now
+    else:
+        finish = bool(row["down"])
+        if finish and (folder / upper).exists():
+            merge.down(world, obj, None, (name, lower, upper))  # somebody may have started it by other means
+    if finish:
+        _give_up(world, obj, dom, (name, lower, upper), emit)
+    else:
+        (world.folder(obj) / PENDING).unlink()
+
+
+def _define(world: Qemu, obj: Object, dom: Any | None, emit: Emit) -> None:
+    """Write the definition anew, unless the restart that it waits for does (another UUID)."""
+    if not dom or dom.UUIDString() == world.uuid(obj):
+        world.perform(Step(Verb.DEFINE, obj.key), obj, Options(), emit)
 
 
 def settle(world: Qemu, obj: Object, emit: Emit, going: bool = False) -> None:
@@ -358,7 +387,7 @@ def settle(world: Qemu, obj: Object, emit: Emit, going: bool = False) -> None:
     if not isinstance(row, dict):
         return
     if row.get("verb") == "merge":
-        _settle_merge(world, obj, row)
+        _settle_merge(world, obj, row, emit)
         return
     if row.get("verb") == "restore":
         found = [c for c in all(world, obj) if c.name == row.get("name")]
@@ -406,6 +435,9 @@ def _open(path: Path) -> bool:
 
 def strayed(world: Qemu, obj: Object, xml: str) -> bool:
     """Whether a definition names other layers than the disks have now."""
-    found = memory.named(xml)
-    active = {n: layers.read(folder).active for n, folder in _disks(world, obj).items()}
-    return any(found.get(n, name) != name for n, name in active.items())
+    for n, folder in _disks(world, obj).items():
+        have = layers.read(folder)
+        own, named = have.chain(have.active), merge.chain(xml, n)
+        if named and named[: len(own)] != own:
+            return True
+    return False

@@ -2,8 +2,8 @@
 
 While the content goes down the upper layer stays on top, so each read gives the same at every moment; a kill leaves it so.
 Only when all of it is below, which the machine's note says first, the upper one's name is given up. While the machine runs
-libvirt moves what lies under the active layer (../shared/research/checkpoints.md, section 4); the active one waits until
-it is off, since a guest that writes on during a kill would leave two layers that both look like the newest.
+libvirt moves what lies under the active layer; the active one waits until it is off, since a guest that writes on during a
+kill would leave two layers that both look like the newest. Done when a checkpoint is deleted.
 """
 
 from __future__ import annotations
@@ -21,23 +21,26 @@ from hikube_local.backends.qemu import libvirt
 from hikube_local.disks import layers
 from hikube_local.errors import HikubeError
 from hikube_local.images.inspect import virtual_size
-from hikube_local.run import run
+from hikube_local.run import find, run
 
 if TYPE_CHECKING:
     from hikube_local.backends.qemu.world import Qemu
 
-PATIENCE = 600.0  # seconds that one layer may take
+PATIENCE = 3600.0  # seconds that one layer may take
 Flip = tuple[str, str, str]  # disk, lower layer, upper layer
 
 
-def wanted(folders: dict[str, Path], frozen: dict[str, list[str]], running: bool) -> Iterator[Flip]:
+def wanted(folders: dict[str, Path], frozen: dict[str, list[str]], dom: Any | None) -> Iterator[Flip]:
     """What can be merged, a disk at a time; `frozen`: the layers that checkpoints stand on, by disk."""
+    xml = dom.XMLDesc(0) if dom else ""
     for name, folder in folders.items():
         have = layers.read(folder)
+        live = chain(xml, name) if dom else []
         for lower, upper in have.lone(frozen.get(name, [])):
+            # Of another branch than the one that runs libvirt knows nothing.
+            may = not dom or (upper != have.active and {lower, upper} <= set(live))
             # A file with another name besides belongs to a warm state too, and is never written to.
-            shared = (folder / lower).stat().st_nlink > 1
-            if not shared and not (running and upper == have.active) and virtual_size(folder / upper):
+            if may and (folder / lower).stat().st_nlink == 1 and virtual_size(folder / upper):
                 yield name, lower, upper
                 break  # the names are others now
 
@@ -47,18 +50,9 @@ def down(world: Qemu, obj: Object, dom: Any | None, flip: Flip) -> None:
     name, lower, upper = flip
     folder = world.layout.disk(obj.namespace, name)
     if dom is None:
-        words: list[str | Path] = [
-            "qemu-img",
-            "commit",
-            "-q",
-            "-d",
-            "-f",
-            "qcow2",
-            "-b",
-            folder / lower,
-            folder / upper,
-        ]
-        run(words, timeout=PATIENCE)
+        # It goes with us, or nobody else could open the disk meanwhile.
+        words: list[str | Path] = ["setpriv", "--pdeathsig", "KILL", find("qemu-img"), "commit", "-q", "-d"]
+        run([*words, "-f", "qcow2", "-b", folder / lower, folder / upper], timeout=PATIENCE)
         fd = os.open(folder / lower, os.O_RDONLY)
         try:
             os.fsync(fd)
@@ -93,7 +87,7 @@ def await_end(dom: Any, dev: str) -> None:
 
 def chain(xml: str, name: str) -> list[str]:
     """The files of one disk that a running domain has open, from the top."""
-    element: ET.Element | None = libvirt.disks(xml).get(name)
+    element: ET.Element | None = libvirt.disks(xml).get(name) if xml else None
     found = []
     while element is not None:
         source = element.find("source")
@@ -103,16 +97,19 @@ def chain(xml: str, name: str) -> list[str]:
     return found
 
 
-def give_up(world: Qemu, obj: Object, dom: Any | None, flip: Flip, records: Iterator[tuple[Path, Any]]) -> None:
-    """All of the upper layer is below: who stood on it stands on the lower one; may be done again after a kill."""
+def rename(world: Qemu, obj: Object, dom: Any | None, flip: Flip, records: Iterator[tuple[Path, Any]]) -> Path:
+    """All of the upper layer is below: who stood on it stands on the lower one; may be done again after a kill.
+
+    Hands back the upper layer's file, which goes when the machine's definition names it no more.
+    """
     name, lower, upper = flip
     folder = world.layout.disk(obj.namespace, name)
     for path, row in records:
         if isinstance(row, dict) and row.get("frozen", {}).get(name) == upper:
             files.write_json(path, row | {"frozen": row["frozen"] | {name: lower}})
-    have = layers.read(folder)
-    if dom is None:
-        for child in [k for k, v in have.below.items() if v == upper]:
+    live = chain(dom.XMLDesc(0), name) if dom else []
+    for child in [k for k, v in layers.read(folder).below.items() if v == upper]:
+        if child not in live:  # libvirt has done so with the one that is open
             run(["qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "qcow2", "-b", lower, folder / child])
     layers.merged(folder, lower, upper)
-    (folder / upper).unlink(missing_ok=True)
+    return folder / upper

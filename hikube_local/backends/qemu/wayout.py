@@ -32,10 +32,8 @@ class WayOut:
         if not self.runs():
             self.api.unlink(missing_ok=True)
         argv: list[str | Path] = [
-            find("slirp4netns"),
+            *self._sandbox(find("slirp4netns")),
             "--configure",
-            # A user's has no capability to give up, and did not come up with it.
-            *(["--enable-sandbox"] if self.carrier.root else []),
             "--enable-seccomp",
             "--mtu=65520",
             f"--cidr={range.supernet}",
@@ -62,19 +60,32 @@ class WayOut:
                     raise
                 time.sleep(0.05)
 
+    def _sandbox(self, program: str) -> list[str]:
+        """Root's gives up its capabilities and all of the file system but /etc and /run; a user's has none to give up.
+
+        In a mount namespace of its own: its sandbox mounts over /tmp, which on a host whose /tmp is a mount shows there.
+        """
+        resolver = Path("/etc/resolv.conf").resolve()
+        if not self.carrier.root or (not resolver.is_relative_to("/etc") and not resolver.is_relative_to("/run")):
+            return [program]
+        return ["unshare", "-m", "--propagation", "private", program, "--enable-sandbox"]
+
     def call(self, command: str, **arguments: Any) -> Any:
         """One request to slirp4netns' API: add_hostfwd, list_hostfwd, remove_hostfwd."""
         request: dict[str, Any] = {"execute": command}
         if arguments:
             request["arguments"] = arguments
-        with socket.socket(socket.AF_UNIX) as s:
-            s.settimeout(10)
-            s.connect(str(self.api))
-            s.sendall(json.dumps(request).encode())
-            s.shutdown(socket.SHUT_WR)
-            answer = b""
-            while block := s.recv(65536):
-                answer += block
+        try:
+            with socket.socket(socket.AF_UNIX) as s:
+                s.settimeout(10)
+                s.connect(str(self.api))
+                s.sendall(json.dumps(request).encode())
+                s.shutdown(socket.SHUT_WR)
+                answer = b""
+                while block := s.recv(65536):
+                    answer += block
+        except OSError as e:
+            raise HikubeError("HK803", f"slirp4netns does not answer: {e}", fix="up brings it back") from None
         reply = json.loads(answer)
         if "error" in reply:
             raise HikubeError(
@@ -86,6 +97,6 @@ class WayOut:
         """What is really forwarded now: [{id, proto, host_addr, host_port, guest_addr, guest_port}]."""
         if not self.runs():
             return []
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(HikubeError):
             return self.call("list_hostfwd").get("entries", [])
         return []

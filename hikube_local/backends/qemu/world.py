@@ -76,7 +76,9 @@ class Qemu:
             with self.network_lock():
                 if not self.carrier.lives():
                     return None  # the last machine went while we waited for the lock
-                self.carrier.ensure(self.tenants.range(), out=False)
+                pid = self.carrier.ensure(self.tenants.range(), out=False)
+                with contextlib.suppress(HikubeError):  # what cannot be reached can still be looked at and removed
+                    self.carrier.out.ensure(pid, self.tenants.range())
             self._connection = None
         return self._connected()
 
