@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from hikube_local.backends.qemu import alone, listening
 from hikube_local.backends.qemu.lan import believable
+from hikube_local.host import door
 from hikube_local.render import firewall
 from hikube_local.render.addresses import Range
 from hikube_local.render.tenant import Nic, Seat, Tenant, all_hosts, dhcp_hosts, dnsmasq_conf, own_hosts
@@ -121,3 +125,15 @@ VLAN -1 (hostnet0):
         {"proto": "tcp", "host_addr": "127.77.3.9", "host_port": 10080, "guest_port": 80},
         {"proto": "udp", "host_addr": "127.77.3.9", "host_port": 1194, "guest_port": 1194},
     ]
+
+
+def test_the_ids_that_doctor_names_are_nobodys(monkeypatch):
+    monkeypatch.setattr(door, "ROOTLESSKIT", "/nowhere")
+    assert door.remedy() == "sudo apt-get install rootlesskit uidmap"
+    monkeypatch.setattr(door, "ROOTLESSKIT", "/bin/sh")
+    first, last = map(int, re.search(r"--add-subuids (\d+)-(\d+)", door.remedy()).groups())
+    assert last - first == 65535
+    for name in ("subuid", "subgid"):
+        for row in Path("/etc", name).read_text().splitlines() if Path("/etc", name).exists() else []:
+            _, begin, count = row.split(":")
+            assert int(begin) + int(count) <= first or int(begin) > last
