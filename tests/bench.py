@@ -243,8 +243,8 @@ def lab(work: Path) -> None:
             done = program("test", path, "--offline", *more, timeout=900)
             assert done.code == 0, done.err
 
-        alone = median(bare, 2)
-        cold = median(lambda: ours("--no-warm"), 2)
+        alone = median(bare, 3)
+        cold = median(lambda: ours("--no-warm"), 3)
         row("test, cold (Debian 12, TCG)", cold, alone, "the shortest QEMU command")
         ours()  # leaves its warm state
         row("test, warm", median(ours, 3), cold, "cold")

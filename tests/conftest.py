@@ -122,7 +122,8 @@ def disk(**spec) -> str:
 
 
 # What takes longest under emulation, first: with two workers nobody is left waiting for it at the end.
-LONG = ("debian", "tiny", "network", "lab", "crashes", "contract", "user", "checkpoints", "disks", "firmware", "fetch")
+LONG = ("gallery", "crashes", "debian", "checkpoints", "tiny", "network", "contract", "lab", "user", "three_tier")
+LONG += ("disks", "firmware", "strategies", "fetch")
 
 
 def pytest_configure(config):

@@ -1,0 +1,102 @@
+"""A dozen user-data in a real guest, from one warm state: what `test` reads of each in cloud-init's own log."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.e2e.conftest import Host, Real, stock_recipe
+
+pytestmark = [pytest.mark.e2e, pytest.mark.full]
+
+MANIFEST = """\
+apiVersion: apps.cozystack.io/v1alpha1
+kind: VMDisk
+metadata: {name: sys}
+spec: {storage: 4Gi, storageClass: local, source: {image: {name: debian-12}}}
+---
+apiVersion: apps.cozystack.io/v1alpha1
+kind: VMInstance
+metadata: {name: web}
+spec:
+  instanceType: u1.small
+  disks: [sys]
+  cloudInit: |
+    #cloud-config
+    ssh_genkeytypes: [ed25519]
+"""
+# name: (user-data, {words of a problem: its line, 0 where none can be known}); no other problem that fails a test.
+GALLERY: dict[str, tuple[str, dict[str, int]]] = {
+    "good": (
+        "#cloud-config\nwrite_files:\n  - {path: /srv/good, content: hello}\nruncmd:\n  - set -e\n  - grep hello /srv/good\n",
+        {},
+    ),
+    "a command that is not there": (
+        "#cloud-config\nruncmd:\n  - echo one\n  - nosuchcommand --x\n  - echo two\n",
+        {"runcmd: nosuchcommand: not found": 4},
+    ),
+    "a colon in a command": (
+        "#cloud-config\nruncmd:\n  - echo: hi\n",
+        {"Failed to shellify": 0, "runcmd: its module runcmd failed": 2},
+    ),
+    "text for a list": (
+        "#cloud-config\nruncmd: echo hi\n",
+        {"Failed to shellify": 0, "runcmd: its module runcmd failed": 2},
+    ),
+    "an unknown key": ("#cloud-config\npackage: [vim]\n", {"package: no module of cloud-init knows this key": 2}),
+    "no YAML": (
+        "#cloud-config\nusers:\n  - name: a\n bad: [\n",
+        {"Failed loading yaml blob": 0, "took no configuration out of this user-data": 1},
+    ),
+    "no header": ("hostname: my-vm\n", {"Unhandled non-multipart": 0}),
+    "a file without a path": ("#cloud-config\nwrite_files:\n  - content: x\n", {"Invalid cloud-config": 0}),
+    "an owner that is not there": (
+        "#cloud-config\nwrite_files:\n  - {path: /srv/o, content: x, owner: 'app:app'}\n",
+        {"Unknown user or group": 0, "write_files: its module write_files failed": 2},
+    ),
+    "bootcmd that fails": (
+        "#cloud-config\nbootcmd:\n  - 'false'\n",
+        {"Failed to run bootcmd": 0, "bootcmd: its module bootcmd failed": 2},
+    ),
+    "a script that fails": ("#!/bin/sh\necho working\nexit 3\n", {"Failed to run module scripts-user": 0}),
+    "a last command that fails": (
+        "#cloud-config\nruncmd:\n  - echo one\n  - 'exit 7'\n",
+        {"Failed to run module scripts-user": 0},
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def seen(host: Host, debian: Path, tmp_path_factory) -> dict[str, list[dict]]:
+    program = Real(tmp_path_factory.mktemp("gallery") / "home", host)
+    stock_recipe(program.home, debian)
+    try:
+        done = subprocess.run(
+            [*host.enter, sys.executable, "-m", "tests.guests.gallery", program.file("m.yaml", MANIFEST)],
+            input=json.dumps({name: text for name, (text, _) in GALLERY.items()}),
+            env=program.env | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=1500,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return json.loads(done.stdout)
+    finally:
+        program.close()
+
+
+@pytest.mark.parametrize("name", GALLERY)
+def test_what_the_guest_made_of_it(seen, name: str):
+    wanted = GALLERY[name][1]
+    found = {p["message"]: p for p in seen[name]}
+    for words, line in wanted.items():
+        near = [p for message, p in found.items() if words in message]
+        assert near, (words, found)
+        assert line in {p["line"] for p in near}, near
+    if not wanted:
+        assert not found
