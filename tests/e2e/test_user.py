@@ -93,6 +93,9 @@ def test_without_namespaces_each_machine_is_alone_and_that_is_said(user: AsUser,
         refused = user("network", "exec", "--", "true")
         assert refused.code == 1 and "HK806" in refused.err
         assert "HK518" in user("describe", "vm/web").out
+        for pid in helpers.holders(user.runtime / "libvirtd.lock"):
+            os.kill(pid, signal.SIGKILL)
+        assert user.status()["printableStatus"] == "Running"
         assert user("down", "--disks", "--yes", "--force").code == 0
         assert ours(user.runtime) == []
     finally:

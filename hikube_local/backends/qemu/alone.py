@@ -80,6 +80,9 @@ class UserNet:
     def runs(self) -> bool:
         return True
 
+    def ensure(self, pid: int, range: Range) -> None:
+        """Each QEMU brings its own."""
+
     def _monitor(self, connection: Any, name: str, command: str) -> str:
         import libvirt_qemu
 
