@@ -66,7 +66,7 @@ CODES: dict[str, str] = {
     "HK341": "a key that cloud-init does not know",
     "HK342": "a value of a type that cloud-init does not take",
     "HK343": "a key that is deprecated, removed or too new",
-    "HK344": "a header with a typo",
+    "HK344": "a header or a MIME type that cloud-init does not know",
     "HK345": "a command that is a mapping by accident",
     "HK346": "commands whose failure is not seen",
     "HK347": "permissions written as a number",
