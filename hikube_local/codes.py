@@ -99,7 +99,7 @@ CODES: dict[str, str] = {
     "HK510": "the simulator: nothing runs",
     "HK511": "ping cannot be carried to a loopback address",
     "HK512": "further networks are this host's own",
-    "HK513": "a CPU model that is not taken here",
+    "HK513": "a CPU model that counts with hardware acceleration alone",
     "HK514": "a run strategy carried by the next command",
     "HK517": "WholeIP without a bridge of the host's",
     "HK518": "no network namespace: each machine is alone",

@@ -101,7 +101,7 @@ def _tree(m: Machine) -> ET.Element:
         _add(features, "smm", state="on")
     if m.tb_cache is not None:
         _add(_add(features, "tcg"), "tb-cache", str(m.tb_cache), unit="MiB")
-    cpu = _add(root, "cpu", mode="host-model" if m.kvm else "maximum")
+    cpu = _cpu(root, m)
     _add(cpu, "topology", sockets=m.size.sockets, dies=1, cores=m.size.cores, threads=1)
     _clock(root, m)
     _add(root, "on_poweroff", "destroy")
@@ -109,6 +109,17 @@ def _tree(m: Machine) -> ET.Element:
     _add(root, "on_crash", "destroy")
     _devices(root, m)
     return root
+
+
+def _cpu(root: ET.Element, m: Machine) -> ET.Element:
+    """KubeVirt's words: a mode of libvirt's, or a model's name, which the host must be able to give."""
+    if not m.kvm:
+        return _add(root, "cpu", mode="maximum")
+    if m.cpu_model in ("", "host-model", "host-passthrough"):
+        return _add(root, "cpu", mode=m.cpu_model or "host-model")
+    cpu = _add(root, "cpu", mode="custom", match="exact", check="partial")
+    _add(cpu, "model", m.cpu_model, fallback="forbid")
+    return cpu
 
 
 def _firmware(root: ET.Element, m: Machine) -> None:

@@ -60,6 +60,7 @@ class Machine:
     kvm: bool = True
     tb_cache: int | None = None  # MiB, TCG's translation cache
     unsafe: bool = False  # a throw-away machine: its disks are never flushed
+    cpu_model: str = ""  # with KVM; empty is the host's
     oem: tuple[str, ...] = ()  # SMBIOS' OEM strings, from which systemd takes credentials
 
     @property
@@ -124,6 +125,7 @@ def portable(obj: Object, optical: dict[str, bool]) -> Machine:
         name=obj.name,
         uuid=names.firmware_uuid(obj.namespace, obj.name, spec.cloudInitSeed),
         size=requested(spec),
+        cpu_model=spec.cpuModel,
         profile=profile_of(spec),
         disks=tuple(devices),
         mac=names.mac(obj.namespace, obj.name),

@@ -21,6 +21,7 @@ def test_libvirts_schema_takes_it(profile: str, tmp_path: Path):
     disks = ["sys", {"name": "data", "bus": "scsi"}, {"name": "late", "bus": "virtio", "hotpluggable": True}, "cd"]
     spec = {"instanceProfile": profile, "instanceType": "u1.large", "disks": disks, "networks": [{"name": "back"}]}
     body = {**spec, "cloudInit": "#cloud-config\n", "firmware": {"efiPersistent": True}}
+    body |= {"cpuModel": "Haswell"} if profile == "ubuntu" else {}
     obj = Object(kind="VMInstance", namespace="default", name="web", spec=spec_of("VMInstance", body))
     path = tmp_path / "domain.xml"
     path.write_text(domain.domain(machine.portable(obj, {"cd": True})))

@@ -163,6 +163,11 @@ MACHINE: dict[str, Callable[[Ask], bool]] = {
         )
         == 2
     ),
+    "cpuModel: a model by name, with KVM": lambda ask: (
+        (cpu := xml(cpuModel="Haswell").find("cpu")).get("mode") == "custom"
+        and (cpu.findtext("model"), cpu.find("model").get("fallback")) == ("Haswell", "forbid")
+        and attribute("cpu", "mode", cpuModel="host-passthrough") == "host-passthrough"
+    ),
     "cpuModel: told, and carried to KubeVirt": lambda ask: (
         ask(instance(**WEB, cpuModel="Haswell")).has(DIFFERENCE, "HK513")
         and "Haswell" in str(objects(cpuModel="Haswell")["VirtualMachine"])

@@ -188,6 +188,7 @@ class Qemu:
             kvm=self.facts.kvm,
             tb_cache=None if self.facts.kvm else fit.TB_CACHE >> 20,
             unsafe=self.throwaway,
+            cpu_model=spec.cpuModel,
             oem=self.oem,
         )
 
