@@ -196,6 +196,34 @@ def test_a_guest_that_powers_itself_off_is_told(real: Real):
     assert loop.code == 1 and "HK912" in loop.err and "boot 4 times" in loop.err
 
 
+# What stops a guest: the panic and the lack of memory are real, the prompts are as boot loader and initramfs write them.
+STOPS = {
+    "the kernel panics": (
+        "echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger",
+        "HK903",
+        "sysrq triggered crash",
+    ),
+    "memory runs out": ("(tail /dev/zero) & sleep 600", "HK905", "tail"),
+    "no root file system": (r"printf '\n(initramfs) ' > /dev/ttyS0; sleep 600", "HK904", "(initramfs)"),
+    "no boot loader's files": (r"printf '\ngrub rescue> ' > /dev/ttyS0; sleep 600", "HK902", "grub rescue>"),
+    "a file system that is not there": (
+        "echo 'You are in emergency mode. After logging in, type journalctl' > /dev/ttyS0; sleep 600",
+        "HK904",
+        "You are in emergency mode",
+    ),
+}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("what", STOPS)
+def test_a_guest_that_stops_is_told_as_soon_as_it_is_certain(real: Real, what: str):
+    """Not at the time-out, which is ten minutes: the cause, the line that shows it, and what to do."""
+    script, code, shown = STOPS[what]
+    result = up(real, seeded(TINY, script), "--timeout", "10m")
+    assert result.code == 1 and code in result.err and "HK907" not in result.err, result.err
+    assert shown in result.err.partition("FAILED")[2] and "fix:" in result.err, result.err
+
+
 def test_escape_sequences_of_a_guest_never_reach_the_terminal(real: Real):
     assert up(real, seeded(TINY, r"printf '\033]0;owned\007\033[2J\033]52;c;aGk=\007marker\n'")).code == 0
     for words in (("logs", "web"), ("describe", "web")):
