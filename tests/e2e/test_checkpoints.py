@@ -188,6 +188,42 @@ def test_a_chain_is_as_long_as_there_are_checkpoints(counting: Real):
     assert "MISMATCH" not in real("logs", "web").out
 
 
+@pytest.mark.full
+def test_a_disk_that_grew_and_one_that_was_added_since(counting: Real):
+    real = counting
+    assert real("snapshot", "create", "web", "one").code == 0
+    base = counts(real)[-1]
+    text = seeded(TINY, COUNTER)
+    large = real.file("large.yaml", text.replace("storage: 1Gi", "storage: 2Gi"))
+    assert real("up", "--no-checkpoint", large).code == 0
+    assert real("get", "vmdisk", "sys", "-o", "json").json["status"]["capacity"] == 2 << 30
+    assert real("snapshot", "create", "web", "two").code == 0
+    second = counts(real)[-1]
+    # Back to when it was smaller: it is so again, and grows with the next `up`, while the machine runs.
+    back_to(real, "one", base)
+    assert real("get", "vmdisk", "sys", "-o", "json").json["status"]["capacity"] == 1 << 30
+    grown = real("up", "--no-checkpoint", large)
+    assert grown.code == 0 and "growing" in grown.err, grown.err
+    back_to(real, "two", second)
+    assert real("get", "vmdisk", "sys", "-o", "json").json["status"]["capacity"] == 2 << 30
+    # With a disk more it is another machine than the one whose memory lies there.
+    more = text.replace("storage: 1Gi", "storage: 2Gi").replace("disks: [sys]", "disks: [sys, data]") + empty_disk(
+        "data"
+    )
+    added = real.file("more.yaml", more)
+    assert real("up", "--no-checkpoint", "--restart", added).code == 0
+    refused = real("snapshot", "restore", "web", "two", "--yes")
+    assert refused.code == 1 and "another machine" in refused.err and "bring the manifest back" in refused.err
+    assert real("snapshot", "create", "web", "three").code == 0
+    third = counts(real)[-1]
+    back_to(real, "three", third)
+    # The manifest as it was: its memory fits again, and the disk that is not in it stays.
+    assert real("up", "--no-checkpoint", "--restart", large).code == 0
+    back_to(real, "two", second)
+    assert real("get", "vmdisk", "data").code == 0
+    assert "MISMATCH" not in real("logs", "web").out
+
+
 def whole(real: Real) -> None:
     """Each layer's header names a file that is there: qemu-img reads every chain to its end."""
     folder = real.home / "state" / "disks" / "default" / "sys"

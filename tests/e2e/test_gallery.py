@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.conftest import ROOT
+from tests.conftest import EXAMPLES, ROOT
 from tests.e2e.conftest import Host, Real, stock_recipe
 
 pytestmark = [pytest.mark.e2e, pytest.mark.full]
@@ -30,6 +31,8 @@ spec:
     #cloud-config
     ssh_genkeytypes: [ed25519]
 """
+_DOCUMENTS = yaml.safe_load_all((EXAMPLES / "hikube-docs" / "06-production.yaml").read_text())
+PRODUCTION = next(d["spec"]["cloudInit"] for d in _DOCUMENTS if d and d["kind"] == "VMInstance")
 # name: (user-data, {words of a problem: its line, 0 where none can be known}); no other problem that fails a test.
 GALLERY: dict[str, tuple[str, dict[str, int]]] = {
     "good": (
@@ -63,6 +66,8 @@ GALLERY: dict[str, tuple[str, dict[str, int]]] = {
         "#cloud-config\nbootcmd:\n  - 'false'\n",
         {"Failed to run bootcmd": 0, "bootcmd: its module bootcmd failed": 2},
     ),
+    # Without a network: what it lacks is told apart from what is wrong with it, which is nothing but its order of things.
+    "Hikube's example of production": (PRODUCTION, {"the network: ": 0, "packages: its module": 7}),
     "a script that fails": ("#!/bin/sh\necho working\nexit 3\n", {"Failed to run module scripts-user": 0}),
     "a last command that fails": (
         "#cloud-config\nruncmd:\n  - echo one\n  - 'exit 7'\n",
