@@ -33,7 +33,7 @@ spec:
 """
 _DOCUMENTS = yaml.safe_load_all((EXAMPLES / "hikube-docs" / "06-production.yaml").read_text())
 PRODUCTION = next(d["spec"]["cloudInit"] for d in _DOCUMENTS if d and d["kind"] == "VMInstance")
-# name: (user-data, {words of a problem: its line, 0 where none can be known}); no other problem that fails a test.
+# name: (user-data, {words of a problem that is found: its line, 0 where none can be known}); nothing at all for the good one.
 GALLERY: dict[str, tuple[str, dict[str, int]]] = {
     "good": (
         "#cloud-config\nwrite_files:\n  - {path: /srv/good, content: hello}\nruncmd:\n  - set -e\n  - grep hello /srv/good\n",
