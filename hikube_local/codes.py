@@ -52,7 +52,7 @@ CODES: dict[str, str] = {
     "HK322": "storage too large or not positive",
     "HK323": "a name twice in one list",
     "HK324": "ports left out: 22 is taken",
-    "HK325": "a disk with no way in: no keys and no user-data",
+    "HK325": "a machine with no way in: no keys and no user-data",
     "HK326": "partial resources beside an instanceType",
     "HK327": "larger than a Secret may be",
     "HK328": "WholeIP without a firewall in the user-data",
@@ -61,6 +61,7 @@ CODES: dict[str, str] = {
     "HK331": "a check that cannot be understood",
     "HK332": "a system disk with one copy",
     "HK333": "one disk for system and data",
+    "HK334": "a name of Cozystack's that Hikube does not list",
     # user-data
     "HK340": "user-data that cannot be read",
     "HK341": "a key that cloud-init does not know",

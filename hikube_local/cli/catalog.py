@@ -85,6 +85,12 @@ def images(app: App, output: str) -> int:
     return _show(
         rows + own,
         output,
-        ["NAME", "USER", "SMALLEST", "SOURCE"],
-        lambda r: [r["name"], r["user"] or "<none>", size(r["smallest"]), r["url"] or f"none: {r.get('reason', '')}"],
+        ["NAME", "USER", "SMALLEST", "HIKUBE", "SOURCE"],
+        lambda r: [
+            r["name"],
+            r["user"] or "<none>",
+            size(r["smallest"]),
+            "yes" if r["hikube"] else "no",
+            r["url"] or f"none: {r.get('reason', '')}",
+        ],
     )

@@ -76,18 +76,19 @@ def _machine(statuses: Any, obj: Any, status: dict) -> list[str]:
         "  (names of the tenant: guests with systemd-resolved refuse them, as on Hikube, until networkd has the search domains:",
         '  docs/troubleshooting.md, "A name of the tenant is refused")',
         "Ways in:",
-        *(f"  {a['port']}/{a['protocol']:<9}{a['address']}:{a['hostPort']}" for a in status["access"]),
+        *(f"  {str(a['port']) + '/' + a['protocol']:<14}{a['address']}:{a['hostPort']}" for a in status["access"]),
         f"  {'ssh':<14}hikube-local ssh {obj.name}",
         f"  {'console':<14}hikube-local console {obj.name}",
         "Disks, in boot order:",
     ]
     disks = statuses.disks_of(obj)
+    width = max((len(ref.name) for ref in obj.instance.disks), default=0) + 2
     for i, ref in enumerate(obj.instance.disks):
         disk, seen = disks[ref.name]
         optical = bool(disk and disk.disk.optical)
         origin = "manifest" if ref.bus else "optical" if optical else "profile"
         state = seen.problem or ("ready" if seen.exists else "not there")
-        out.append(f"  {i + 1}. {ref.name:<16}{bus_of(obj.instance, i, optical)} ({origin}), {state}")
+        out.append(f"  {i + 1}. {ref.name:<{width}}{bus_of(obj.instance, i, optical)} ({origin}), {state}")
     if obj.instance.has_seed:
         out.append("  then the cloud-init seed (NoCloud, label cidata)")
     if status["differences"]:

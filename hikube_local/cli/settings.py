@@ -20,7 +20,7 @@ def config() -> None:
 @output_option("json", "yaml")
 @common
 def view(app: App, show_origin: bool, output: str) -> int:
-    """Show the settings in force: flag beats variable beats file."""
+    """Show what the configuration file and the environment say, and where things lie."""
     from hikube_local.cli import tables
     from hikube_local.cli.config import KEYS
 

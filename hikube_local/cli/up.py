@@ -41,7 +41,7 @@ def load(app: App, files: tuple[str, ...], for_plan: bool, quiet: bool = False, 
 
 
 def _line(d: Any) -> str:
-    return f"differs from Hikube [{d.code}]: {d.object + ': ' if d.object else ''}{d.message}"
+    return f"{'note' if d.word == 'note' else 'differs from Hikube'} [{d.code}]: {d.object + ': ' if d.object else ''}{d.message}"
 
 
 def seconds(context: click.Context, parameter: click.Parameter, value: Any) -> float | None:

@@ -40,6 +40,12 @@ class Diagnostic:
     path: str = ""
     help: str = ""
 
+    @property
+    def word(self) -> str:
+        """What people read: a difference from Hikube (HK5xx), or advice, which is none."""
+        advice = self.severity is Severity.DIFFERENCE and not self.code.startswith("HK5")
+        return "note" if advice else str(self.severity)
+
     def as_json(self) -> dict[str, object]:
         """The form of `validate -o json` (cli.md)."""
         return {
@@ -59,7 +65,7 @@ class Diagnostic:
         from hikube_local.text import sanitize
 
         where = f"{self.place}: " if self.place.file else ""
-        lines = [sanitize(f"{where}{self.severity}[{self.code}]: {self.message}")]
+        lines = [sanitize(f"{where}{self.word}[{self.code}]: {self.message}")]
         if self.place.text and self.place.line:
             text = self.place.text.rstrip()
             start = max(0, self.place.column - 61)
@@ -80,8 +86,8 @@ def _width(text: str) -> int:
 
 def counted(items: Iterable[Diagnostic]) -> str:
     """How many of each severity: `1 error, 2 warnings`; empty for none."""
-    found = [str(d.severity) for d in items]
-    counts = [(found.count(str(s)), str(s)) for s in Severity]
+    found = [d.word for d in items]
+    counts = [(found.count(word), word) for word in (*map(str, Severity), "note")]
     return ", ".join(f"{n} {word}{'s' if n > 1 else ''}" for n, word in counts if n)
 
 

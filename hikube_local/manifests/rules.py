@@ -84,6 +84,12 @@ def words(spec: VMInstanceSpec) -> Iterator[Finding]:
         yield _unknown("HK304", "runStrategy", spec.runStrategy, [str(s) for s in RunStrategy], ("runStrategy",))
     if spec.instanceType and spec.instanceType not in data.instancetypes():
         yield _unknown("HK302", "instanceType", spec.instanceType, list(data.instancetypes()), ("instanceType",))
+    for field, value, rows in (
+        ("instanceType", spec.instanceType, data.instancetypes()),
+        ("instanceProfile", spec.instanceProfile, data.profiles()),
+    ):
+        if value in rows and not rows[value].hikube:
+            yield _not_listed(field, value, (field,))
     if spec.instanceProfile and spec.instanceProfile not in data.profiles():
         known = list(data.profiles())
         family = [p for p in known if p.startswith(f"{spec.instanceProfile}.")]
@@ -93,6 +99,11 @@ def words(spec: VMInstanceSpec) -> Iterator[Finding]:
             yield Finding("HK303", _E, what, ("instanceProfile",), help)
         else:
             yield _unknown("HK303", "instanceProfile", spec.instanceProfile, known, ("instanceProfile",))
+
+
+def _not_listed(field: str, value: str, path: Path) -> Finding:
+    what = f"{field} {value} is Cozystack's and not on Hikube's own pages: Hikube may not have it"
+    return Finding("HK334", _D, what, path, f"see the column HIKUBE of: hikube-local catalog {field.lower()}s")
 
 
 def _unknown(code: str, field: str, value: str, known, path: Path) -> Finding:
@@ -284,6 +295,8 @@ def disk_source(spec: VMDiskSpec, extra_images: frozenset[str] = frozenset()) ->
         elif known.reason:
             more = "name a URL under images: in the configuration"
             yield Finding("HK312", _E, f"{image.name} has no public image: {known.reason}", path, more)
+        elif not known.hikube:
+            yield _not_listed("image", image.name, path)
 
 
 def _url(url: str) -> Iterator[Finding]:
@@ -323,7 +336,7 @@ def disk_storage(spec: VMDiskSpec) -> Iterator[Finding]:
     elif spec.storageClass != "local":
         what = f"storageClass {spec.storageClass} keeps three copies on Hikube; here it is one file"
         yield Finding("HK504", _D, what, ("storageClass",))
-    elif spec.source.image or spec.source.http:
+    elif not spec.optical and (spec.source.image or spec.source.http):
         what = "storageClass local keeps one copy on one node: a system disk in production wants replicated"
         yield Finding("HK332", _D, what, ("storageClass",))
 

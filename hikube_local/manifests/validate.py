@@ -33,14 +33,14 @@ def validate(
 ) -> Input:
     """Read and check; a disk that is nowhere is a warning, with `for_plan` an error."""
     result = load(sources, namespace, default_namespace, unknown)
-    once: set[str] = set()
+    once: set[tuple[str, str]] = set()
     for item in result.objects:
         for found in rules.check(item, known.images):
             # A difference is told once, at its first place.
             if found.severity is Severity.DIFFERENCE:
-                if found.code in once:
+                if (found.code, found.message) in once:
                     continue
-                once.add(found.code)
+                once.add((found.code, found.message))
             result.findings.add(found)
     for found in _together(result.objects, known, for_plan):
         result.findings.add(found)

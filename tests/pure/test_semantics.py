@@ -397,6 +397,12 @@ COPIED: dict[str, Callable[[Ask], bool]] = {
     "image ubuntu is an administrator's": lambda ask: ask(disk(source={"image": {"name": "ubuntu"}})).has(
         ERROR, "HK312"
     ),
+    "names that Hikube's pages do not list are told": lambda ask: (
+        ask(instance(**WEB, instanceProfile="debian")).has(DIFFERENCE, "HK334", "debian")
+        and ask(instance(sshKeys=[KEY], instanceType="cx1.medium")).has(DIFFERENCE, "HK334", "cx1.medium")
+        and ask(disk(source={"image": {"name": "alpine-3.21"}}, storage="20Gi")).has(DIFFERENCE, "HK334", "alpine-3.21")
+        and not ask(instance(**WEB, instanceProfile="ubuntu")).has(DIFFERENCE, "HK334")
+    ),
     "nothing but disks": lambda ask: ask(instance(disks=[{"name": "a"}])).clean,
     "a VMDisk without anything": lambda ask: ask(disk()).clean,
     **{
