@@ -1,6 +1,6 @@
 """A world with no machine at all: state is a function of start time, pace and now.
 
-The annotation `hikube.local/simulate: "stage=STAGE,outcome=OUTCOME,after=SECONDS"` makes an object fail (cli.md).
+The annotation `hikube.local/simulate: "stage=STAGE,outcome=OUTCOME,after=SECONDS"` makes an object fail.
 """
 
 from __future__ import annotations

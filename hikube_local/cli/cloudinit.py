@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, option, output_option
+from hikube_local.cli.app import App, common, manifests, option, output_option
 from hikube_local.errors import ExitCode, HikubeError, NotFound
 
 
@@ -18,18 +18,19 @@ def cloudinit() -> None:
 
 
 @cloudinit.command("check")
-@click.argument("files", nargs=-1, required=True)
+@click.argument("files", nargs=-1)
+@option("-f", "--filename", multiple=True, help="A file, or -.")
 @option("--strict", is_flag=True, help="Warnings count as errors.")
 @output_option("json")
 @common
-def check(app: App, files: tuple[str, ...], strict: bool, output: str) -> int:
+def check(app: App, files: tuple[str, ...], filename: tuple[str, ...], strict: bool, output: str) -> int:
     """Look at manifests' cloudInit and at bare user-data files; no machine, no network."""
     from hikube_local.cli.tables import as_json
     from hikube_local.manifests.diagnostics import Severity, counted
     from hikube_local.userdata import check as checks
 
     found, count = [], 0
-    for name in files:
+    for name in manifests(files, filename):
         for part in _findings(app, name):
             count += 1
             found += part

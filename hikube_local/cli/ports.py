@@ -102,5 +102,8 @@ def virsh(words: tuple[str, ...]) -> int:
     world = app.backend("qemu")
     assert isinstance(world, Qemu)
     if world.connection() is None:
+        if {"-h", "--help"} & set(words[:1]):
+            print("usage: hikube-local virsh [COMMAND…]   virsh's own commands, on the machines that are up")
+            return ExitCode.DONE
         raise HikubeError("HK805", "no machine is up, so no libvirt of ours runs", fix="hikube-local up FILE")
     os.execv(find("virsh"), ["virsh", "-c", world.carrier.daemon.uri, *words])

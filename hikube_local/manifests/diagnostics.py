@@ -47,7 +47,7 @@ class Diagnostic:
         return "note" if advice else str(self.severity)
 
     def as_json(self) -> dict[str, object]:
-        """The form of `validate -o json` (cli.md)."""
+        """The form of `validate -o json`."""
         return {
             "code": self.code,
             "severity": str(self.severity),

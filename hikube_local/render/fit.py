@@ -8,7 +8,7 @@ from hikube_local.render.sizing import Size
 from hikube_local.text import size
 
 MIB = 1 << 20
-# Of all Hyper-V features the one that QEMU refuses without KVM (../shared/research/firmware.md, section 2).
+# Of all Hyper-V features the one that QEMU refuses without KVM (seen with 7.2).
 KVM_ONLY = frozenset({"vpindex"})
 TB_CACHE = 256 * MIB  # TCG's translation cache for one machine
 

@@ -1,7 +1,7 @@
 """Checkpoints: disks, and memory, firmware variables and TPM with them while the machine runs; one mechanism for all.
 
-A checkpoint is frozen disk layers and a memory file (../shared/research/checkpoints.md, section 8). A note of what is
-under way lies in the machine's folder before the first step and goes after the last, so that a kill is healed.
+A checkpoint is frozen disk layers and a memory file. A note of what is under way lies in the machine's folder before the
+first step and goes after the last, so that a kill is healed.
 """
 
 from __future__ import annotations
