@@ -183,7 +183,9 @@ def _not_run(user_data: str, modules: list[Module]) -> list[Problem]:
         return []
     if not modules:
         return [Problem("no module stands in /var/log/cloud-init.log: what cloud-init did cannot be told")]
-    root, _ = tree.read(user_data)
+    root, wrong = tree.read(user_data)
+    if not wrong and (root is None or root.value is None):
+        return []  # the header alone asks for nothing
     if root is None or not isinstance(root.value, dict):
         return [Problem("cloud-init took no configuration out of this user-data: it is no YAML mapping", line=1)]
     results = {m.name: m.result for m in modules}

@@ -31,8 +31,14 @@ spec:
     #cloud-config
     ssh_genkeytypes: [ed25519]
 """
-_DOCUMENTS = yaml.safe_load_all((EXAMPLES / "hikube-docs" / "06-production.yaml").read_text())
-PRODUCTION = next(d["spec"]["cloudInit"] for d in _DOCUMENTS if d and d["kind"] == "VMInstance")
+
+
+def of_page(name: str) -> str:
+    documents = yaml.safe_load_all((EXAMPLES / "hikube-docs" / name).read_text())
+    return next(d["spec"]["cloudInit"] for d in documents if d and d["kind"] == "VMInstance")
+
+
+PRODUCTION, FRAGMENT = of_page("06-production.yaml"), of_page("12-fragment-cloud-init.yaml")
 # name: (user-data, {words of a problem that is found: its line, 0 where none can be known}); nothing at all for the good one.
 GALLERY: dict[str, tuple[str, dict[str, int]]] = {
     "good": (
@@ -68,6 +74,16 @@ GALLERY: dict[str, tuple[str, dict[str, int]]] = {
     ),
     # Without a network: what it lacks is told apart from what is wrong with it, which is nothing but its order of things.
     "Hikube's example of production": (PRODUCTION, {"the network: ": 0, "packages: its module": 7}),
+    "Hikube's example of cloud-init": (FRAGMENT, {"the network: ": 0, "packages: its module": 8}),
+    "the header alone, as on Hikube's pages": ("#cloud-config\n", {}),
+    "a password, as on Hikube's pages": (
+        "#cloud-config\npassword: changeme\nchpasswd: {expire: false}\nssh_pwauth: true\n",
+        {},
+    ),
+    "the image's own user, as on Hikube's pages": (
+        "#cloud-config\nusers:\n  - name: debian\n    sudo: ALL=(ALL) NOPASSWD:ALL\n    shell: /bin/bash\n",
+        {},
+    ),
     "a script that fails": ("#!/bin/sh\necho working\nexit 3\n", {"Failed to run module scripts-user": 0}),
     "a last command that fails": (
         "#cloud-config\nruncmd:\n  - echo one\n  - 'exit 7'\n",

@@ -86,6 +86,13 @@ def test_a_key_whose_module_never_ran_is_a_problem(seen):
     assert any("no YAML mapping" in p.message for p in broken.problems)
 
 
+def test_the_header_alone_asks_for_nothing():
+    log = (LOGS / "cloud-init.log").read_bytes()
+    found = evidence.read(b"", log, b"", "#cloud-config\n")
+    assert not [p for p in found.problems if "no configuration" in p.message]
+    assert [p for p in evidence.read(b"", log, b"", "#cloud-config\n- a\n").problems if "no configuration" in p.message]
+
+
 def test_hostile_logs_are_data():
     for raw in (b"", b"\xff" * 100, b'{"v1": 7}', b'{"v1": {"init": []}}', b"[" * 10_000):
         found = evidence.read(raw, raw, raw, "#cloud-config\nhostname: x\n")
