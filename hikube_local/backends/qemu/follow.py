@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 DEFAULT_TIMEOUT = 300.0
 POLL = 0.1
-AGENT_EVERY = 1.0
+ALIVE_EVERY = 1.0
+# Each question costs the guest a tenth of a second under emulation: while its console tells where it is, few are asked.
+ASK_EVERY, ASK_BLIND, ASK_AT_END = 5.0, 1.0, 0.3
 NO_SIGN_AFTER = 60.0
 SILENT_AFTER = 20.0
 TOO_OFTEN = 3  # boots after the first one before anything is ready: a loop
@@ -82,17 +84,22 @@ class Follower:
             self.say(EventType.PROGRESS, f"waiting at most {limit / 60:.0f} minutes (emulation is slower)")
         deadline = time.monotonic() + limit
         last_sign = time.monotonic()
-        next_agent = 0.0
+        next_alive = next_ask = 0.0
+        at_end = False
         trouble_since: float | None = None
         while True:
             now = time.monotonic()
             if self._read():
                 last_sign, self._silence_told = now, False
-            if now >= next_agent:
-                next_agent = now + AGENT_EVERY
+            if now >= next_alive:
+                next_alive = now + ALIVE_EVERY
                 if not self._alive():
                     return self._gone()
+            if now >= next_ask or self.console.finished is not at_end:
+                at_end = self.console.finished
                 self._ask()
+                seen = self.connected and self.console.any_sign
+                next_ask = now + (ASK_AT_END if at_end else ASK_EVERY if seen else ASK_BLIND)
             self._tell()
             if verdict := self._verdict():
                 return verdict
