@@ -105,7 +105,8 @@ def fetching(work: Path) -> None:
 
         row("fetch and verify 1 GiB on loopback", median(ours, 3), median(bare, 3), "curl | tee | sha256sum")
         # Half of it text, half of it holes, as a raw image of a small system is.
-        raw.write_bytes(base64.b64encode(os.urandom(72 << 20)) + bytes(104 << 20))
+        boot = b"\xeb\x63" + bytes(508) + b"\x55\xaa"
+        raw.write_bytes(boot + base64.b64encode(os.urandom(72 << 20)) + bytes(104 << 20))
         packed = work / "big.raw.xz"
         subprocess.run(["xz", "-0", "-k", "-f", raw], check=True)
         served.files["/big"] = packed.read_bytes()
