@@ -183,19 +183,6 @@ def boots(work: Path) -> None:
 
 
 LAB = """\
-apiVersion: apps.cozystack.io/v1alpha1
-kind: VMDisk
-metadata: {name: sys}
-spec: {storage: 4Gi, storageClass: local, source: {image: {name: debian-12}}}
----
-apiVersion: apps.cozystack.io/v1alpha1
-kind: VMInstance
-metadata: {name: web}
-spec:
-  instanceType: u1.small
-  disks: [sys]
-  cloudInit: |
-    #cloud-config
     # An RSA key takes 3 to 15 s under emulation, as luck has it.
     ssh_genkeytypes: [ed25519]
     write_files:
@@ -208,7 +195,7 @@ def lab(work: Path) -> None:
     """A cold `test` beside the shortest command that boots the same image and seed; warm and reset beside cold."""
     from hikube_local.manifests.validate import Known, validate
     from hikube_local.render import seed
-    from tests.e2e.conftest import KEPT, Host, Real, stock_recipe
+    from tests.e2e.conftest import DEBIAN, KEPT, Host, Real, stock_recipe
 
     cache = Cache(KEPT / "images", 0o711)
     image = cache.path(build.build(cache, "debian-12", ignore).digest)
@@ -216,7 +203,7 @@ def lab(work: Path) -> None:
     program = Real(work / "lab", host)
     try:
         stock_recipe(program.home, image)
-        path = program.file("m.yaml", LAB)
+        path = program.file("m.yaml", DEBIAN + LAB)
         objects = [i.object for i in validate([str(path)], None, "default", Known({})).objects]
         given = seed.portable(next(o for o in objects if o.kind == "VMInstance"))
         iso = work / "seed.iso"

@@ -162,41 +162,37 @@ def _first(layout: Layout, barrier, number: int) -> None:
     db.Store(layout).note("x", **{f"n{number}": 1})
 
 
+def at_once(layout: Layout, many: int = 6) -> None:
+    """So many processes write into the store at the same moment; all of them succeed, and nothing is lost."""
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(many)
+    processes = [context.Process(target=_first, args=(layout, barrier, n)) for n in range(many)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [p.exitcode for p in processes] == [0] * many
+    assert sorted(db.Store(layout).allocation("x")) == [f"n{n}" for n in range(many)]
+
+
 def test_several_processes_make_the_store_at_once(tmp_path):
     """Changing the journal's mode does not wait: of six who did so at once one in six ended with "database is locked"."""
-    many = 6
-    context = multiprocessing.get_context("fork")
     for turn in range(10):
         root = tmp_path / str(turn)
         layout = Layout(root / "s", root / "c", root / "config.yaml", root / "r", False)
-        barrier = context.Barrier(many)
-        processes = [context.Process(target=_first, args=(layout, barrier, n)) for n in range(many)]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(60)
-        assert [p.exitcode for p in processes] == [0] * many
-        assert sorted(db.Store(layout).allocation("x")) == [f"n{n}" for n in range(many)]
+        at_once(layout)
         assert not list(layout.state.glob(f"{files.PARTIAL}*"))
 
 
 def test_several_processes_find_it_damaged_at_once(tmp_path):
     """One of them rebuilds it, and the damaged one is kept for whoever wants to look at it."""
-    many, damaged = 6, b"this is no database at all" * 100
-    context = multiprocessing.get_context("fork")
+    damaged = b"this is no database at all" * 100
     for turn in range(15):
         root = tmp_path / str(turn)
         layout = Layout(root / "s", root / "c", root / "config.yaml", root / "r", False)
         layout.make()
         layout.store.write_bytes(damaged)
-        barrier = context.Barrier(many)
-        processes = [context.Process(target=_first, args=(layout, barrier, n)) for n in range(many)]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(60)
-        assert [p.exitcode for p in processes] == [0] * many
-        assert sorted(db.Store(layout).allocation("x")) == [f"n{n}" for n in range(many)]
+        at_once(layout)
         assert [p.read_bytes() for p in layout.state.glob("*.damaged-*[0-9]")] == [damaged]
 
 

@@ -215,6 +215,24 @@ def real(host: Host, tiny_image: Path, tmp_path: Path) -> Iterator[Real]:
     program.close()
 
 
+# A Debian guest of its own; what its user-data says comes behind.
+DEBIAN = """\
+apiVersion: apps.cozystack.io/v1alpha1
+kind: VMDisk
+metadata: {name: sys}
+spec: {storage: 4Gi, storageClass: local, source: {image: {name: debian-12}}}
+---
+apiVersion: apps.cozystack.io/v1alpha1
+kind: VMInstance
+metadata: {name: web}
+spec:
+  instanceType: u1.small
+  disks: [sys]
+  cloudInit: |
+    #cloud-config
+"""
+
+
 class AsUser(Real):
     """The program as the throw-away user, on a host where /dev/net/tun may be opened, as on laptops."""
 

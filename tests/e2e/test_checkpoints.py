@@ -347,28 +347,29 @@ def test_fifty_ways_back_without_a_mismatch(real: Real, tiny_image: Path, firmwa
     assert (f"COUNT {base + 4} TPM" in real("logs", "web").out[before:]) is (firmware != "BIOS")
 
 
+def creating(real: Real, name: str, delay: float) -> subprocess.Popen[bytes]:
+    """A checkpoint that is being taken since `delay` seconds."""
+    words = [*real.host.enter, sys.executable, "-m", "hikube_local", "snapshot", "create", "web", name]
+    child = subprocess.Popen(words, env=real.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(delay)
+    return child
+
+
+def kill(real: Real, program: str) -> None:
+    for pid in real.processes():
+        with contextlib.suppress(OSError):
+            if program in os.readlink(f"/proc/{pid}/exe"):
+                os.kill(pid, signal.SIGKILL)
+
+
 @pytest.mark.full
 def test_qemu_killed_in_the_middle_of_a_checkpoint(counting: Real):
     """The machine is off then, as after a power cut: one `up` brings it back, with what its disk had."""
     real = counting
     for delay in (0.35, 0.55, 0.8):
         last = counts(real)[-1]
-        words = [
-            *real.host.enter,
-            sys.executable,
-            "-m",
-            "hikube_local",
-            "snapshot",
-            "create",
-            "web",
-            f"q{int(delay * 100)}",
-        ]
-        child = subprocess.Popen(words, env=real.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(delay)
-        for pid in real.processes():
-            with contextlib.suppress(OSError):
-                if "/qemu-system" in os.readlink(f"/proc/{pid}/exe"):
-                    os.kill(pid, signal.SIGKILL)
+        child = creating(real, f"q{int(delay * 100)}", delay)
+        kill(real, "/qemu-system")
         child.wait()
         healed = real("up", "--no-checkpoint", real.home / "files" / "m.yaml")
         assert healed.code == 0, healed.err
@@ -386,25 +387,11 @@ def test_a_kill_in_the_middle_is_healed(counting: Real, who: str):
     for delay in (0.35, 0.55, 0.8):
         before = length(real)
         last = counts(real)[-1]
-        words = [
-            *real.host.enter,
-            sys.executable,
-            "-m",
-            "hikube_local",
-            "snapshot",
-            "create",
-            "web",
-            f"k{int(delay * 100)}",
-        ]
-        child = subprocess.Popen(words, env=real.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(delay)
+        child = creating(real, f"k{int(delay * 100)}", delay)
         if who == "us":
             child.kill()
         else:
-            for pid in real.processes():
-                with contextlib.suppress(OSError):
-                    if os.readlink(f"/proc/{pid}/exe").endswith("/libvirtd"):
-                        os.kill(pid, signal.SIGKILL)
+            kill(real, "/libvirtd")
         child.wait()
         healed = real("up", "--no-checkpoint", real.home / "files" / "m.yaml")
         assert healed.code == 0, healed.err

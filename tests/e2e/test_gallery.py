@@ -11,26 +11,11 @@ import pytest
 import yaml
 
 from tests.conftest import EXAMPLES, ROOT
-from tests.e2e.conftest import Host, Real, stock_recipe
+from tests.e2e.conftest import DEBIAN, Host, Real, stock_recipe
 
 pytestmark = [pytest.mark.e2e, pytest.mark.full]
 
-MANIFEST = """\
-apiVersion: apps.cozystack.io/v1alpha1
-kind: VMDisk
-metadata: {name: sys}
-spec: {storage: 4Gi, storageClass: local, source: {image: {name: debian-12}}}
----
-apiVersion: apps.cozystack.io/v1alpha1
-kind: VMInstance
-metadata: {name: web}
-spec:
-  instanceType: u1.small
-  disks: [sys]
-  cloudInit: |
-    #cloud-config
-    ssh_genkeytypes: [ed25519]
-"""
+MANIFEST = DEBIAN + "    ssh_genkeytypes: [ed25519]\n"
 
 
 def of_page(name: str) -> str:
