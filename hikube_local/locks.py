@@ -61,8 +61,9 @@ def locked(path: Path, waiting: Callable[[str], None] | None = None, shared: boo
                 except InterruptedError:
                     time.sleep(0.01)
         if not shared:
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, _command().encode(), 0)
+            with contextlib.suppress(OSError):  # a full disk: the others do not learn who holds it
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, _command().encode(), 0)
         yield
     finally:
         os.close(fd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from hikube_local.api.objects import API_VERSION, DISK, Key, Object, RunStrategy, plain_spec
@@ -92,7 +93,8 @@ class Statuses:
             same = old is not None and old["status"] == c["status"]
             c["lastTransitionTime"] = old["lastTransitionTime"] if same else timestamp(time.time())
         if status["conditions"] != list(before.values()):
-            self.store.set_status(key, {"conditions": status["conditions"]})
+            with contextlib.suppress(HikubeError):  # a look does not fail for a disk that is full
+                self.store.set_status(key, {"conditions": status["conditions"]})
 
     def _disk(self, obj: Object) -> dict[str, Any]:
         seen = self.backend(obj).observe_disk(obj)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import sqlite3
 import time
 import uuid
@@ -35,6 +36,8 @@ CREATE TABLE IF NOT EXISTS status(kind TEXT, namespace TEXT, name TEXT, body TEX
   PRIMARY KEY(kind, namespace, name));
 """
 OBJECT_FILE = "object.json"
+SPARE = 1 << 20  # bytes
+_JOURNAL = "-journal"
 
 
 def to_json(obj: Object) -> dict[str, Any]:
@@ -58,6 +61,7 @@ class Store:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self._path = layout.store
+        self._spare = layout.state / "spare"
 
     def exists(self) -> bool:
         return self._path.exists()
@@ -70,6 +74,9 @@ class Store:
                 self._create()
             file = self._file()
             with contextlib.closing(_connect(self._path)) as connection:
+                # A rollback journal: a look at it needs no room on the disk, which a full one has not. It is kept, so
+                # that a small change finds its room too.
+                connection.execute("PRAGMA journal_mode=PERSIST")
                 connection.execute("PRAGMA synchronous=FULL")
                 self._know(connection)
                 if write:
@@ -121,7 +128,7 @@ class Store:
                 if whole and connection.execute("PRAGMA user_version").fetchone()[0]:
                     return
             aside = f"{self._path}.damaged-{time.time_ns()}"
-            for suffix in ("", "-wal", "-shm"):
+            for suffix in ("", _JOURNAL):
                 with contextlib.suppress(FileNotFoundError):
                     os.rename(f"{self._path}{suffix}", f"{aside}{suffix}")
 
@@ -140,8 +147,22 @@ class Store:
                     self._write(connection, from_json(body))
                 connection.execute(f"PRAGMA user_version={SCHEMA}")
                 connection.commit()
-                # Last: what does not fit on the disk is told at the commit, but not when a journal is closed.
-                connection.execute("PRAGMA journal_mode=WAL")
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(f"{self._path}{_JOURNAL}")  # of a store that was taken away: it is not this one's
+
+    def _lay_aside(self) -> None:
+        """Keep a little room, so that on a full disk it can still be written down what is stopped and deleted."""
+        with contextlib.suppress(OSError):
+            if not self._spare.exists() and shutil.disk_usage(self.layout.state).free > 64 * SPARE:
+                with beside(self._spare) as path, open(path, "wb") as file:
+                    os.posix_fallocate(file.fileno(), 0, SPARE)
+
+    def _spend(self) -> bool:
+        try:
+            os.unlink(self._spare)
+        except OSError:
+            return False
+        return True
 
     def _in_folders(self) -> Iterator[dict[str, Any]]:
         for top in ("machines", "disks"):
@@ -161,6 +182,9 @@ class Store:
                     return action(connection)
             except _Damaged:
                 self._set_aside()
+            except HikubeError as e:
+                if e.code != "HK604" or not self._spend():
+                    raise
         raise HikubeError("HK608", f"the store {self._path} is damaged and cannot be rebuilt")
 
     # objects
@@ -237,7 +261,9 @@ class Store:
                 out.append(self._write(c, new))
             return out
 
-        return self._do(True, write)
+        stored = self._do(True, write)
+        self._lay_aside()
+        return stored
 
     def mark_deleted(self, keys: Iterable[Key]) -> None:
         """Set deletionTimestamp; the reconciler takes it from there."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.components.server import Act, serving
+from tests.conftest import disk, instance
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a tmpfs")
 
@@ -78,3 +79,42 @@ def test_a_file_system_that_is_full(tmp_path: Path, phase: str):
     assert kept == ("images 1 disk False" if phase == "overlay" else "images 0 disk False"), done.stdout
     assert again.startswith("again") and again.endswith("True 0"), done.stdout
     assert not list(folder.iterdir())
+
+
+# The same for a machine (simulated) on a state root whose file system is full to the last byte.
+FULL = """
+import os, subprocess, sys
+from pathlib import Path
+home, manifest = Path(sys.argv[1]), sys.argv[2]
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=72m,mode=0755", "tmpfs", home], check=True)
+def run(*words):
+    environ = {**os.environ, "HIKUBE_LOCAL_HOME": str(home)}
+    done = subprocess.run([sys.executable, "-m", "hikube_local", *words], env=environ, capture_output=True, text=True)
+    print(words[0], done.returncode, done.stderr if done.returncode else "")
+run("up", "--backend", "simulator", manifest)
+with open(home / "ballast", "wb", buffering=0) as file:
+    try:
+        while file.write(bytes(1 << 20)):
+            pass
+    except OSError:
+        pass
+assert os.statvfs(home).f_bavail == 0
+for words in (["get", "vm,vmdisk"], ["describe", "vm/web"], ["events"], ["stop", "web"], ["start", "web"],
+              ["delete", "vm/web", "--yes"], ["delete", "vmdisk/sys", "--yes"], ["down", "-A", "--force"]):
+    run(*words)
+print(sorted(p.name for kind in ("machines", "disks") for p in (home / "state" / kind).glob("*/*")))
+"""
+
+
+def test_on_a_full_disk_one_can_look_and_stop_and_delete(tmp_path: Path):
+    """What frees room must not need any: it is how a user gets out of this."""
+    home, manifest = tmp_path / "home", tmp_path / "m.yaml"
+    home.mkdir()
+    machine = instance(instanceType="u1.nano", instanceProfile="alpine", disks=["sys"])
+    manifest.write_text(disk(storage="1Gi") + "\n---\n" + machine)
+    words = ["unshare", "-m", sys.executable, "-c", FULL, home, manifest]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr
+    *runs, left = done.stdout.splitlines()
+    assert len(runs) == 9 and all(line.split()[1:] == ["0"] for line in runs), done.stdout
+    assert left == "[]"

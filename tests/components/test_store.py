@@ -154,7 +154,8 @@ def test_a_page_damaged_inside_is_noticed_and_rebuilt(store, layout):
         f.seek(page)
         f.write(b"\xff" * (layout.store.stat().st_size - page))
     assert db.Store(layout).get(objects[0].key).disk.storage == "7Gi"
-    assert len(list(layout.state.glob("store.sqlite.damaged-*"))) == 1
+    aside = layout.state.glob("store.sqlite.damaged-*")
+    assert len([p for p in aside if not p.name.endswith("-journal")]) == 1
 
 
 def _first(layout: Layout, barrier, number: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import lzma
 import os
 import subprocess
@@ -82,8 +83,8 @@ def test_a_guest_without_space_is_paused_and_goes_on(host: Host, tiny_image: Pat
         stock(inside, TINY_URL, tiny_image)
         data = TINY.replace("disks: [sys]", "disks: [sys, data]") + "---\n"
         data += "apiVersion: apps.cozystack.io/v1alpha1\nkind: VMDisk\nmetadata: {name: data}\nspec: {storage: 1Gi}\n"
-        fill = "(sleep 3; dd if=/dev/urandom of=/dev/vdb bs=1M count=150 conv=fsync 2>/dev/null; echo WRITTEN) &"
-        text = data.replace("  disks: [sys, data]\n", "  disks: [sys, data]\n" + seeded("", fill))
+        filling = "(sleep 3; dd if=/dev/urandom of=/dev/vdb bs=1M count=150 conv=fsync 2>/dev/null; echo WRITTEN) &"
+        text = data.replace("  disks: [sys, data]\n", "  disks: [sys, data]\n" + seeded("", filling))
         ballast = inside / "ballast"
         ballast.write_bytes(os.urandom(1 << 20) * 200)
         result = program("up", program.file("m.yaml", text))
@@ -92,6 +93,7 @@ def test_a_guest_without_space_is_paused_and_goes_on(host: Host, tiny_image: Pat
         while program.status()["printableStatus"] != "Paused":
             assert time.monotonic() < deadline, program("logs", "web").out[-500:]
             time.sleep(1)
+        fill(inside / "rest")
         told = program("describe", "vm/web").out
         assert "cannot be written" in told and "WRITTEN" not in program("logs", "web").out
         ballast.unlink()
@@ -99,9 +101,19 @@ def test_a_guest_without_space_is_paused_and_goes_on(host: Host, tiny_image: Pat
         while "WRITTEN" not in program("logs", "web").out:
             assert time.monotonic() < deadline + 60
             time.sleep(1)
+        fill(ballast)
+        assert program("down", "-A", "--force").code == 0
+        assert not program.processes()
     finally:
         program.close()
         host.run("umount", "-l", home)
+
+
+def fill(path: Path) -> None:
+    """Take all the room there is on the file system of `path`."""
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(64 << 10)):
+            pass
 
 
 def test_an_optical_disk_without_a_source_is_an_empty_drive(real: Real):
