@@ -25,7 +25,9 @@ def words(layout: Layout, ids: tuple[int, int]) -> list[list[str]]:
     conf = f'user = "+{ids[0]}"\ngroup = "+{ids[1]}"\ndynamic_ownership = 1\nremember_owner = 0\n'
     # No /dev of libvirt's own for each QEMU: it could not take over our mount on /dev/kvm, and a namespace whose holder was
     # killed is entered again through a QEMU, which must see what the holder saw.
-    files.write(etc / "qemu.conf", conf + "namespaces = []\n")
+    # Of the control groups only the one that shuts devices: those for CPU make a group of each thread, whose wakeups cost
+    # a tenth of the throughput between two guests (bench); limits are QEMU's own here.
+    files.write(etc / "qemu.conf", conf + 'namespaces = []\ncgroup_controllers = ["devices"]\n')
     files.write(etc / "virtlogd.conf", VIRTLOGD)
     pairs = [
         (layout.state, run / "state"),
