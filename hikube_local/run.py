@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import select
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hikube_local.errors import HikubeError
 
@@ -75,19 +78,25 @@ def run(
         if limits.file_size is not None:
             prefix.append(f"--fsize={limits.file_size}")
         prefix.append("--")
-    try:
-        done = subprocess.run(
-            prefix + words,
-            input=input,
-            stdin=subprocess.DEVNULL if input is None else None,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            timeout=timeout,
-            env=None if env is None else dict(env),
-            cwd=cwd,
-        )
-    except subprocess.TimeoutExpired:
-        raise HikubeError("HK607", f"{argv[0]} did not end within {timeout:.0f} s", why=" ".join(words)) from None
+    with contextlib.ExitStack() as files:
+        # Files in memory instead of pipes: what a program leaves behind may hold them open without keeping us.
+        said, told = (files.enter_context(open(os.memfd_create(name), "w+b")) for name in ("stdout", "stderr"))
+        given: Any = subprocess.DEVNULL
+        if input is not None:
+            given = files.enter_context(open(os.memfd_create("stdin"), "w+b"))
+            given.write(input)
+            given.seek(0)
+        environ = None if env is None else dict(env)
+        with subprocess.Popen(prefix + words, stdin=given, stdout=said, stderr=told, env=environ, cwd=cwd) as process:
+            try:
+                _await(process, timeout)
+            except BaseException as e:
+                process.kill()
+                if isinstance(e, subprocess.TimeoutExpired):
+                    what = f"{argv[0]} did not end within {timeout:.0f} s"
+                    raise HikubeError("HK607", what, why=" ".join(words)) from None
+                raise
+        done = subprocess.CompletedProcess(words, process.returncode, *(_content(f) for f in (said, told)))
     if check and done.returncode:
         from hikube_local.text import sanitize
 
@@ -97,6 +106,27 @@ def run(
         how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
         raise HikubeError("HK607", f"{argv[0]} failed ({how})", why=said or " ".join(words))
     return done
+
+
+def _await(process: subprocess.Popen, timeout: float) -> None:
+    """Until the process ends; `Popen.wait` with a time-out looks only every millisecond or more."""
+    try:
+        fd = os.pidfd_open(process.pid)
+    except OSError:  # a sandbox that does not know the call
+        process.wait(timeout)
+        return
+    try:
+        ended = select.poll()
+        ended.register(fd, select.POLLIN)
+        if not ended.poll(timeout * 1000):
+            raise subprocess.TimeoutExpired(process.args, timeout)
+    finally:
+        os.close(fd)
+
+
+def _content(file: Any) -> bytes:
+    file.seek(0)
+    return file.read()
 
 
 def clean_environment(**extra: str) -> dict[str, str]:

@@ -110,7 +110,7 @@ def users(app: App) -> dict[str, list[str]]:
 
     found: dict[str, list[str]] = {}
     for path in sorted((app.layout.state / "disks").glob("*/*")):
-        if (about := qcow2.facts(path)) and about.base:
+        if (about := qcow2.facts(path)).base:
             found.setdefault(about.base, []).append(f"{path.parent.name}/{path.name}")
     return found
 

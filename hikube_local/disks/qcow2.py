@@ -30,29 +30,35 @@ class Facts:
     base_size: int = 0  # bytes of the image's file
 
 
-def facts(folder: Path) -> Facts | None:
+def facts(folder: Path) -> Facts:
+    """What the disk in `folder` stands on; without a note, on nothing."""
     row = files.read_json(folder / FACTS)
     try:
-        return Facts(**row)
+        return Facts(**(row or {}))
     except TypeError:
-        return None
+        return Facts()
 
 
 @contextlib.contextmanager
-def _new(folder: Path, about: Facts) -> Iterator[Path]:
+def _new(folder: Path, about: Facts, flushed: bool = False) -> Iterator[Path]:
     """The temporary name of a disk that is made now, with the note of what it stands on; an existing one is never replaced."""
     target = folder / DISK
     if target.exists():
         raise HikubeError("HK708", f"there is already a disk at {target}", fix="look at it: it is never overwritten")
     files.sweep_partials(folder)
-    files.write_json(folder / FACTS, asdict(about))
-    with files.beside(target) as temporary:
+    if about.base:
+        files.write_json(folder / FACTS, asdict(about))
+    else:
+        (folder / FACTS).unlink(missing_ok=True)  # of an attempt that was cut short
+    with files.beside(target, flushed=flushed) as temporary:
         yield temporary
 
 
 def create(folder: Path, size: int, base: Path | None, about: Facts) -> None:
     """Make the disk of `size` bytes; on `base` as an overlay."""
-    with _new(folder, about) as temporary:
+    # `qemu-img create` ends with an fdatasync (`convert` does not); the file is there before it, for its mode.
+    with _new(folder, about, flushed=True) as temporary:
+        temporary.touch(0o600, exist_ok=False)
         argv: list[str | Path] = ["qemu-img", "create", "-q", "-f", "qcow2"]
         if base is not None:
             argv += ["-F", about.base_format, "-b", base]
@@ -63,7 +69,7 @@ def create(folder: Path, size: int, base: Path | None, about: Facts) -> None:
 
 def clone(source: Path, folder: Path, base: Path | None, size: int) -> None:
     """A disk with the content of another one that nobody writes to, independent of it; on the same image of the cache."""
-    about = facts(source) or Facts()
+    about = facts(source)
     if layers.below(source):
         # With a base qemu-img copies the top layer alone; what lies in frozen ones would be lost.
         about, base = Facts(), None

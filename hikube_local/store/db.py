@@ -153,8 +153,10 @@ class Store:
     def _lay_aside(self) -> None:
         """Keep a little room, so that on a full disk it can still be written down what is stopped and deleted."""
         with contextlib.suppress(OSError):
-            if not self._spare.exists() and shutil.disk_usage(self.layout.state).free > 64 * SPARE:
-                with beside(self._spare) as path, open(path, "wb") as file:
+            if not self._spare.exists() and shutil.disk_usage(self.layout.state).free < 64 * SPARE:
+                return
+            with open(self._spare, "ab") as file:
+                if file.tell() < SPARE:
                     os.posix_fallocate(file.fileno(), 0, SPARE)
 
     def _spend(self) -> bool:

@@ -40,7 +40,7 @@ class Disks:
         generation = (db.recorded(folder) or {}).get("generation", 0)
         if not disk.exists():
             return DiskObserved(generation=generation)
-        about = qcow2.facts(folder) or qcow2.Facts()
+        about = qcow2.facts(folder)
         size = qcow2.virtual_size(disk)
         problem = ""
         if not size:
@@ -122,7 +122,7 @@ class Disks:
             what = f"target resources requests storage size is smaller than the source: {size} < {seen.size}"
             raise HikubeError("HK703", what, fix=f"write storage: {least}Gi or more")
         self._await_stopped(obj, source, emit)
-        about = qcow2.facts(folder) or qcow2.Facts()  # the source stands on the same image: nobody removes it
+        about = qcow2.facts(folder)  # the source stands on the same image: nobody removes it
         qcow2.clone(folder, self.world.folder(obj), self.world.cache.path(about.base) if about.base else None, size)
 
     def _await_stopped(self, obj: Object, source: Object, emit: Emit) -> None:

@@ -211,7 +211,7 @@ class Qemu:
         folder = self.layout.disk(obj.namespace, name)
         about = qcow2.facts(folder)
         backing = [(self.carrier.seen(path), "qcow2") for path in layers.below(folder)]
-        if about and about.base:
+        if about.base:
             backing.append((self.carrier.seen(self.cache.path(about.base)), about.base_format))
         return machine.DiskDevice(
             name=name,
