@@ -378,6 +378,11 @@ def _define(world: Qemu, obj: Object, dom: Any | None, emit: Emit) -> None:
         world.perform(Step(Verb.DEFINE, obj.key), obj, Options(), emit)
 
 
+def pending(world: Qemu, obj: Object) -> bool:
+    """Whether something is under way, or was cut short."""
+    return (world.folder(obj) / PENDING).exists()
+
+
 def settle(world: Qemu, obj: Object, emit: Emit, going: bool = False) -> None:
     """Bring to an end what a kill cut short: a checkpoint is finished or undone, a way back is gone to its end.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,6 +122,10 @@ class Disks:
             what = f"target resources requests storage size is smaller than the source: {size} < {seen.size}"
             raise HikubeError("HK703", what, fix=f"write storage: {least}Gi or more")
         self._await_stopped(obj, source, emit)
+        if user := self._unsettled(source):
+            # Its newest layer may not be the active one yet; whoever holds that machine brings it to an end.
+            what = f"the disk {name} is in the middle of a checkpoint of {user.ref} that was cut short"
+            raise HikubeError("HK708", what, fix=f"hikube-local stop {user.name} brings it to an end; then up again")
         about = qcow2.facts(folder)  # the source stands on the same image: nobody removes it
         qcow2.clone(folder, self.world.folder(obj), self.world.cache.path(about.base) if about.base else None, size)
 
@@ -143,14 +147,22 @@ class Disks:
             emit(Event(EventType.PROGRESS, f"waits for {user.ref}", obj.ref, obj.namespace))
             time.sleep(0.5)
 
-    def running_user(self, disk: Object) -> Object | None:
-        """The machine that runs on this disk now."""
+    def _users(self, disk: Object) -> Iterator[Object]:
         for o in self.world.store.objects(INSTANCE, disk.namespace):
             if disk.name in [d.name for d in o.instance.disks] and o.backend == "qemu":
-                dom = self.world.domain(o)
-                if dom is not None and dom.isActive():
-                    return o
+                yield o
+
+    def running_user(self, disk: Object) -> Object | None:
+        """The machine that runs on this disk now."""
+        for o in self._users(disk):
+            dom = self.world.domain(o)
+            if dom is not None and dom.isActive():
+                return o
         return None
+
+    def _unsettled(self, disk: Object) -> Object | None:
+        """A machine on this disk in the middle of a checkpoint, a way back or a merge."""
+        return next((o for o in self._users(disk) if checkpoints.pending(self.world, o)), None)
 
     def _grow(self, obj: Object, options: Options, emit: Emit) -> None:
         size = machine.storage_bytes(obj)
