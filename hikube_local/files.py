@@ -35,20 +35,18 @@ def make_folder(folder: Path, mode: int = 0o700) -> Path:
 
 
 @contextlib.contextmanager
-def beside(path: Path, mode: int = 0o600, flushed: bool = False) -> Iterator[Path]:
-    """A temporary name in the same folder that becomes `path` when the block ends well, and goes away when not. With
-    `flushed` the block itself sees to the mode, and that the content is on the disk."""
+def beside(path: Path, mode: int = 0o600) -> Iterator[Path]:
+    """A temporary name in the same folder that becomes `path` when the block ends well, and goes away when not."""
     make_folder(path.parent)
     temporary = path.parent / f"{PARTIAL}{secrets.token_hex(4)}-{path.name}"[:250]
     try:
         yield temporary
-        if not flushed:
-            fd = os.open(temporary, os.O_RDONLY)
-            try:
-                os.fchmod(fd, mode)
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+        fd = os.open(temporary, os.O_RDONLY)
+        try:
+            os.fchmod(fd, mode)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
         os.rename(temporary, path)
         fsync_folder(path.parent)
     except BaseException:

@@ -8,10 +8,10 @@ import os
 import select
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hikube_local.errors import HikubeError
 
@@ -57,7 +57,6 @@ def find(program: str) -> str:
 def run(
     argv: Sequence[str | Path],
     *,
-    input: bytes | None = None,
     timeout: float = 60,
     check: bool = True,
     env: Mapping[str, str] | None = None,
@@ -78,25 +77,23 @@ def run(
         if limits.file_size is not None:
             prefix.append(f"--fsize={limits.file_size}")
         prefix.append("--")
-    with contextlib.ExitStack() as files:
-        # Files in memory instead of pipes: what a program leaves behind may hold them open without keeping us.
-        said, told = (files.enter_context(open(os.memfd_create(name), "w+b")) for name in ("stdout", "stderr"))
-        given: Any = subprocess.DEVNULL
-        if input is not None:
-            given = files.enter_context(open(os.memfd_create("stdin"), "w+b"))
-            given.write(input)
-            given.seek(0)
-        environ = None if env is None else dict(env)
-        with subprocess.Popen(prefix + words, stdin=given, stdout=said, stderr=told, env=environ, cwd=cwd) as process:
-            try:
-                _await(process, timeout)
-            except BaseException as e:
-                process.kill()
-                if isinstance(e, subprocess.TimeoutExpired):
-                    what = f"{argv[0]} did not end within {timeout:.0f} s"
-                    raise HikubeError("HK607", what, why=" ".join(words)) from None
-                raise
-        done = subprocess.CompletedProcess(words, process.returncode, *(_content(f) for f in (said, told)))
+    with subprocess.Popen(
+        prefix + words,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=None if env is None else dict(env),
+        cwd=cwd,
+    ) as process:
+        try:
+            output = _collect(process, timeout)
+        except BaseException as e:
+            process.kill()
+            if isinstance(e, subprocess.TimeoutExpired):
+                what = f"{argv[0]} did not end within {timeout:.0f} s"
+                raise HikubeError("HK607", what, why=" ".join(words)) from None
+            raise
+    done = subprocess.CompletedProcess(words, process.returncode, *output)
     if check and done.returncode:
         from hikube_local.text import sanitize
 
@@ -108,25 +105,38 @@ def run(
     return done
 
 
-def _await(process: subprocess.Popen, timeout: float) -> None:
-    """Until the process ends; `Popen.wait` with a time-out looks only every millisecond or more."""
+def _collect(process: subprocess.Popen[bytes], timeout: float) -> tuple[bytes, bytes]:
+    """What the process wrote until it ended. What outlives it and holds its pipes open keeps nobody waiting; and the end is
+    seen at once, which `Popen.wait` with a time-out looks for every millisecond or more."""
+    deadline = time.monotonic() + timeout
     try:
-        fd = os.pidfd_open(process.pid)
+        end = os.pidfd_open(process.pid)
     except OSError:  # a sandbox that does not know the call
-        process.wait(timeout)
-        return
+        return process.communicate(timeout=timeout)
+    pipes = [process.stdout.fileno(), process.stderr.fileno()]  # type: ignore[union-attr]
+    parts: dict[int, list[bytes]] = {fd: [] for fd in pipes}
     try:
-        ended = select.poll()
-        ended.register(fd, select.POLLIN)
-        if not ended.poll(timeout * 1000):
-            raise subprocess.TimeoutExpired(process.args, timeout)
+        waiting = select.poll()
+        for fd in (*pipes, end):
+            waiting.register(fd, select.POLLIN)
+        ended = False
+        while not ended:
+            ready = waiting.poll(max(0.0, deadline - time.monotonic()) * 1000)
+            if not ready:
+                raise subprocess.TimeoutExpired(process.args, timeout)
+            ended = any(fd == end for fd, _ in ready)
+            for fd in {fd for fd, _ in ready} - {end}:
+                parts[fd].append(block := os.read(fd, 1 << 16))
+                if not block:
+                    waiting.unregister(fd)
+        for fd in pipes:  # the rest: a pipe holds a MiB at most
+            os.set_blocking(fd, False)
+            with contextlib.suppress(BlockingIOError):
+                parts[fd].append(os.read(fd, 1 << 20))
     finally:
-        os.close(fd)
-
-
-def _content(file: Any) -> bytes:
-    file.seek(0)
-    return file.read()
+        os.close(end)
+    out, err = (b"".join(parts[fd]) for fd in pipes)
+    return out, err
 
 
 def clean_environment(**extra: str) -> dict[str, str]:

@@ -40,7 +40,7 @@ def facts(folder: Path) -> Facts:
 
 
 @contextlib.contextmanager
-def _new(folder: Path, about: Facts, flushed: bool = False) -> Iterator[Path]:
+def _new(folder: Path, about: Facts) -> Iterator[Path]:
     """The temporary name of a disk that is made now, with the note of what it stands on; an existing one is never replaced."""
     target = folder / DISK
     if target.exists():
@@ -50,15 +50,13 @@ def _new(folder: Path, about: Facts, flushed: bool = False) -> Iterator[Path]:
         files.write_json(folder / FACTS, asdict(about))
     else:
         (folder / FACTS).unlink(missing_ok=True)  # of an attempt that was cut short
-    with files.beside(target, flushed=flushed) as temporary:
+    with files.beside(target) as temporary:
         yield temporary
 
 
 def create(folder: Path, size: int, base: Path | None, about: Facts) -> None:
     """Make the disk of `size` bytes; on `base` as an overlay."""
-    # `qemu-img create` ends with an fdatasync (`convert` does not); the file is there before it, for its mode.
-    with _new(folder, about, flushed=True) as temporary:
-        temporary.touch(0o600, exist_ok=False)
+    with _new(folder, about) as temporary:
         argv: list[str | Path] = ["qemu-img", "create", "-q", "-f", "qcow2"]
         if base is not None:
             argv += ["-F", about.base_format, "-b", base]

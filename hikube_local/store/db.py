@@ -37,7 +37,7 @@ CREATE TABLE IF NOT EXISTS status(kind TEXT, namespace TEXT, name TEXT, body TEX
 """
 OBJECT_FILE = "object.json"
 SPARE = 1 << 20  # bytes
-_JOURNAL = "-journal"
+_BESIDE = ("-journal", "-wal", "-shm")  # what SQLite keeps with a file, by the file's mode
 
 
 def to_json(obj: Object) -> dict[str, Any]:
@@ -68,7 +68,7 @@ class Store:
 
     @contextlib.contextmanager
     def _open(self, write: bool) -> Iterator[sqlite3.Connection]:
-        file = 0
+        file: int | None = None  # not looked at yet
         try:
             if not self._path.exists():
                 self._create()
@@ -76,7 +76,8 @@ class Store:
             with contextlib.closing(_connect(self._path)) as connection:
                 # A rollback journal: a look at it needs no room on the disk, which a full one has not. It is kept, so
                 # that a small change finds its room too.
-                connection.execute("PRAGMA journal_mode=PERSIST")
+                with contextlib.suppress(sqlite3.OperationalError):  # an older build has it open in its own mode
+                    connection.execute("PRAGMA journal_mode=PERSIST")
                 connection.execute("PRAGMA synchronous=FULL")
                 self._know(connection)
                 if write:
@@ -90,7 +91,8 @@ class Store:
                 else:
                     yield connection
         except sqlite3.DatabaseError as e:
-            if not isinstance(e, sqlite3.OperationalError) or file != self._file():
+            aside = file is not None and (not file or file != self._file())
+            if aside or not isinstance(e, sqlite3.OperationalError):
                 raise _Damaged from e  # or it was set aside this moment
             if "disk is full" in str(e) or "disk I/O" in str(e):
                 raise HikubeError(
@@ -123,12 +125,17 @@ class Store:
         with locked(self.layout.locks / "store-file"):
             if not self._path.exists():
                 return
-            with contextlib.suppress(sqlite3.DatabaseError), contextlib.closing(_connect(self._path)) as connection:
-                whole = connection.execute("PRAGMA quick_check").fetchone()[0] == "ok"
-                if whole and connection.execute("PRAGMA user_version").fetchone()[0]:
-                    return
+            try:
+                with contextlib.closing(_connect(self._path)) as connection:
+                    whole = connection.execute("PRAGMA quick_check").fetchone()[0] == "ok"
+                    if whole and connection.execute("PRAGMA user_version").fetchone()[0]:
+                        return
+            except sqlite3.OperationalError:
+                return  # somebody is at it: that says nothing about the file
+            except sqlite3.DatabaseError:
+                pass
             aside = f"{self._path}.damaged-{time.time_ns()}"
-            for suffix in ("", _JOURNAL):
+            for suffix in ("", *_BESIDE):
                 with contextlib.suppress(FileNotFoundError):
                     os.rename(f"{self._path}{suffix}", f"{aside}{suffix}")
 
@@ -147,24 +154,20 @@ class Store:
                     self._write(connection, from_json(body))
                 connection.execute(f"PRAGMA user_version={SCHEMA}")
                 connection.commit()
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(f"{self._path}{_JOURNAL}")  # of a store that was taken away: it is not this one's
+                for suffix in _BESIDE:  # of a store that was taken away: it is not this one's
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(f"{self._path}{suffix}")
 
     def _lay_aside(self) -> None:
         """Keep a little room, so that on a full disk it can still be written down what is stopped and deleted."""
         with contextlib.suppress(OSError):
-            if not self._spare.exists() and shutil.disk_usage(self.layout.state).free < 64 * SPARE:
+            if self._spare.exists() or shutil.disk_usage(self.layout.state).free < 8 * SPARE:
                 return
-            with open(self._spare, "ab") as file:
-                if file.tell() < SPARE:
-                    os.posix_fallocate(file.fileno(), 0, SPARE)
-
-    def _spend(self) -> bool:
-        try:
-            os.unlink(self._spare)
-        except OSError:
-            return False
-        return True
+            fd = os.open(self._spare, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                os.posix_fallocate(fd, 0, SPARE)
+            finally:
+                os.close(fd)
 
     def _in_folders(self) -> Iterator[dict[str, Any]]:
         for top in ("machines", "disks"):
@@ -174,19 +177,24 @@ class Store:
                     from_json(body)
                     yield body
 
-    def _do(self, write: bool, action: Callable[[sqlite3.Connection], Any]) -> Any:
+    def _do(self, write: bool, action: Callable[[sqlite3.Connection], Any], frees: bool = False) -> Any:
+        """Carry out `action` in a transaction. What `frees` room may take what was laid aside."""
         made = any((self.layout.state / top).exists() for top in ("machines", "disks"))
         if not write and not made and not self._path.exists():
             return None
-        for _ in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             try:
                 with self._open(write) as connection:
-                    return action(connection)
+                    found = action(connection)
+                if write:
+                    self._lay_aside()
+                return found
             except _Damaged:
                 self._set_aside()
             except HikubeError as e:
-                if e.code != "HK604" or not self._spend():
+                if not frees or e.code != "HK604" or attempt:
                     raise
+                self._spare.unlink(missing_ok=True)  # or another command has just done so
         raise HikubeError("HK608", f"the store {self._path} is damaged and cannot be rebuilt")
 
     # objects
@@ -263,9 +271,7 @@ class Store:
                 out.append(self._write(c, new))
             return out
 
-        stored = self._do(True, write)
-        self._lay_aside()
-        return stored
+        return self._do(True, write)
 
     def mark_deleted(self, keys: Iterable[Key]) -> None:
         """Set deletionTimestamp; the reconciler takes it from there."""
@@ -277,7 +283,7 @@ class Store:
                     fresh = {"deletion": time.time(), "generation": old.generation + 1}
                     self._write(c, old.model_copy(update=fresh))
 
-        self._do(True, write)
+        self._do(True, write, frees=True)
 
     def forget(self, key: Key) -> None:
         """The last step of a deletion: the row, its status, its allocations. One that was put again meanwhile stays."""
@@ -290,7 +296,7 @@ class Store:
                 c.execute(f"DELETE FROM {table} WHERE kind=? AND namespace=? AND name=?", key)
             c.execute("DELETE FROM allocations WHERE scope=?", (scope(key),))
 
-        self._do(True, write)
+        self._do(True, write, frees=True)
 
     # allocations
 
@@ -323,7 +329,7 @@ class Store:
                     c.execute("DELETE FROM allocations WHERE scope=?", (name,))
             return new
 
-        return self._do(True, write)
+        return self._do(True, write, frees=True)
 
     def note(self, name: str, **values: Any) -> dict[str, Any]:
         """Set some values of one allocation; None takes a value out."""

@@ -200,7 +200,7 @@ MUTANTS = {
         "was never on the disk",
     ),
     "the disk is made in place": (
-        "import contextlib\nimport hikube_local.disks.qcow2 as q\nreal = q.files\n@contextlib.contextmanager\ndef beside(path, mode=0o600, flushed=False):\n    real.make_folder(path.parent)\n    yield path\nq.files = type('F', (), {**{k: getattr(real, k) for k in dir(real)}, 'beside': staticmethod(beside)})",
+        "import contextlib\nimport hikube_local.disks.qcow2 as q\nreal = q.files\n@contextlib.contextmanager\ndef beside(path, mode=0o600):\n    real.make_folder(path.parent)\n    yield path\nq.files = type('F', (), {**{k: getattr(real, k) for k in dir(real)}, 'beside': staticmethod(beside)})",
         "in place",
     ),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import sqlite3
@@ -147,7 +148,6 @@ def test_a_page_damaged_inside_is_noticed_and_rebuilt(store, layout):
     for n in range(50):
         store.note(f"filler/{n}", text="x" * 500)
     with sqlite3.connect(layout.store) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         page = connection.execute("PRAGMA page_size").fetchone()[0]
     connection.close()
     with open(layout.store, "r+b") as f:
@@ -204,3 +204,50 @@ def test_an_empty_file_is_no_store(store, layout):
         path.unlink()
     layout.store.touch()
     assert db.Store(layout).get(obj.key).disk.storage == "7Gi"
+
+
+def test_what_another_store_left_beside_is_not_read_into_a_new_one(store, layout):
+    """An older build's write-ahead log survives when its store is taken away."""
+    obj = store.put([disk("7Gi")])[0]
+    db.record(layout.disk("n", "d"), obj)
+    for suffix in ("-journal", "-wal", "-shm"):
+        Path(f"{layout.store}{suffix}").write_bytes(b"of another one" * 400)
+    layout.store.unlink()
+    assert store.get(obj.key).disk.storage == "7Gi"
+    assert not [p for p in layout.state.glob("store.sqlite*") if b"another" in p.read_bytes()]
+
+
+def test_a_store_that_an_older_build_has_open_is_used_as_it_is(store, layout):
+    store.put([disk()])
+    with contextlib.closing(sqlite3.connect(layout.store)) as older:
+        older.execute("PRAGMA journal_mode=WAL")
+        older.execute("SELECT * FROM objects").fetchone()
+        store.note("x", a=1)
+        assert store.allocation("x") == {"a": 1}
+    store.note("x", b=2)
+    assert store.allocation("x") == {"a": 1, "b": 2}
+    assert not Path(f"{layout.store}-wal").exists()
+
+
+def test_the_room_laid_aside_goes_to_what_frees_room_alone(store, layout, monkeypatch):
+    obj = store.put([disk()])[0]
+    spare = layout.state / "spare"
+    assert spare.stat().st_size == db.SPARE and spare.stat().st_mode & 0o777 == 0o600
+    real, full = store._open, True
+
+    @contextlib.contextmanager
+    def opened(write):
+        if full and spare.exists():
+            raise HikubeError("HK604", "full")
+        with real(write) as connection:
+            yield connection
+
+    monkeypatch.setattr(store, "_open", opened)
+    with pytest.raises(HikubeError, match="full"):
+        store.set_status(obj.key, {"a": 1})
+    assert spare.exists()
+    store.mark_deleted([obj.key])
+    store.forget(obj.key)
+    assert spare.exists(), "laid aside again, as there is room"
+    full = False
+    assert store.get(obj.key) is None
