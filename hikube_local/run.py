@@ -111,7 +111,7 @@ def _collect(process: subprocess.Popen[bytes], timeout: float) -> tuple[bytes, b
     deadline = time.monotonic() + timeout
     try:
         end = os.pidfd_open(process.pid)
-    except OSError:  # a sandbox that does not know the call
+    except (OSError, AttributeError):  # a sandbox, or a Python, that does not know the call
         return process.communicate(timeout=timeout)
     pipes = [process.stdout.fileno(), process.stderr.fileno()]  # type: ignore[union-attr]
     parts: dict[int, list[bytes]] = {fd: [] for fd in pipes}
