@@ -3,7 +3,7 @@ SHELL := /bin/bash
 VENV := .venv
 RUN := $(VENV)/bin/hikube-local
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-PYTEST = $(SUDO) $(VENV)/bin/python -m pytest
+PYTEST = $(SUDO) $(VENV)/bin/python -m tests.reaper $(VENV)/bin/python -m pytest
 # Two files at a time, the long ones first (tests/conftest.py).
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
 STAMP := $(VENV)/.ready

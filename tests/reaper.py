@@ -1,0 +1,67 @@
+"""Run a command to its end, and end whatever it started and left behind: also what made itself a daemon, also when the
+command is interrupted or dies.
+
+    python -m tests.reaper COMMAND...
+
+Everything that loses its parent becomes a child of ours (PR_SET_CHILD_SUBREAPER, Linux), so it can be told from what others
+started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+
+
+def descendants(of: int) -> list[int]:
+    """The processes below `of`, by /proc; without zombies."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                state, parent = (entry / "stat").read_text().rsplit(")", 1)[1].split()[:2]
+                if state != "Z":
+                    parents[int(entry.name)] = int(parent)
+    found, new = [], [of]
+    while new:
+        new = [pid for pid, parent in parents.items() if parent in new]
+        found += new
+    return found
+
+
+def main(argv: list[str]) -> int:
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    child = subprocess.Popen(argv)
+    # Ctrl-C reaches the command by itself; what is meant for one process is handed on.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(child.pid, signal.SIGTERM))
+    pid, status = 0, 0
+    while pid != child.pid:  # orphans are buried on the way
+        pid, status = os.wait()
+    while left := descendants(os.getpid()):
+        names = ", ".join(f"{p} {_name(p)}" for p in left)
+        print(f"left over and ended now: {names}", file=sys.stderr)
+        for p in left:
+            with contextlib.suppress(OSError):
+                os.kill(p, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.wait()
+    return os.waitstatus_to_exitcode(status)
+
+
+def _name(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return "?"
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.exit(code if code >= 0 else 128 - code)
