@@ -112,7 +112,8 @@ def bare(host, image: Path, work: Path) -> tuple[list[float], list[float]]:
             argv += ["-drive", f"file={iso},if=virtio,format=raw,readonly=on"]
             argv += ["-netdev", f"tap,id=n,ifname=bench{n},script=no,downscript=no"]
             argv += ["-device", f"virtio-net-pci-non-transitional,netdev=n,mac=52:54:00:00:00:0{n},host_mtu=1400"]
-            started.append(subprocess.Popen([*host.enter, *argv], **quiet))
+            # A session of its own, as libvirt's have: the kernel shares the processors among sessions (autogroup).
+            started.append(subprocess.Popen([*host.enter, *argv], start_new_session=True, **quiet))
             return log
 
         wait_for(boot(1, SERVE), "login: ")
