@@ -81,7 +81,12 @@ def disks(work: Path) -> None:
             ),
             25,
         )
-        ours = median(lambda s=size, n=n: qcow2.create(work / f"o{next(n)}", s, None, qcow2.Facts()), 25)
+        folders = [work / f"o{size}-{i}" for i in range(25)]  # as a disk's: it is there, with its object in it
+        for folder in folders:
+            folder.mkdir()
+        os.sync()
+        free = iter(folders)
+        ours = median(lambda s=size, free=free: qcow2.create(next(free), s, None, qcow2.Facts()), 25)
         row(f"an empty disk of {size >> 30} GiB, fsynced", ours, bare, "qemu-img create")
 
 
