@@ -38,10 +38,12 @@ def descendants(of: int) -> list[int]:
 
 def main(argv: list[str]) -> int:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    child = subprocess.Popen(argv)
+    started: list[int] = []
     # Ctrl-C reaches the command by itself; what is meant for one process is handed on.
     signal.signal(signal.SIGINT, lambda *_: None)
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(child.pid, signal.SIGTERM))
+    signal.signal(signal.SIGTERM, lambda *_: [os.kill(pid, signal.SIGTERM) for pid in started])
+    child = subprocess.Popen(argv)
+    started.append(child.pid)
     pid, status = 0, 0
     while pid != child.pid:  # orphans are buried on the way
         pid, status = os.wait()

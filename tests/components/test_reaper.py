@@ -36,4 +36,4 @@ def test_what_a_command_leaves_is_ended_with_it(tmp_path: Path, then: str, sent:
             os.kill(reaper.pid, sent)
         _, told = reaper.communicate(timeout=30)
     assert reaper.returncode == code
-    assert not alive(pid) and f"{pid} sleep" in told
+    assert not alive(pid) and f"ended now: {pid} " in told
