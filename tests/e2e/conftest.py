@@ -215,16 +215,18 @@ def real(host: Host, tiny_image: Path, tmp_path: Path) -> Iterator[Real]:
     program.close()
 
 
-# A Debian guest of its own; what its user-data says comes behind.
-DEBIAN = """\
+DEBIAN_DISK = """\
 apiVersion: apps.cozystack.io/v1alpha1
 kind: VMDisk
 metadata: {name: sys}
 spec: {storage: 4Gi, storageClass: local, source: {image: {name: debian-12}}}
 ---
-apiVersion: apps.cozystack.io/v1alpha1
+"""
+# A Debian guest of its own; what its user-data says comes behind.
+DEBIAN = f"""\
+{DEBIAN_DISK}apiVersion: apps.cozystack.io/v1alpha1
 kind: VMInstance
-metadata: {name: web}
+metadata: {{name: web}}
 spec:
   instanceType: u1.small
   disks: [sys]

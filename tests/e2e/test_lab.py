@@ -12,16 +12,13 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.e2e.conftest import Host, Real, ours, stock_recipe
+from tests.e2e.conftest import DEBIAN_DISK, Host, Real, ours, stock_recipe
 
 pytestmark = pytest.mark.e2e
 
-MANIFEST = """\
-apiVersion: apps.cozystack.io/v1alpha1
-kind: VMDisk
-metadata: {name: sys}
-spec: {storage: 4Gi, storageClass: local, source: {image: {name: debian-12}}}
----
+MANIFEST = (
+    DEBIAN_DISK
+    + """\
 apiVersion: apps.cozystack.io/v1alpha1
 kind: VMInstance
 metadata:
@@ -56,6 +53,7 @@ spec:
       - nosuchcommand --x
       - "true"
 """
+)
 CHECKS = """\
 - run: {command: "echo hi; exit 3", exit: 3, contains: hi}
 - file: {path: /srv/index.html, mode: "0640", owner: root, contains: hello}
