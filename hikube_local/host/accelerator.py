@@ -42,20 +42,22 @@ class Verdict:
     slowness: float
 
 
-def _trial(accel: str, folder: Path, limit: float) -> float | None:
-    """Seconds until the guest left as it should, or None."""
-    sector = folder / "sector.img"
-    if not sector.exists():
-        sector.write_bytes(CODE.ljust(510, b"\0") + b"\x55\xaa" + bytes(65536 - 512))
+def _trial(accel: str, disk: int, limit: float) -> float | None:
+    """Seconds until the guest on the disk (a descriptor) left as it should, or None."""
     cpu = "host" if accel == "kvm" else "max"
     argv = [find("qemu-system-x86_64"), "-machine", f"pc,accel={accel}", "-cpu", cpu, "-nodefaults", "-display", "none"]
     argv += ["-no-reboot", "-m", "16", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"]
-    argv += ["-blockdev", f"driver=file,filename={sector},node-name=f"]
+    argv += ["-blockdev", f"driver=file,filename=/dev/fd/{disk},node-name=f"]
     argv += ["-blockdev", "driver=raw,file=f,node-name=d", "-device", "ide-hd,drive=d"]
     begin = time.monotonic()
     try:
         done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=limit, env=clean_environment()
+            argv,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=limit,
+            env=clean_environment(),
+            pass_fds=(disk,),
         )
     except subprocess.TimeoutExpired:
         return None
@@ -73,13 +75,14 @@ def _access() -> str:
 
 def probe() -> Verdict:
     """Run the trials (about half a second)."""
-    with tempfile.TemporaryDirectory(prefix="hikube-local-") as name:
-        folder = Path(name)
-        tcg = _trial("tcg", folder, 20.0)
+    with tempfile.TemporaryFile() as disk:  # without a name: a kill leaves nothing
+        disk.write(CODE.ljust(510, b"\0") + b"\x55\xaa" + bytes(65536 - 512))
+        disk.flush()
+        tcg = _trial("tcg", disk.fileno(), 20.0)
         slowness = min(10.0, max(1.0, (tcg or 10.0) / KVM_NOMINAL))
         if why := _access():
             return Verdict(False, why, slowness)
-        kvm = _trial("kvm", folder, LIMIT)
+        kvm = _trial("kvm", disk.fileno(), LIMIT)
     if kvm is None:
         return Verdict(False, "/dev/kvm is there, but a guest does not run under it (tried)", slowness)
     if tcg is not None and kvm > tcg:
