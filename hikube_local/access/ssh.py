@@ -11,7 +11,7 @@ from pathlib import Path
 from hikube_local.access import keys
 from hikube_local.api.objects import DISK, Object
 from hikube_local.backends.qemu import starts
-from hikube_local.backends.qemu.libvirt import Agent
+from hikube_local.backends.qemu.agent import Agent
 from hikube_local.backends.qemu.world import Qemu
 from hikube_local.catalogue.data import default_user
 from hikube_local.errors import HikubeError

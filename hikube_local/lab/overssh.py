@@ -18,8 +18,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from hikube_local.backends.qemu.agent import MOST
 from hikube_local.errors import HikubeError
-from hikube_local.lab.guest import MOST
 from hikube_local.run import clean_environment, find
 from hikube_local.text import sanitize
 

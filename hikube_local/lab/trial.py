@@ -14,12 +14,13 @@ from typing import Any
 from hikube_local.api.objects import DISK, INSTANCE, Key, Object
 from hikube_local.backends.protocol import Options
 from hikube_local.backends.qemu import starts
+from hikube_local.backends.qemu.agent import MOST, Agent
 from hikube_local.backends.qemu.world import Qemu
 from hikube_local.errors import HikubeError, unexpected
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.images.sources import Settings
 from hikube_local.lab import checks, evidence, warm
-from hikube_local.lab.guest import Agented, Guest, host, read
+from hikube_local.lab.guest import Guest, host, read
 from hikube_local.lab.overssh import SAID, OverSsh, credential
 from hikube_local.paths import Layout
 from hikube_local.plan.steps import Step, Verb
@@ -170,7 +171,7 @@ class Trial:
         key = report.machine.key
         if key not in self._guests:
             slowness = self.world.facts.slowness**0.5
-            agent = Agented(self.world.running(report.machine), slowness)
+            agent = Agent(self.world.running(report.machine), slowness)
             if agent.may_run():
                 self._guests[key] = (agent, "guest agent (user-data, users and keys are untouched)")
             else:
@@ -209,10 +210,11 @@ class Trial:
         except HikubeError as e:
             report.way_in = f"none: {e.what}; only the console was read"
             return
-        for name, path in FILES.items():
-            report.files[name] = read(guest, path)
+        report.files |= dict(zip(FILES, read(guest, *FILES.values()), strict=True))
         if self.journal:
-            report.files["journal.log"] = guest.run("journalctl -b -o short-monotonic --no-pager 2>&1")[1]
+            report.files["journal.log"] = guest.run(
+                f"journalctl -b -o short-monotonic --no-pager 2>&1 | tail -c {MOST}"
+            )[1]
         spec = report.machine.instance
         text = user_data(report.machine).decode() if spec.has_seed else ""
         report.evidence = evidence.read(

@@ -45,8 +45,7 @@ def main() -> None:
             write = f"echo {packed} | base64 -d > {SEED}/user-data; echo instance-id: g{number} > {SEED}/meta-data"
             run = "; ".join(f"cloud-init {s} >/dev/null 2>&1" for s in STAGES)
             guest.run(f"{write}; cloud-init clean --logs >/dev/null 2>&1; {write}; {run}", timeout=300)
-            seen = [read(guest, FILES[f]) for f in ("status.json", "cloud-init.log", "cloud-init-output.log")]
-            found = evidence.read(*seen, text)
+            found = evidence.read(*read(guest, *FILES.values()), text)
             out[name] = [dataclasses.asdict(p) for p in found.problems]
             print(f"{name}: {shlex.quote(json.dumps(out[name]))[:400]}", file=sys.stderr, flush=True)
         trial.close()

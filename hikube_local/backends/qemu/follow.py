@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hikube_local.api.objects import Object
 from hikube_local.backends.qemu import libvirt, starts
+from hikube_local.backends.qemu.agent import Agent
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.host.facts import HostFacts
 from hikube_local.plan.steps import RunState
@@ -62,7 +63,7 @@ class Follower:
         self.begin = row.get("time", time.time())
         self.console = Console(final_message(obj.instance.cloudInit))
         self.tails = {n: starts.Tail(folder / f"{n}.log", row.get(n)) for n in ("firmware", "console")}
-        self.agent: libvirt.Agent | None = None
+        self.agent: Agent | None = None
         self.connected = False
         self.cloud: cloudinit.CloudInit | None = None
         self.agent_blind = False
@@ -141,7 +142,7 @@ class Follower:
         if dom is None:
             return False
         if self.agent is None:
-            self.agent = libvirt.Agent(dom)
+            self.agent = Agent(dom)
         return libvirt.state(dom)[0] in (RunState.RUNNING, RunState.PAUSED)
 
     def _ask(self) -> None:

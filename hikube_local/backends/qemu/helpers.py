@@ -103,6 +103,7 @@ def ensure(
     finally:
         os.close(fd)
     deadline = time.monotonic() + ready
+    pause = 0.002
     while not check(process.pid):
         if process.poll() is not None or time.monotonic() > deadline:
             from hikube_local.text import sanitize
@@ -111,18 +112,20 @@ def ensure(
                 process.kill()
             said = sanitize(log.read_bytes()[begin:][-800:]).strip() if log.exists() else ""
             raise HikubeError("HK803", f"{lock.stem} did not come up", why=said, fix=f"see {log}; hikube-local doctor")
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(0.02, pause * 2)
     return process.pid, True
 
 
 def end(lock: Path, patience: float = 5.0) -> None:
     """End the program that holds the lock: TERM, then KILL; waits until the lock is free."""
     deadline = time.monotonic() + patience
-    sent = signal.SIGTERM
+    sent, pause = signal.SIGTERM, 0.002
     while pid := pid_of(lock):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, sent)
-        time.sleep(0.05)
+        time.sleep(pause)
+        pause = min(0.05, pause * 2)
         if time.monotonic() > deadline:
             sent = signal.SIGKILL
         if time.monotonic() > deadline + 5:

@@ -49,12 +49,13 @@ def end(carrier: Carrier) -> None:
     if carrier.run.exists():
         carrier.finish()
     for sent in (signal.SIGTERM, signal.SIGKILL):
-        for pid, _ in processes(carrier.layout):
+        deadline = time.monotonic() + 5
+        for pid, _ in (left := processes(carrier.layout)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, sent)
-        deadline = time.monotonic() + 5
-        while processes(carrier.layout) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        while left and time.monotonic() < deadline:
+            time.sleep(0.02)
+            left = processes(carrier.layout)
     for lock in carrier.run.glob("*.lock"):
         helpers.end(lock)
 

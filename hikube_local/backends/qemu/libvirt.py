@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import xml.etree.ElementTree as ET
 from typing import Any
 
@@ -99,49 +98,3 @@ def stopped_by_disk(dom: Any) -> bool:
     lv = module()
     now, reason = dom.state()
     return now == lv.VIR_DOMAIN_PAUSED and reason == lv.VIR_DOMAIN_PAUSED_IOERROR
-
-
-class Agent:
-    """The guest agent; every answer is data. A call that gets none is None."""
-
-    def __init__(self, dom: Any) -> None:
-        self.dom = dom
-
-    def connected(self) -> bool:
-        return "state='connected'" in self._channel()
-
-    def _channel(self) -> str:
-        with contextlib.suppress(Exception):
-            xml = self.dom.XMLDesc(0)
-            at = xml.find("org.qemu.guest_agent.0")
-            return xml[at : at + 120]
-        return ""
-
-    def call(self, command: str, timeout: int = 5, **arguments: Any) -> Any | None:
-        import libvirt_qemu
-
-        lv = module()
-        request: dict[str, Any] = {"execute": command}
-        if arguments:
-            request["arguments"] = arguments
-        try:
-            answer = libvirt_qemu.qemuAgentCommand(self.dom, json.dumps(request), timeout, 0)
-            return json.loads(answer).get("return")
-        except (lv.libvirtError, ValueError, AttributeError, RecursionError):
-            return None
-
-    def read(self, path: str, most: int = 65536) -> bytes | None:
-        """A file of the guest, at most `most` bytes."""
-        import base64
-
-        handle = self.call("guest-file-open", path=path, mode="r")
-        if not isinstance(handle, int):
-            return None
-        try:
-            answer = self.call("guest-file-read", handle=handle, count=most)
-        finally:
-            self.call("guest-file-close", handle=handle)
-        try:
-            return base64.b64decode(answer["buf-b64"])[:most]
-        except (TypeError, KeyError, ValueError):
-            return None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 
+from hikube_local.backends.qemu.agent import Agent
 from hikube_local.backends.qemu.carrier import Carrier
-from hikube_local.backends.qemu.libvirt import Agent
 from hikube_local.render.addresses import port_key
 
 MOST = 64  # slirp4netns polls every forward: a few dozen cost little, thousands ruin it (network.md)

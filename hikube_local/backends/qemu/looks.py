@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from hikube_local import locks
 from hikube_local.api.objects import Object
 from hikube_local.backends.qemu import libvirt, listening
+from hikube_local.backends.qemu.agent import Agent
 from hikube_local.backends.qemu.lan import believable
+from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType, ignore
 from hikube_local.host.facts import asleep
 from hikube_local.plan.steps import Forward
@@ -33,8 +35,8 @@ def look(world: Qemu, obj: Object, dom: Any, emit: Emit = ignore, soon: bool = F
     if libvirt.stopped_by_disk(dom):
         _space(world, obj, dom, emit)
         return
-    agent = libvirt.Agent(dom)
-    _clock(world, obj, dom, agent, emit)
+    agent = Agent(dom)
+    _clock(world, obj, agent, emit)
     if not obj.instance.whole_ip:
         return
     # Somebody else at work on the network brings it along, or the next look does.
@@ -63,7 +65,7 @@ def _space(world: Qemu, obj: Object, dom: Any, emit: Emit) -> None:
         emit(Event(EventType.STEP, what, obj.ref, obj.namespace))
 
 
-def _ports(world: Qemu, obj: Object, agent: libvirt.Agent, own: dict[str, Any]) -> None:
+def _ports(world: Qemu, obj: Object, agent: Agent, own: dict[str, Any]) -> None:
     """Note on which ports the guest listens now."""
     asked, again = agent.connected(), AGAIN_AGENT
     found = listening.by_agent(agent) if asked else None
@@ -90,7 +92,7 @@ def apply(world: Qemu, obj: Object, want: frozenset[Forward]) -> None:
             world.tenants.refresh(pid)
 
 
-def _address(world: Qemu, obj: Object, own: dict[str, Any], agent: libvirt.Agent) -> None:
+def _address(world: Qemu, obj: Object, own: dict[str, Any], agent: Agent) -> None:
     """Its address on the host's bridge: what was seen on its wire, else what its agent says, if nobody else has it."""
     pid = world.carrier.holder()
     if pid is None:
@@ -108,7 +110,7 @@ def _address(world: Qemu, obj: Object, own: dict[str, Any], agent: libvirt.Agent
                 world.tenants.refresh(pid)
 
 
-def _said(agent: libvirt.Agent, mac: str) -> list[str]:
+def _said(agent: Agent, mac: str) -> list[str]:
     """What the agent says about the NIC with this MAC."""
     if not agent.connected():
         return []
@@ -123,8 +125,8 @@ def _said(agent: libvirt.Agent, mac: str) -> list[str]:
     return found
 
 
-def _clock(world: Qemu, obj: Object, dom: Any, agent: libvirt.Agent, emit: Emit) -> None:
-    """A guest slept through the host's sleep without knowing: its clock is set from its RTC, which went on.
+def _clock(world: Qemu, obj: Object, agent: Agent, emit: Emit) -> None:
+    """A guest slept through the host's sleep without knowing: its clock is set to the host's.
 
     Whether that works is the guest's matter: nothing of ours depends on it.
     """
@@ -133,23 +135,26 @@ def _clock(world: Qemu, obj: Object, dom: Any, agent: libvirt.Agent, emit: Emit)
     if slept - known < 1.0 or not agent.connected():
         return
     world.store.note(scope(obj.key), asleep=slept)
-    if why := _set_clock(dom):
-        emit(
-            Event(
-                EventType.WARNING,
-                f"this host slept, and the guest's clock could not be set: {why}",
-                obj.ref,
-                obj.namespace,
-            )
-        )
+    if why := _set_clock(agent):
+        what = f"this host slept, and the guest's clock could not be set: {why}"
+        emit(Event(EventType.WARNING, what, obj.ref, obj.namespace))
 
 
-def _set_clock(dom: Any) -> str:
-    """Set the guest's clock from its RTC; why it could not be, or an empty string."""
+def _set_clock(agent: Agent) -> str:
+    """Set the guest's clock to the host's; why it could not be, or an empty string.
+
+    The agent's own command (guest-set-time) runs hwclock, which waits for the next second of the RTC: only where
+    commands are forbidden.
+    """
+    with contextlib.suppress(HikubeError):
+        now = time.time()
+        line = f"date -u -s @{now:.3f} || date -u -s @{now:.0f}"
+        if agent.run(line, AGENT_PATIENCE)[0] == 0:
+            return ""
     lv = libvirt.module()
     try:
-        dom.agentSetResponseTimeout(AGENT_PATIENCE, 0)
-        dom.setTime(None, lv.VIR_DOMAIN_TIME_SYNC)
+        agent.dom.agentSetResponseTimeout(AGENT_PATIENCE, 0)
+        agent.dom.setTime(None, lv.VIR_DOMAIN_TIME_SYNC)
     except lv.libvirtError as e:
         return sanitize(str(e))[:160]
     return ""
@@ -158,7 +163,7 @@ def _set_clock(dom: Any) -> str:
 def woken(world: Qemu, obj: Object, gap: float, emit: Emit) -> None:
     """After a way back to a checkpoint: the guest's clock stands where it was, and connections from before are gone."""
     dom = world.running(obj)
-    why = _set_clock(dom)
+    why = _set_clock(Agent(dom))
     if why:
         what = f"the guest's clock is {gap:.0f} s behind and could not be set ({why}); in the guest: hwclock -s -u"
         emit(Event(EventType.WARNING, what, obj.ref, obj.namespace))

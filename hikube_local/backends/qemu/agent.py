@@ -1,0 +1,99 @@
+"""The guest agent of a running machine. Whatever it answers comes from the guest: data, never trusted."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import time
+from typing import Any
+
+from hikube_local.backends.qemu import libvirt
+from hikube_local.errors import HikubeError
+
+MOST = 2_900_000  # bytes of output that fit into an answer: libvirt hands over 4 MiB of text (REMOTE_STRING_MAX)
+SOONEST, LATEST = 0.005, 0.2  # seconds between two looks at a command: each costs an emulated guest some
+
+
+class Agent:
+    """Calls to one agent; a call that gets no answer is None. `slowness` stretches what commands may take."""
+
+    def __init__(self, dom: Any, slowness: float = 1.0) -> None:
+        self.dom, self.slowness = dom, slowness
+
+    def connected(self) -> bool:
+        return "state='connected'" in self._channel()
+
+    def _channel(self) -> str:
+        with contextlib.suppress(Exception):
+            xml = self.dom.XMLDesc(0)
+            at = xml.find("org.qemu.guest_agent.0")
+            return xml[at : at + 120]
+        return ""
+
+    def call(self, command: str, timeout: int = 5, **arguments: Any) -> Any | None:
+        import libvirt_qemu
+
+        lv = libvirt.module()
+        request: dict[str, Any] = {"execute": command}
+        if arguments:
+            request["arguments"] = arguments
+        try:
+            answer = libvirt_qemu.qemuAgentCommand(self.dom, json.dumps(request), timeout, 0)
+            return json.loads(answer).get("return")
+        except (lv.libvirtError, ValueError, AttributeError, RecursionError):
+            return None
+
+    def read(self, path: str, most: int = 65536) -> bytes | None:
+        """A file of the guest, at most `most` bytes."""
+        handle = self.call("guest-file-open", path=path, mode="r")
+        if not isinstance(handle, int):
+            return None
+        try:
+            answer = self.call("guest-file-read", handle=handle, count=most)
+        finally:
+            self.call("guest-file-close", handle=handle)
+        try:
+            return base64.b64decode(answer["buf-b64"])[:most]
+        except (TypeError, KeyError, ValueError):
+            return None
+
+    def may_run(self) -> bool:
+        """Whether the image has an agent that runs commands (the RHEL family's forbids it)."""
+        if not self.connected():
+            return False
+        info = self.call("guest-info")
+        commands = info.get("supported_commands", []) if isinstance(info, dict) else []
+        if not isinstance(commands, list):
+            return False
+        return any(isinstance(c, dict) and c.get("name") == "guest-exec" and c.get("enabled") for c in commands)
+
+    def run(self, command: str, timeout: float = 60.0) -> tuple[int, bytes, bytes]:
+        """(exit code, stdout, stderr) of a line for the guest's shell; HK806 when it cannot be run or does not end."""
+        started = self.call("guest-exec", path="/bin/sh", arg=["-c", command], **{"capture-output": True})
+        if not isinstance(started, dict) or not isinstance(started.get("pid"), int):
+            raise HikubeError(
+                "HK806", "the guest agent runs no commands", fix="use an image whose agent allows guest-exec"
+            )
+        begin, limit, lost = time.monotonic(), timeout * self.slowness, 0
+        while (spent := time.monotonic() - begin) < limit:
+            time.sleep(min(max(spent / 10, SOONEST), LATEST))
+            state = self.call("guest-exec-status", pid=started["pid"])
+            lost = lost + 1 if state is None and self.call("guest-ping") is not None else 0
+            if lost > 2:  # told once, and lost: over libvirt's bound, or come after its time
+                what = f"the answer to `{command[:60]}` was lost"
+                raise HikubeError("HK806", what, fix=f"at most {MOST / 1e6:.1f} MB of output come through the agent")
+            if isinstance(state, dict) and state.get("exited"):
+                out, err = (_decoded(state.get(k)) for k in ("out-data", "err-data"))
+                code = state.get("exitcode")
+                signal = state.get("signal")
+                died = 128 + signal if isinstance(signal, int) else 255
+                return code if isinstance(code, int) else died, out, err
+        raise HikubeError("HK806", f"`{command[:60]}` did not end within {limit:.0f} s in the guest")
+
+
+def _decoded(text: Any) -> bytes:
+    try:
+        return base64.b64decode(text or "")[:MOST]
+    except (TypeError, ValueError):
+        return b""
