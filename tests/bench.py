@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hikube_local.disks import qcow2
@@ -34,6 +34,12 @@ def median(action: Callable[[], object], rounds: int = ROUNDS) -> float:
         action()
         times.append(time.perf_counter() - begin)
     return statistics.median(times)
+
+
+def in_turn(ours: Callable[[], object], bare: Callable[[], object], rounds: int) -> tuple[float, float]:
+    """The medians of both: what the machine does meanwhile meets the one as the other."""
+    pairs = [(median(ours, 1), median(bare, 1)) for _ in range(rounds)]
+    return statistics.median(p[0] for p in pairs), statistics.median(p[1] for p in pairs)
 
 
 def row(name: str, ours: float, bare: float | None = None, what: str = "") -> None:
@@ -75,19 +81,19 @@ def command_line(work: Path) -> None:
 def disks(work: Path) -> None:
     n = iter(range(10_000))
     for size in (1 << 30, 1 << 40):
-        bare = median(
-            lambda s=size, n=n: subprocess.run(
-                ["qemu-img", "create", "-q", "-f", "qcow2", work / f"b{next(n)}", str(s)], check=True
-            ),
-            25,
-        )
-        folders = [work / f"o{size}-{i}" for i in range(25)]  # as a disk's: it is there, with its object in it
+        folders = [work / f"o{size}-{i}" for i in range(50)]  # as a disk's: it is there, with its object in it
         for folder in folders:
             folder.mkdir()
         os.sync()
         free = iter(folders)
-        ours = median(lambda s=size, free=free: qcow2.create(next(free), s, None, qcow2.Facts()), 25)
-        row(f"an empty disk of {size >> 30} GiB, fsynced", ours, bare, "qemu-img create")
+
+        def ours(size: int = size, free: Iterator[Path] = free) -> None:
+            qcow2.create(next(free), size, None, qcow2.Facts())
+
+        def bare(size: int = size) -> None:
+            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", work / f"b{next(n)}", str(size)], check=True)
+
+        row(f"an empty disk of {size >> 30} GiB", *in_turn(ours, bare, len(folders)), "qemu-img create")
 
 
 def fetching(work: Path) -> None:
@@ -236,8 +242,7 @@ def lab(work: Path) -> None:
             done = program("test", path, "--offline", *more, timeout=900)
             assert done.code == 0, done.err
 
-        alone = median(bare, 3)
-        cold = median(lambda: ours("--no-warm"), 3)
+        cold, alone = in_turn(lambda: ours("--no-warm"), bare, 3)
         row("test, cold (Debian 12, TCG)", cold, alone, "the shortest QEMU command")
         ours()  # leaves its warm state
         row("test, warm", median(ours, 3), cold, "cold")

@@ -10,7 +10,7 @@ from hikube_local.api.quantities import in_bytes
 from hikube_local.catalogue import data
 from hikube_local.render.sizing import Size, requested
 
-SPARE_PORTS = 4
+SPARE_PORTS = 4  # root ports for disks that are attached later
 # Files of a machine's folder.
 VARIABLES, SEED, SEED_MARK = "vars.fd", "seed.iso", "seed.json"
 SEED_DISK = "cloudinitdisk"
@@ -61,6 +61,7 @@ class Machine:
     tb_cache: int | None = None  # MiB, TCG's translation cache
     unsafe: bool = False  # a throw-away machine: its disks are never flushed
     cpu_model: str = ""  # with KVM; empty is the host's
+    spare_ports: int = SPARE_PORTS
     oem: tuple[str, ...] = ()  # SMBIOS' OEM strings, from which systemd takes credentials
 
     @property

@@ -176,7 +176,7 @@ def test_a_power_cut_at_any_moment_finds_whole_files(hikube: Program, path: Path
 IN_PLACE = """
 from pathlib import Path
 from hikube_local import files
-def write(path, content, mode=0o600):
+def write(path, content, mode=0o600, name_too=True):
     files.make_folder(path.parent)
     path.write_bytes(content.encode() if isinstance(content, str) else content)
 files.write = write
@@ -199,8 +199,12 @@ MUTANTS = {
         "import hikube_local.images.cache as c\nreal = c.files\nc.files = type('F', (), {**{k: getattr(real, k) for k in dir(real)}, 'fsync_folder': staticmethod(lambda p: None)})",
         "was never on the disk",
     ),
+    "the disk's name is not synced": (
+        "import hikube_local.backends.qemu.disks as d\nreal = d.files\nd.files = type('F', (), {**{k: getattr(real, k) for k in dir(real)}, 'fsync_folder': staticmethod(lambda p: None)})",
+        "the name of disk.qcow2 was never",
+    ),
     "the disk is made in place": (
-        "import contextlib\nimport hikube_local.disks.qcow2 as q\nreal = q.files\n@contextlib.contextmanager\ndef beside(path, mode=0o600):\n    real.make_folder(path.parent)\n    yield path\nq.files = type('F', (), {**{k: getattr(real, k) for k in dir(real)}, 'beside': staticmethod(beside)})",
+        "import contextlib\nimport hikube_local.disks.qcow2 as q\nreal = q.files\n@contextlib.contextmanager\ndef beside(path, mode=0o600, name_too=True):\n    real.make_folder(path.parent)\n    yield path\nq.files = type('F', (), {**{k: getattr(real, k) for k in dir(real)}, 'beside': staticmethod(beside)})",
         "in place",
     ),
 }

@@ -72,6 +72,10 @@ class Disks:
         folder = self.world.make_folder(obj)
         files.sweep_trash(folder.parent)
         db.record(folder, obj)
+        self._fill(obj, folder, options, emit)
+        files.fsync_folder(folder)
+
+    def _fill(self, obj: Object, folder: Path, options: Options, emit: Emit) -> None:
         size = machine.storage_bytes(obj)
         if obj.disk.source.disk:
             self._clone(obj, obj.disk.source.disk.name, size, emit)
@@ -105,6 +109,7 @@ class Disks:
                 folder = world.make_folder(obj)
                 db.record(folder, obj)
                 self._on(entry, folder, size)
+                files.fsync_folder(folder)
         emit(Event(EventType.STEP, f"its content came from {file.name}", obj.ref, obj.namespace))
 
     def _clone(self, obj: Object, name: str, size: int, emit: Emit) -> None:
