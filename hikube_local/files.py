@@ -38,7 +38,7 @@ def make_folder(folder: Path, mode: int = 0o700) -> Path:
 def beside(path: Path, mode: int = 0o600, name_too: bool = True) -> Iterator[Path]:
     """A temporary name in the same folder that becomes `path` when the block ends well, and goes away when not.
 
-    Without `name_too` the caller makes the name durable, with `fsync_folder`: once for all that the folder got.
+    Without `name_too` the caller makes the name durable, with `fsync_folder`.
     """
     make_folder(path.parent)
     temporary = path.parent / f"{PARTIAL}{secrets.token_hex(4)}-{path.name}"[:250]
@@ -59,17 +59,17 @@ def beside(path: Path, mode: int = 0o600, name_too: bool = True) -> Iterator[Pat
         raise
 
 
-def write(path: Path, content: bytes | str, mode: int = 0o600, name_too: bool = True) -> None:
+def write(path: Path, content: bytes | str, mode: int = 0o600) -> None:
     """Replace the content of `path` in one step."""
     data = content.encode() if isinstance(content, str) else content
-    with beside(path, mode, name_too) as temporary:
+    with beside(path, mode) as temporary:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(fd, "wb") as f:
             f.write(data)
 
 
-def write_json(path: Path, value: Any, mode: int = 0o600, name_too: bool = True) -> None:
-    write(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n", mode, name_too)
+def write_json(path: Path, value: Any, mode: int = 0o600) -> None:
+    write(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n", mode)
 
 
 def read_json(path: Path) -> Any | None:

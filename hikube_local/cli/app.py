@@ -77,6 +77,18 @@ def common(command: Callable) -> Callable:
     return wrapped
 
 
+def seconds(context: click.Context, parameter: click.Parameter, value: Any) -> float | None:
+    """A duration such as 5m as seconds."""
+    from hikube_local.text import duration
+
+    if value is None or isinstance(value, float):
+        return value
+    try:
+        return duration(str(value))
+    except ValueError as e:
+        raise click.BadParameter(str(e)) from None
+
+
 def complete_machine(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """Names of machines for the shell: read from the store, nothing is parsed."""
     from hikube_local.store.db import Store

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, complete_object, confirm, option, reference, references
-from hikube_local.cli.up import load, seconds
+from hikube_local.cli.app import App, common, complete_object, confirm, option, reference, references, seconds
+from hikube_local.cli.up import load
 from hikube_local.errors import ExitCode, UsageError
 
 

@@ -8,8 +8,7 @@ from collections import deque
 
 import click
 
-from hikube_local.cli.app import App, common, complete_machine, option
-from hikube_local.cli.up import seconds
+from hikube_local.cli.app import App, common, complete_machine, option, seconds
 from hikube_local.errors import ExitCode, HikubeError
 
 

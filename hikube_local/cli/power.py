@@ -6,8 +6,7 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, complete_machine, option
-from hikube_local.cli.up import seconds
+from hikube_local.cli.app import App, common, complete_machine, option, seconds
 from hikube_local.errors import ExitCode, HikubeError
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, option, output_option
+from hikube_local.cli.app import App, common, option, output_option, seconds
 from hikube_local.errors import ExitCode, HikubeError, UsageError, unexpected
 
 
@@ -21,14 +21,17 @@ from hikube_local.errors import ExitCode, HikubeError, UsageError, unexpected
 @option("-f", "--filename", multiple=True, help="A file, a folder or -.")
 @option("--checks", "checks_file", type=click.Path(path_type=Path), default=None, help="A YAML list of checks.")
 @option("--image", "images", multiple=True, help="Boot it on this image (a name or a URL); may be given several times.")
-@option("--timeout", default=None, help="How long to wait for each machine (5m).")
-@option("--timeout-factor", type=float, default=1.0, help="Stretches every deadline.")
+@option(
+    "--timeout", default=None, callback=seconds, help="How long to wait for each machine (5m; longer under emulation)."
+)
+@option("--timeout-factor", type=click.FloatRange(0, min_open=True), default=1.0, help="Stretches every deadline.")
 @option("--junit", type=click.Path(path_type=Path), default=None, help="Write JUnit's XML.")
 @option("--html", "html_file", type=click.Path(path_type=Path), default=None, help="Write one HTML page.")
 @option(
     "--artifacts", type=click.Path(path_type=Path), default=None, help="Write consoles, logs and seeds into a folder."
 )
 @option("--warm/--no-warm", default=True, help="Resume what was configured before, where nothing that matters changed.")
+@option("--trust-console", is_flag=True, help="Pass a guest that cannot be entered on its console's word.")
 @option("--keep", is_flag=True, help="Leave the machines, and say how to enter.")
 @option("--watch", is_flag=True, help="Again whenever a file is saved.")
 @option("--timings", is_flag=True, help="Where the time went.")
@@ -73,12 +76,13 @@ def _once(
     named: tuple[str, ...],
     checks_file: Path | None,
     images: tuple[str, ...],
-    timeout: str | None,
+    timeout: float | None,
     timeout_factor: float,
     junit: Path | None,
     html_file: Path | None,
     artifacts: Path | None,
     warm: bool,
+    trust_console: bool,
     keep: bool,
     timings: bool,
     offline: bool,
@@ -91,7 +95,6 @@ def _once(
     from hikube_local.cli.up import preflight
     from hikube_local.lab import report, root
     from hikube_local.lab.trial import Report, Trial
-    from hikube_local.text import duration
 
     loaded = _load(app, named)
     objects = [i.object for i in loaded.objects]
@@ -104,7 +107,6 @@ def _once(
     items = {i.object.key: i for i in loaded.objects}
     _tell_userdata(items)
     preflight(app, [o.model_copy(update={"backend": "qemu"}) for o in objects])
-    limit = _limit(app, duration(timeout) if timeout else None, timeout_factor)
     reports: list[Report] = []
     failures: list[HikubeError] = []
     key = keys.own_key(app.layout)
@@ -121,10 +123,12 @@ def _once(
                         app.image_settings,
                         story,
                         Options(offline=offline, grace=10.0),
-                        limit,
+                        timeout * timeout_factor if timeout else None,
                         key,
                         app.layout if warm else None,
                         journal=artifacts is not None,
+                        trust_console=trust_console,
+                        stretch=timeout_factor,
                     )
                     reports += trial.run(_on(objects, image), wanted, image)
             except Exception as e:
@@ -216,17 +220,6 @@ def _tell_userdata(items: dict[Any, Any]) -> None:
             for d in of_manifest(item):
                 if d.severity is not Severity.DIFFERENCE:
                     print(d.render(), file=sys.stderr)
-
-
-def _limit(app: App, given: float | None, factor: float) -> float | None:
-    if given is not None:
-        return given * factor
-    if factor == 1.0:
-        return None
-    from hikube_local.backends.qemu.follow import patience
-    from hikube_local.host.accelerator import host_facts
-
-    return patience(host_facts(app.layout.cache)) * factor
 
 
 def _on(objects: list[Any], image: str) -> list[Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, confirm, manifests, option, output_option, validate_option
+from hikube_local.cli.app import App, common, confirm, manifests, option, output_option, seconds, validate_option
 from hikube_local.errors import ExitCode, HikubeError, UsageError, unexpected
 
 DEFAULT_TIMEOUT = 300.0
@@ -42,18 +42,6 @@ def load(app: App, files: tuple[str, ...], for_plan: bool, quiet: bool = False, 
 
 def _line(d: Any) -> str:
     return f"{'note' if d.word == 'note' else 'differs from Hikube'} [{d.code}]: {d.object + ': ' if d.object else ''}{d.message}"
-
-
-def seconds(context: click.Context, parameter: click.Parameter, value: Any) -> float | None:
-    """A duration such as 5m as seconds."""
-    from hikube_local.text import duration
-
-    if value is None or isinstance(value, float):
-        return value
-    try:
-        return duration(str(value))
-    except ValueError as e:
-        raise click.BadParameter(str(e)) from None
 
 
 def _up_options(command: Any) -> Any:

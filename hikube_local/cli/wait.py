@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, complete_object, option, references
-from hikube_local.cli.up import seconds
+from hikube_local.cli.app import App, common, complete_object, option, references, seconds
 from hikube_local.errors import ExitCode, HikubeError, NotFound, UsageError
 
 

@@ -1,7 +1,7 @@
 """Disks as files: overlays on images of the cache, and empty ones; made in constant time, whole or not at all.
 
 Every call pins the format: a guest can write another format's header into its disk (CVE-2026-24708). A new disk's content
-is on the host's disk when the call ends, its name once the caller has synced the folder, with what else it put there.
+is on the host's disk when the call ends, its name once the caller has synced the folder (`files.fsync_folder`).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _new(folder: Path, about: Facts) -> Iterator[Path]:
         raise HikubeError("HK708", f"there is already a disk at {target}", fix="look at it: it is never overwritten")
     files.sweep_partials(folder)
     if about.base:
-        files.write_json(folder / FACTS, asdict(about), name_too=False)
+        files.write_json(folder / FACTS, asdict(about))
     else:
         (folder / FACTS).unlink(missing_ok=True)  # of an attempt that was cut short
     with files.beside(target, name_too=False) as temporary:

@@ -7,6 +7,8 @@ boot of the host.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import subprocess
 import tempfile
@@ -15,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hikube_local import files
+from hikube_local.errors import UsageError
 from hikube_local.host import facts
 from hikube_local.run import clean_environment, find
 
@@ -31,6 +34,7 @@ EXIT = 0x21 << 1 | 1
 # Seconds that the same guest takes on working KVM; TCG's time over this is its slowness.
 KVM_NOMINAL = 0.03
 LIMIT = 1.0
+STRETCH = "HIKUBE_LOCAL_TIMEOUT_FACTOR"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,13 @@ def verdict(cache: Path) -> Verdict:
 def host_facts(cache: Path) -> facts.HostFacts:
     """Everything that decisions need to know of this host."""
     v = verdict(cache)
-    return facts.HostFacts(
-        facts.cpus(), facts.memory_limit(), facts.meminfo()["MemAvailable"], v.kvm, v.why, v.slowness
-    )
+    memory, free = facts.memory_limit(), facts.meminfo()["MemAvailable"]
+    return facts.HostFacts(facts.cpus(), memory, free, v.kvm, v.why, v.slowness, _stretch())
+
+
+def _stretch() -> float:
+    text = os.environ.get(STRETCH, "1")
+    with contextlib.suppress(ValueError):
+        if math.isfinite(factor := float(text)) and factor > 0:
+            return factor
+    raise UsageError("HK112", f"{STRETCH} is {text[:40]!r}, not a number over 0", fix="write 2 for twice the time")

@@ -19,6 +19,17 @@ class HostFacts:
     kvm: bool
     why: str
     slowness: float = 1.0
+    stretch: float = 1.0  # what the user multiplies every deadline by
+
+    @property
+    def patience(self) -> float:
+        """What a boot's seconds are multiplied by."""
+        return self.slowness * self.stretch
+
+    @property
+    def effort(self) -> float:
+        """What a command's seconds are multiplied by: it waits as much as it computes."""
+        return self.slowness**0.5 * self.stretch
 
     @property
     def accelerator(self) -> str:

@@ -12,9 +12,10 @@ from datetime import datetime
 from typing import Any
 
 from hikube_local.catalogue import data
+from hikube_local.lab import asked
 from hikube_local.readiness import cloudinit
 from hikube_local.text import sanitize
-from hikube_local.userdata import parts, tree
+from hikube_local.userdata import parts, schema
 
 MOST = 200  # problems that are told
 _LINE = re.compile(r"^(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[,.]\d+) - (\S+)\[(\w+)\]: (.*)$")
@@ -26,6 +27,12 @@ _UNRESOLVED = re.compile(
     r"(?:Temporary failure resolving|[Cc]ould not resolve(?: host)?:?) '?([\w.-]+)'?|Temporary failure in name resolution"
 )
 _ECHO = re.compile(r"failed with exceptions, re-raising|^Running module \S+ \(.*\) failed")
+# Programs' own words for what went wrong: their exit codes are kept nowhere.
+_SAID = re.compile(
+    r"^(?:[\w./-]+: .*(?:No such file or directory|Permission denied|command not found|Operation not permitted|No space left"
+    r" on device)$|Failed to (?:start|stop|enable|restart|reload) |Job for \S+ failed|Unit \S+ (?:not found|could not be found"
+    r"|does not exist)|Traceback \(most recent call last\):)"
+)
 _SCRIPT = re.compile(r"/var/lib/cloud/instance/scripts/runcmd: (?:line )?(\d{1,6}): (.*)")
 
 
@@ -156,20 +163,16 @@ def _from_output(output: str, user_data: str) -> list[Problem]:
         if text in lost:
             continue
         if m := _SCRIPT.search(text):
-            # Line 1 of the script is its header; a command may take several lines, so this is where it begins at best.
-            line = _command_line(user_data, int(m[1]) - 2)
-            found.append(Problem(f"runcmd: {m[2][:200]}", (text,), line, recoverable=True))
+            # The script goes on after it, and ends as its last command does. One that is to be survived says so: `|| true`.
+            line, command = asked.command(user_data, int(m[1]))
+            found.append(Problem(f"runcmd: {m[2][:200]}", (text,), line, recoverable="||" in command))
+        elif _SAID.match(text):
+            found.append(Problem(f"the output says: {text[:200]}", (text,), recoverable=True))
         elif _APT.match(text):
             words = re.findall(r"[\w.+-]{3,}", text)
             line = next((n for w in reversed(words) if (n := _line_of(user_data, w))), 0)
             found.append(Problem(f"packages: {text[:200]}", (text,), line))
     return found[:40]
-
-
-def _command_line(user_data: str, index: int) -> int:
-    root, _ = tree.read(user_data) if parts.kind_of(user_data) == parts.CLOUD_CONFIG else (None, [])
-    node = root.get("runcmd", max(index, 0)) if root is not None and isinstance(root.value, dict) else None
-    return node.line if node is not None else 0
 
 
 def _line_of(user_data: str, word: str) -> int:
@@ -178,25 +181,37 @@ def _line_of(user_data: str, word: str) -> int:
 
 
 def _not_run(user_data: str, modules: list[Module]) -> list[Problem]:
-    """Keys of user-data whose module never ran, or failed."""
-    if parts.kind_of(user_data) != parts.CLOUD_CONFIG:
+    """Keys of user-data whose module never ran, or failed; a script that nothing ran."""
+    if not user_data.strip():
         return []
-    if not modules:
+    if not modules and (parts.known(parts.kind_of(user_data)) or parts.is_mime(user_data)):
         return [Problem("no module stands in /var/log/cloud-init.log: what cloud-init did cannot be told")]
-    root, wrong = tree.read(user_data)
-    if not wrong and (root is None or root.value is None):
-        return []  # the header alone asks for nothing
-    if root is None or not isinstance(root.value, dict):
-        return [Problem("cloud-init took no configuration out of this user-data: it is no YAML mapping", line=1)]
     results = {m.name: m.result for m in modules}
     found = []
-    for key, (node, _) in root.value.items():
-        name = data.cloudinit()["keys"].get(key, {}).get("module")
-        if not name:
-            if key not in data.cloudinit()["keys"]:
-                found.append(Problem(f"{key}: no module of cloud-init knows this key", line=node.line))
-        elif name not in results:
-            found.append(Problem(f"{key}: its module {name} did not run in this image", line=node.line))
-        elif results[name] == "FAIL":
-            found.append(Problem(f"{key}: its module {name} failed", line=node.line))
+    for config in asked.configs(user_data):
+        root = config.root
+        if not config.wrong and (root is None or root.value is None):
+            continue  # the header alone asks for nothing
+        if root is None or not isinstance(root.value, dict):
+            what = "cloud-init took no configuration out of this user-data: it is no YAML mapping"
+            found.append(Problem(what, line=config.line(1)))
+            continue
+        for key, (node, _) in root.value.items():
+            found += _key(key, config.line(node.line), results)
+    if (line := asked.script(user_data)) and "scripts_user" not in results:
+        found.append(Problem("the script: the module scripts_user did not run in this image", line=line))
     return found
+
+
+def _key(key: str, line: int, results: dict[str, str]) -> list[Problem]:
+    if key.startswith("x-") or key in schema.MORE:
+        return []  # for anchors, and for how parts are merged
+    row = data.cloudinit()["keys"].get(key)
+    if row is None:
+        return [Problem(f"{key}: no module of cloud-init knows this key", line=line)]
+    name = row.get("module")
+    if name and name not in results:
+        return [Problem(f"{key}: its module {name} did not run in this image", line=line)]
+    if name and results[name] == "FAIL":
+        return [Problem(f"{key}: its module {name} failed", line=line)]
+    return []

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from hikube_local.readiness.stages import Trouble
 from hikube_local.text import sanitize
 
+_BEGAN = re.compile(rb"start: [\w-]+/config-([\w-]{1,60}):")
+_OWN = re.compile(r"^(?:\S*python3?\S* )?\S*/cloud-init(?: |$)")
 STAGES = ("init-local", "init", "modules-config", "modules-final")
 
 
@@ -44,6 +47,38 @@ def read(status: bytes) -> CloudInit | None:
     last = v1.get("modules-final")
     done = not stage and isinstance(last, dict) and isinstance(last.get("finished"), int | float)
     return CloudInit(done, not errors, sanitize(str(stage))[:40] if stage else "", tuple(errors[:20]))
+
+
+def module(log: bytes) -> str:
+    """The module that began last, by the end of /var/log/cloud-init.log; empty where none is named."""
+    found = _BEGAN.findall(log)
+    return sanitize(found[-1]).replace("-", "_")[:40] if found else ""
+
+
+def busy_with(processes: str) -> str:
+    """The command that cloud-init waits for, by `ps -eo pid,ppid,etimes,args`: the youngest child's youngest child.
+
+    With the seconds since it began; empty where cloud-init waits for none.
+    """
+    children: dict[str, list[tuple[int, str, str]]] = {}
+    roots = []
+    for line in processes.splitlines()[:4000]:
+        words = line.split(None, 3)
+        if len(words) < 4 or not words[2].isdigit():
+            continue
+        pid, parent, spent, args = words
+        children.setdefault(parent, []).append((int(spent), pid, args))
+        if _OWN.search(args):
+            roots.append(pid)
+    found = ""
+    for pid in roots:
+        for _ in range(20):
+            below = [c for c in children.get(pid, []) if not _OWN.search(c[2])]
+            if not below:
+                break
+            spent, pid, args = min(below)
+            found = f"`{sanitize(args)[:120]}` for {spent} s"
+    return found
 
 
 def trouble(result: CloudInit, console: list[str]) -> Trouble:

@@ -41,6 +41,8 @@ _STAGES: tuple[tuple[re.Pattern[str], Stage], ...] = (
     ),
 )
 _UNIT = re.compile(r"^(?:\[\s*(?:OK|FAILED|DEPEND)\s*\]|\s+(?:Starting|Started|Mounting)) ?(.{3,80})")
+# systemd's line about what it waits for, drawn again and again in the same row.
+_JOB = re.compile(r"A start job is running for (.{3,80}?)(?:\.\.\.)? \([^()/]{1,30} / ([^()/]{1,20})\)")
 _LOGIN = re.compile(r"(?:^|\n)[\w.@-]{0,64} ?login: ?$")
 
 _PROMPT = re.compile(r"[\w.@-]{1,64} login: ")
@@ -157,6 +159,7 @@ class Console:
         if self._rest:
             if _LOGIN.search("\n" + self._rest):
                 self.login = True
+            self._waiting(self._rest)
             for prompt in ("grub>", "grub rescue>", "(initramfs)"):
                 if self._rest.strip().startswith(prompt):
                     self._signs(self._rest.strip())
@@ -187,7 +190,13 @@ class Console:
                 self._move(stage)
         self._detail(line)
 
+    def _waiting(self, text: str) -> None:
+        if jobs := _JOB.findall(text):
+            unit, limit = jobs[-1]
+            self.progress = Progress(self.progress.stage, f"waits for {unit.strip()} ({limit.strip()})")
+
     def _detail(self, line: str) -> None:
+        self._waiting(line)
         stage = self.progress.stage
         if stage.order >= Stage.CLOUD_INIT_LOCAL.order:
             if match := _MODULE.search(line):

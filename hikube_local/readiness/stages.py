@@ -24,6 +24,10 @@ class Stage(StrEnum):
     def order(self) -> int:
         return list(Stage).index(self)
 
+    @property
+    def is_cloud_init(self) -> bool:
+        return Stage.CLOUD_INIT_LOCAL.order <= self.order < Stage.DONE.order
+
 
 WORDS = {
     Stage.FIRMWARE: "firmware",

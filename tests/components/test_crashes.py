@@ -176,7 +176,7 @@ def test_a_power_cut_at_any_moment_finds_whole_files(hikube: Program, path: Path
 IN_PLACE = """
 from pathlib import Path
 from hikube_local import files
-def write(path, content, mode=0o600, name_too=True):
+def write(path, content, mode=0o600):
     files.make_folder(path.parent)
     path.write_bytes(content.encode() if isinstance(content, str) else content)
 files.write = write

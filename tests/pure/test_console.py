@@ -142,3 +142,38 @@ def test_one_device_that_does_not_boot_is_not_all_of_them():
         b"Booting from Hard Disk...\nBoot failed: not a bootable disk\n\nBooting from DVD/CD...\n", firmware=True
     )
     assert console.trouble is None
+
+
+def test_what_systemd_waits_for_is_named_while_its_line_is_drawn_anew():
+    console = Console()
+    console.feed(b"[    1.0] Linux version 6.1\n[  OK  ] Reached target Network.\n")
+    console.feed(b"\r[*     ] A start job is running for Wait for Network to be Configured (6s / no limit)\r")
+    console.feed(b"\x1b[K[ **   ] A start job is running for /dev/disk/by-label/none (7s / 1min 30s)\r")
+    assert console.progress.detail == "waits for /dev/disk/by-label/none (1min 30s)"
+    console.feed(b"\n[  OK  ] Started x.\n")
+    assert console.progress.detail == "Started x"
+
+
+def test_the_module_that_runs_is_named_by_the_log():
+    log = b"x - handlers.py[DEBUG]: start: init-network/config-growpart: running\n" * 2
+    log += b"x - handlers.py[DEBUG]: finish: init-network/config-growpart: SUCCESS\n"
+    assert cloudinit.module(log) == "growpart" and cloudinit.module(b"\xff" * 100) == ""
+    log += b"x - handlers.py[DEBUG]: start: modules-final/config-scripts-user: running config-scripts-user\n"
+    assert cloudinit.module(log) == "scripts_user"
+
+
+def test_the_command_that_cloud_init_waits_for_is_the_youngest_childs_youngest():
+    table = """\
+    PID    PPID ELAPSED COMMAND
+      1       0     300 /sbin/init
+    700       1     120 /usr/bin/python3 /usr/bin/cloud-init modules --mode=final
+    701     700     119 tee -a /var/log/cloud-init-output.log
+    710     700      60 /bin/sh /var/lib/cloud/instance/scripts/runcmd
+    711     710      50 apt-get -y install nginx
+    712     711      45 /usr/bin/dpkg --configure -a
+    900       1       5 sleep 100
+    """
+    assert cloudinit.busy_with(table) == "`/usr/bin/dpkg --configure -a` for 45 s"
+    assert cloudinit.busy_with("") == cloudinit.busy_with("x y\n1 1 1 /usr/bin/cloud-init init\n") == ""
+    circle = "1 2 3 a\n2 1 3 /usr/bin/cloud-init\n"
+    assert cloudinit.busy_with(circle * 50).startswith("`a`")

@@ -70,7 +70,7 @@ def test_causes_are_told_apart_and_stand_at_their_lines(seen):
     package = next(p for m, p in at.items() if "Unable to locate package" in m)
     assert "no-such-package" in lines[package.line - 1]
     command = next(p for m, p in at.items() if m.startswith("runcmd: nosuchcommand"))
-    assert "nosuchcommand" in lines[command.line - 1] and command.recoverable
+    assert "nosuchcommand" in lines[command.line - 1] and not command.recoverable
     assert not any("re-raising" in m or m.startswith("Running module") for m in at), "echoes are left out"
     assert sum("Err:" in m or "Failed to fetch" in m for m in at) == 0, "one cause is told once"
 
@@ -271,3 +271,61 @@ def test_the_page_is_what_a_browser_shows(failed, tmp_path):
     )
     raw = picture.read_bytes()
     assert raw.startswith(b"\x89PNG") and len(raw) > 10_000
+
+
+RAN = b"".join(
+    b"2026-11-24 21:41:4%d,912 - handlers.py[DEBUG]: %s: modules-final/config-%s: %s\n" % (i, word, name, rest)
+    for i, (name, ok) in enumerate([(b"runcmd", b"SUCCESS"), (b"scripts-user", b"SUCCESS"), (b"hostname", b"FAIL")])
+    for word, rest in ((b"start", b"running"), (b"finish", ok + b": ran"))
+)
+
+
+def problems(user_data: str, output: str = "") -> dict[str, tuple[int, bool]]:
+    return {p.message: (p.line, p.recoverable) for p in evidence.read(b"", RAN, output.encode(), user_data).problems}
+
+
+def said(number: int, what: str = "nosuch: not found") -> str:
+    return f"/var/lib/cloud/instance/scripts/runcmd: {number}: {what}\n"
+
+
+def test_a_command_that_takes_several_lines_moves_those_behind_it():
+    """The script that cloud-init makes of runcmd: line 1 is its header, a text keeps its lines, a list is one."""
+    text = (
+        "#cloud-config\nruncmd:\n  - |\n    echo one\n    nosuch\n  - [sh, -c, 'a b']\n  - nosuch\n  - 'x\n\n    y'\n"
+    )
+    script = ["#!/bin/sh", "echo one", "nosuch", "", "sh -c 'a b'", "nosuch", "x", "y"]
+    for number, line in ((3, 5), (5, 6), (6, 7), (8, 8)):
+        assert problems(text, said(number))["runcmd: nosuch: not found"] == (line, False), script[number - 1]
+    assert problems(text, said(99))["runcmd: nosuch: not found"] == (0, False)
+
+
+def test_a_command_that_may_fail_says_so():
+    text = "#cloud-config\nruncmd:\n  - nosuch || true\n  - nosuch\n"
+    assert problems(text, said(2))["runcmd: nosuch: not found"] == (3, True)
+    assert problems(text, said(3))["runcmd: nosuch: not found"] == (4, False)
+    told = problems(text, "cp: cannot stat '/a': No such file or directory\nhello\n")
+    assert told == {"the output says: cp: cannot stat '/a': No such file or directory": (0, True)}
+
+
+def test_keys_are_proved_in_every_kind_of_user_data():
+    mime = 'MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary="b"\n\n--b\nContent-Type: text/cloud-config\n\n'
+    mime += "#cloud-config\nx-mine: 1\nwireguard: {}\n--b\nContent-Type: text/x-shellscript\n\n#!/bin/sh\ntrue\n--b--\n"
+    never = "wireguard: its module wireguard did not run in this image"
+    assert problems(mime) == {never: (mime.splitlines().index("wireguard: {}") + 1, False)}
+    jinja = "## template: jinja\n#cloud-config\nhostname: {{ v1.region }}\nwireguard: {}\n"
+    assert problems(jinja) == {
+        never: (4, False),
+        "hostname: its module set_hostname did not run in this image": (3, False),
+    }
+    archive = "#cloud-config-archive\n- type: text/cloud-config\n  content: |\n    #cloud-config\n    wireguard: {}\n"
+    assert problems(archive) == {never: (5, False)}
+    assert problems("#!/bin/sh\ntrue\n") == {}
+    quiet = evidence.read(b"", RAN.replace(b"scripts-user", b"keys-to-console"), b"", "#!/bin/sh\ntrue\n").problems
+    assert [(p.message, p.line) for p in quiet] == [
+        ("the script: the module scripts_user did not run in this image", 1)
+    ]
+    assert "no module stands" in evidence.read(b"", b"", b"", mime).problems[0].message
+
+
+def test_keys_for_anchors_and_for_merging_are_nobodys_module():
+    assert problems("#cloud-config\nx-common: &c [a]\nmerge_how: 'list(append)'\nruncmd: *c\n") == {}

@@ -44,12 +44,14 @@ class Agent:
         except (lv.libvirtError, ValueError, AttributeError, RecursionError):
             return None
 
-    def read(self, path: str, most: int = 65536) -> bytes | None:
-        """A file of the guest, at most `most` bytes."""
+    def read(self, path: str, most: int = 65536, end: bool = False) -> bytes | None:
+        """A file of the guest, at most `most` bytes: of a longer one the first, or the last."""
         handle = self.call("guest-file-open", path=path, mode="r")
         if not isinstance(handle, int):
             return None
         try:
+            if end:  # refused where the file is shorter, which is read from its first byte then
+                self.call("guest-file-seek", handle=handle, offset=-most, whence="end")
             answer = self.call("guest-file-read", handle=handle, count=most)
         finally:
             self.call("guest-file-close", handle=handle)

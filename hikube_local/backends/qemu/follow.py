@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hikube_local.api.objects import Object
 from hikube_local.backends.qemu import libvirt, starts
 from hikube_local.backends.qemu.agent import Agent
+from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.host.facts import HostFacts
 from hikube_local.plan.steps import RunState
@@ -30,6 +32,8 @@ SILENT_AFTER = 20.0
 TOO_OFTEN = 3  # boots after the first one before anything is ready: a loop
 SETTLE = 1.5  # seconds in which more lines about a trouble are awaited
 STATUS_FILE = "/run/cloud-init/status.json"
+LOG_FILE, LOG_END = "/var/log/cloud-init.log", 8192  # bytes of it that are looked at
+ASK_PATIENCE = 3.0
 
 
 def console_of(folder: Path, obj: Object) -> Console:
@@ -48,8 +52,8 @@ def console_of(folder: Path, obj: Object) -> Console:
 
 
 def patience(facts: HostFacts) -> float:
-    """Seconds that a machine is waited for by default, stretched by the accelerator's measured slowness."""
-    return DEFAULT_TIMEOUT * facts.slowness
+    """Seconds that a machine is waited for by default, stretched by the accelerator's measured slowness, and as the user wants."""
+    return DEFAULT_TIMEOUT * facts.patience
 
 
 class Follower:
@@ -67,6 +71,9 @@ class Follower:
         self.connected = False
         self.cloud: cloudinit.CloudInit | None = None
         self.agent_blind = False
+        self.busy = ""  # the command that cloud-init waited for when it was asked
+        self.module = ""  # of cloud-init, by its log
+        self._worked = 0.0  # seconds that the guest's processors had worked when it gave the last sign
         self._told = ""
         self._silence_told = False
 
@@ -88,10 +95,12 @@ class Follower:
         next_alive = next_ask = 0.0
         at_end = False
         trouble_since: float | None = None
+        module = ""
         while True:
             now = time.monotonic()
-            if self._read():
-                last_sign, self._silence_told = now, False
+            if self._read() or self.module != module:
+                last_sign, self._silence_told, module = now, False, self.module
+                self._worked = self._cpu()
             if now >= next_alive:
                 next_alive = now + ALIVE_EVERY
                 if not self._alive():
@@ -110,15 +119,14 @@ class Follower:
                 trouble_since = trouble_since or now
                 if now - trouble_since > SETTLE:
                     return self._failed(self.console.trouble)
-            if now - last_sign > SILENT_AFTER and not self._silence_told and not self.connected:
+            if now - last_sign > SILENT_AFTER and not self._silence_told and not at_end:
                 self._silence_told = True
-                self.say(
-                    EventType.WARNING,
-                    f"the console has been silent for {SILENT_AFTER:.0f} s (in {self._words()}); "
-                    f"hikube-local screenshot {self.obj.name} FILE.png shows the screen",
-                    code="HK908",
-                )
-            if not self.console.any_sign and not self.connected and self.spent > NO_SIGN_AFTER:
+                self._silent()
+            if (
+                not self.console.any_sign
+                and not self.connected
+                and self.spent > NO_SIGN_AFTER * self.world.facts.stretch
+            ):
                 what = f"Running, no readiness signal: nothing came on the console. Its screen: hikube-local vnc {self.obj.name}"
                 return self._end(
                     Result.NO_SIGNAL,
@@ -142,7 +150,7 @@ class Follower:
         if dom is None:
             return False
         if self.agent is None:
-            self.agent = Agent(dom)
+            self.agent = Agent(dom, self.world.facts.effort)
         return libvirt.state(dom)[0] in (RunState.RUNNING, RunState.PAUSED)
 
     def _ask(self) -> None:
@@ -156,10 +164,38 @@ class Follower:
                 self.agent_blind = self.console.finished
                 return
             self.cloud = cloudinit.read(raw) or self.cloud
+            if self.console.progress.stage.is_cloud_init:
+                self.module = cloudinit.module(self.agent.read(LOG_FILE, LOG_END, end=True) or b"") or self.module
+
+    def _cpu(self) -> float:
+        """Seconds that the guest's processors have worked."""
+        try:
+            return self.agent.dom.info()[4] / 1e9 if self.agent else 0.0
+        except libvirt.module().libvirtError:
+            return 0.0
+
+    def _busy(self) -> str:
+        """What cloud-init waits for, asked of a guest whose agent runs commands; empty where that is not known."""
+        if self.agent is None or not self.connected or not self.console.progress.stage.is_cloud_init:
+            return ""
+        with contextlib.suppress(HikubeError):
+            code, out, _ = self.agent.run("ps -eo pid,ppid,etimes,args", ASK_PATIENCE)
+            return cloudinit.busy_with(out.decode("utf-8", "replace")) if code == 0 else ""
+        return ""
+
+    def _silent(self) -> None:
+        """Nothing has come for a while: where the guest is, and what it does."""
+        self.busy = self._busy()
+        share = (self._cpu() - self._worked) / SILENT_AFTER
+        does = f"it runs {self.busy}" if self.busy else "it works" if share > 0.3 else "its processor idles: it waits"
+        look = f"hikube-local screenshot {self.obj.name} FILE.png shows the screen"
+        what = f"nothing has come for {SILENT_AFTER:.0f} s in {self._words()}; {does}; {look}"
+        self.say(EventType.WARNING, what, code="HK908")
 
     def _words(self) -> str:
         p = self.console.progress
-        return WORDS[p.stage] + (f": {p.detail}" if p.detail else "")
+        detail = self.module if self.module and p.stage.is_cloud_init else p.detail
+        return WORDS[p.stage] + (f": {detail}" if detail else "")
 
     def _tell(self) -> None:
         words = self._words()
@@ -198,7 +234,7 @@ class Follower:
         if self.console.progress.stage.order >= Stage.CLOUD_INIT_LOCAL.order:
             return False
         self._login_at = getattr(self, "_login_at", time.monotonic())
-        return time.monotonic() - self._login_at > 15 * self.world.facts.slowness**0.5
+        return time.monotonic() - self._login_at > 15 * self.world.facts.effort
 
     def _cloud_failed(self, result: cloudinit.CloudInit) -> Verdict:
         trouble = cloudinit.trouble(result, self.console.failures)
@@ -235,7 +271,8 @@ class Follower:
 
     def _timed_out(self, limit: float) -> Verdict:
         remedy = f"hikube-local logs {self.obj.name}; hikube-local console {self.obj.name}; a longer --timeout"
-        message = f"timed out after {limit:.0f} s in {self._words()}"
+        busy = self._busy() or self.busy
+        message = f"timed out after {limit:.0f} s in {self._words()}" + (f", which runs {busy}" if busy else "")
         lines = [re.sub(r"\s+$", "", line) for line in self.console.lines]
         return self._end(Result.TIMEOUT, message, Trouble("HK907", message, tuple(lines[-10:]), remedy))
 
