@@ -113,3 +113,12 @@ def nearest(word: str, known: list[str]) -> str | None:
 
     found = difflib.get_close_matches(word.lower(), {k.lower(): k for k in known}, n=1, cutoff=0.6)
     return {k.lower(): k for k in known}[found[0]] if found else None
+
+
+def workflow_command(level: str, file: str, line: int, message: str) -> str:
+    """A finding as GitHub Actions shows it beside its line (its docs: "Workflow commands"); level error, warning, notice."""
+
+    def escaped(text: str, more: str = "") -> str:
+        return "".join(f"%{ord(c):02X}" if c in "%\r\n" + more else c for c in sanitize(text))
+
+    return f"::{level} file={escaped(file, ':,')},line={line}::{escaped(message)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +87,17 @@ def seconds(context: click.Context, parameter: click.Parameter, value: Any) -> f
         return duration(str(value))
     except ValueError as e:
         raise click.BadParameter(str(e)) from None
+
+
+def annotate(found: Iterable[Any]) -> None:
+    """In GitHub Actions each finding stands at its line too; on stderr, so that a result on stdout stays one."""
+    from hikube_local.text import workflow_command
+
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        for d in found:
+            if str(d.severity) in ("error", "warning"):
+                told = workflow_command(str(d.severity), d.place.file, d.place.line, f"{d.message} [{d.code}]")
+                print(told, file=sys.stderr)
 
 
 def complete_machine(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, manifests, option, output_option
+from hikube_local.cli.app import App, annotate, common, manifests, option, output_option
 from hikube_local.errors import ExitCode, HikubeError, NotFound
 
 
@@ -19,7 +19,7 @@ def cloudinit() -> None:
 
 @cloudinit.command("check")
 @click.argument("files", nargs=-1)
-@option("-f", "--filename", multiple=True, help="A file, or -.")
+@option("-f", "--filename", multiple=True, help="A manifest or user-data: a file, or -.")
 @option("--strict", is_flag=True, help="Warnings count as errors.")
 @output_option("json")
 @common
@@ -30,37 +30,41 @@ def check(app: App, files: tuple[str, ...], filename: tuple[str, ...], strict: b
     from hikube_local.userdata import check as checks
 
     found, count = [], 0
-    for name in manifests(files, filename):
-        for part in _findings(app, name):
-            count += 1
-            found += part
+    for part in _findings(app, manifests(files, filename)):
+        count += 1
+        found += part
+    annotate(found)
     if output == "json":
         print(as_json([d.as_json() for d in found]))
     else:
         for d in found:
             print(d.render())
         print(f"{count} user-data looked at: {counted(found) or 'nothing found'}")
-        print(f"checked with {checks.used()}", file=sys.stderr)
+    print(f"checked with {checks.used()}", file=sys.stderr)
     bad = {Severity.ERROR, Severity.WARNING} if strict else {Severity.ERROR}
     return ExitCode.USAGE if any(d.severity in bad for d in found) else ExitCode.DONE
 
 
-def _findings(app: App, name: str) -> Any:
-    """Lists of findings, one list for each user-data in the file."""
-    from hikube_local.manifests.load import load, raw
+def _findings(app: App, sources: tuple[str, ...]) -> Any:
+    """Lists of findings, one list for each user-data in the files."""
+    from hikube_local.manifests.diagnostics import Findings
+    from hikube_local.manifests.load import contents, parse
     from hikube_local.userdata import places
 
-    content = raw(name)
-    if content is not None and places.is_bare(content):
-        yield places.of_file(name, content)
-        return
-    result = load([name], app.flag_namespace, app.default_namespace)
-    machines = [i for i in result.objects if i.object.kind == "VMInstance"]
-    if told := [d for d in result.findings.items if not machines or str(d.severity) == "error"]:
-        yield told
-    for item in machines:
-        if item.object.instance.cloudInit:
-            yield places.of_manifest(item)
+    unread = Findings()
+    for name, content in contents(sources, unread):
+        if places.is_bare(content):
+            yield places.of_file(name, content)
+            continue
+        result = parse([(name, content)], app.flag_namespace, app.default_namespace)
+        machines = [i for i in result.objects if i.object.kind == "VMInstance"]
+        if told := [d for d in result.findings.items if not machines or str(d.severity) == "error"]:
+            yield told
+        for item in machines:
+            if item.object.instance.cloudInit:
+                yield places.of_manifest(item)
+    if unread.items:
+        yield unread.items
 
 
 def _machine(app: App, file: str, name: str) -> Any:
@@ -135,9 +139,20 @@ def diff(app: App, old: str, new: str, name: str) -> int:
     elif identity[0] != identity[1]:
         words = "the instance-id is another: cloud-init runs its once-per-instance modules again at the next boot"
     else:
-        words = (
-            "the instance-id is the same: cloud-init sees the new files at the next boot and does only what it does at "
-            "every boot (bootcmd, per-boot scripts); set a new cloudInitSeed to have the rest done again"
-        )
+        words = _same_instance(*(s.get("user-data", b"").decode("utf-8", "replace") for s in (a, b)))
     print(words)
     return ExitCode.DONE
+
+
+def _same_instance(before: str, after: str) -> str:
+    """What a next boot of the same instance does with other user-data."""
+    from hikube_local.userdata import asked
+
+    always, once = asked.changed(before, after)
+    words = "the instance-id is the same: at the next boot cloud-init "
+    if not always and not once:
+        return words + "runs per-boot scripts alone; set a new cloudInitSeed to have all of it done again"
+    words += f"acts on {', '.join(always)}" if always else "acts on none of what changed"
+    if once:
+        words += f"; {', '.join(once)} it has done for good: set a new cloudInitSeed to have it done again"
+    return words

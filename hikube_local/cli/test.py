@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, option, output_option, seconds
+from hikube_local.cli.app import App, annotate, common, option, output_option, seconds
 from hikube_local.errors import ExitCode, HikubeError, UsageError, unexpected
 
 
@@ -126,7 +126,7 @@ def _once(
                         timeout * timeout_factor if timeout else None,
                         key,
                         app.layout if warm else None,
-                        journal=artifacts is not None,
+                        thorough=artifacts is not None or html_file is not None,
                         trust_console=trust_console,
                         stretch=timeout_factor,
                     )
@@ -182,6 +182,7 @@ def _load(app: App, named: tuple[str, ...]) -> Any:
     for d in result.findings.items:
         if d.severity is not Severity.DIFFERENCE:
             print(d.render(), file=sys.stderr)
+    annotate(result.findings.items)
     if result.findings.failed:
         raise Invalid([d.as_json() for d in result.findings.items])
     return result
@@ -217,9 +218,10 @@ def _tell_userdata(items: dict[Any, Any]) -> None:
 
     for item in items.values():
         if item.object.kind == "VMInstance" and item.object.instance.cloudInit:
-            for d in of_manifest(item):
-                if d.severity is not Severity.DIFFERENCE:
-                    print(d.render(), file=sys.stderr)
+            found = [d for d in of_manifest(item) if d.severity is not Severity.DIFFERENCE]
+            for d in found:
+                print(d.render(), file=sys.stderr)
+            annotate(found)
 
 
 def _on(objects: list[Any], image: str) -> list[Any]:

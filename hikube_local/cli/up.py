@@ -9,7 +9,17 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, confirm, manifests, option, output_option, seconds, validate_option
+from hikube_local.cli.app import (
+    App,
+    annotate,
+    common,
+    confirm,
+    manifests,
+    option,
+    output_option,
+    seconds,
+    validate_option,
+)
 from hikube_local.errors import ExitCode, HikubeError, UsageError, unexpected
 
 DEFAULT_TIMEOUT = 300.0
@@ -33,6 +43,7 @@ def load(app: App, files: tuple[str, ...], for_plan: bool, quiet: bool = False, 
     for d in result.findings.items:
         if d.severity is Severity.ERROR or not quiet:
             print(d.render() if d.severity is not Severity.DIFFERENCE else _line(d), file=sys.stderr)
+    annotate(result.findings.items)
     if result.findings.failed:
         count = len(result.findings.of(Severity.ERROR))
         print(f"{count} error{'s' if count > 1 else ''}; nothing was changed", file=sys.stderr)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from hikube_local.cli.app import App, common, manifests, option, output_option, validate_option
+from hikube_local.cli.app import App, annotate, common, manifests, option, output_option, validate_option
 from hikube_local.errors import ExitCode
 
 
@@ -26,6 +26,7 @@ def validate(
     known = Known({o.key: o for o in app.store.objects()}, app.image_names)
     result = validate(manifests(files, filename), app.flag_namespace, app.default_namespace, known, unknown=unknown)
     findings = result.findings
+    annotate(findings.items)
     if output == "json":
         print(as_json([d.as_json() for d in findings.items]))
     else:

@@ -12,10 +12,9 @@ from datetime import datetime
 from typing import Any
 
 from hikube_local.catalogue import data
-from hikube_local.lab import asked
 from hikube_local.readiness import cloudinit
 from hikube_local.text import sanitize
-from hikube_local.userdata import parts, schema
+from hikube_local.userdata import asked, parts, schema
 
 MOST = 200  # problems that are told
 _LINE = re.compile(r"^(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[,.]\d+) - (\S+)\[(\w+)\]: (.*)$")
@@ -26,6 +25,8 @@ _APT = re.compile(
 _UNRESOLVED = re.compile(
     r"(?:Temporary failure resolving|[Cc]ould not resolve(?: host)?:?) '?([\w.-]+)'?|Temporary failure in name resolution"
 )
+_KEYS = re.compile(r"(?ms)^-----BEGIN SSH HOST KEY.*?^-----END SSH HOST KEY[^\n]*\n?|^<14>[^\n]*\n?")
+_LOGGED = re.compile(r"^\d{4}-\d\d-\d\d [\d:,]{12} - [\w.]+\[")
 _ECHO = re.compile(r"failed with exceptions, re-raising|^Running module \S+ \(.*\) failed")
 # Programs' own words for what went wrong: their exit codes are kept nowhere.
 _SAID = re.compile(
@@ -64,7 +65,7 @@ class Evidence:
     status: str = ""
     modules: tuple[Module, ...] = ()
     problems: tuple[Problem, ...] = ()
-    output: str = ""
+    said: tuple[str, ...] = ()  # the lines that runcmd and scripts wrote
 
 
 def read(status: bytes, log: bytes, output: bytes, user_data: str) -> Evidence:
@@ -83,7 +84,15 @@ def read(status: bytes, log: bytes, output: bytes, user_data: str) -> Evidence:
             problems.append(p)
     state = cloudinit.read(status)
     word = "not known" if state is None else "done" if state.done and state.ok else "error" if state.done else "running"
-    return Evidence(word, tuple(modules), tuple(problems), sanitize(output)[-200_000:])
+    return Evidence(word, tuple(modules), tuple(problems), _said(sanitize(output)))
+
+
+def _said(output: str) -> tuple[str, ...]:
+    """What the last stage wrote into cloud-init-output.log, without cloud-init's own words."""
+    final = output[-200_000:].rpartition(" running 'modules:final' at ")[2].partition("\n")[2]
+    final = _KEYS.sub("", final)
+    own = ("ci-info: ", "Cloud-init v. ")
+    return tuple(t for t in final.splitlines() if t.strip() and not t.startswith(own) and not _LOGGED.match(t))
 
 
 def _when(text: str) -> float:

@@ -12,9 +12,11 @@ from hikube_local.errors import HikubeError
 from hikube_local.lab.evidence import Problem
 from hikube_local.lab.trial import Report
 from hikube_local.readiness.stages import WORDS, Stage
-from hikube_local.text import sanitize
+from hikube_local.text import sanitize, workflow_command
 
 _NO_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+SHOWN = 2_000_000  # bytes of a log in the page, from its first
+TOLD = 12  # lines of output that are told beside the result
 Place = Callable[[Report, int], tuple[str, int]]  # line of user-data to (file, line)
 
 
@@ -59,13 +61,19 @@ def text(report: Report, place: Place, timings: bool) -> list[str]:
         lines.append(f"  cloud-init: {report.evidence.status}; {len(report.evidence.modules)} modules, longest: {slow}")
     for problem in report.evidence.problems:
         lines += _problem(report, problem, place)
+    if said := report.evidence.said:
+        left = f" (the last {TOLD} of {len(said)} lines)" if len(said) > TOLD else ""
+        lines += [f"  output of packages, runcmd and scripts{left}:", *(f"    | {line[:200]}" for line in said[-TOLD:])]
     for outcome in report.outcomes:
         lines.append(f"  {'ok    ' if outcome.passed else 'FAILED'} {outcome.check.title}")
         lines += [f"         {found}" for found in outcome.found]
     if timings:
         lines += ["  where the time went:"]
         lines += [f"    {WORDS[Stage(s)]:<22} {seconds:6.1f} s" for s, seconds in durations(report)]
-        lines += [f"      {m.name:<22} {m.seconds:6.1f} s" for m in report.evidence.modules if m.seconds >= 0.05]
+        lines += [
+            f"      {m.name:<22} {m.seconds:6.1f} s" + ("" if m.result == "SUCCESS" else f"  {m.result}")
+            for m in report.evidence.modules
+        ]
     # A line of the guest's stays one: what follows a break in it is set in, so that it is nobody's command or verdict.
     return [sanitize(line).replace("\n", "\n         | ") for line in lines]
 
@@ -120,6 +128,7 @@ def as_json(report: Report, place: Place) -> dict[str, Any]:
             }
             for p in report.evidence.problems
         ],
+        "output": "\n".join(report.evidence.said),
         "checks": [
             {"kind": o.check.kind, "title": o.check.title, "passed": o.passed, "found": list(o.found)}
             for o in report.outcomes
@@ -171,25 +180,15 @@ def _clean(text: str) -> str:
 
 
 def annotations(reports: Sequence[Report], place: Place) -> list[str]:
-    """GitHub's workflow commands: each finding at its line."""
-
-    def escaped(text: str, property: bool = False) -> str:
-        pairs = [("%", "%25"), ("\r", "%0D"), ("\n", "%0A"), *([(":", "%3A"), (",", "%2C")] if property else [])]
-        for old, new in pairs:
-            text = text.replace(old, new)
-        return text
-
+    """For CI: each finding at its line, each check that failed, and what else was the cause."""
     out = []
-    for report in reports:
-        for p in report.evidence.problems:
-            file, line = place(report, p.line or 1)
-            level = "warning" if p.recoverable else "error"
-            out.append(f"::{level} file={escaped(file, True)},line={line}::{escaped(f'{title(report)}: {p.message}')}")
-        if not report.passed and not report.problems:
-            file, line = place(report, 1)
-            out.append(
-                f"::error file={escaped(file, True)},line={line}::{escaped(f'{title(report)}: {cause(report)}')}"
-            )
+    for r in reports:
+        rows = [("warning" if p.recoverable else "error", p.line, p.message) for p in r.evidence.problems]
+        rows += [("error", 0, "; ".join([o.check.title, *o.found])) for o in r.outcomes if not o.passed]
+        if not r.passed and not any(level == "error" for level, _, _ in rows):
+            rows.append(("error", 0, cause(r)))
+        for level, line, message in rows:
+            out.append(workflow_command(level, *place(r, line or 1), f"{title(r)}: {message}"))
     return out
 
 
@@ -209,7 +208,7 @@ body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding
 h2{margin-top:2.5rem}.passed{color:#116329}.failed,.timed{color:#a40e26}
 .row{display:grid;grid-template-columns:13rem 1fr 5rem;gap:.5rem;align-items:center;font-size:13px}
 .track{background:#eef1f4;height:1.1rem;position:relative}.bar{position:absolute;height:100%;background:#2f6fdb;min-width:2px}
-.bar.module{background:#8a63d2}.bar.FAIL{background:#cf222e}pre{background:#f6f8fa;padding:.8rem;overflow:auto;max-height:30rem}
+.bar.module{background:#8a63d2}.bar.unit{background:#1a7f64}.bar.FAIL{background:#cf222e}pre{background:#f6f8fa;padding:.8rem;overflow:auto;max-height:30rem}
 li.bad{color:#a40e26}.num{text-align:right}@media(prefers-color-scheme:dark){body{color:#e6edf3;background:#0d1117}
 pre,.track{background:#161b22}.passed{color:#3fb950}.failed,.timed,li.bad{color:#ff7b72}}
 """
@@ -243,18 +242,22 @@ def page(reports: Sequence[Report], place: Place) -> str:
             out.append("</ul>")
         for name in ("cloud-init-output.log", "console.log"):
             if content := r.files.get(name):
-                shown = e(sanitize(content[-1_000_000:]))
+                left = max(0, len(content) - SHOWN)
+                more = f"\n… {left} bytes more: --artifacts DIR keeps them" if left else ""
+                shown = e(sanitize(content[:SHOWN]) + more)
                 out.append(f"<details><summary>{name}</summary><pre>{shown}</pre></details>")
     return "\n".join([*out, "</body></html>", ""])
 
 
 def _timeline(report: Report) -> list[str]:
-    """Stages of the boot, then the modules of cloud-init, as bars on one scale."""
+    """Stages of the boot, systemd's units, then the modules of cloud-init, as bars on one scale."""
     last = max((m.start + m.seconds for m in report.evidence.modules), default=0.0) if report.warm else 0.0
     end = max(report.verdict.seconds if report.verdict else 0.0, last, 0.1)
     rows = [(WORDS[Stage(s)], at, n, "stage") for (s, at), (_, n) in zip(report.stages, durations(report), strict=True)]
     # cloud-init's log has the guest's clock: its first line falls together with its first stage on the console.
     first = next((at for s, at in report.stages if s.startswith("cloud")), 0.0)
+    kernel = next((at for s, at in report.stages if s == Stage.KERNEL), 0.0)
+    rows += [(u.name, kernel + u.start, u.seconds, "unit") for u in report.units]
     rows += [(m.name, first + m.start, m.seconds, f"module {m.result}") for m in report.evidence.modules]
     out = []
     for name, at, seconds, kind in rows:

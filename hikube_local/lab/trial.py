@@ -19,7 +19,7 @@ from hikube_local.backends.qemu.world import Qemu
 from hikube_local.errors import HikubeError, unexpected
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.images.sources import Settings
-from hikube_local.lab import checks, evidence, warm
+from hikube_local.lab import checks, evidence, units, warm
 from hikube_local.lab.guest import Guest, host, read
 from hikube_local.lab.overssh import SAID, OverSsh, credential
 from hikube_local.paths import Layout
@@ -57,6 +57,7 @@ class Report:
     outcomes: list[checks.Outcome] = field(default_factory=list)
     stages: list[tuple[str, float]] = field(default_factory=list)  # stage, when it began
     files: dict[str, bytes] = field(default_factory=dict)
+    units: list[units.Unit] = field(default_factory=list)
     started: float = 0.0
     warm: bool = False  # it was resumed, not booted
 
@@ -86,12 +87,12 @@ class Trial:
         timeout: float | None,
         key: Path,
         warm_at: Layout | None = None,
-        journal: bool = False,
+        thorough: bool = False,
         trust_console: bool = False,
         stretch: float | None = None,
     ) -> None:
         self.key = key  # a private one, its .pub beside it: for guests without an agent
-        self.journal = journal  # read the guest's journal too
+        self.thorough = thorough  # read the guest's journal and its units too
         self.trust_console = trust_console  # a guest that cannot be entered may pass
         self.warm_at = warm_at  # where warm states are kept; None: each machine boots
         self.store = Store(layout)
@@ -223,10 +224,10 @@ class Trial:
                 report.error = HikubeError("HK806", f"what cloud-init did could not be looked at: {e.what}", fix=fix)
             return
         report.files |= dict(zip(FILES, read(guest, *FILES.values()), strict=True))
-        if self.journal:
-            report.files["journal.log"] = guest.run(
-                f"journalctl -b -o short-monotonic --no-pager 2>&1 | tail -c {MOST}"
-            )[1]
+        if self.thorough:
+            journal = "journalctl -b -o short-monotonic --no-pager 2>&1"
+            report.files["journal.log"] = guest.run(f"{journal} | tail -c {MOST}")[1]
+            report.units = units.read(sanitize(guest.run(f"{units.COMMAND} 2>/dev/null | head -c {MOST}")[1]))
         spec = report.machine.instance
         text = user_data(report.machine).decode() if spec.has_seed else ""
         report.evidence = evidence.read(

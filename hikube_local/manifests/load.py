@@ -46,7 +46,19 @@ class Input:
 def load(sources: Iterable[str], namespace: str | None, default_namespace: str, unknown: str = "strict") -> Input:
     """Read manifests from files, folders and `-`; `namespace` is -n, which may not contradict an object's own."""
     result = Input()
-    for name, raw in _read(sources, result.findings):
+    return parse(contents(sources, result.findings), namespace, default_namespace, unknown, result)
+
+
+def parse(
+    files: Iterable[tuple[str, bytes]],
+    namespace: str | None,
+    default_namespace: str,
+    unknown: str = "strict",
+    result: Input | None = None,
+) -> Input:
+    """As `load`, of what was read already: (name, content)."""
+    result = result or Input()
+    for name, raw in files:
         found: list[Diagnostic] = []
         try:
             content = nodes.decode(name, raw)
@@ -64,7 +76,8 @@ def load(sources: Iterable[str], namespace: str | None, default_namespace: str, 
     return result
 
 
-def _read(sources: Iterable[str], findings: Findings) -> Iterator[tuple[str, bytes]]:
+def contents(sources: Iterable[str], findings: Findings) -> Iterator[tuple[str, bytes]]:
+    """(name, content) of files, of the manifests in folders, and of standard input; what cannot be read is a finding."""
     for source in sources:
         if source == "-":
             yield "<stdin>", sys.stdin.buffer.read(nodes.MAX_BYTES + 1)
@@ -87,20 +100,10 @@ def _read(sources: Iterable[str], findings: Findings) -> Iterator[tuple[str, byt
             findings.add(Diagnostic("HK101", Severity.ERROR, f"cannot read {source!r}: {e}", Place(source)))
 
 
-def raw(source: str) -> bytes | None:
-    """The bytes of one file; None for a folder, standard input, or what cannot be read (`load` tells why)."""
-    if source == "-" or Path(source).is_dir():
-        return None
-    try:
-        return _bytes(Path(source))
-    except (OSError, ValueError):
-        return None
-
-
 def texts(sources: Iterable[str]) -> list[tuple[str, str]]:
     """(name, text) of the manifests that `load` reads, under names that differ: for a copy of them elsewhere."""
     out: dict[str, str] = {}
-    for n, (name, raw) in enumerate(_read(sources, Findings()), 1):
+    for n, (name, raw) in enumerate(contents(sources, Findings()), 1):
         short = Path(name).name if name != "<stdin>" else "stdin.yaml"
         out[short if short not in out else f"{n}-{short}"] = raw.decode("utf-8")
     return sorted(out.items())

@@ -148,6 +148,11 @@ def clear_passwords(config: dict[str, Any]) -> list[str]:
     for user in config.get("users") if isinstance(config.get("users"), list) else []:
         if isinstance(user, dict) and user.get("plain_text_passwd"):
             found.append(f"users: {str(user.get('name', '?'))[:40]}: plain_text_passwd")
+        for word in ("passwd", "hashed_passwd"):
+            given = user.get(word) if isinstance(user, dict) else None
+            # A word that no hash can be does not open the account either: it is taken for the hash.
+            if isinstance(given, str) and given and not given.startswith(("$", "!", "*")) and len(given) < 13:
+                found.append(f"users: {str(user.get('name', '?'))[:40]}: {word}, which wants a hash")
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from collections.abc import Iterator
@@ -45,7 +46,8 @@ def check(raw: bytes, keys_given: bool = False, bare: bool = True) -> list[Note]
 def used() -> str:
     """Which tables stand behind the answer."""
     own = f"hikube-local's own table of cloud-init's keys (Debian 12 has {schema.HERE})"
-    return f"{own} and the schema of this host's cloud-init" if SCHEMA.exists() else own
+    both = SCHEMA.exists() and importlib.util.find_spec("jsonschema") is not None
+    return f"{own} and the schema of this host's cloud-init" if both else own
 
 
 def _once(found: list[Note]) -> Iterator[Note]:

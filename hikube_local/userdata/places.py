@@ -20,7 +20,11 @@ def is_bare(raw: bytes) -> bool:
     if raw.startswith(parts.GZIP):
         return True
     text = raw.decode("utf-8", "replace").lstrip("\ufeff")
-    return bool(parts.kind_of(text)) or parts.is_mime(text) or not _MANIFEST.search(text)
+    if parts.kind_of(text) or not _MANIFEST.search(text):
+        return True
+    # A manifest may carry a MIME message: that of a bare one begins in the first line.
+    head = text.partition("\n\n")[0]
+    return parts.is_mime(head) and not _MANIFEST.search(head)
 
 
 def of_file(name: str, raw: bytes) -> list[Diagnostic]:

@@ -401,3 +401,57 @@ def test_a_kill_in_the_middle_is_healed(counting: Real, who: str):
     taken = real("snapshot", "create", "web", "after")
     assert taken.code == 0, taken.err
     assert real("snapshot", "restore", "web", "after", "--yes").code == 0
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        pytest.param([("rename", 2), ("rename", 4)], id="sample"),
+        pytest.param(
+            [("rename", n) for n in (1, 3, 5, 6, 7)] + [("unlink", n) for n in (1, 2, 3)],
+            id="all",
+            marks=pytest.mark.full,
+        ),
+    ],
+)
+def test_a_way_back_that_is_killed_is_gone_to_its_end(counting: Real, points: list[tuple[str, int]]):
+    """Killed at its system calls that rename or remove (strace): one `up` brings the machine up, whole, and the way back
+    can be gone again."""
+    real = counting
+    assert real("snapshot", "create", "web", "a").code == 0
+    base = counts(real)[-1]
+    wait_for(real, base + 3, 0)
+    killed = 0
+    for call, when in points:
+        kill = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"inject={call}:signal=KILL:when={when}"]
+        words = [sys.executable, "-m", "hikube_local", "snapshot", "restore", "web", "a", "--yes"]
+        done = subprocess.run([*real.host.enter, *kill, *words], env=real.env, capture_output=True, timeout=120)
+        killed += done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
+        before = length(real)
+        healed = real("up", "--no-checkpoint", real.home / "files" / "m.yaml")
+        assert healed.code == 0, (call, when, healed.err)
+        assert wait_for(real, 2, before), (call, when)
+        back_to(real, "a", base)
+    assert killed >= len(points) / 2
+    assert "MISMATCH" not in real("logs", "web").out
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("program", ["/qemu-system", "/libvirtd"])
+def test_a_way_back_under_which_the_machine_dies_is_healed(counting: Real, program: str):
+    real = counting
+    assert real("snapshot", "create", "web", "a").code == 0
+    base = counts(real)[-1]
+    wait_for(real, base + 3, 0)
+    for delay in (0.4, 0.6, 0.9, 1.3):
+        words = [*real.host.enter, sys.executable, "-m", "hikube_local", "snapshot", "restore", "web", "a", "--yes"]
+        child = subprocess.Popen(words, env=real.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(delay)
+        kill(real, program)
+        child.wait()
+        before = length(real)
+        healed = real("up", "--no-checkpoint", real.home / "files" / "m.yaml")
+        assert healed.code == 0, (delay, healed.err)
+        assert wait_for(real, 2, before), delay
+        back_to(real, "a", base)
+    assert "MISMATCH" not in real("logs", "web").out

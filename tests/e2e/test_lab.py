@@ -99,6 +99,7 @@ def test_what_went_wrong_stands_at_its_line(tried):
     line = MANIFEST.splitlines().index("      - nosuchcommand --x") + 1
     assert (problem["line"], problem["file"]) == (line, str(program.home / "files" / "m.yaml"))
     assert f"line={line}::" in result.err, "CI is told, beside the JSON"
+    assert "nosuchcommand: not found" in row["output"] and "Cloud-init v." not in row["output"]
     modules = {m["name"]: m["result"] for m in row["modules"]}
     assert modules["runcmd"] == modules["write_files"] == modules["users_groups"] == "SUCCESS"
     assert [s["stage"] for s in row["stages"]][-4:] == ["cloud-init-local", "cloud-init", "cloud-config", "cloud-final"]
@@ -118,7 +119,12 @@ def test_the_reports_are_written(tried):
     root = ET.parse(out / "j.xml").getroot()
     assert root.get("failures") == "3"
     page = (out / "r.html").read_text()
-    assert page.count("class='bar stage'") >= 6 and page.count("bar module") > 20 and "Linux version" in page
+    assert (
+        page.count("class='bar stage'") >= 6
+        and page.count("bar module") > 20
+        and page.count("bar unit") > 5
+        and "Linux version" in page
+    )
     for name in ("cloud-init.log", "journal.log", "domain.xml", "console.log", "user-data", "meta-data"):
         assert (out / "art" / "default" / "web" / name).stat().st_size > 50, name
     assert "| web | failed |" in (out / "summary.md").read_text()

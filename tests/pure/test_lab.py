@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import shutil
+import subprocess
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 
 from hikube_local.api.objects import INSTANCE, Object, VMInstanceSpec
 from hikube_local.errors import UsageError
-from hikube_local.lab import checks, evidence, overssh, report
+from hikube_local.lab import checks, evidence, overssh, report, units
 from hikube_local.lab.trial import Report
 from hikube_local.readiness.stages import Result, Stage, Verdict
 from hikube_local.render import domain, machine
@@ -193,6 +195,7 @@ def failed(seen) -> Report:
         evidence=seen,
         outcomes=[checks.Outcome(check, ("the exit code is 1\x1b[31m",)), checks.Outcome(check)],
         stages=[("firmware", 0.0), ("kernel", 5.0), ("cloud-init-local", 40.0)],
+        units=[units.Unit("ssh.service", 7.0, 2.0)],
         files={"console.log": b"<script>alert(1)</script>\x1b[2Jboot\n"},
     )
 
@@ -203,6 +206,9 @@ def place(r: Report, line: int) -> tuple[str, int]:
 
 def test_junit_is_what_its_schema_says(failed, tmp_path):
     report.junit([failed], place, tmp_path / "j.xml")
+    words = ["xmllint", "--noout", "--schema", LOGS / "junit.xsd", tmp_path / "j.xml"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     root = ET.parse(tmp_path / "j.xml").getroot()
     assert root.tag == "testsuites" and root.get("tests") == "4" and root.get("failures") == "2"
     suite = root.find("testsuite")
@@ -218,6 +224,10 @@ def test_the_page_holds_everything_and_runs_nothing(failed):
     text = report.page([failed], place)
     assert "<script" not in text.lower() and "&lt;script&gt;" in text and "://" not in text.split("<h2>")[0]
     assert text.count("class='bar stage'") == 3 and "class='bar module FAIL'" in text
+    assert "<span>ssh.service</span>" in text and "class='bar unit' style='left:15.00%;width:2.50%'" in text
+    failed.files["console.log"] = b"first byte\n" + b"x" * (report.SHOWN + 7) + b"last"
+    text = report.page([failed], place)
+    assert "first byte" in text and "xlast" not in text and "… 22 bytes more" in text
     assert "\x1b" not in text and "default-src 'none'" in text
 
 
@@ -225,6 +235,7 @@ def test_ci_sees_findings_at_their_lines(failed):
     lines = report.annotations([failed], place)
     assert any(line.startswith("::error file=m%2C1.yaml,line=") and "no-such-package" in line for line in lines)
     assert all("\n" not in line for line in lines)
+    assert any("the exit code is 1" in line for line in lines), "a check that failed stands there too"
     table = report.summary([failed])
     assert "| web on debian-12 | failed | 80 | 1 of 2 |" in table
 
@@ -248,14 +259,41 @@ def test_text_and_json_tell_the_same(failed):
         and row["stages"][1] == {"stage": "kernel", "seconds": 35.0}
     )
     assert any(p["line"] and p["file"] == "m,1.yaml" for p in row["problems"])
+    assert row["output"].endswith(
+        "\none\n/var/lib/cloud/instance/scripts/runcmd: 3: nosuchcommand: not found\nRunning as unit: web.service"
+    )
+    assert (
+        "    | Running as unit: web.service" in told
+        and "ci-info" not in row["output"]
+        and "util.py" not in row["output"]
+    )
+
+
+def test_units_have_their_beginnings_and_lengths():
+    text = """\
+Id=ssh.service
+InactiveExitTimestampMonotonic=7000000
+ActiveEnterTimestampMonotonic=9000000
+
+Id=never.service
+InactiveExitTimestampMonotonic=0
+ActiveEnterTimestampMonotonic=0
+
+Id=quick.mount
+InactiveExitTimestampMonotonic=5000000
+ActiveEnterTimestampMonotonic=5000001
+
+Id=first.service
+InactiveExitTimestampMonotonic=100
+ActiveEnterTimestampMonotonic=900000
+"""
+    assert units.read(text) == [units.Unit("first.service", 0.0001, 0.8999), units.Unit("ssh.service", 7.0, 2.0)]
+    assert units.read("") == units.read("Id=a\nInactiveExitTimestampMonotonic=x\n\n=\n\n\x1b") == []
 
 
 @pytest.mark.full
 def test_the_page_is_what_a_browser_shows(failed, tmp_path):
     """Headless Chromium: the timeline's bars are there, inside their tracks, and a picture is kept."""
-    import shutil
-    import subprocess
-
     browser = shutil.which("chromium")
     assert browser, "sudo apt-get install chromium (make test-all does it)"
     page, picture = tmp_path / "r.html", tmp_path / "r.png"

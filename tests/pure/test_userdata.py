@@ -67,6 +67,10 @@ GALLERY: dict[str, tuple[str, set[tuple[str, int]]]] = {
     "users with a key": ("#cloud-config\nusers:\n  - name: app\n    ssh_authorized_keys: [k]\n", {("HK313", 4)}),
     "packages alone": ("#cloud-config\npackages: [nginx]\n", {("HK349", 2), ("HK350", 2)}),
     "a name under .local": ("#cloud-config\nruncmd:\n  - ping vm-instance-db.default.svc.cozy.local\n", {("HK351", 3)}),
+    "a password where a hash is wanted": (
+        "#cloud-config\nusers:\n  - default\n  - {name: a, passwd: s3cret, lock_passwd: false}\n",
+        {("HK330", 3)},
+    ),
     "password in clear": ("#cloud-config\npassword: s3cret\nchpasswd: {expire: false}\n", {("HK330", 2)}),
     "no final words": ("#cloud-config\nfinal_message: ''\n", {("HK352", 2)}),
     "CRLF": ("#!/bin/sh\r\necho hi\r\n", {("HK354", 1)}),
@@ -241,7 +245,15 @@ spec:
     rows = {(r["code"], r["line"], r["column"]) for r in result.json}
     assert rows == {("HK317", 11, 7), ("HK345", 13, 9)}
     assert all(r["object"] == "VMInstance/web" and r["file"] == str(path) for r in result.json)
-    shown = hikube("cloudinit", "check", path)
+    shown = hikube("cloudinit", "check", path, env={"GITHUB_ACTIONS": "true"})
+    assert f"::error file={path},line=13::" in shown.err and "::error" not in shown.out
+    mime = 'MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary="b"\n\n--b\nContent-Type: text/cloud-config\n'
+    body = f"{mime}\n#cloud-config\nruncmdd: [a]\n--b--\n"
+    carried = instance(disks=["sys"], cloudInit=body)
+    for raw in (body, carried, "<stdin>"):
+        given = hikube.file("mime", raw) if raw != "<stdin>" else "-"
+        found = hikube("cloudinit", "check", given, input=carried if given == "-" else None)
+        assert found.code == 2 and "'runcmdd' is no key" in found.out and "HK112" not in found.out, found.out
     assert re.search(r"m\.yaml:13:9: error\[HK345\]", shown.out) and "own table" in shown.err
     assert hikube("cloudinit", "check", hikube.file("good", "#cloud-config\npackages: [x]\n")).code == 0
     assert hikube("cloudinit", "check", "--strict", hikube.file("good", "#cloud-config\npackages: [x]\n")).code == 2
@@ -259,7 +271,13 @@ def test_the_seed_is_shown_and_two_are_compared(hikube: Program, tmp_path):
     assert hikube("cloudinit", "render", a, "--to", tmp_path / "seed").code == 0
     assert (tmp_path / "seed" / "user-data").read_text() == "#cloud-config\nhostname: a\n"
     same, reseeded = hikube("cloudinit", "diff", a, b), hikube("cloudinit", "diff", a, c)
-    assert "+hostname: b" in same.out and "set a new cloudInitSeed" in same.out
+    assert "+hostname: b" in same.out and "acts on hostname" in same.out and "done for good" not in same.out
+    more = "#cloud-config\nhostname: a\ngrowpart: {mode: 'off'}\nruncmd: [ls]\n"
+    other = hikube("cloudinit", "diff", a, hikube.file("d.yaml", instance(disks=["sys"], cloudInit=more))).out
+    assert "acts on growpart; runcmd it has done for good: set a new cloudInitSeed" in other
+    script = hikube.file("e.yaml", instance(disks=["sys"], cloudInit="#!/bin/sh\nls\n"))
+    again = hikube.file("f.yaml", instance(disks=["sys"], cloudInit="#!/bin/sh\nls -l\n"))
+    assert "per-boot scripts alone" in hikube("cloudinit", "diff", script, again).out
     assert "once-per-instance modules again" in reseeded.out and '+{"instance' in reseeded.out
     assert "the same" in hikube("cloudinit", "diff", a, a).err
     assert hikube("cloudinit", "diff", a, b, "other").code == 2

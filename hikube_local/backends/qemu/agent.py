@@ -70,9 +70,12 @@ class Agent:
             return False
         return any(isinstance(c, dict) and c.get("name") == "guest-exec" and c.get("enabled") for c in commands)
 
-    def run(self, command: str, timeout: float = 60.0) -> tuple[int, bytes, bytes]:
+    def run(self, command: str, timeout: float = 60.0, input: bytes = b"") -> tuple[int, bytes, bytes]:
         """(exit code, stdout, stderr) of a line for the guest's shell; HK806 when it cannot be run or does not end."""
-        started = self.call("guest-exec", path="/bin/sh", arg=["-c", command], **{"capture-output": True})
+        more: dict[str, Any] = {"capture-output": True}
+        if input:
+            more["input-data"] = base64.b64encode(input).decode()
+        started = self.call("guest-exec", path="/bin/sh", arg=["-c", command], **more)
         if not isinstance(started, dict) or not isinstance(started.get("pid"), int):
             raise HikubeError(
                 "HK806", "the guest agent runs no commands", fix="use an image whose agent allows guest-exec"

@@ -6,6 +6,7 @@ WholeIP: the ports on which it listens, or its address on the host's bridge. Aft
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import time
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 
 ROOM = 64 << 20  # bytes that must be free before a guest that ran out of space goes on
 AGENT_PATIENCE = 5  # seconds
+# New randomness from its standard input; Linux takes it up at once when it is told to (random(4): RNDRESEEDCRNG).
+RESEED = (
+    "cat >/dev/urandom; python3 -ISc 'import fcntl, os; fcntl.ioctl(os.open(\"/dev/urandom\", os.O_WRONLY), 0x5207)' "
+    "</dev/null >/dev/null 2>&1 & "
+)
 AGAIN_AGENT, AGAIN_SCAN = 2.0, 60.0  # seconds between two looks at the same machine, by what answered the last time
 
 
@@ -140,16 +146,16 @@ def _clock(world: Qemu, obj: Object, agent: Agent, emit: Emit) -> None:
         emit(Event(EventType.WARNING, what, obj.ref, obj.namespace))
 
 
-def _set_clock(agent: Agent) -> str:
-    """Set the guest's clock to the host's; why it could not be, or an empty string.
+def _set_clock(agent: Agent, first: str = "", input: bytes = b"") -> str:
+    """Set the guest's clock to the host's, after `first`; why it could not be, or an empty string.
 
     The agent's own command (guest-set-time) runs hwclock, which waits for the next second of the RTC: only where
     commands are forbidden.
     """
     with contextlib.suppress(HikubeError):
         now = time.time()
-        line = f"date -u -s @{now:.3f} || date -u -s @{now:.0f}"
-        if agent.run(line, AGENT_PATIENCE)[0] == 0:
+        line = f"{first}date -u -s @{now:.3f} || date -u -s @{now:.0f}"
+        if agent.run(line, AGENT_PATIENCE, input)[0] == 0:
             return ""
     lv = libvirt.module()
     try:
@@ -163,10 +169,11 @@ def _set_clock(agent: Agent) -> str:
 def woken(world: Qemu, obj: Object, gap: float, emit: Emit) -> None:
     """After a way back to a checkpoint: the guest's clock stands where it was, and connections from before are gone."""
     dom = world.running(obj)
-    why = _set_clock(Agent(dom))
+    why = _set_clock(Agent(dom), RESEED, os.urandom(64))
     if why:
         what = f"the guest's clock is {gap:.0f} s behind and could not be set ({why}); in the guest: hwclock -s -u"
         emit(Event(EventType.WARNING, what, obj.ref, obj.namespace))
     what = "connections from before the checkpoint are dead; certificates and tokens are as old as it"
+    what += "; its random numbers may be those of the last way back" if why else ""
     emit(Event(EventType.HINT, what, obj.ref, obj.namespace))
     look(world, obj, dom, emit, soon=True)

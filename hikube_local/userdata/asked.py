@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from hikube_local.catalogue import data
 from hikube_local.manifests.nodes import Node
 from hikube_local.userdata import parts, tree
 
@@ -96,3 +97,27 @@ def command(user_data: str, number: int) -> tuple[int, str]:
             return config.line(item.line + below), lines[number - at]
         at += len(lines)
     return 0, ""
+
+
+def changed(before: str, after: str) -> tuple[list[str], list[str]]:
+    """The top-level keys that differ: those that cloud-init acts on at each boot, and those it has done for good.
+
+    A key's module says when (catalogue/cloudinit.yaml: frequency); hostname's are looked at by update_hostname too.
+    """
+    old, new = _keys(before), _keys(after)
+    differ = [k for k in {**old, **new} if old.get(k) != new.get(k)]
+    rows = data.cloudinit()["keys"]
+    always = [
+        k
+        for k in differ
+        if k in rows and (rows[k].get("frequency") == "boot" or "update_" in str(rows[k].get("note", "")))
+    ]
+    return always, [k for k in differ if k not in always]
+
+
+def _keys(user_data: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for config in configs(user_data):
+        if config.root is not None and isinstance(config.root.value, dict):
+            found |= {k: found.get(k, "") + repr(tree.data(v)) for k, (_, v) in config.root.value.items()}
+    return found
