@@ -32,7 +32,7 @@ from hikube_local.errors import ExitCode, HikubeError, UsageError, unexpected
 )
 @option("--warm/--no-warm", default=True, help="Resume what was configured before, where nothing that matters changed.")
 @option("--trust-console", is_flag=True, help="Pass a guest that cannot be entered on its console's word.")
-@option("--keep", is_flag=True, help="Leave the machines, and say how to enter.")
+@option("--keep", is_flag=True, envvar="HIKUBE_LOCAL_TEST_KEEP", help="Leave the machines, and say how to enter.")
 @option("--watch", is_flag=True, help="Again whenever a file is saved.")
 @option("--timings", is_flag=True, help="Where the time went.")
 @option("--offline", is_flag=True, help="Touch no network for images.")
@@ -116,7 +116,8 @@ def _once(
                 with root.made(app.layout, keep) as own, app.cache.in_use():
                     if keep:
                         home = f"HIKUBE_LOCAL_HOME={own.state.parent}"
-                        print(f"kept: {home} hikube-local ssh NAME", file=sys.stderr)
+                        for o in (o for o in objects if o.kind == "VMInstance"):
+                            print(f"kept: {home} hikube-local ssh {o.name} -n {o.namespace}", file=sys.stderr)
                         print(f"  end: {home} hikube-local purge -A --disks", file=sys.stderr)
                     trial = Trial(
                         own,

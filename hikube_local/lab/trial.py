@@ -219,7 +219,8 @@ class Trial:
             guest, report.way_in = self.guest(report)
         except HikubeError as e:
             report.way_in = f"none: {e.what}; only the console was read"
-            if report.machine.instance.cloudInit and not self.trust_console and report.error is None:
+            ready = report.verdict is not None and report.verdict.result is Result.READY
+            if ready and report.machine.instance.cloudInit and not self.trust_console and report.error is None:
                 fix = "an image with a guest agent, or with systemd 252 or newer; --trust-console passes it unseen"
                 report.error = HikubeError("HK806", f"what cloud-init did could not be looked at: {e.what}", fix=fix)
             return
