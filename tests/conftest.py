@@ -122,7 +122,19 @@ def disk(**spec) -> str:
 
 
 # What takes longest under emulation, first: with two workers nobody is left waiting for it at the end.
-LONG = ("gallery", "crashes", "debian", "checkpoints", "tiny", "network", "contract", "lab", "user", "three_tier")
+LONG = (
+    "gallery",
+    "crashes",
+    "debian",
+    "checkpoints",
+    "tiny",
+    "network",
+    "contract",
+    "lab",
+    "lab_options",
+    "user",
+    "three_tier",
+)
 LONG += ("disks", "firmware", "strategies", "fetch")
 
 
