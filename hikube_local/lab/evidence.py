@@ -26,6 +26,7 @@ _UNRESOLVED = re.compile(
     r"(?:Temporary failure resolving|[Cc]ould not resolve(?: host)?:?) '?([\w.-]+)'?|Temporary failure in name resolution"
 )
 _KEYS = re.compile(r"(?ms)^-----BEGIN SSH HOST KEY.*?^-----END SSH HOST KEY[^\n]*\n?|^<14>[^\n]*\n?")
+_NOTHING = re.compile(r"empty cloud config$")  # the header alone: it asks for nothing, so nothing is lost
 _LOGGED = re.compile(r"^\d{4}-\d\d-\d\d [\d:,]{12} - [\w.]+\[")
 _ECHO = re.compile(r"failed with exceptions, re-raising|^Running module \S+ \(.*\) failed")
 # Programs' own words for what went wrong: their exit codes are kept nowhere.
@@ -154,7 +155,8 @@ def _from_log(lines: list[str]) -> list[Problem]:
         trace = any(line.startswith("Traceback") for line in lines[i + 1 : i + 4])
         if _ECHO.search(m[4]):
             continue  # the module's own row tells it
-        recoverable = m[3] == "WARNING" and not trace and not re.search(r"[Ff]ail|[Ii]nvalid|Unhandled", m[4])
+        harmless = _NOTHING.search(m[4]) or not re.search(r"[Ff]ail|[Ii]nvalid|Unhandled", m[4])
+        recoverable = m[3] == "WARNING" and not trace and bool(harmless)
         found.append(Problem(m[4][:300], tuple(near[:10]), recoverable=recoverable))
     return found
 

@@ -60,7 +60,8 @@ GALLERY: dict[str, tuple[str, dict[str, int]]] = {
     # Without a network: what it lacks is told apart from what is wrong with it, which is nothing but its order of things.
     "Hikube's example of production": (PRODUCTION, {"the network: ": 0, "packages: its module": 7}),
     "Hikube's example of cloud-init": (FRAGMENT, {"the network: ": 0, "packages: its module": 8}),
-    "the header alone, as on Hikube's pages": ("#cloud-config\n", {}),
+    # cloud-init warns of it, and nothing is lost: it asks for nothing.
+    "the header alone, as on Hikube's pages": ("#cloud-config\n", {"empty cloud config": 0}),
     "a password, as on Hikube's pages": (
         "#cloud-config\npassword: changeme\nchpasswd: {expire: false}\nssh_pwauth: true\n",
         {},

@@ -90,6 +90,9 @@ def test_a_key_whose_module_never_ran_is_a_problem(seen):
 
 def test_the_header_alone_asks_for_nothing():
     log = (LOGS / "cloud-init.log").read_bytes()
+    warned = b"2026-11-24 21:41:41,912 - util.py[WARNING]: Failed at merging in cloud config part from part-001: empty cloud config\n"
+    (told,) = [p for p in evidence.read(b"", RAN + warned, b"", "#cloud-config\n").problems]
+    assert told.recoverable and "empty cloud config" in told.message
     found = evidence.read(b"", log, b"", "#cloud-config\n")
     assert not [p for p in found.problems if "no configuration" in p.message]
     assert [p for p in evidence.read(b"", log, b"", "#cloud-config\n- a\n").problems if "no configuration" in p.message]
