@@ -51,20 +51,25 @@ def _findings(app: App, sources: tuple[str, ...]) -> Any:
     from hikube_local.manifests.load import contents, parse
     from hikube_local.userdata import places
 
-    unread = Findings()
-    for name, content in contents(sources, unread):
-        if places.is_bare(content):
-            yield places.of_file(name, content)
-            continue
-        result = parse([(name, content)], app.flag_namespace, app.default_namespace)
-        machines = [i for i in result.objects if i.object.kind == "VMInstance"]
-        if told := [d for d in result.findings.items if not machines or str(d.severity) == "error"]:
-            yield told
-        for item in machines:
-            if item.object.instance.cloudInit:
-                yield places.of_manifest(item)
+    unread, rest = Findings(), []
+    for source in sources:
+        for name, content in contents([source], unread):
+            # In a folder are manifests, and what else may lie there.
+            if not Path(source).is_dir() and places.is_bare(content):
+                yield places.of_file(name, content)
+            else:
+                rest.append((name, content))
     if unread.items:
         yield unread.items
+    if not rest:
+        return
+    result = parse(rest, app.flag_namespace, app.default_namespace)
+    machines = [i for i in result.objects if i.object.kind == "VMInstance"]
+    if told := [d for d in result.findings.items if not machines or str(d.severity) == "error"]:
+        yield told
+    for item in machines:
+        if item.object.instance.cloudInit:
+            yield places.of_manifest(item)
 
 
 def _machine(app: App, file: str, name: str) -> Any:
@@ -151,7 +156,7 @@ def _same_instance(before: str, after: str) -> str:
     always, once = asked.changed(before, after)
     words = "the instance-id is the same: at the next boot cloud-init "
     if not always and not once:
-        return words + "runs per-boot scripts alone; set a new cloudInitSeed to have all of it done again"
+        return words + "finds nothing new in it that it acts on"
     words += f"acts on {', '.join(always)}" if always else "acts on none of what changed"
     if once:
         words += f"; {', '.join(once)} it has done for good: set a new cloudInitSeed to have it done again"

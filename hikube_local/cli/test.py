@@ -16,6 +16,12 @@ from hikube_local.cli.app import App, annotate, common, option, output_option, s
 from hikube_local.errors import ExitCode, HikubeError, UsageError, unexpected
 
 
+def _number(context: click.Context, parameter: click.Parameter, value: float) -> float:
+    if value != value:
+        raise click.BadParameter("not a number")
+    return value
+
+
 @click.command("test")
 @click.argument("files", nargs=-1)
 @option("-f", "--filename", multiple=True, help="A file, a folder or -.")
@@ -24,7 +30,13 @@ from hikube_local.errors import ExitCode, HikubeError, UsageError, unexpected
 @option(
     "--timeout", default=None, callback=seconds, help="How long to wait for each machine (5m; longer under emulation)."
 )
-@option("--timeout-factor", type=click.FloatRange(0, min_open=True), default=1.0, help="Stretches every deadline.")
+@option(
+    "--timeout-factor",
+    type=click.FloatRange(0, 1000, min_open=True),
+    default=1.0,
+    callback=_number,
+    help="Stretches every deadline.",
+)
 @option("--junit", type=click.Path(path_type=Path), default=None, help="Write JUnit's XML.")
 @option("--html", "html_file", type=click.Path(path_type=Path), default=None, help="Write one HTML page.")
 @option(

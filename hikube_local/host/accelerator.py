@@ -114,7 +114,7 @@ def host_facts(cache: Path) -> facts.HostFacts:
 
 
 def _stretch() -> float:
-    text = os.environ.get(STRETCH, "1")
+    text = os.environ.get(STRETCH) or "1"
     with contextlib.suppress(ValueError):
         if math.isfinite(factor := float(text)) and factor > 0:
             return factor

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ from hikube_local.text import sanitize
 from hikube_local.userdata import asked, parts, schema
 
 MOST = 200  # problems that are told
+LONGEST, UNLIKE = 2000, 20_000  # characters of a line, and lines that differ, of the output that are looked at
 _LINE = re.compile(r"^(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[,.]\d+) - (\S+)\[(\w+)\]: (.*)$")
 _SPAN = re.compile(r"^(start|finish): ([\w-]+)(?:/([\w-]+))?: (?:(SUCCESS|FAIL|WARN): )?(.*)$")
 _APT = re.compile(
@@ -25,17 +26,16 @@ _APT = re.compile(
 _UNRESOLVED = re.compile(
     r"(?:Temporary failure resolving|[Cc]ould not resolve(?: host)?:?) '?([\w.-]+)'?|Temporary failure in name resolution"
 )
-_KEYS = re.compile(r"(?ms)^-----BEGIN SSH HOST KEY.*?^-----END SSH HOST KEY[^\n]*\n?|^<14>[^\n]*\n?")
 _NOTHING = re.compile(r"empty cloud config$")  # the header alone: it asks for nothing, so nothing is lost
 _LOGGED = re.compile(r"^\d{4}-\d\d-\d\d [\d:,]{12} - [\w.]+\[")
 _ECHO = re.compile(r"failed with exceptions, re-raising|^Running module \S+ \(.*\) failed")
 # Programs' own words for what went wrong: their exit codes are kept nowhere.
 _SAID = re.compile(
     r"^(?:[\w./-]+: .*(?:No such file or directory|Permission denied|command not found|Operation not permitted|No space left"
-    r" on device)$|Failed to (?:start|stop|enable|restart|reload) |Job for \S+ failed|Unit \S+ (?:not found|could not be found"
+    r" on device)$|[\w./-]{1,200}: (?:line )?\d{1,6}: .*not found$|Failed to (?:start|stop|enable|restart|reload) |Job for \S+ failed|Unit \S+ (?:not found|could not be found"
     r"|does not exist)|Traceback \(most recent call last\):)"
 )
-_SCRIPT = re.compile(r"/var/lib/cloud/instance/scripts/runcmd: (?:line )?(\d{1,6}): (.*)")
+_SCRIPT = re.compile(r"/var/lib/cloud/instance/scripts/(runcmd|part-\d{3}): (?:line )?(\d{1,6}): (.*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,31 +69,40 @@ class Evidence:
     said: tuple[str, ...] = ()  # the lines that runcmd and scripts wrote
 
 
-def read(status: bytes, log: bytes, output: bytes, user_data: str) -> Evidence:
-    """From status.json, cloud-init.log, cloud-init-output.log and the user-data that the guest got."""
+def read(status: bytes, log: bytes, output: bytes, user_data: str, cut: bool = False) -> Evidence:
+    """From status.json, cloud-init.log, cloud-init-output.log and the user-data that the guest got; `cut`: their ends."""
     lines = sanitize(log[-4_000_000:]).splitlines()
     modules = _modules(lines)
     found = [*_from_status(status), *_from_log(lines), *_from_output(sanitize(output), user_data)]
-    found += _not_run(user_data, modules)
-    seen: set[str] = set()
-    problems = []
-    for p in found:
-        if len(problems) >= MOST:
-            break
-        if p.message not in seen:
-            seen.add(p.message)
-            problems.append(p)
+    found += _not_run(user_data, modules, cut)
+    if cut:
+        found.append(Problem("the logs are longer than what was read of them: their ends", recoverable=True))
+    problems = _most(found)
     state = cloudinit.read(status)
     word = "not known" if state is None else "done" if state.done and state.ok else "error" if state.done else "running"
     return Evidence(word, tuple(modules), tuple(problems), _said(sanitize(output)))
 
 
+def _most(found: list[Problem]) -> list[Problem]:
+    """Each once and in their order, of too many those that matter: an error never makes room for a warning."""
+    once: dict[str, Problem] = {}
+    for p in found:
+        if p.message not in once or (once[p.message].recoverable and not p.recoverable):
+            once[p.message] = p
+    kept = sorted(once.values(), key=lambda p: p.recoverable)[:MOST]
+    return [p for p in once.values() if p in kept] if len(kept) < len(once) else list(once.values())
+
+
 def _said(output: str) -> tuple[str, ...]:
     """What the last stage wrote into cloud-init-output.log, without cloud-init's own words."""
     final = output[-200_000:].rpartition(" running 'modules:final' at ")[2].partition("\n")[2]
-    final = _KEYS.sub("", final)
-    own = ("ci-info: ", "Cloud-init v. ")
-    return tuple(t for t in final.splitlines() if t.strip() and not t.startswith(own) and not _LOGGED.match(t))
+    own = ("ci-info: ", "Cloud-init v. ", "<14>", "-----END SSH HOST KEY")
+    lines, key = [], False
+    for text in final.splitlines():
+        key = (key or text.startswith("-----BEGIN SSH HOST KEY")) and not text.startswith("-----END SSH HOST KEY")
+        if text.strip() and not key and not text.startswith(own) and not _LOGGED.match(text[:200]):
+            lines.append(text)
+    return tuple(lines)
 
 
 def _when(text: str) -> float:
@@ -168,22 +177,28 @@ def _from_output(output: str, user_data: str) -> list[Problem]:
         names = sorted({m[1] for line in lost if (m := _UNRESOLVED.search(line)) and m[1]})[:5]
         what = f"the network: {', '.join(names) or 'names'} could not be resolved"
         found.append(Problem(what, tuple(lost)[:4]))
-    for text in output.splitlines():
+    commands = asked.Commands(user_data)
+    for text in list(dict.fromkeys(line[:LONGEST] for line in output.splitlines()))[:UNLIKE]:
         if lost and text.startswith(("Err:", "W: Failed to fetch", "  Temporary")):
             continue  # all for the same reason
         if text in lost:
             continue
         if m := _SCRIPT.search(text):
             # The script goes on after it, and ends as its last command does. One that is to be survived says so: `|| true`.
-            line, command = asked.command(user_data, int(m[1]))
-            found.append(Problem(f"runcmd: {m[2][:200]}", (text,), line, recoverable="||" in command))
+            number, what = int(m[2]), m[3][:200]
+            if m[1] == "runcmd":
+                may = commands.survives(number, what.partition(": ")[0])
+                found.append(Problem(f"runcmd: {what}", (text,), commands.line(number), recoverable=may))
+            else:
+                begin = asked.script(user_data)
+                found.append(Problem(f"the script: {what}", (text,), begin and begin + number - 1))
         elif _SAID.match(text):
             found.append(Problem(f"the output says: {text[:200]}", (text,), recoverable=True))
         elif _APT.match(text):
-            words = re.findall(r"[\w.+-]{3,}", text)
+            words = re.findall(r"[\w.+-]{3,}", text[:400])
             line = next((n for w in reversed(words) if (n := _line_of(user_data, w))), 0)
             found.append(Problem(f"packages: {text[:200]}", (text,), line))
-    return found[:40]
+    return found
 
 
 def _line_of(user_data: str, word: str) -> int:
@@ -191,8 +206,8 @@ def _line_of(user_data: str, word: str) -> int:
     return next((n for n, line in enumerate(user_data.splitlines(), 1) if pattern.search(line)), 0)
 
 
-def _not_run(user_data: str, modules: list[Module]) -> list[Problem]:
-    """Keys of user-data whose module never ran, or failed; a script that nothing ran."""
+def _not_run(user_data: str, modules: list[Module], cut: bool) -> list[Problem]:
+    """Keys of user-data whose module never ran, or failed; a script that nothing ran. Of a log that is `cut` a warning."""
     if not user_data.strip():
         return []
     if not modules and (parts.known(parts.kind_of(user_data)) or parts.is_mime(user_data)):
@@ -208,15 +223,17 @@ def _not_run(user_data: str, modules: list[Module]) -> list[Problem]:
             found.append(Problem(what, line=config.line(1)))
             continue
         for key, (node, _) in root.value.items():
-            found += _key(key, config.line(node.line), results)
+            # Of a template's branches one is taken, on the machine.
+            rows = _key(key, config.line(node.line), results)
+            found += [replace(p, recoverable=True) for p in rows] if config.branches or cut else rows
     if (line := asked.script(user_data)) and "scripts_user" not in results:
         found.append(Problem("the script: the module scripts_user did not run in this image", line=line))
     return found
 
 
 def _key(key: str, line: int, results: dict[str, str]) -> list[Problem]:
-    if key.startswith("x-") or key in schema.MORE:
-        return []  # for anchors, and for how parts are merged
+    if key.startswith("x-") or key in schema.MORE or parts.HOLE in key:
+        return []  # for anchors, for how parts are merged, and what a template makes
     row = data.cloudinit()["keys"].get(key)
     if row is None:
         return [Problem(f"{key}: no module of cloud-init knows this key", line=line)]

@@ -19,12 +19,21 @@ class Guest(Protocol):
 
 
 def read(guest: Guest, *paths: str) -> list[bytes]:
-    """Files of the guest in one question, of long ones their ends; empty where there is none."""
+    """Files of the guest, in one question where they are short; of those over MOST bytes the ends; empty where there is none."""
     mark = f"--{secrets.token_hex(16)}--"  # no file holds it: it is made anew for each question
     most = MOST // len(paths) - 64
     lines = [f"tail -c {most} {shlex.quote(path)} 2>/dev/null; echo {mark}" for path in paths]
     parts = guest.run("; ".join(lines))[1].split(mark.encode() + b"\n")
-    return (parts + [b""] * len(paths))[: len(paths)]
+    found = (parts + [b""] * len(paths))[: len(paths)]
+    for n, path in enumerate(paths):
+        if len(found[n]) >= most > 0 and len(paths) > 1:
+            found[n] = read(guest, path)[0]
+    return found
+
+
+def cut(content: bytes) -> bool:
+    """Whether what `read` gave is the end of a longer file."""
+    return len(content) >= MOST - 64
 
 
 def host(guest: Guest, name: str) -> Any:

@@ -20,7 +20,7 @@ from hikube_local.errors import HikubeError, unexpected
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.images.sources import Settings
 from hikube_local.lab import checks, evidence, units, warm
-from hikube_local.lab.guest import Guest, host, read
+from hikube_local.lab.guest import Guest, cut, host, read
 from hikube_local.lab.overssh import SAID, OverSsh, credential
 from hikube_local.paths import Layout
 from hikube_local.plan.steps import Step, Verb
@@ -213,22 +213,16 @@ class Trial:
             report.files[name] = b"".join(starts.read(folder / name, None)) if (folder / name).exists() else b""
         dom = self.world.domain(report.machine)
         if dom is None or not dom.isActive():
+            self._unseen(report, "it is off")
             return
         report.files["domain.xml"] = dom.XMLDesc(0).encode()
         try:
             guest, report.way_in = self.guest(report)
         except HikubeError as e:
             report.way_in = f"none: {e.what}; only the console was read"
-            ready = report.verdict is not None and report.verdict.result is Result.READY
-            if ready and report.machine.instance.cloudInit and not self.trust_console and report.error is None:
-                fix = "an image with a guest agent, or with systemd 252 or newer; --trust-console passes it unseen"
-                report.error = HikubeError("HK806", f"what cloud-init did could not be looked at: {e.what}", fix=fix)
+            self._unseen(report, e.what)
             return
         report.files |= dict(zip(FILES, read(guest, *FILES.values()), strict=True))
-        if self.thorough:
-            journal = "journalctl -b -o short-monotonic --no-pager 2>&1"
-            report.files["journal.log"] = guest.run(f"{journal} | tail -c {MOST}")[1]
-            report.units = units.read(sanitize(guest.run(f"{units.COMMAND} 2>/dev/null | head -c {MOST}")[1]))
         spec = report.machine.instance
         text = user_data(report.machine).decode() if spec.has_seed else ""
         report.evidence = evidence.read(
@@ -236,7 +230,21 @@ class Trial:
             report.files["cloud-init.log"],
             report.files["cloud-init-output.log"],
             text if spec.cloudInit else "",
+            any(cut(report.files[name]) for name in FILES),
         )
+        if self.thorough:
+            # Beside the evidence: a guest that does not give them is judged as it is.
+            with contextlib.suppress(HikubeError):
+                journal = "journalctl -b -o short-monotonic --no-pager 2>&1"
+                report.files["journal.log"] = guest.run(f"{journal} | tail -c {MOST}")[1]
+                report.units = units.read(sanitize(guest.run(f"{units.COMMAND} 2>/dev/null | head -c {MOST}")[1]))
+
+    def _unseen(self, report: Report, why: str) -> None:
+        """A guest that came up and could not be looked at proves nothing."""
+        ready = report.verdict is not None and report.verdict.result is Result.READY
+        if ready and report.machine.instance.cloudInit and not self.trust_console and report.error is None:
+            fix = "an image with a guest agent, or with systemd 252 or newer; --trust-console passes it unseen"
+            report.error = HikubeError("HK806", f"what cloud-init did could not be looked at: {why}", fix=fix)
 
     def _check(self, report: Report, wanted: Sequence[checks.Check]) -> None:
         first = [c for c in wanted if not c.after_reboot]
@@ -279,7 +287,7 @@ class Trial:
         """From the tenant's network, as somebody outside the guest: (status, body), or (0, why not)."""
         try:
             patience = 30.0 * self.world.facts.effort
-            with self.world.connector(obj, port) as words, _pipe(words) as stream:
+            with self.world.connector(obj, port) as words, _pipe(words, patience) as stream:
                 end = time.monotonic() + patience
                 request = f"GET {path} HTTP/1.0\r\nHost: {obj.name}\r\nConnection: close\r\n\r\n"
                 stream.sendall(request.encode())
@@ -301,11 +309,11 @@ class Trial:
 
 
 @contextlib.contextmanager
-def _pipe(words: list[str]) -> Iterator[socket.socket]:
+def _pipe(words: list[str], patience: float) -> Iterator[socket.socket]:
     """A program's standard input and output as a socket."""
     ours, theirs = socket.socketpair()
     with ours:
-        ours.settimeout(30)
+        ours.settimeout(patience)
         process = subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL)
         theirs.close()
         try:

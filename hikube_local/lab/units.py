@@ -25,7 +25,7 @@ def read(text: str) -> list[Unit]:
     found = []
     for block in text.split("\n\n")[:5000]:
         row = dict(line.partition("=")[::2] for line in block.splitlines())
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, OverflowError):
             begin = int(row.get("InactiveExitTimestampMonotonic", "0")) / 1e6
             end = int(row.get("ActiveEnterTimestampMonotonic", "0")) / 1e6
             if 0 < begin < end < 1e6 and end - begin >= LEAST and row.get("Id"):

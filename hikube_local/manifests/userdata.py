@@ -151,9 +151,13 @@ def clear_passwords(config: dict[str, Any]) -> list[str]:
         for word in ("passwd", "hashed_passwd"):
             given = user.get(word) if isinstance(user, dict) else None
             # A word that no hash can be does not open the account either: it is taken for the hash.
-            if isinstance(given, str) and given and not given.startswith(("$", "!", "*")) and len(given) < 13:
+            if isinstance(given, str) and given and not _HASH.fullmatch(given):
                 found.append(f"users: {str(user.get('name', '?'))[:40]}: {word}, which wants a hash")
     return found
+
+
+# crypt(5): $id$…, DES (13 characters) and its extended form (_ and 19); `!` and `*` open no account.
+_HASH = re.compile(r"[$!*].*|[./0-9A-Za-z]{13}|_[./0-9A-Za-z]{19}", re.S)
 
 
 def _hashed(text: str) -> bool:

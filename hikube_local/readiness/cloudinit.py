@@ -11,7 +11,7 @@ from hikube_local.readiness.stages import Trouble
 from hikube_local.text import sanitize
 
 _BEGAN = re.compile(rb"start: [\w-]+/config-([\w-]{1,60}):")
-_OWN = re.compile(r"^(?:\S*python3?\S* )?\S*/cloud-init(?: |$)")
+_NUMBER = re.compile(r"[0-9]{1,9}")
 STAGES = ("init-local", "init", "modules-config", "modules-final")
 
 
@@ -55,6 +55,14 @@ def module(log: bytes) -> str:
     return sanitize(found[-1]).replace("-", "_")[:40] if found else ""
 
 
+def _own(args: str) -> bool:
+    """Whether a command line is cloud-init itself."""
+    words = args.split()[:2]
+    return any(word.endswith("/cloud-init") for word in words) and (
+        "python" in words[0] or len(words) == 1 or words[0].endswith("/cloud-init")
+    )
+
+
 def busy_with(processes: str) -> str:
     """The command that cloud-init waits for, by `ps -eo pid,ppid,etimes,args`: the youngest child's youngest child.
 
@@ -63,17 +71,17 @@ def busy_with(processes: str) -> str:
     children: dict[str, list[tuple[int, str, str]]] = {}
     roots = []
     for line in processes.splitlines()[:4000]:
-        words = line.split(None, 3)
-        if len(words) < 4 or not words[2].isdigit():
-            continue
+        words = line[:400].split(None, 3)
+        if len(words) < 4 or not _NUMBER.fullmatch(words[2]) or "tee -a /var/log/cloud-init" in words[3]:
+            continue  # cloud-init's own pipe is no command that it waits for
         pid, parent, spent, args = words
         children.setdefault(parent, []).append((int(spent), pid, args))
-        if _OWN.search(args):
+        if _own(args):
             roots.append(pid)
     found = ""
     for pid in roots:
         for _ in range(20):
-            below = [c for c in children.get(pid, []) if not _OWN.search(c[2])]
+            below = [c for c in children.get(pid, []) if not _own(c[2])]
             if not below:
                 break
             spent, pid, args = min(below)

@@ -42,7 +42,10 @@ _STAGES: tuple[tuple[re.Pattern[str], Stage], ...] = (
 )
 _UNIT = re.compile(r"^(?:\[\s*(?:OK|FAILED|DEPEND)\s*\]|\s+(?:Starting|Started|Mounting)) ?(.{3,80})")
 # systemd's line about what it waits for, drawn again and again in the same row.
-_JOB = re.compile(r"A start job is running for (.{3,80}?)(?:\.\.\.)? \([^()/]{1,30} / ([^()/]{1,20})\)")
+# Which of the two is the build's choice (status-unit-format; Debian 12 has the second).
+_JOB = re.compile(
+    r"(?:A start job is running for (?P<a>.{3,100}?)(?:\.\.\.)?|Job (?P<b>.{3,100}?)/start running) \([^()/]{1,30} / (?P<limit>[^()/]{1,20})\)"
+)
 _LOGIN = re.compile(r"(?:^|\n)[\w.@-]{0,64} ?login: ?$")
 
 _PROMPT = re.compile(r"[\w.@-]{1,64} login: ")
@@ -191,8 +194,8 @@ class Console:
         self._detail(line)
 
     def _waiting(self, text: str) -> None:
-        if jobs := _JOB.findall(text):
-            unit, limit = jobs[-1]
+        for job in _JOB.finditer(text):
+            unit, limit = job["a"] or job["b"], job["limit"]
             self.progress = Progress(self.progress.stage, f"waits for {unit.strip()} ({limit.strip()})")
 
     def _detail(self, line: str) -> None:

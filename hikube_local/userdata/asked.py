@@ -12,11 +12,16 @@ from hikube_local.manifests.nodes import Node
 from hikube_local.userdata import parts, tree
 
 _LITERAL = re.compile(r"\|[0-9+-]*\s*(?:#.*)?$")
+BOOTHOOK = "the boothook"
+_NAMES = {parts.SCRIPT: "the script", "text/cloud-boothook": BOOTHOOK, parts.HANDLER: "the part handler"}
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """One cloud-config: its tree (None: it cannot be read), the lines before it; `fixed`: all of it stands at this line."""
+    """One cloud-config: its tree (None: it cannot be read), the lines before it; `fixed`: all of it stands at this line.
+
+    `template`: its words are known on the machine only; `branches`: and so is which of its keys are there.
+    """
 
     root: Node | None
     wrong: bool
@@ -24,6 +29,7 @@ class Config:
     before: int = 0
     fixed: int = 0
     template: bool = False
+    branches: bool = False
 
     def line(self, number: int) -> int:
         return self.fixed or self.before + number
@@ -55,7 +61,7 @@ def _configs(part: parts.Part) -> Iterator[Config]:
         kind, text = parts.kind_of(rest), " " * len(first) + "\n" + rest
     if kind == parts.CLOUD_CONFIG:
         root, wrong = tree.read(text)
-        yield Config(root, bool(wrong), text, part.offset, fixed, template)
+        yield Config(root, bool(wrong), text, part.offset, fixed, template, template and "{%" in part.text)
     elif kind == parts.ARCHIVE:
         root, _ = tree.read(text)
         for item in root.value if root is not None and isinstance(root.value, list) else []:
@@ -74,50 +80,83 @@ def _literal(text: str, node: Node) -> bool:
     return 0 < node.line <= len(lines) and bool(_LITERAL.search(lines[node.line - 1]))
 
 
-def command(user_data: str, number: int) -> tuple[int, str]:
-    """(line of the user-data, its text) of line `number` of the script that cloud-init makes of runcmd; (0, "") if unknown.
+class Commands:
+    """The script that cloud-init makes of runcmd (its util.shellify): line 1 is the header, a text is taken as it is, a list
+    becomes one quoted line, nothing is left out. Its lines are known where one cloud-config, no template, has a runcmd."""
 
-    Line 1 is the script's header; a text is taken as it is, a list becomes one quoted line (cloud-init's util.shellify).
-    """
-    found = [c for c in configs(user_data) if c.root is not None and isinstance(c.root.value, dict)]
-    found = [c for c in found if c.root.get("runcmd") is not None]  # type: ignore[union-attr]
-    if len(found) != 1 or found[0].template:
-        return 0, ""
-    config = found[0]
-    items = config.root.get("runcmd")  # type: ignore[union-attr]
-    at = 2
-    for item in items.value if items is not None and isinstance(items.value, list) else []:
-        if isinstance(item.value, list):
-            text = " ".join(shlex.quote(str(tree.value(word))) for word in item.value)
-        else:
-            text = str(item.value)
-        lines = text.split("\n")
-        if at <= number < at + len(lines):
-            below = 1 + number - at if _literal(config.text, item) else 0
-            return config.line(item.line + below), lines[number - at]
-        at += len(lines)
-    return 0, ""
+    def __init__(self, user_data: str) -> None:
+        self._items: list[str] = []  # as the shell gets them
+        self._rows: list[
+            tuple[int, int, str]
+        ] = []  # for each line from the second on: user-data's line, item, its text
+        found = [c for c in configs(user_data) if c.root is not None and isinstance(c.root.value, dict)]
+        found = [c for c in found if c.root.get("runcmd") is not None]  # type: ignore[union-attr]
+        for config in found:
+            self._take(config, known=len(found) == 1 and not config.template)
+
+    def _take(self, config: Config, known: bool) -> None:
+        node = config.root.get("runcmd")  # type: ignore[union-attr]
+        for item in node.value if node is not None and isinstance(node.value, list) else []:
+            if tree.value(item) is None:
+                continue
+            if isinstance(item.value, list):
+                text = " ".join(shlex.quote(str(tree.value(word))) for word in item.value)
+            else:
+                text = str(item.value)
+            self._items.append(text)
+            block = _literal(config.text, item)
+            for n, line in enumerate(text.split("\n") if known else []):
+                self._rows.append((config.line(item.line + (1 + n if block else 0)), len(self._items) - 1, line))
+
+    def line(self, number: int) -> int:
+        """Where line `number` of the script stands in the user-data; 0 where that is not known."""
+        at = number - 2
+        return self._rows[at][0] if 0 <= at < len(self._rows) else 0
+
+    def survives(self, number: int, name: str) -> bool:
+        """Whether a command of this name may fail there: `name … || …`."""
+        may = re.compile(rf"(?<![\w./-]){re.escape(name[:100])}[^;&|\n]{{0,2000}}\|\|")
+        at = number - 2
+        if not 0 <= at < len(self._rows):
+            return any(may.search(_joined(text)) for text in self._items)
+        first = last = at
+        while first > 0 and self._rows[first - 1][1] == self._rows[at][1] and self._rows[first - 1][2].endswith("\\"):
+            first -= 1
+        while last + 1 < len(self._rows) and self._rows[last][2].endswith("\\"):
+            last += 1
+        return bool(may.search(_joined("\n".join(row[2] for row in self._rows[first : last + 1]))))
+
+
+def _joined(text: str) -> str:
+    return text.replace("\\\n", " ")
 
 
 def changed(before: str, after: str) -> tuple[list[str], list[str]]:
-    """The top-level keys that differ: those that cloud-init acts on at each boot, and those it has done for good.
+    """What differs: the top-level keys (and boothooks) that cloud-init acts on at each boot, and what it has done for good.
 
-    A key's module says when (catalogue/cloudinit.yaml: frequency); hostname's are looked at by update_hostname too.
+    A key's module says when (catalogue/cloudinit.yaml: frequency); one without a module is read by the core each time, and
+    hostname's are looked at by update_hostname too.
     """
-    old, new = _keys(before), _keys(after)
+    old, new = _asked(before), _asked(after)
     differ = [k for k in {**old, **new} if old.get(k) != new.get(k)]
     rows = data.cloudinit()["keys"]
-    always = [
-        k
-        for k in differ
-        if k in rows and (rows[k].get("frequency") == "boot" or "update_" in str(rows[k].get("note", "")))
-    ]
+    always = [k for k in differ if k == BOOTHOOK or (k in rows and _each_boot(rows[k]))]
     return always, [k for k in differ if k not in always]
 
 
-def _keys(user_data: str) -> dict[str, str]:
+def _each_boot(row: dict[str, object]) -> bool:
+    return row.get("frequency") == "boot" or "module" not in row or "update_" in str(row.get("note", ""))
+
+
+def _asked(user_data: str) -> dict[str, str]:
+    """By key what a cloud-config says, by type the other parts' text; a template is taken as it is written."""
     found: dict[str, str] = {}
-    for config in configs(user_data):
-        if config.root is not None and isinstance(config.root.value, dict):
-            found |= {k: found.get(k, "") + repr(tree.data(v)) for k, (_, v) in config.root.value.items()}
+    for part in _parts(user_data):
+        own = [c for c in _configs(part) if c.root is not None and isinstance(c.root.value, dict)]
+        for config in own:
+            for key, (_, node) in config.root.value.items():  # type: ignore[union-attr]
+                found[key] = found.get(key, "") + (part.text if config.template else repr(tree.data(node)))
+        if not own and part.text.strip() and part.kind != parts.CLOUD_CONFIG:
+            name = _NAMES.get(part.kind, part.kind or "the text")
+            found[name] = found.get(name, "") + part.text
     return found

@@ -23,7 +23,7 @@ def is_bare(raw: bytes) -> bool:
     if parts.kind_of(text) or not _MANIFEST.search(text):
         return True
     # A manifest may carry a MIME message: that of a bare one begins in the first line.
-    head = text.partition("\n\n")[0]
+    head = re.split(r"\r?\n\r?\n", text, maxsplit=1)[0]
     return parts.is_mime(head) and not _MANIFEST.search(head)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -233,3 +234,27 @@ def test_a_killed_run_is_swept_by_the_next(host: Host, debian: Path, tmp_path: P
     assert short.code == 3 and "TIMED OUT" in short.out, short.err
     assert list((program.home / "state" / "lab").iterdir()) == []
     program.close()
+
+
+@pytest.mark.full
+def test_what_holds_cloud_init_up_is_named_while_it_waits(host: Host, debian: Path, tmp_path: Path):
+    """Not at the time-out: as soon as nothing has come for a while, with the module and the command."""
+    program = Real(tmp_path / "home", host)
+    stock_recipe(program.home, debian)
+    path = program.file("m.yaml", MANIFEST.replace("nosuchcommand --x", "sleep 12345"))
+    words = [*host.enter, sys.executable, "-m", "hikube_local", "test", str(path), "--no-warm", "--timeout", "15m"]
+    child = subprocess.Popen(words, env=program.env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    told = []
+    try:
+        assert child.stderr is not None
+        for line in child.stderr:
+            told.append(line)
+            if "sleep 12345" in line:
+                break
+        assert "cloud-init (final): scripts_user" in told[-1] and "`sleep 12345` for " in told[-1], "".join(told)
+        assert any("cloud-init (config): " in line for line in told), "modules are told as they come"
+    finally:
+        child.send_signal(signal.SIGINT)
+        child.wait(60)
+        program.close()
+    assert list((program.home / "state" / "lab").iterdir()) == []

@@ -150,6 +150,9 @@ def test_what_systemd_waits_for_is_named_while_its_line_is_drawn_anew():
     console.feed(b"\r[*     ] A start job is running for Wait for Network to be Configured (6s / no limit)\r")
     console.feed(b"\x1b[K[ **   ] A start job is running for /dev/disk/by-label/none (7s / 1min 30s)\r")
     assert console.progress.detail == "waits for /dev/disk/by-label/none (1min 30s)"
+    # Debian 12 is built with the other words.
+    console.feed(b"[ ***  ] Job systemd-networkd-wait-online.service/start running (18s / no limit)\r")
+    assert console.progress.detail == "waits for systemd-networkd-wait-online.service (no limit)"
     console.feed(b"\n[  OK  ] Started x.\n")
     assert console.progress.detail == "Started x"
 
@@ -174,6 +177,8 @@ def test_the_command_that_cloud_init_waits_for_is_the_youngest_childs_youngest()
     900       1       5 sleep 100
     """
     assert cloudinit.busy_with(table) == "`/usr/bin/dpkg --configure -a` for 45 s"
+    pipe = "7 1 99 /usr/bin/cloud-init init\n8 7 98 tee -a /var/log/cloud-init-output.log\n"
+    assert cloudinit.busy_with(pipe) == ""
     assert cloudinit.busy_with("") == cloudinit.busy_with("x y\n1 1 1 /usr/bin/cloud-init init\n") == ""
     circle = "1 2 3 a\n2 1 3 /usr/bin/cloud-init\n"
     assert cloudinit.busy_with(circle * 50).startswith("`a`")

@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import shutil
 import subprocess
+import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hikube_local.api.objects import INSTANCE, Object, VMInstanceSpec
 from hikube_local.errors import UsageError
 from hikube_local.lab import checks, evidence, overssh, report, units
 from hikube_local.lab.trial import Report
+from hikube_local.readiness import cloudinit
 from hikube_local.readiness.stages import Result, Stage, Verdict
 from hikube_local.render import domain, machine
 
@@ -346,6 +348,62 @@ def test_a_command_that_may_fail_says_so():
     assert problems(text, said(3))["runcmd: nosuch: not found"] == (4, False)
     told = problems(text, "cp: cannot stat '/a': No such file or directory\nhello\n")
     assert told == {"the output says: cp: cannot stat '/a': No such file or directory": (0, True)}
+
+
+def test_one_that_may_fail_hides_none_that_may_not():
+    """The same words twice: the error counts. What is behind || is no tolerance, nor is a || of another command."""
+    both = "#cloud-config\nruncmd:\n  - nosuch || true\n  - nosuch\n"
+    assert problems(both, said(2) + said(3))["runcmd: nosuch: not found"] == (4, False)
+    for line in ("test -e /x || nosuch", "[ -n x ] || true; nosuch"):
+        assert problems(f"#cloud-config\nruncmd:\n  - '{line}'\n", said(2))["runcmd: nosuch: not found"] == (3, False)
+    long = "#cloud-config\nruncmd:\n  - |\n    nosuch \\\n      --x || true\n"
+    assert problems(long, said(3))["runcmd: nosuch: not found"] == (5, True)
+    hollow = "#cloud-config\nruncmd:\n  - # nothing\n  - ls || true\n  - nosuch\n"
+    assert problems(hollow, said(3))["runcmd: nosuch: not found"] == (5, False)
+    jinja = "## template: jinja\n#cloud-config\nruncmd:\n  - nosuch || true\n"
+    assert problems(jinja, said(2))["runcmd: nosuch: not found"] == (0, True)
+
+
+def test_warnings_make_no_room_for_themselves():
+    flood = "".join(f"cp: cannot stat '/{n}': No such file or directory\n" for n in range(300))
+    text = "#cloud-config\nruncmd:\n  - nosuch\n"
+    found = evidence.read(b"", RAN, (flood + said(2)).encode(), text).problems
+    assert len(found) == 200 and [p.message for p in found if not p.recoverable] == ["runcmd: nosuch: not found"]
+    warned = b"".join(b"2026-11-24 21:41:41,912 - x[WARNING]: slow %d\n" % i for i in range(300))
+    assert any(
+        "wireguard" in p.message
+        for p in evidence.read(b"", RAN + warned, b"", "#cloud-config\nwireguard: {}\n").problems
+    )
+
+
+def test_scripts_and_templates_are_judged_as_far_as_they_are_known():
+    script = "#!/bin/sh\ntrue\nnosuch\n"
+    told = problems(script, "/var/lib/cloud/instance/scripts/part-001: 3: nosuch: not found\n")
+    assert told == {"the script: nosuch: not found": (3, False)}
+    assert problems("#cloud-config\nbootcmd: [x]\n", "/tmp/tmpx.sh: 2: x: not found\n")[
+        "the output says: /tmp/tmpx.sh: 2: x: not found"
+    ] == (0, True)
+    branch = "## template: jinja\n#cloud-config\n{% if v1.cloud_name == 'aws' %}\nsnap: {}\n{% endif %}\n{{ 'x' }}: 1\n"
+    assert problems(branch) == {"snap: its module snap did not run in this image": (4, True)}
+    short = evidence.read(b"", RAN, b"", "#cloud-config\nwireguard: {}\n", cut=True).problems
+    assert all(p.recoverable for p in short) and "longer than what was read" in short[-1].message
+
+
+def test_floods_of_the_guest_are_read_in_time():
+    begin = time.monotonic()
+    text = "#cloud-config\nruncmd:\n" + "  - nosuch\n" * 2000
+    output = "".join(f"/var/lib/cloud/instance/scripts/runcmd: {n}: nosuch: not found {n}\n" for n in range(2, 8000))
+    output += "-----BEGIN SSH HOST KEY\n" * 20_000 + "E: " + "word " * 100_000
+    evidence.read(b"", RAN, output.encode(), text)
+    cloudinit.busy_with("1 0 5 " + "python" * 100_000 + "\n1 0 \u00b2 x\n2 1 " + "9" * 5000 + " y\n")
+    units.read("Id=a\nInactiveExitTimestampMonotonic=1\nActiveEnterTimestampMonotonic=" + "9" * 400)
+    assert time.monotonic() - begin < 20
+
+
+def test_a_guest_says_no_command_to_github(failed, monkeypatch):
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    failed.evidence = dataclasses.replace(failed.evidence, said=("##[stop-commands]x",))
+    assert "##[" not in "\n".join(report.text(failed, place, True))
 
 
 def test_keys_are_proved_in_every_kind_of_user_data():

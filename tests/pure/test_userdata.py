@@ -250,7 +250,7 @@ spec:
     mime = 'MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary="b"\n\n--b\nContent-Type: text/cloud-config\n'
     body = f"{mime}\n#cloud-config\nruncmdd: [a]\n--b--\n"
     carried = instance(disks=["sys"], cloudInit=body)
-    for raw in (body, carried, "<stdin>"):
+    for raw in (body, body.replace("\n", "\r\n") + "kind: x\r\n", carried, "<stdin>"):
         given = hikube.file("mime", raw) if raw != "<stdin>" else "-"
         found = hikube("cloudinit", "check", given, input=carried if given == "-" else None)
         assert found.code == 2 and "'runcmdd' is no key" in found.out and "HK112" not in found.out, found.out
@@ -277,7 +277,21 @@ def test_the_seed_is_shown_and_two_are_compared(hikube: Program, tmp_path):
     assert "acts on growpart; runcmd it has done for good: set a new cloudInitSeed" in other
     script = hikube.file("e.yaml", instance(disks=["sys"], cloudInit="#!/bin/sh\nls\n"))
     again = hikube.file("f.yaml", instance(disks=["sys"], cloudInit="#!/bin/sh\nls -l\n"))
-    assert "per-boot scripts alone" in hikube("cloudinit", "diff", script, again).out
+    assert "none of what changed; the script it has done for good" in hikube("cloudinit", "diff", script, again).out
+    for before, after, words in (
+        ("#cloud-boothook\nls\n", "#cloud-boothook\nls -l\n", "acts on the boothook"),
+        ("#cloud-config\nhostname: a\n", "#cloud-config\n# why\nhostname: a\n", "nothing new in it"),
+        ("#cloud-config\noutput: {all: '>> /a'}\n", "#cloud-config\noutput: {all: '>> /b'}\n", "acts on output"),
+        (
+            "## template: jinja\n#cloud-config\nbootcmd: ['{{ v1.region }}']\n",
+            "## template: jinja\n#cloud-config\nbootcmd: ['{{ v1.domain }}']\n",
+            "acts on bootcmd",
+        ),
+    ):
+        files = [
+            hikube.file(f"{n}.yaml", instance(disks=["sys"], cloudInit=t)) for n, t in (("x", before), ("y", after))
+        ]
+        assert words in hikube("cloudinit", "diff", *files).out, (before, after)
     assert "once-per-instance modules again" in reseeded.out and '+{"instance' in reseeded.out
     assert "the same" in hikube("cloudinit", "diff", a, a).err
     assert hikube("cloudinit", "diff", a, b, "other").code == 2
@@ -319,3 +333,28 @@ def test_whatever_comes_is_answered_with_findings():
                 [b"\n", b"- ", b": ", b"{", b"[", b"&a ", b"*a", b"|", b"\xff"]
             )
         check(bytes(raw))
+
+
+def test_a_folder_holds_manifests_and_what_else_lies_there(hikube: Program):
+    folder = hikube.folder / "machines"
+    folder.mkdir()
+    (folder / "web.yaml").write_text(instance(disks=["sys"], cloudInit="#cloud-config\nhostname: a\n"))
+    (folder / "map.yaml").write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n")
+    (folder / "checks.yaml").write_text("# nothing but a comment\n")
+    result = hikube("cloudinit", "check", "--strict", folder)
+    assert result.code == 0, result.out + result.err
+    (folder / "web.yaml").write_text(instance(disks=["sys"], cloudInit="#cloud-config\nhostnam: a\n"))
+    assert hikube("cloudinit", "check", folder).code == 2
+
+
+def test_factors_that_are_no_numbers_are_refused(hikube: Program, pair, monkeypatch):
+    from hikube_local.errors import UsageError
+    from hikube_local.host import accelerator
+
+    assert hikube("test", pair, "--timeout-factor", "nan").code == 2
+    for text in ("nan", "0", "-1", "inf", "soon"):
+        monkeypatch.setenv(accelerator.STRETCH, text)
+        with pytest.raises(UsageError, match=f"is '{text}', not a number over 0"):
+            accelerator._stretch()
+    monkeypatch.setenv(accelerator.STRETCH, "")
+    assert accelerator._stretch() == 1.0

@@ -73,7 +73,7 @@ class Follower:
         self.agent_blind = False
         self.busy = ""  # the command that cloud-init waited for when it was asked
         self.module = ""  # of cloud-init, by its log
-        self._worked = 0.0  # seconds that the guest's processors had worked when it gave the last sign
+        self._worked = (0.0, 0.0)  # when it gave the last sign, and the seconds that its processors had worked by then
         self._told = ""
         self._silence_told = False
 
@@ -100,7 +100,7 @@ class Follower:
             now = time.monotonic()
             if self._read() or self.module != module:
                 last_sign, self._silence_told, module = now, False, self.module
-                self._worked = self._cpu()
+                self._worked = (now, self._cpu())
             if now >= next_alive:
                 next_alive = now + ALIVE_EVERY
                 if not self._alive():
@@ -151,6 +151,7 @@ class Follower:
             return False
         if self.agent is None:
             self.agent = Agent(dom, self.world.facts.effort)
+            self._worked = (time.monotonic(), self._cpu())
         return libvirt.state(dom)[0] in (RunState.RUNNING, RunState.PAUSED)
 
     def _ask(self) -> None:
@@ -186,7 +187,8 @@ class Follower:
     def _silent(self) -> None:
         """Nothing has come for a while: where the guest is, and what it does."""
         self.busy = self._busy()
-        share = (self._cpu() - self._worked) / SILENT_AFTER
+        then, worked = self._worked
+        share = (self._cpu() - worked) / max(1.0, time.monotonic() - then)
         does = f"it runs {self.busy}" if self.busy else "it works" if share > 0.3 else "its processor idles: it waits"
         look = f"hikube-local screenshot {self.obj.name} FILE.png shows the screen"
         what = f"nothing has come for {SILENT_AFTER:.0f} s in {self._words()}; {does}; {look}"
