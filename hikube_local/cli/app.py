@@ -16,7 +16,7 @@ from hikube_local.errors import HikubeError, NotFound, UsageError
 from hikube_local.paths import Layout, layout
 
 if TYPE_CHECKING:
-    from hikube_local.api.objects import Key, Object
+    from hikube_local.api.objects import Object
     from hikube_local.backends.protocol import Backend, Options
     from hikube_local.cli.config import Config
     from hikube_local.events import Emit
@@ -289,6 +289,3 @@ def confirm(question: str, yes: bool) -> None:
         raise UsageError("HK809", f"{question} A confirmation is needed.", fix="add --yes")
     if not click.confirm(question, err=True):
         raise HikubeError("HK809", "nothing was done")
-
-
-Keys = list["Key"]

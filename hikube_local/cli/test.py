@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import sys
 import time
@@ -44,7 +45,9 @@ def _number(context: click.Context, parameter: click.Parameter, value: float) ->
 )
 @option("--warm/--no-warm", default=True, help="Resume what was configured before, where nothing that matters changed.")
 @option("--trust-console", is_flag=True, help="Pass a guest that cannot be entered on its console's word.")
-@option("--keep", is_flag=True, envvar="HIKUBE_LOCAL_TEST_KEEP", help="Leave the machines, and say how to enter.")
+@option(
+    "--keep", "leave", is_flag=True, envvar="HIKUBE_LOCAL_TEST_KEEP", help="Leave the machines, and say how to enter."
+)
 @option("--watch", is_flag=True, help="Again whenever a file is saved.")
 @option("--timings", is_flag=True, help="Where the time went.")
 @option("--offline", is_flag=True, help="Touch no network for images.")
@@ -58,6 +61,8 @@ def test(app: App, files: tuple[str, ...], filename: tuple[str, ...], watch: boo
     from hikube_local.cli.app import manifests
 
     named = manifests(files, filename)
+    if watch and "-" in named:
+        raise UsageError("HK112", "standard input is never saved again: --watch wants files")
     if not watch:
         return _once(app, named, **options)
     watched = [*named, *([str(options["checks_file"])] if options["checks_file"] else [])]
@@ -95,7 +100,7 @@ def _once(
     artifacts: Path | None,
     warm: bool,
     trust_console: bool,
-    keep: bool,
+    leave: bool,
     timings: bool,
     offline: bool,
     output: str,
@@ -114,8 +119,10 @@ def _once(
         raise UsageError("HK112", "no VMInstance in the input: there is nothing to boot")
     wanted = _checks(objects, checks_file)
     for path in filter(None, (junit, html_file, artifacts)):
-        if not os.access(path.absolute().parent, os.W_OK):
+        folder = path if path.is_dir() else path.absolute().parent
+        if not os.access(folder, os.W_OK) or (path.is_dir() and path != artifacts):
             raise UsageError("HK810", f"{path} cannot be written", fix="name a file in a folder that is there")
+    _needs(bool(wanted), junit is not None)
     items = {i.object.key: i for i in loaded.objects}
     _tell_userdata(items)
     preflight(app, [o.model_copy(update={"backend": "qemu"}) for o in objects])
@@ -125,8 +132,8 @@ def _once(
     with Story(app) as story:
         for image in images or ("",):
             try:
-                with root.made(app.layout, keep) as own, app.cache.in_use():
-                    if keep:
+                with root.made(app.layout, leave) as own, app.cache.in_use():
+                    if leave:
                         home = f"HIKUBE_LOCAL_HOME={own.state.parent}"
                         for o in (o for o in objects if o.kind == "VMInstance"):
                             print(f"kept: {home} hikube-local ssh {o.name} -n {o.namespace}", file=sys.stderr)
@@ -182,6 +189,14 @@ def _once(
     if not failures and all(r.passed for r in reports):
         return ExitCode.DONE
     return ExitCode.TIMEOUT if any(r.timed_out for r in reports) else ExitCode.FAILED
+
+
+def _needs(checks: bool, junit: bool) -> None:
+    """What is needed at the end is there before anything boots."""
+    for name, wanted, why in (("testinfra", checks, "checks need"), ("junitparser", junit, "--junit needs")):
+        if wanted and importlib.util.find_spec(name) is None:
+            fix = "install hikube-local with its extra: hikube-local[test]"
+            raise HikubeError("HK601", f"{why} {name}, which is not installed", fix=fix)
 
 
 def _load(app: App, named: tuple[str, ...]) -> Any:

@@ -22,8 +22,6 @@ from hikube_local.cli.app import (
 )
 from hikube_local.errors import ExitCode, HikubeError, UsageError, unexpected
 
-DEFAULT_TIMEOUT = 300.0
-
 
 class Invalid(click.exceptions.Exit):
     """The manifests have errors, which were told; nothing was changed."""

@@ -157,6 +157,11 @@ def _set_clock(agent: Agent, first: str = "", input: bytes = b"") -> str:
         line = f"{first}date -u -s @{now:.3f} || date -u -s @{now:.0f}"
         if agent.run(line, AGENT_PATIENCE, input)[0] == 0:
             return ""
+    return _by_agent(agent)
+
+
+def _by_agent(agent: Agent) -> str:
+    """By the agent's own command; why it could not be, or an empty string."""
     lv = libvirt.module()
     try:
         agent.dom.agentSetResponseTimeout(AGENT_PATIENCE, 0)
@@ -169,11 +174,14 @@ def _set_clock(agent: Agent, first: str = "", input: bytes = b"") -> str:
 def woken(world: Qemu, obj: Object, gap: float, emit: Emit) -> None:
     """After a way back to a checkpoint: the guest's clock stands where it was, and connections from before are gone."""
     dom = world.running(obj)
-    why = _set_clock(Agent(dom), RESEED, os.urandom(64))
+    agent = Agent(dom)
+    seeded = agent.may_run()
+    why = _set_clock(agent, RESEED, os.urandom(64)) if seeded else _by_agent(agent)
     if why:
         what = f"the guest's clock is {gap:.0f} s behind and could not be set ({why}); in the guest: hwclock -s -u"
         emit(Event(EventType.WARNING, what, obj.ref, obj.namespace))
     what = "connections from before the checkpoint are dead; certificates and tokens are as old as it"
-    what += "; its random numbers may be those of the last way back" if why else ""
+    if not seeded:
+        what += "; its kernel got no new seed, so random numbers may be those of the last way back"
     emit(Event(EventType.HINT, what, obj.ref, obj.namespace))
     look(world, obj, dom, emit, soon=True)
