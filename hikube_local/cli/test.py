@@ -74,6 +74,7 @@ def test(app: App, files: tuple[str, ...], filename: tuple[str, ...], watch: boo
             pass  # told already
         except Exception as e:
             print(unexpected(e).render(), file=sys.stderr)
+        sys.stdout.flush()
         print("waiting for a save (Ctrl-C ends)", file=sys.stderr)
         while _saved(watched) == seen:
             time.sleep(0.3)

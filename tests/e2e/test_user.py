@@ -151,7 +151,8 @@ def test_rootlesskit_opens_the_door_that_unshare_finds_shut(user: AsUser, host: 
                 if os.path.basename(os.readlink(f"/proc/{pid}/exe")) == name:
                     os.kill(pid, signal.SIGKILL)
                     break
-            assert user("up", path).code == 0, name
+            again = user("up", path)
+            assert again.code == 0, (name, again.err)
             assert "hello from" in (host.http(user.access(80)) or ""), name
         assert user("down", "--disks", "--yes").code == 0
         assert ours(user.runtime) == []
