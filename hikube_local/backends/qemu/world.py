@@ -84,7 +84,15 @@ class Qemu:
 
     def _connected(self) -> Any:
         if self._connection is None or not self._connection.isAlive():
-            self._connection = libvirt.connect(self.carrier.daemon.uri)
+            try:
+                self._connection = libvirt.connect(self.carrier.daemon.uri)
+            except HikubeError:
+                # It is being started, by somebody who holds the lock until it answers.
+                with self.network_lock():
+                    if not self.carrier.lives():
+                        raise
+                    self.carrier.ensure(self.tenants.range(), out=False)
+                self._connection = libvirt.connect(self.carrier.daemon.uri)
         return self._connection
 
     def domain(self, obj: Object) -> Any | None:
