@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hikube_local.images import build
+from hikube_local.locks import locked
 from tests.guests import udpecho
 
 # In the order in which they must be loaded.
@@ -116,15 +117,16 @@ def make(debian: Path, folder: Path) -> Path:
 
 def kept(target: Path, make: Callable[[Path, Path], None]) -> Path:
     """A guest's image that is made once: `make` is given a work folder and the target."""
-    if target.exists():
-        return target
-    work = target.with_suffix(".work")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    try:
-        make(work, target)
-    finally:
+    with locked(target.with_suffix(".lock")):  # two workers want it at the same time
+        if target.exists():
+            return target
+        work = target.with_suffix(".work")
         shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        try:
+            make(work, target)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
     return target
 
 

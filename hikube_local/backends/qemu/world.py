@@ -80,19 +80,19 @@ class Qemu:
                 with contextlib.suppress(HikubeError):  # what cannot be reached can still be looked at and removed
                     self.carrier.out.ensure(pid, self.tenants.range())
             self._connection = None
-        return self._connected()
+        try:
+            return self._connected()
+        except HikubeError:
+            # It may be just starting, by somebody who holds the lock until it answers.
+            with self.network_lock():
+                if not self.carrier.lives():
+                    return None
+                self.carrier.ensure(self.tenants.range(), out=False)
+            return self._connected()
 
     def _connected(self) -> Any:
         if self._connection is None or not self._connection.isAlive():
-            try:
-                self._connection = libvirt.connect(self.carrier.daemon.uri)
-            except HikubeError:
-                # It is being started, by somebody who holds the lock until it answers.
-                with self.network_lock():
-                    if not self.carrier.lives():
-                        raise
-                    self.carrier.ensure(self.tenants.range(), out=False)
-                self._connection = libvirt.connect(self.carrier.daemon.uri)
+            self._connection = libvirt.connect(self.carrier.daemon.uri)
         return self._connection
 
     def domain(self, obj: Object) -> Any | None:
