@@ -23,6 +23,7 @@ class EventType(StrEnum):
     FAILED = "failed"
     UNCHANGED = "unchanged"
     RESULT = "result"
+    PULSE = "pulse"  # nothing happened: whoever waits long gives this sign, at which an interrupt ends it; never told
 
 
 @dataclass(frozen=True, slots=True)

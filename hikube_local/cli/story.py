@@ -50,6 +50,8 @@ class Story:
             self._erase()
 
     def __call__(self, event: Event) -> None:
+        if event.type is EventType.PULSE:
+            return
         with self._lock:
             if self.json_lines:
                 print(json.dumps(event.as_json(), ensure_ascii=False), flush=True)

@@ -74,6 +74,8 @@ class Reconciler:
         """Every event goes to the store and to the listener; after an interrupt it is where the work ends."""
         if self._interrupted.is_set():
             raise Interrupted
+        if event.type is EventType.PULSE:
+            return
         if event.type not in (EventType.PROGRESS, EventType.WAITING):
             # On a full disk the log has gaps, and what is told is what happened to the object.
             with contextlib.suppress(HikubeError):

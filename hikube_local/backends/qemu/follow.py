@@ -135,6 +135,7 @@ class Follower:
                 )
             if now >= deadline:
                 return self._timed_out(limit)
+            self.say(EventType.PULSE, "")
             time.sleep(POLL)
 
     def _read(self) -> bool:
