@@ -116,9 +116,14 @@ def nearest(word: str, known: list[str]) -> str | None:
     return {k.lower(): k for k in known}[found[0]] if found else None
 
 
+def in_actions() -> bool:
+    """Whether this is a job of GitHub Actions, which reads what is printed for commands."""
+    return os.environ.get("GITHUB_ACTIONS") == "true"
+
+
 def _no_command(text: str) -> str:
     """In GitHub Actions `##[…]` is a command wherever it stands in a line: what a guest says shall be none."""
-    return text.replace("##[", "##\u200b[") if os.environ.get("GITHUB_ACTIONS") == "true" else text
+    return text.replace("##[", "##\u200b[") if "##[" in text and in_actions() else text
 
 
 def workflow_command(level: str, file: str, line: int, message: str) -> str:

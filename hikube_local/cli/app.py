@@ -91,9 +91,9 @@ def seconds(context: click.Context, parameter: click.Parameter, value: Any) -> f
 
 def annotate(found: Iterable[Any]) -> None:
     """In GitHub Actions each finding stands at its line too; on stderr, so that a result on stdout stays one."""
-    from hikube_local.text import workflow_command
+    from hikube_local.text import in_actions, workflow_command
 
-    if os.environ.get("GITHUB_ACTIONS") == "true":
+    if in_actions():
         for d in found:
             if str(d.severity) in ("error", "warning"):
                 told = workflow_command(str(d.severity), d.place.file, d.place.line, f"{d.message} [{d.code}]")

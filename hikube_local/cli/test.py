@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, annotate, common, option, output_option, seconds
+from hikube_local.cli.app import App, annotate, common, manifests, option, output_option, seconds
 from hikube_local.errors import ExitCode, HikubeError, UsageError, unexpected
 
 
@@ -58,8 +58,6 @@ def test(app: App, files: tuple[str, ...], filename: tuple[str, ...], watch: boo
 
     Exit codes: 0 passed, 1 failed, 2 invalid, 3 timed out.
     """
-    from hikube_local.cli.app import manifests
-
     named = manifests(files, filename)
     if watch and "-" in named:
         raise UsageError("HK112", "standard input is never saved again: --watch wants files")
@@ -113,6 +111,7 @@ def _once(
     from hikube_local.cli.up import preflight
     from hikube_local.lab import report, root
     from hikube_local.lab.trial import Report, Trial
+    from hikube_local.text import in_actions
 
     loaded = _load(app, named)
     objects = [i.object for i in loaded.objects]
@@ -178,7 +177,7 @@ def _once(
         html_file.write_text(report.page(reports, place), encoding="utf-8", errors="replace")
     if artifacts:
         _artifacts(reports, artifacts)
-    if os.environ.get("GITHUB_ACTIONS") == "true":
+    if in_actions():
         print("\n".join(report.annotations(reports, place)), file=sys.stderr if output else sys.stdout)
         if path := os.environ.get("GITHUB_STEP_SUMMARY"):
             with open(path, "a", encoding="utf-8") as f:
@@ -203,15 +202,11 @@ def _needs(checks: bool, junit: bool) -> None:
 def _load(app: App, named: tuple[str, ...]) -> Any:
     """Validated without the store: a throw-away machine stands beside no other."""
     from hikube_local.cli.up import Invalid
-    from hikube_local.manifests.diagnostics import Severity
     from hikube_local.manifests.validate import Known, validate
 
     known = Known({}, app.image_names)
     result = validate(named, app.flag_namespace, app.default_namespace, known, for_plan=True)
-    for d in result.findings.items:
-        if d.severity is not Severity.DIFFERENCE:
-            print(d.render(), file=sys.stderr)
-    annotate(result.findings.items)
+    _tell(result.findings.items)
     if result.findings.failed:
         raise Invalid([d.as_json() for d in result.findings.items])
     return result
@@ -242,15 +237,21 @@ def _checks(objects: list[Any], file: Path | None) -> list[Any]:
 
 def _tell_userdata(items: dict[Any, Any]) -> None:
     """Findings of `cloudinit check` are shown, and never stop it."""
-    from hikube_local.manifests.diagnostics import Severity
     from hikube_local.userdata.places import of_manifest
 
     for item in items.values():
         if item.object.kind == "VMInstance" and item.object.instance.cloudInit:
-            found = [d for d in of_manifest(item) if d.severity is not Severity.DIFFERENCE]
-            for d in found:
-                print(d.render(), file=sys.stderr)
-            annotate(found)
+            _tell(of_manifest(item))
+
+
+def _tell(found: Sequence[Any]) -> None:
+    """What is wrong or bites; how the platform differs is not this command's matter."""
+    from hikube_local.manifests.diagnostics import Severity
+
+    for d in found:
+        if d.severity is not Severity.DIFFERENCE:
+            print(d.render(), file=sys.stderr)
+    annotate(found)
 
 
 def _on(objects: list[Any], image: str) -> list[Any]:

@@ -73,14 +73,14 @@ def read(status: bytes, log: bytes, output: bytes, user_data: str, cut: bool = F
     """From status.json, cloud-init.log, cloud-init-output.log and the user-data that the guest got; `cut`: their ends."""
     lines = sanitize(log[-4_000_000:]).splitlines()
     modules = _modules(lines)
-    found = [*_from_status(status), *_from_log(lines), *_from_output(sanitize(output), user_data)]
+    said = sanitize(output)
+    found = [*_from_status(status), *_from_log(lines), *_from_output(said, user_data)]
     found += _not_run(user_data, modules, cut)
     if cut:
         found.append(Problem("the logs are longer than what was read of them: their ends", recoverable=True))
-    problems = _most(found)
     state = cloudinit.read(status)
     word = "not known" if state is None else "done" if state.done and state.ok else "error" if state.done else "running"
-    return Evidence(word, tuple(modules), tuple(problems), _said(sanitize(output)))
+    return Evidence(word, tuple(modules), tuple(_most(found)), _said(said))
 
 
 def _most(found: list[Problem]) -> list[Problem]:
@@ -89,8 +89,8 @@ def _most(found: list[Problem]) -> list[Problem]:
     for p in found:
         if p.message not in once or (once[p.message].recoverable and not p.recoverable):
             once[p.message] = p
-    kept = sorted(once.values(), key=lambda p: p.recoverable)[:MOST]
-    return [p for p in once.values() if p in kept] if len(kept) < len(once) else list(once.values())
+    kept = {p.message for p in sorted(once.values(), key=lambda p: p.recoverable)[:MOST]}
+    return [p for p in once.values() if p.message in kept]
 
 
 def _said(output: str) -> tuple[str, ...]:
@@ -177,7 +177,7 @@ def _from_output(output: str, user_data: str) -> list[Problem]:
         names = sorted({m[1] for line in lost if (m := _UNRESOLVED.search(line)) and m[1]})[:5]
         what = f"the network: {', '.join(names) or 'names'} could not be resolved"
         found.append(Problem(what, tuple(lost)[:4]))
-    commands = asked.Commands(user_data)
+    commands, script = asked.Commands(user_data), asked.script(user_data)
     for text in list(dict.fromkeys(line[:LONGEST] for line in output.splitlines()))[:UNLIKE]:
         if lost and text.startswith(("Err:", "W: Failed to fetch", "  Temporary")):
             continue  # all for the same reason
@@ -190,8 +190,7 @@ def _from_output(output: str, user_data: str) -> list[Problem]:
                 may = commands.survives(number, what.partition(": ")[0])
                 found.append(Problem(f"runcmd: {what}", (text,), commands.line(number), recoverable=may))
             else:
-                begin = asked.script(user_data)
-                found.append(Problem(f"the script: {what}", (text,), begin and begin + number - 1))
+                found.append(Problem(f"the script: {what}", (text,), script and script + number - 1))
         elif _SAID.match(text):
             found.append(Problem(f"the output says: {text[:200]}", (text,), recoverable=True))
         elif _APT.match(text):
@@ -232,8 +231,8 @@ def _not_run(user_data: str, modules: list[Module], cut: bool) -> list[Problem]:
 
 
 def _key(key: str, line: int, results: dict[str, str]) -> list[Problem]:
-    if key.startswith("x-") or key in schema.MORE or parts.HOLE in key:
-        return []  # for anchors, for how parts are merged, and what a template makes
+    if schema.aside(key) or parts.HOLE in key:  # the hole is what a template makes
+        return []
     row = data.cloudinit()["keys"].get(key)
     if row is None:
         return [Problem(f"{key}: no module of cloud-init knows this key", line=line)]

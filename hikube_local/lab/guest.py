@@ -26,7 +26,7 @@ def read(guest: Guest, *paths: str) -> list[bytes]:
     parts = guest.run("; ".join(lines))[1].split(mark.encode() + b"\n")
     found = (parts + [b""] * len(paths))[: len(paths)]
     for n, path in enumerate(paths):
-        if len(found[n]) >= most > 0 and len(paths) > 1:
+        if len(paths) > 1 and len(found[n]) >= most:
             found[n] = read(guest, path)[0]
     return found
 

@@ -11,7 +11,6 @@ from hikube_local.catalogue import data
 from hikube_local.manifests.nodes import Node
 from hikube_local.userdata import parts, tree
 
-_LITERAL = re.compile(r"\|[0-9+-]*\s*(?:#.*)?$")
 BOOTHOOK = "the boothook"
 _NAMES = {parts.SCRIPT: "the script", "text/cloud-boothook": BOOTHOOK, parts.HANDLER: "the part handler"}
 
@@ -57,27 +56,16 @@ def _configs(part: parts.Part) -> Iterator[Config]:
     kind, text = part.kind, part.text
     template = kind == parts.JINJA
     if template:
-        first, _, rest = parts.without_template(text).partition("\n")
-        kind, text = parts.kind_of(rest), " " * len(first) + "\n" + rest
+        kind, text = parts.under_template(text)
     if kind == parts.CLOUD_CONFIG:
         root, wrong = tree.read(text)
         yield Config(root, bool(wrong), text, part.offset, fixed, template, template and "{%" in part.text)
     elif kind == parts.ARCHIVE:
         root, _ = tree.read(text)
-        for item in root.value if root is not None and isinstance(root.value, list) else []:
-            content = item if isinstance(item.value, str) else item.get("content")
-            if content is None or not isinstance(content.value, str):
-                continue
-            said = item.get("type") if isinstance(item.value, dict) else None
-            found = str(said.value) if said else parts.kind_of(content.value) or parts.CLOUD_CONFIG
-            at = part.offset + content.line - (not _literal(text, content))
-            yield from _configs(parts.Part(found, content.value, at, not _literal(text, content)))
-
-
-def _literal(text: str, node: Node) -> bool:
-    """Whether a value is a block whose lines are those of the file, from the line below its indicator on."""
-    lines = text.split("\n")
-    return 0 < node.line <= len(lines) and bool(_LITERAL.search(lines[node.line - 1]))
+        for _, content, found in tree.archived(root) if root is not None and isinstance(root.value, list) else []:
+            if content is not None:
+                flowing = not tree.is_literal(text, content)
+                yield from _configs(parts.Part(found, content.value, part.offset + content.line - flowing, flowing))
 
 
 class Commands:
@@ -86,9 +74,8 @@ class Commands:
 
     def __init__(self, user_data: str) -> None:
         self._items: list[str] = []  # as the shell gets them
-        self._rows: list[
-            tuple[int, int, str]
-        ] = []  # for each line from the second on: user-data's line, item, its text
+        # For each line from the second on: the user-data's line, the item, its text.
+        self._rows: list[tuple[int, int, str]] = []
         found = [c for c in configs(user_data) if c.root is not None and isinstance(c.root.value, dict)]
         found = [c for c in found if c.root.get("runcmd") is not None]  # type: ignore[union-attr]
         for config in found:
@@ -104,7 +91,7 @@ class Commands:
             else:
                 text = str(item.value)
             self._items.append(text)
-            block = _literal(config.text, item)
+            block = tree.is_literal(config.text, item)
             for n, line in enumerate(text.split("\n") if known else []):
                 self._rows.append((config.line(item.line + (1 + n if block else 0)), len(self._items) - 1, line))
 

@@ -111,9 +111,7 @@ def _part(part: parts.Part, keys_given: bool, bare: bool) -> Iterator[Note]:
 
 def _template(text: str, keys_given: bool, bare: bool) -> Iterator[Note]:
     """What is wrong whatever the expressions come to."""
-    first, _, rest = parts.without_template(text).partition("\n")
-    inner = parts.Part(parts.kind_of(rest), " " * len(first) + "\n" + rest)
-    for note in _part(inner, keys_given, bare):
+    for note in _part(parts.Part(*parts.under_template(text)), keys_given, bare):
         hole = isinstance(note.at, Node) and parts.HOLE in json.dumps(
             tree.data(note.at), default=str, ensure_ascii=False
         )
@@ -188,13 +186,9 @@ def _archive(text: str, keys_given: bool) -> Iterator[Note]:
     if found or root is None or not isinstance(root.value, list):
         yield Note("HK340", Severity.ERROR, "a cloud-config-archive is a list of parts with type and content")
         return
-    for item in root.value:
-        content = item if isinstance(item.value, str) else item.get("content")
-        if content is None or not isinstance(content.value, str):
+    for item, content, kind in tree.archived(root):
+        if content is None:
             yield Note("HK340", Severity.ERROR, "a part of the archive has no content", item)
             continue
-        said = item.get("type") if isinstance(item.value, dict) else None
-        # cloud-init takes a part that says nothing of itself for a cloud-config.
-        kind = str(said.value) if said else parts.kind_of(content.value) or parts.CLOUD_CONFIG
         for note in _part(parts.Part(kind, content.value), keys_given, True):
             yield replace(note, at=content.line + note.line)

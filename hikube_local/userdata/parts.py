@@ -120,6 +120,12 @@ def known(kind: str) -> bool:
     return kind in data.cloudinit()["headers"].values() or kind.startswith((SCRIPT, "text/cloud-config-jsonp"))
 
 
+def under_template(text: str) -> tuple[str, str]:
+    """(type, text) of what a jinja template is for: its first line blank, the words of its expressions taken out."""
+    first, _, rest = without_template(text).partition("\n")
+    return kind_of(rest), " " * len(first) + "\n" + rest
+
+
 def without_template(text: str) -> str:
     """A jinja template with its words taken out, each line and column where it was: `{{ }}` as a plain word."""
     out, at = [], 0

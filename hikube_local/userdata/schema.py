@@ -23,7 +23,12 @@ _WORDS = {
     "null": "nothing",
     "date": "a date",
 }
-MORE = ("merge_how", "merge_type")
+_MORE = ("merge_how", "merge_type")
+
+
+def aside(name: str) -> bool:
+    """Whether a key is nobody's module: one for anchors, or for how parts are merged."""
+    return name.startswith("x-") or name in _MORE
 
 
 def check(root: Node) -> Iterator[Note]:
@@ -33,7 +38,7 @@ def check(root: Node) -> Iterator[Note]:
     for name, (key, node) in root.value.items():
         row = keys.get(name)
         if row is None:
-            if name not in MORE and not name.startswith("x-"):
+            if not aside(name):
                 near = nearest(name, list(keys)) if (count := count + 1) <= 50 else None
                 help = f"did you mean {near}?" if near else "see `cloud-init schema --docs all` for those that it knows"
                 what = f"{name[:60]!r} is no key that cloud-init knows: it passes it over without a word"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -11,7 +12,9 @@ import yaml
 from hikube_local.manifests import nodes
 from hikube_local.manifests.diagnostics import Diagnostic, Place, Severity
 from hikube_local.manifests.nodes import Node, Refused, Text
+from hikube_local.userdata import parts
 
+_LITERAL = re.compile(r"(?:[&!]\S+\s+)*\|[0-9+-]*\s*(?:#.*)?$")
 _RESOLVER = yaml.resolver.Resolver()
 
 
@@ -70,3 +73,21 @@ def type_of(node: Node) -> str:
         return "null"
     kinds = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
     return kinds.get(type(found), "string" if isinstance(found, bytes) else "date")
+
+
+def archived(root: Node) -> Iterator[tuple[Node, Node | None, str]]:
+    """(item, its content, its type) of a cloud-config-archive's list; without content where it has no text."""
+    for item in root.value:
+        content = item if isinstance(item.value, str) else item.get("content")
+        if content is None or not isinstance(content.value, str):
+            yield item, None, ""
+            continue
+        said = item.get("type") if isinstance(item.value, dict) else None
+        # cloud-init takes a part that says nothing of itself for a cloud-config.
+        yield item, content, str(said.value) if said else parts.kind_of(content.value) or parts.CLOUD_CONFIG
+
+
+def is_literal(text: str, node: Node) -> bool:
+    """Whether a value is a block whose lines are those of the file, from the line below its indicator on."""
+    lines = text.split("\n")
+    return 0 < node.line <= len(lines) and bool(_LITERAL.match(lines[node.line - 1][node.column - 1 :]))

@@ -67,6 +67,16 @@ def since_the_drop(found: list[int], base: int) -> list[int]:
     return found[at:]
 
 
+KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
+
+
+def killed_at(real: Real, call: str, when: int, *words: str) -> int:
+    """The exit code of a command that is killed at its n-th system call of this name (strace), if it comes to that."""
+    strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"inject={call}:signal=KILL:when={when}"]
+    argv = [*real.host.enter, *strace, sys.executable, "-m", "hikube_local", *words]
+    return subprocess.run(argv, env=real.env, capture_output=True, timeout=120).returncode
+
+
 def length(real: Real) -> int:
     return len(real("logs", "web").out)
 
@@ -283,22 +293,9 @@ def test_a_merge_that_is_killed_loses_nothing(counting: Real, state: str):
         name = f"k{turn}"
         assert real("snapshot", "create", "web", name).code == 0
         assert real("snapshot", "create", "web", f"{name}-top").code == 0
-        kill = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"inject={call}:signal=KILL:when={when}"]
-        argv = [
-            *real.host.enter,
-            *kill,
-            sys.executable,
-            "-m",
-            "hikube_local",
-            "snapshot",
-            "delete",
-            "web",
-            name,
-            "--yes",
-        ]
-        done = subprocess.run(argv, env=real.env, capture_output=True, timeout=120)
+        code = killed_at(real, call, when, "snapshot", "delete", "web", name, "--yes")
         note = real.home / "state" / "machines" / "default" / "web" / "pending.json"
-        killed.append((done.returncode, json.loads(note.read_text())["down"] if note.exists() else None))
+        killed.append((code, json.loads(note.read_text())["down"] if note.exists() else None))
         if state == "off":
             # The very next command is a start: what was cut short must not stand in its way.
             assert real("start", "web", "--wait").code == 0
@@ -310,7 +307,7 @@ def test_a_merge_that_is_killed_loses_nothing(counting: Real, state: str):
         if any(r["name"] == name for r in settled.json):
             assert real("snapshot", "delete", "web", name, "--yes").code == 0
         assert real("snapshot", "delete", "web", f"{name}-top", "--yes").code == 0
-    assert all(code in (-signal.SIGKILL, 128 + signal.SIGKILL) for code, _ in killed[:3]), killed
+    assert all(code in KILLED for code, _ in killed[:3]), killed
     assert {False, True} <= {down for _, down in killed}, ("before and after the content was below", killed)
     if state == "off":
         assert real("start", "web", "--wait").code == 0
@@ -347,10 +344,10 @@ def test_fifty_ways_back_without_a_mismatch(real: Real, tiny_image: Path, firmwa
     assert (f"COUNT {base + 4} TPM" in real("logs", "web").out[before:]) is (firmware != "BIOS")
 
 
-def creating(real: Real, name: str, delay: float) -> subprocess.Popen[bytes]:
-    """A checkpoint that is being taken since `delay` seconds."""
-    words = [*real.host.enter, sys.executable, "-m", "hikube_local", "snapshot", "create", "web", name]
-    child = subprocess.Popen(words, env=real.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def begun(real: Real, delay: float, *words: str) -> subprocess.Popen[bytes]:
+    """A command that has run for `delay` seconds."""
+    argv = [*real.host.enter, sys.executable, "-m", "hikube_local", *words]
+    child = subprocess.Popen(argv, env=real.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(delay)
     return child
 
@@ -368,7 +365,7 @@ def test_qemu_killed_in_the_middle_of_a_checkpoint(counting: Real):
     real = counting
     for delay in (0.35, 0.55, 0.8):
         last = counts(real)[-1]
-        child = creating(real, f"q{int(delay * 100)}", delay)
+        child = begun(real, delay, "snapshot", "create", "web", f"q{int(delay * 100)}")
         kill(real, "/qemu-system")
         child.wait()
         healed = real("up", "--no-checkpoint", real.home / "files" / "m.yaml")
@@ -387,7 +384,7 @@ def test_a_kill_in_the_middle_is_healed(counting: Real, who: str):
     for delay in (0.35, 0.55, 0.8):
         before = length(real)
         last = counts(real)[-1]
-        child = creating(real, f"k{int(delay * 100)}", delay)
+        child = begun(real, delay, "snapshot", "create", "web", f"k{int(delay * 100)}")
         if who == "us":
             child.kill()
         else:
@@ -423,10 +420,7 @@ def test_a_way_back_that_is_killed_is_gone_to_its_end(counting: Real, points: li
     wait_for(real, base + 3, 0)
     killed = 0
     for call, when in points:
-        kill = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"inject={call}:signal=KILL:when={when}"]
-        words = [sys.executable, "-m", "hikube_local", "snapshot", "restore", "web", "a", "--yes"]
-        done = subprocess.run([*real.host.enter, *kill, *words], env=real.env, capture_output=True, timeout=120)
-        killed += done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
+        killed += killed_at(real, call, when, "snapshot", "restore", "web", "a", "--yes") in KILLED
         before = length(real)
         healed = real("up", "--no-checkpoint", real.home / "files" / "m.yaml")
         assert healed.code == 0, (call, when, healed.err)
@@ -444,9 +438,7 @@ def test_a_way_back_under_which_the_machine_dies_is_healed(counting: Real, progr
     base = counts(real)[-1]
     wait_for(real, base + 3, 0)
     for delay in (0.4, 0.6, 0.9, 1.3):
-        words = [*real.host.enter, sys.executable, "-m", "hikube_local", "snapshot", "restore", "web", "a", "--yes"]
-        child = subprocess.Popen(words, env=real.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(delay)
+        child = begun(real, delay, "snapshot", "restore", "web", "a", "--yes")
         kill(real, program)
         child.wait()
         before = length(real)

@@ -340,6 +340,8 @@ def test_a_command_that_takes_several_lines_moves_those_behind_it():
     for number, line in ((3, 5), (5, 6), (6, 7), (8, 8)):
         assert problems(text, said(number))["runcmd: nosuch: not found"] == (line, False), script[number - 1]
     assert problems(text, said(99))["runcmd: nosuch: not found"] == (0, False)
+    # What only ends like a block's indicator is none.
+    assert problems("#cloud-config\nruncmd:\n  - nosuch |\n", said(2))["runcmd: nosuch: not found"] == (3, False)
 
 
 def test_a_command_that_may_fail_says_so():

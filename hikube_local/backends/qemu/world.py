@@ -72,23 +72,17 @@ class Qemu:
         if not self.carrier.lives():
             self._connection = None
             return None
-        if not self.carrier.daemon.pid() or self.carrier.holder() is None:
-            with self.network_lock():
-                if not self.carrier.lives():
-                    return None  # the last machine went while we waited for the lock
-                pid = self.carrier.ensure(self.tenants.range(), out=False)
-                with contextlib.suppress(HikubeError):  # what cannot be reached can still be looked at and removed
-                    self.carrier.out.ensure(pid, self.tenants.range())
-            self._connection = None
-        try:
-            return self._connected()
-        except HikubeError:
-            # It may be just starting, by somebody who holds the lock until it answers.
-            with self.network_lock():
-                if not self.carrier.lives():
-                    return None
-                self.carrier.ensure(self.tenants.range(), out=False)
-            return self._connected()
+        if self.carrier.daemon.pid() and self.carrier.holder() is not None:
+            with contextlib.suppress(HikubeError):  # just starting, by somebody who holds the lock until it answers
+                return self._connected()
+        with self.network_lock():
+            if not self.carrier.lives():
+                return None  # the last machine went while we waited for the lock
+            pid = self.carrier.ensure(self.tenants.range(), out=False)
+            with contextlib.suppress(HikubeError):  # what cannot be reached can still be looked at and removed
+                self.carrier.out.ensure(pid, self.tenants.range())
+        self._connection = None
+        return self._connected()
 
     def _connected(self) -> Any:
         if self._connection is None or not self._connection.isAlive():
