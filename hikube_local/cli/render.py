@@ -49,7 +49,7 @@ def render(app: App, files: tuple[str, ...], filename: tuple[str, ...], to: Path
         if host:
             from hikube_local.backends.protocol import Options
 
-            spec = app.backend("qemu").machine(obj, Options(), lambda e: None)  # type: ignore[attr-defined]
+            spec = app.backend("qemu").machine(obj, Options())  # type: ignore[attr-defined]
         else:
             spec = machine.portable(obj, {n: v for (ns, n), v in optical.items() if ns == obj.namespace})
         fs.write(folder / "domain.xml", domain.domain(spec), 0o644)

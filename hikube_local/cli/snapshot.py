@@ -32,7 +32,7 @@ def _machine(app: App, name: str) -> tuple[Any, Any]:
 def create(app: App, name: str, snap: str, keep: int | None) -> int:
     """Take one: snapshot create NAME [SNAP]; the machine goes on."""
     from hikube_local.api.names import DNS_1123
-    from hikube_local.backends.qemu import checkpoints
+    from hikube_local.backends.qemu import checkpoints, points
     from hikube_local.cli.story import Story
 
     prefix = "auto-" if keep else "snap-"
@@ -44,7 +44,7 @@ def create(app: App, name: str, snap: str, keep: int | None) -> int:
     world, obj = _machine(app, name)
     with Story(app) as story, checkpoints.held(world, obj, story) as obj:
         checkpoints.create(world, obj, snap, story, kept=keep is not None)
-        old = [c.name for c in checkpoints.all(world, obj) if c.kept] if keep else []
+        old = [c.name for c in points.all(world, obj) if c.kept] if keep else []
         for gone in old[: -keep if keep else None]:
             checkpoints.delete(world, obj, gone, story)
     print(f"snapshot {snap} of {obj.name} created")
@@ -59,12 +59,12 @@ def list_(app: App, name: str, output: str) -> int:
     """The snapshots of a machine."""
     from dataclasses import asdict
 
-    from hikube_local.backends.qemu import checkpoints
+    from hikube_local.backends.qemu import points
     from hikube_local.cli import tables
     from hikube_local.text import age, size
 
     world, obj = _machine(app, name)
-    rows = [asdict(c) for c in checkpoints.all(world, obj)]
+    rows = [asdict(c) for c in points.all(world, obj)]
     cells = [
         [
             r["name"],
@@ -96,11 +96,11 @@ def restore(app: App, name: str, snap: str, yes: bool) -> int:
 @common
 def delete(app: App, name: str, snap: str, yes: bool) -> int:
     """Forget one; the machine itself is left as it is."""
-    from hikube_local.backends.qemu import checkpoints
+    from hikube_local.backends.qemu import checkpoints, points
     from hikube_local.cli.story import Story
 
     world, obj = _machine(app, name)
-    checkpoints.find(world, obj, snap)
+    points.find(world, obj, snap)
     confirm(f"Delete the snapshot {snap} of {obj.name}?", yes)
     with Story(app) as story, checkpoints.held(world, obj, story) as obj:
         checkpoints.delete(world, obj, snap, story)
@@ -114,11 +114,11 @@ def delete(app: App, name: str, snap: str, yes: bool) -> int:
 @common
 def reset(app: App, name: str, yes: bool) -> int:
     """Back to "just configured": the checkpoint that `up` takes when cloud-init is done for the first time."""
-    from hikube_local.backends.qemu import checkpoints
-    from hikube_local.backends.qemu.checkpoints import FIRST_BOOT
+    from hikube_local.backends.qemu import points
+    from hikube_local.backends.qemu.points import FIRST_BOOT
 
     world, obj = _machine(app, name)
-    if not any(c.name == FIRST_BOOT for c in checkpoints.all(world, obj)):
+    if not any(c.name == FIRST_BOOT for c in points.all(world, obj)):
         why = "`up` takes one when cloud-init is done for the first time, unless --no-checkpoint is given"
         raise HikubeError(
             "HK804", f"{obj.name} has no checkpoint of its first boot", why, "snapshot create NAME takes one now"
@@ -127,11 +127,11 @@ def reset(app: App, name: str, yes: bool) -> int:
 
 
 def _back(app: App, name: str, snap: str, yes: bool, question: str) -> int:
-    from hikube_local.backends.qemu import checkpoints, looks
+    from hikube_local.backends.qemu import checkpoints, looks, points
     from hikube_local.cli.story import Story
 
     world, obj = _machine(app, name)
-    point = checkpoints.find(world, obj, snap)
+    point = points.find(world, obj, snap)
     confirm(question, yes)
     with Story(app) as story:
         with checkpoints.held(world, obj, story) as obj:

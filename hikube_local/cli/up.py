@@ -269,7 +269,7 @@ def _keep_first_boots(app: App, stored: list[Any], results: dict, story: Any) ->
         verdict = results[obj.key].verdict
         if obj.kind != "VMInstance" or obj.backend != "qemu" or not (verdict and verdict.cloud_init):
             continue
-        from hikube_local.backends.qemu import checkpoints
+        from hikube_local.backends.qemu import checkpoints, points
 
         world: Any = app.backend("qemu")
         identity = world.uuid(obj)
@@ -277,10 +277,10 @@ def _keep_first_boots(app: App, stored: list[Any], results: dict, story: Any) ->
             continue
         try:
             with checkpoints.held(world, obj, story) as obj:
-                if any(c.name == checkpoints.FIRST_BOOT for c in checkpoints.all(world, obj)):
+                if any(c.name == points.FIRST_BOOT for c in points.all(world, obj)):
                     # Of another identity (a new cloudInitSeed), or its note was lost to a kill.
-                    checkpoints.delete(world, obj, checkpoints.FIRST_BOOT, story)
-                checkpoints.create(world, obj, checkpoints.FIRST_BOOT, story)
+                    checkpoints.delete(world, obj, points.FIRST_BOOT, story)
+                checkpoints.create(world, obj, points.FIRST_BOOT, story)
             app.store.note(scope(obj.key), configured=identity)
         except Exception as error:
             e = unexpected(error)

@@ -17,10 +17,10 @@ from pathlib import Path
 from hikube_local import files
 from hikube_local.api.objects import DISK, Object
 from hikube_local.backends.protocol import Options
-from hikube_local.backends.qemu import checkpoints, looks, starts
+from hikube_local.backends.qemu import checkpoints, looks, points, starts
 from hikube_local.backends.qemu.world import Qemu
 from hikube_local.disks import layers, qcow2
-from hikube_local.events import Emit, ignore
+from hikube_local.events import Emit
 from hikube_local.locks import locked
 from hikube_local.paths import Layout
 from hikube_local.render import seed
@@ -39,7 +39,7 @@ def folder(layout: Layout) -> Path:
 
 def key(world: Qemu, obj: Object) -> str:
     """What must be the same, as a digest; the disks must be there."""
-    machine = world.machine(obj, Options(), ignore, keep=True)
+    machine = world.machine(obj, Options(), keep=True)
     content = seed.seed(obj, machine.uuid)
     disks = []
     for device in machine.disks:
@@ -64,7 +64,7 @@ def keep(world: Qemu, obj: Object, where: Layout, name: str, emit: Emit) -> None
     work = folder(where) / f".new-{secrets.token_hex(4)}"
     work.mkdir(mode=where.mode)
     own = world.folder(obj)
-    shutil.copytree(checkpoints.place(world, obj) / NAME, work / "checkpoint", copy_function=_link)
+    shutil.copytree(points.place(world, obj) / NAME, work / "checkpoint", copy_function=_link)
     for disk, frozen in point.frozen.items():
         _link(world.layout.disk(obj.namespace, disk) / frozen, work / f"disk-{disk}.qcow2")
     for part in _MACHINE:
@@ -109,7 +109,7 @@ def _link(source: str | Path, target: str | Path) -> None:
 def resume(world: Qemu, obj: Object, where: Layout, name: str, emit: Emit) -> float | None:
     """Bring the machine up from a kept state; None where there is none, else the seconds that it took."""
     source = folder(where) / name
-    if not (source / "checkpoint" / checkpoints.RECORD).exists():
+    if not (source / "checkpoint" / points.RECORD).exists():
         return None
     with locked(folder(where) / "lock"):
         return _resume(world, obj, source, emit)
@@ -119,7 +119,7 @@ def _resume(world: Qemu, obj: Object, source: Path, emit: Emit) -> float | None:
     begin = time.monotonic()
     own = world.make_folder(obj)
     db.record(own, obj)
-    point = checkpoints.Checkpoint(**files.read_json(source / "checkpoint" / checkpoints.RECORD))
+    point = points.Checkpoint(**files.read_json(source / "checkpoint" / points.RECORD))
     if any(f != layers.FIRST or not (source / f"disk-{d}.qcow2").exists() for d, f in point.frozen.items()):
         return None
     for disk in point.frozen:
@@ -137,11 +137,11 @@ def _resume(world: Qemu, obj: Object, source: Path, emit: Emit) -> float | None:
                 with contextlib.suppress(FileNotFoundError):
                     row[log] = [(own / f"{log}.log").stat().st_ino, row[log][1]]
     files.write_json(own / starts.FILE, rows)
-    target = checkpoints.place(world, obj) / NAME
+    target = points.place(world, obj) / NAME
     files.make_folder(target.parent, world.layout.mode)
     shutil.copytree(source / "checkpoint", target, copy_function=_link)
     # Sockets and taps of this root differ, and are brought along.
-    files.write_json(target / checkpoints.RECORD, asdict(replace(point, definition="")))
+    files.write_json(target / points.RECORD, asdict(replace(point, definition="")))
     with checkpoints.held(world, obj, emit):
         checkpoints.restore(world, obj, NAME, emit)
     looks.woken(world, obj, time.time() - point.created, emit)

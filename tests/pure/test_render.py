@@ -216,3 +216,17 @@ def test_a_checkpoint_is_no_change_of_the_machine(image):
     plain = digest("disk.qcow2", *image)
     assert digest("layer-1.qcow2", ("/disks/sys/disk.qcow2", "qcow2"), *image) == plain
     assert digest("disk.qcow2", ("/cache/sha256/other", "qcow2")) != plain
+
+
+def test_an_emulated_machine_has_not_what_emulation_is_slow_at_and_a_throw_away_one_no_spare_ports():
+    spec = machine.portable(web(disks=["sys"]), {})
+
+    def told(**changes: object) -> ET.Element:
+        return ET.fromstring(domain.domain(dataclasses.replace(spec, **changes)))
+
+    def off(root: ET.Element) -> list[str | None]:
+        return [f.get("name") for f in root.findall("cpu/feature[@policy='disable']")]
+
+    assert off(told(kvm=False)) == ["erms", "fsrm", "la57", "pku"] and off(told(kvm=True)) == []
+    ports = "devices/controller[@model='pcie-root-port']"
+    assert len(told().findall(ports)) - len(told(spare_ports=0).findall(ports)) == machine.SPARE_PORTS

@@ -94,7 +94,7 @@ def _with_layers(world: Qemu, obj: Object, xml: str) -> str:
     """The XML of a memory file with the disks as they are now."""
     ET.register_namespace("hikube", domain.NAMESPACE)
     root = ET.fromstring(xml)
-    machine = world.machine(obj, Options(), lambda e: None, keep=True)
+    machine = world.machine(obj, Options(), keep=True)
     _rehome(root, ET.fromstring(domain.domain(machine)))
     devices = {d.name: d for d in machine.disks}
     for name, element in libvirt.disks(root).items():

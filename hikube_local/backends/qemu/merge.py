@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from hikube_local import files
 from hikube_local.api.objects import Object
-from hikube_local.backends.qemu import libvirt
+from hikube_local.backends.qemu import libvirt, points
 from hikube_local.disks import layers
 from hikube_local.errors import HikubeError
+from hikube_local.events import Emit, Event, EventType
 from hikube_local.images.inspect import virtual_size
 from hikube_local.run import find, run
 
@@ -113,3 +114,55 @@ def rename(world: Qemu, obj: Object, dom: Any | None, flip: Flip, records: Itera
             run(["qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "qcow2", "-b", lower, folder / child])
     layers.merged(folder, lower, upper)
     return folder / upper
+
+
+def lone(world: Qemu, obj: Object, emit: Emit) -> None:
+    """Layers that only another layer stands on go into it."""
+    dom, begin, count = points.running(world, obj), time.monotonic(), 0
+    while (frozen := points.frozen_layers(world, obj.namespace)) is not None:
+        flip = next(wanted(points.disks(world, obj), frozen, dom), None)
+        if flip is None:
+            break
+        note = {"verb": "merge", "flip": flip, "down": False}
+        files.write_json(world.folder(obj) / points.PENDING, note)
+        try:
+            down(world, obj, dom, flip)
+        except HikubeError:
+            if dom is None:  # else libvirt may still be at it, and `settle` looks how it ended
+                (world.folder(obj) / points.PENDING).unlink()
+            raise
+        files.write_json(world.folder(obj) / points.PENDING, note | {"down": True})
+        _give_up(world, obj, dom, flip, emit)
+        count += 1
+    if count:
+        what = f"{count} layer{'s' if count > 1 else ''} merged ({time.monotonic() - begin:.1f} s)"
+        emit(Event(EventType.STEP, what, obj.ref, obj.namespace))
+
+
+def _give_up(world: Qemu, obj: Object, dom: Any | None, flip: Flip, emit: Emit) -> None:
+    """The end of a merge: names, definition, the file, the note."""
+    gone = rename(world, obj, dom, flip, points.records(points.namespace_folder(world, obj.namespace)))
+    points.define(world, obj, dom, emit)
+    gone.unlink(missing_ok=True)
+    (world.folder(obj) / points.PENDING).unlink()
+
+
+def settle(world: Qemu, obj: Object, row: dict[str, Any], emit: Emit) -> None:
+    """Finished where all of the content is below for certain, else left as it was: each layer still has its own."""
+    name, lower, upper = row["flip"]
+    dom, folder = points.running(world, obj), points.disks(world, obj).get(name)
+    if folder is None:
+        finish = False  # the disk is another machine's now, which may have written to it
+    elif dom:
+        if (disk := libvirt.disks(dom.XMLDesc(0)).get(name)) is not None:
+            await_end(dom, disk.find("target").get("dev"))  # type: ignore[union-attr]
+        now = chain(dom.XMLDesc(0), name)
+        finish = lower in now and upper not in now
+    else:
+        finish = bool(row["down"])
+        if finish and (folder / upper).exists():
+            down(world, obj, None, (name, lower, upper))  # somebody may have started it by other means
+    if finish:
+        _give_up(world, obj, dom, (name, lower, upper), emit)
+    else:
+        (world.folder(obj) / points.PENDING).unlink()

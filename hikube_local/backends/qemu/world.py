@@ -10,14 +10,24 @@ from typing import Any
 
 from hikube_local import files
 from hikube_local.api import names
-from hikube_local.api.objects import DISK, INSTANCE, Object, RunStrategy
+from hikube_local.api.objects import INSTANCE, Object, RunStrategy
 from hikube_local.backends.protocol import Options, View
-from hikube_local.backends.qemu import checkpoints, firmware, follow, libvirt, looks, plugs, power, sizes, starts, views
+from hikube_local.backends.qemu import (
+    checkpoints,
+    described,
+    firmware,
+    follow,
+    libvirt,
+    looks,
+    plugs,
+    power,
+    starts,
+    views,
+)
 from hikube_local.backends.qemu.alone import UserNet, carrier_of
 from hikube_local.backends.qemu.disks import Disks
 from hikube_local.backends.qemu.tenants import Tenants
 from hikube_local.backends.qemu.ways import Ways
-from hikube_local.disks import layers, qcow2
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.host.accelerator import host_facts
@@ -28,8 +38,8 @@ from hikube_local.locks import locked
 from hikube_local.paths import Layout
 from hikube_local.plan.steps import DiskObserved, MachineDesired, MachineObserved, RunState, Step, Verb
 from hikube_local.readiness.stages import Verdict
-from hikube_local.render import domain, fit, machine, seed
-from hikube_local.render.machine import SEED, SEED_MARK
+from hikube_local.render import domain, seed
+from hikube_local.render.machine import SEED, SEED_MARK, Machine
 from hikube_local.store import db
 from hikube_local.store.db import Store, scope
 
@@ -140,10 +150,10 @@ class Qemu:
             # One that names other layers than its disks have now is no definition of the machine.
             definition=domain.digest(kept) if kept and not checkpoints.strayed(self, obj, kept) else "",
             live_definition=domain.digest(live, cold=True) if live else "",
-            hot=plugs.attached(live, self._fixed(obj)) if live else frozenset(),
+            hot=plugs.attached(live, described.fixed(self, obj)) if live else frozenset(),
             seed=mark.get("digest"),
             forwards=self.ways.observed(ip) if on and ip else frozenset(),
-            network=self.tenants.is_up(obj) and (on or self._lan(obj) == self._seated(obj)),
+            network=self.tenants.is_up(obj) and (on or self.lan(obj) == self._seated(obj)),
             folder=folder.is_dir(),
             generation=recorded.get("generation", 0),
             started=rows[-1]["time"] if rows else None,
@@ -151,14 +161,9 @@ class Qemu:
             renamed=bool(dom and on) and dom.UUIDString() != self.uuid(obj),
         )
 
-    def _fixed(self, obj: Object) -> set[str]:
-        """The disks that stay while the machine runs."""
-        devices = [self._device(obj, i) for i in range(len(obj.instance.disks))]
-        return {d.name for d in devices if not d.hot}
-
     # deciding what it should be
 
-    def _lan(self, obj: Object) -> str:
+    def lan(self, obj: Object) -> str:
         """The bridge of the host's that the machine is to sit on: WholeIP, as root, where one was named."""
         bridge = self.store.allocation(scope(obj.key)).get("bridge", "")
         return bridge if self.layout.root and obj.instance.whole_ip else ""
@@ -167,34 +172,8 @@ class Qemu:
         """The one that it sits on."""
         return self.store.allocation(scope(obj.key)).get("lan", "")
 
-    def machine(self, obj: Object, options: Options, emit: Emit, keep: bool = False) -> machine.Machine:
-        """The frozen description of this machine on this host."""
-        spec = obj.instance
-        size, _ = sizes.size(self.store, self.facts, obj, options.exact, keep)
-        devices = [self._device(obj, i) for i in range(len(spec.disks))]
-        folder = self.folder(obj)
-        if spec.has_seed:
-            devices.append(machine.seed_device(spec, self.carrier.seen(folder / SEED)))
-        tap = self.tenants.tap(obj)
-        return machine.Machine(
-            namespace=obj.namespace,
-            name=obj.name,
-            uuid=self.uuid(obj, keep),
-            size=size,
-            profile=machine.profile_of(spec),
-            disks=tuple(devices),
-            mac=self.tenants.mac(obj, self._lan(obj)),
-            tap="" if self.carrier.alone else tap,
-            further=() if self.carrier.alone else tuple((n.mac, n.tap) for n in self.tenants.further(obj)),
-            places=machine.places(self.carrier.seen(folder), str(self.carrier.sockets(tap))),
-            kvm=self.facts.kvm,
-            tb_cache=None if self.facts.kvm else fit.TB_CACHE >> 20,
-            unsafe=self.throwaway,
-            # Each costs an emulated guest about a tenth of a second of its boot.
-            spare_ports=0 if self.throwaway else machine.SPARE_PORTS,
-            cpu_model=spec.cpuModel,
-            oem=self.oem,
-        )
+    def machine(self, obj: Object, options: Options, keep: bool = False) -> Machine:
+        return described.machine(self, obj, options, keep)
 
     def uuid(self, obj: Object, keep: bool = False) -> str:
         """By the formula; a seed that is set back to empty keeps the UUID that the machine has."""
@@ -206,30 +185,6 @@ class Qemu:
             self.store.note(scope(obj.key), uuid=new)
         return new
 
-    def _device(self, obj: Object, index: int) -> machine.DiskDevice:
-        name = obj.instance.disks[index].name
-        disk = self.store.get((DISK, obj.namespace, name))
-        optical = bool(disk and disk.disk.optical)
-        bus = machine.bus_of(obj.instance, index, optical)
-        hot = plugs.may(obj.instance.disks[index], bus, optical)
-        folder = self.layout.disk(obj.namespace, name)
-        about = qcow2.facts(folder)
-        backing = [(self.carrier.seen(path), "qcow2") for path in layers.below(folder)]
-        if about.base:
-            backing.append((self.carrier.seen(self.cache.path(about.base)), about.base_format))
-        return machine.DiskDevice(
-            name=name,
-            # An optical disk without a source is an empty drive.
-            path="" if disk and disk.disk.empty_drive else self.carrier.seen(layers.active(folder)),
-            format="qcow2",
-            bus=bus,
-            optical=optical,
-            readonly=optical,
-            boot_order=None if hot else index + 1,
-            hot=hot,
-            backing=tuple(backing),
-        )
-
     def desired(self, obj: Object, options: Options, emit: Emit) -> MachineDesired:
         keep = not options.dry
         if obj.deletion:
@@ -239,7 +194,7 @@ class Qemu:
         if keep:
             checkpoints.settle(self, obj, emit)
             self._heal_stop(obj)
-        spec = self.machine(obj, options, emit, keep)
+        spec = self.machine(obj, options, keep)
         xml = domain.domain(spec)
         content = seed.seed(obj, self.uuid(obj, keep))
 
@@ -302,8 +257,8 @@ class Qemu:
     def _network(self, obj: Object, options: Options, emit: Emit) -> None:
         dom = self.domain(obj)  # before the lock, which it may want itself
         with self.network_lock():
-            if self._lan(obj) != self._seated(obj) and not (dom and dom.isActive()):
-                self.store.note(scope(obj.key), lan=self._lan(obj) or None, lan_ip=None)
+            if self.lan(obj) != self._seated(obj) and not (dom and dom.isActive()):
+                self.store.note(scope(obj.key), lan=self.lan(obj) or None, lan_ip=None)
             self.tenants.ensure(obj)
 
     def _define(self, obj: Object, options: Options, emit: Emit) -> None:
@@ -314,7 +269,7 @@ class Qemu:
             connection = self.connection()
         assert connection is not None
         lv = libvirt.module()
-        xml = domain.domain(self.machine(obj, options, emit, keep=True))
+        xml = domain.domain(self.machine(obj, options, keep=True))
         try:
             old = libvirt.domain(connection, names.domain(obj.namespace, obj.name))
             if old is not None and old.UUIDString() != self.uuid(obj) and not old.isActive():
@@ -326,7 +281,7 @@ class Qemu:
             raise libvirt.translated(e, f"libvirt refused the machine {obj.name}") from None
 
     def _plug(self, obj: Object, options: Options, emit: Emit) -> None:
-        plugs.bring(self.running(obj), self.machine(obj, options, emit, keep=True), obj, emit)
+        plugs.bring(self.running(obj), self.machine(obj, options, keep=True), obj, emit)
 
     def _forwards(self, obj: Object, options: Options, emit: Emit) -> None:
         looks.apply(self, obj, self.ways.wanted(obj, True, lambda text: None))
