@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import sys
 import time
@@ -110,6 +109,7 @@ def _once(
     from hikube_local.cli.tables import as_json
     from hikube_local.cli.up import preflight
     from hikube_local.lab import report, root
+    from hikube_local.lab.guest import needs
     from hikube_local.lab.trial import Report, Trial
     from hikube_local.text import in_actions
 
@@ -122,7 +122,11 @@ def _once(
         folder = path if path.is_dir() else path.absolute().parent
         if not os.access(folder, os.W_OK) or (path.is_dir() and path != artifacts):
             raise UsageError("HK810", f"{path} cannot be written", fix="name a file in a folder that is there")
-    _needs(bool(wanted), junit is not None)
+    # What is needed at the end is asked for before anything boots.
+    if wanted:
+        needs("testinfra", "checks need")
+    if junit:
+        needs("junitparser", "--junit needs")
     items = {i.object.key: i for i in loaded.objects}
     _tell_userdata(items)
     preflight(app, [o.model_copy(update={"backend": "qemu"}) for o in objects])
@@ -189,14 +193,6 @@ def _once(
     if not failures and all(r.passed for r in reports):
         return ExitCode.DONE
     return ExitCode.TIMEOUT if any(r.timed_out for r in reports) else ExitCode.FAILED
-
-
-def _needs(checks: bool, junit: bool) -> None:
-    """What is needed at the end is there before anything boots."""
-    for name, wanted, why in (("testinfra", checks, "checks need"), ("junitparser", junit, "--junit needs")):
-        if wanted and importlib.util.find_spec(name) is None:
-            fix = "install hikube-local with its extra: hikube-local[test]"
-            raise HikubeError("HK601", f"{why} {name}, which is not installed", fix=fix)
 
 
 def _load(app: App, named: tuple[str, ...]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import secrets
 import shlex
 from typing import Any, Protocol
@@ -36,14 +37,18 @@ def cut(content: bytes) -> bool:
     return len(content) >= MOST - 64
 
 
+def needs(package: str, what: str) -> None:
+    """HK601 where a package of the extra [test] is not installed."""
+    if importlib.util.find_spec(package) is None:
+        fix = "install hikube-local with its extra [test]: in a checkout, pip install -e '.[test]'"
+        raise HikubeError("HK601", f"{what} {package}, which is not installed", fix=fix)
+
+
 def host(guest: Guest, name: str) -> Any:
     """The machine as testinfra's host: `host.service("nginx").is_running`."""
-    try:
-        import testinfra.host
-        from testinfra.backend.base import BaseBackend
-    except ImportError:
-        fix = "pip install 'hikube-local[test]'"
-        raise HikubeError("HK601", "checks need testinfra, which is not installed", fix=fix) from None
+    needs("testinfra", "checks need")
+    import testinfra.host
+    from testinfra.backend.base import BaseBackend
 
     class Backend(BaseBackend):
         NAME = "hikube-local"

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hikube_local.errors import HikubeError
 from hikube_local.lab.evidence import Problem
+from hikube_local.lab.guest import needs
 from hikube_local.lab.trial import Report
 from hikube_local.readiness.stages import WORDS, Stage
 from hikube_local.text import sanitize, workflow_command
@@ -138,11 +138,9 @@ def as_json(report: Report, place: Place) -> dict[str, Any]:
 
 def junit(reports: Sequence[Report], place: Place, target: Path) -> None:
     """JUnit's XML: a suite for each machine, a case for its boot, its user-data and each check."""
-    try:
-        import junitparser
-    except ImportError:
-        fix = "pip install 'hikube-local[test]'"
-        raise HikubeError("HK601", "--junit needs junitparser, which is not installed", fix=fix) from None
+    needs("junitparser", "--junit needs")
+    import junitparser
+
     document = junitparser.JUnitXml("hikube-local test")
     for report in reports:
         suite = junitparser.TestSuite(_clean(title(report)))

@@ -1,4 +1,4 @@
-"""Layers that no checkpoint stands on any more go into the one below: a chain is as long as there are checkpoints.
+"""Layers that no checkpoint stands on any more go into the one below.
 
 While the content goes down the upper layer stays on top, so each read gives the same at every moment; a kill leaves it so.
 Only when all of it is below, which the machine's note says first, the upper one's name is given up. While the machine runs
