@@ -34,6 +34,12 @@ class Result:
         return [json.loads(line) for line in self.out.splitlines()]
 
 
+def said(words: tuple, done: subprocess.CompletedProcess) -> Result:
+    """The result, and all of it in what pytest shows of a test that fails: an assertion shortens its operands."""
+    print(f"$ hikube-local {' '.join(map(str, words))}\n{done.stdout}{done.stderr}[{done.returncode}]")
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
 class Program:
     """hikube-local in a state root of its own."""
 
@@ -57,7 +63,7 @@ class Program:
             env={**self.env, **(env or {})},
             cwd=self.folder,
         )
-        return Result(done.returncode, done.stdout, done.stderr)
+        return said(words, done)
 
     def file(self, name: str, text: str) -> Path:
         path = self.folder / name

@@ -20,7 +20,7 @@ from hikube_local.events import ignore
 from hikube_local.images import build
 from hikube_local.images.cache import Cache
 from tests import wheel
-from tests.conftest import Program, Result
+from tests.conftest import Program, Result, said
 from tests.guests import tiny
 
 # Kept between runs, since the image takes a minute and a half to build; the same place that root's `make up` uses.
@@ -88,7 +88,7 @@ class Real(Program):
         done = subprocess.run(
             argv, input=input, capture_output=True, text=True, timeout=timeout, env={**self.env, **(env or {})}
         )
-        return Result(done.returncode, done.stdout, done.stderr)
+        return said(words, done)
 
     def status(self, name: str = "web") -> dict:
         return self("get", "vm", name, "-o", "json").json["status"]
@@ -258,7 +258,7 @@ class AsUser(Real):
         become += [f"{k}={v}" for k, v in {**self.env, **(env or {})}.items()]
         argv = [*self.host.enter, *become, *self.confine, "/usr/bin/python3", "-m", "hikube_local", *map(str, words)]
         done = subprocess.run(argv, input=input, capture_output=True, text=True, timeout=timeout)
-        return Result(done.returncode, done.stdout, done.stderr)
+        return said(words, done)
 
     @property
     def runtime(self) -> Path:

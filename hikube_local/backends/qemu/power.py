@@ -76,7 +76,7 @@ def stop(world: Qemu, obj: Object, options: Options, emit: Emit) -> None:
         if dom.isActive():
             raise libvirt.translated(e, f"{obj.name} could not be stopped") from None
     if ip := world.tenants.ip(obj):
-        with world.network_lock(), contextlib.suppress(OSError):
+        with world.network_lock(), contextlib.suppress(OSError, HikubeError):
             world.ways.set(ip, frozenset())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from hikube_local.api import names
@@ -9,6 +10,7 @@ from hikube_local.api.objects import Object
 from hikube_local.backends.protocol import View
 from hikube_local.backends.qemu import follow, libvirt, looks, ways
 from hikube_local.backends.qemu.alone import LOST
+from hikube_local.errors import HikubeError
 from hikube_local.plan.steps import RunState
 from hikube_local.render import fit, machine
 from hikube_local.store.db import scope
@@ -24,7 +26,8 @@ WHOLE = (
 def view(world: Qemu, obj: Object) -> View:
     dom = world.domain(obj)
     if dom is not None and dom.isActive():
-        looks.look(world, obj, dom)
+        with contextlib.suppress(HikubeError):  # what cannot be brought along is shown as it is
+            looks.look(world, obj, dom)
     seen = world.observe_machine(obj)
     own = world.store.allocation(scope(obj.key))
     on = seen.state in (RunState.RUNNING, RunState.PAUSED)

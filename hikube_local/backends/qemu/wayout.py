@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import socket
+import struct
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,8 @@ from hikube_local.run import clean_environment, find
 
 if TYPE_CHECKING:
     from hikube_local.backends.qemu.carrier import Carrier
+
+PATIENCE = 10  # seconds for a place in the queue of slirp4netns' API, and for its answer
 
 
 class WayOut:
@@ -77,8 +79,10 @@ class WayOut:
             request["arguments"] = arguments
         try:
             with socket.socket(socket.AF_UNIX) as s:
-                s.settimeout(10)
+                # Its queue is short. The kernel waits in it with a time-out of its own; with Python's it would not (EAGAIN).
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", PATIENCE, 0))
                 s.connect(str(self.api))
+                s.settimeout(PATIENCE)
                 s.sendall(json.dumps(request).encode())
                 s.shutdown(socket.SHUT_WR)
                 answer = b""
@@ -94,9 +98,5 @@ class WayOut:
         return reply.get("return", reply)
 
     def forwards(self) -> list[dict[str, Any]]:
-        """What is really forwarded now: [{id, proto, host_addr, host_port, guest_addr, guest_port}]."""
-        if not self.runs():
-            return []
-        with contextlib.suppress(HikubeError):
-            return self.call("list_hostfwd").get("entries", [])
-        return []
+        """What is really forwarded now, HK803 when nobody can say: [{id, proto, host_addr, host_port, guest_addr, guest_port}]."""
+        return self.call("list_hostfwd").get("entries", []) if self.runs() else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from pathlib import Path
@@ -65,6 +66,8 @@ class Qemu:
         self.ways = Ways(self.carrier.out, store, layout.id)
         self.cache = Cache(layout.images, layout.mode)
         self._connection: Any = None
+        self._served_by: int | None = None  # the libvirtd that it leads to
+        self._connecting = threading.Lock()  # threads share it
         self.disks = Disks(self)
 
     def observe_disk(self, obj: Object) -> DiskObserved:
@@ -80,7 +83,6 @@ class Qemu:
     def connection(self) -> Any | None:
         """The libvirt of our machines; None when nothing of ours is up. A libvirtd that died is started again."""
         if not self.carrier.lives():
-            self._connection = None
             return None
         if self.carrier.daemon.pid() and self.carrier.holder() is not None:
             with contextlib.suppress(HikubeError):  # just starting, by somebody who holds the lock until it answers
@@ -91,13 +93,15 @@ class Qemu:
             pid = self.carrier.ensure(self.tenants.range(), out=False)
             with contextlib.suppress(HikubeError):  # what cannot be reached can still be looked at and removed
                 self.carrier.out.ensure(pid, self.tenants.range())
-        self._connection = None
         return self._connected()
 
     def _connected(self) -> Any:
-        if self._connection is None or not self._connection.isAlive():
-            self._connection = libvirt.connect(self.carrier.daemon.uri)
-        return self._connection
+        pid = self.carrier.daemon.pid()
+        with self._connecting:
+            if self._connection is None or self._served_by != pid or not self._connection.isAlive():
+                self._connection = libvirt.connect(self.carrier.daemon.uri)
+                self._served_by = pid
+            return self._connection
 
     def domain(self, obj: Object) -> Any | None:
         connection = self.connection()
@@ -300,7 +304,7 @@ class Qemu:
                 raise libvirt.translated(e, f"{obj.name} could not be removed") from None
         with self.network_lock():
             if ip := self.tenants.ip(obj):
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, HikubeError):
                     self.ways.set(ip, frozenset())
             self.tenants.drop(obj)
             files.remove_folder(self.carrier.sockets(self.tenants.tap(obj)), self.carrier.run)
@@ -325,10 +329,9 @@ class Qemu:
         if not left:
             connection = self._connected() if self.carrier.daemon.pid() else None
             if connection is None or not connection.listDomainsID():
-                if self._connection is not None:
+                if connection is not None:
                     with contextlib.suppress(Exception):
-                        self._connection.close()
-                    self._connection = None
+                        connection.close()
                 self.tenants.lan.drop_all()
                 self.carrier.finish()
         elif pid:
