@@ -7,29 +7,33 @@ from collections.abc import Iterator
 from typing import Any
 
 from hikube_local.api.objects import VMInstanceSpec
+from hikube_local.catalogue import data
 from hikube_local.manifests.diagnostics import Diagnostic, Severity
 from hikube_local.render.seed import UserDataRefused, chart_text
 
-# What cloud-init recognises at the start of the first line.
-HEADERS = (
-    "#!",
-    "#cloud-config",
-    "#cloud-boothook",
-    "#include",
-    "#part-handler",
-    "#upstart-job",
-    "## template:",
-    "Content-Type: multipart/",
-    "MIME-Version:",
-)
 SECRET_LIMIT = 1 << 20
+CLOUD_CONFIG = "text/cloud-config"
+
+
+def kind_of(text: str) -> str:
+    """The MIME type that the first line stands for, as cloud-init sees it (handlers, type_from_starts_with), or an
+    empty string: blank lines before it and capitals do not matter."""
+    head = text.lstrip()[:200].lower()
+    headers = data.cloudinit()["headers"]
+    found = [h for h in headers if head.startswith(h.lower())]
+    return headers[max(found, key=len)] if found else ""
+
+
+def is_mime(text: str) -> bool:
+    """As cloud-init asks (user_data.py, convert_string): the word anywhere in the first 4096 bytes."""
+    return "mime-version:" in text[:4096].lower()
 
 
 def parsed(text: str) -> Any:
     """The mapping of a #cloud-config, read within the manifest reader's bounds; None where it is none."""
     from hikube_local.manifests import nodes
 
-    if not text.startswith("#cloud-config"):
+    if kind_of(text) != CLOUD_CONFIG:
         return None
     found: list[Diagnostic] = []
     try:
@@ -57,7 +61,7 @@ def userdata_rules(spec: VMInstanceSpec) -> Iterator[Any]:
     if len(carried.encode()) > SECRET_LIMIT:
         yield Finding("HK327", Severity.ERROR, "cloudInit is larger than a Secret may be (1 MiB)", where)
         return
-    if not carried.startswith(HEADERS):
+    if not kind_of(carried) and not is_mime(carried):
         yield _finding("HK316")
     yield from _firewall(spec, carried)
     config = parsed(carried)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from hikube_local.catalogue import data
 from hikube_local.manifests.nodes import Node
+from hikube_local.manifests.userdata import CLOUD_CONFIG
 from hikube_local.userdata import parts, tree
 
 BOOTHOOK = "the boothook"
@@ -57,7 +58,7 @@ def _configs(part: parts.Part) -> Iterator[Config]:
     template = kind == parts.JINJA
     if template:
         kind, text = parts.under_template(text)
-    if kind == parts.CLOUD_CONFIG:
+    if kind == CLOUD_CONFIG:
         root, wrong = tree.read(text)
         yield Config(root, bool(wrong), text, part.offset, fixed, template, template and "{%" in part.text)
     elif kind == parts.ARCHIVE:
@@ -143,7 +144,7 @@ def _asked(user_data: str) -> dict[str, str]:
         for config in own:
             for key, (_, node) in config.root.value.items():  # type: ignore[union-attr]
                 found[key] = found.get(key, "") + (part.text if config.template else repr(tree.data(node)))
-        if not own and part.text.strip() and part.kind != parts.CLOUD_CONFIG:
+        if not own and part.text.strip() and part.kind != CLOUD_CONFIG:
             name = _NAMES.get(part.kind, part.kind or "the text")
             found[name] = found.get(name, "") + part.text
     return found

@@ -12,7 +12,7 @@ from pathlib import Path
 from hikube_local.catalogue import data
 from hikube_local.manifests.diagnostics import Severity
 from hikube_local.manifests.nodes import Node
-from hikube_local.manifests.userdata import SECRET_LIMIT
+from hikube_local.manifests.userdata import CLOUD_CONFIG, SECRET_LIMIT
 from hikube_local.text import nearest
 from hikube_local.userdata import parts, schema, traps, tree
 from hikube_local.userdata.notes import Note
@@ -103,7 +103,7 @@ def _part(part: parts.Part, keys_given: bool, bare: bool) -> Iterator[Note]:
         yield from _template(text, keys_given, bare)
         return
     yield from traps.of_text(text, script)
-    if part.kind == parts.CLOUD_CONFIG:
+    if part.kind == CLOUD_CONFIG:
         yield from _config(text, keys_given, bare)
     elif part.kind == parts.ARCHIVE:
         yield from _archive(text, keys_given)
@@ -122,7 +122,7 @@ def _template(text: str, keys_given: bool, bare: bool) -> Iterator[Note]:
 def _header(part: parts.Part) -> Iterator[Note]:
     lines = part.text.lstrip().splitlines()
     first = lines[0] if lines else ""
-    if part.kind == parts.CLOUD_CONFIG and (more := re.match(r"(?i)#cloud-config[ \t]+(\S.*)", first)):
+    if part.kind == CLOUD_CONFIG and (more := re.match(r"(?i)#cloud-config[ \t]+(\S.*)", first)):
         if ":" in more[1]:
             what = "all of it stands in the header's line, so it is a comment: the line breaks were lost"
             yield Note("HK355", Severity.WARNING, what, 1, help="write `cloudInit: |`, not `>`, in the manifest")

@@ -9,15 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hikube_local.catalogue import data
+from hikube_local.manifests.userdata import is_mime, kind_of
 
 MOST = 16 << 20  # bytes that a gzip may unpack to
 GZIP = b"\x1f\x8b"
-CLOUD_CONFIG, JINJA, ARCHIVE, SCRIPT = (
-    "text/cloud-config",
-    "text/jinja2",
-    "text/cloud-config-archive",
-    "text/x-shellscript",
-)
+JINJA, ARCHIVE, SCRIPT = "text/jinja2", "text/cloud-config-archive", "text/x-shellscript"
 _OPEN, _CLOSE = re.compile(r"\{[{%#]"), {"{{": "}}", "{%": "%}", "{#": "#}"}
 HOLE = "\uf8ff"  # what stands for a letter of a template's expression
 INCLUDE = ("text/x-include-url", "text/x-include-once-url")
@@ -47,18 +43,6 @@ class Part:
 
 class Unreadable(ValueError):
     """The user-data cannot be taken apart; the text says why."""
-
-
-def kind_of(text: str) -> str:
-    """The MIME type that the first line stands for, or an empty string."""
-    head = text.lstrip()[:200].lower()
-    found = [h for h in data.cloudinit()["headers"] if head.startswith(h.lower())]
-    return data.cloudinit()["headers"][max(found, key=len)] if found else ""
-
-
-def is_mime(text: str) -> bool:
-    """As cloud-init asks (user_data.py, convert_string): the word anywhere in the first 4096 bytes."""
-    return "mime-version:" in text[:4096].lower()
 
 
 def take_apart(raw: bytes) -> Iterator[Part]:

@@ -12,6 +12,7 @@ import yaml
 from hikube_local.manifests import nodes
 from hikube_local.manifests.diagnostics import Diagnostic, Place, Severity
 from hikube_local.manifests.nodes import Node, Refused, Text
+from hikube_local.manifests.userdata import CLOUD_CONFIG
 from hikube_local.userdata import parts
 
 _LITERAL = re.compile(r"(?:[&!]\S+\s+)*\|[0-9+-]*\s*(?:#.*)?$")
@@ -84,7 +85,7 @@ def archived(root: Node) -> Iterator[tuple[Node, Node | None, str]]:
             continue
         said = item.get("type") if isinstance(item.value, dict) else None
         # cloud-init takes a part that says nothing of itself for a cloud-config.
-        yield item, content, str(said.value) if said else parts.kind_of(content.value) or parts.CLOUD_CONFIG
+        yield item, content, str(said.value) if said else parts.kind_of(content.value) or CLOUD_CONFIG
 
 
 def is_literal(text: str, node: Node) -> bool:

@@ -8,6 +8,7 @@ import pytest
 
 from hikube_local.manifests.diagnostics import Severity
 from hikube_local.manifests.validate import Known, validate
+from hikube_local.userdata import check as userdata
 from tests.conftest import PAIR, disk, instance
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDqVtVJ3aLd2hxjvP0lPbnNVYbQO0x2o8yQmB3R8jv1y me"
@@ -95,6 +96,27 @@ def test_what_validates_and_bites_is_a_warning(check, name):
     result = check(instance(**(BASE | change)))
     assert errors(result) == []
     assert code in codes(result, Severity.WARNING)
+
+
+HEADERS = {
+    "\n\n#cloud-config\nhostname: a\n": True,
+    "#Cloud-Config\nhostname: a\n": True,
+    '#cloud-config-archive\n- content: "#!/bin/sh"\n': True,
+    "Subject: a\nMIME-Version: 1.0\nContent-Type: text/plain\n\n#!/bin/sh\n": True,
+    "## template: jinja\n#cloud-config\n{}\n": True,
+    "## template:jinja\n#cloud-config\n{}\n": False,
+    "# cloud-config\nhostname: a\n": False,
+    "Content-Type: multipart/mixed\n\n": False,
+}
+
+
+@pytest.mark.parametrize("text", HEADERS)
+def test_a_header_is_known_as_cloud_init_knows_it(check, text):
+    """By `validate` and by `cloudinit check` alike."""
+    told = codes(check(instance(**(BASE | {"cloudInit": text}))), Severity.WARNING)
+    assert ("HK316" not in told) == HEADERS[text]
+    alone = {n.code for n in userdata.check(text.encode(), keys_given=True)}
+    assert alone.isdisjoint({"HK316", "HK344", "HK340"}) == HEADERS[text]
 
 
 DISKS = {
