@@ -128,7 +128,6 @@ def _once(
     if junit:
         needs("junitparser", "--junit needs")
     items = {i.object.key: i for i in loaded.objects}
-    _tell_userdata(items)
     preflight(app, [o.model_copy(update={"backend": "qemu"}) for o in objects])
     reports: list[Report] = []
     failures: list[HikubeError] = []
@@ -196,13 +195,20 @@ def _once(
 
 
 def _load(app: App, named: tuple[str, ...]) -> Any:
-    """Validated without the store: a throw-away machine stands beside no other."""
+    """Validated without the store: a throw-away machine stands beside no other.
+
+    What `cloudinit check` finds is told as well, and never stops it; of a trap that both know, it knows the line.
+    """
     from hikube_local.cli.up import Invalid
     from hikube_local.manifests.validate import Known, validate
+    from hikube_local.userdata.places import of_manifest
 
     known = Known({}, app.image_names)
     result = validate(named, app.flag_namespace, app.default_namespace, known, for_plan=True)
-    _tell(result.findings.items)
+    machines = [i for i in result.objects if i.object.kind == "VMInstance" and i.object.instance.cloudInit]
+    exact = [d for item in machines for d in of_manifest(item)]
+    told = {(d.object, d.code) for d in exact}
+    _tell([*(d for d in result.findings.items if (d.object, d.code) not in told), *exact])
     if result.findings.failed:
         raise Invalid([d.as_json() for d in result.findings.items])
     return result
@@ -229,15 +235,6 @@ def _checks(objects: list[Any], file: Path | None) -> list[Any]:
                 "HK331", f"{check.title}: no machine is named {check.machine}", fix=f"one of {', '.join(names)}"
             )
     return found
-
-
-def _tell_userdata(items: dict[Any, Any]) -> None:
-    """Findings of `cloudinit check` are shown, and never stop it."""
-    from hikube_local.userdata.places import of_manifest
-
-    for item in items.values():
-        if item.object.kind == "VMInstance" and item.object.instance.cloudInit:
-            _tell(of_manifest(item))
 
 
 def _tell(found: Sequence[Any]) -> None:

@@ -546,3 +546,19 @@ def test_render_as_kubevirt_writes_one_object_a_file(hikube, pair):
         "VirtualMachine-vm-instance-web.yaml",
     ]
     assert (hikube.folder / "out/default/Secret-vm-instance-web-cloud-init.yaml").stat().st_mode & 0o077 == 0
+
+
+def test_a_trap_of_the_user_data_is_told_once_and_at_its_line(hikube):
+    """By `test`, which asks validate's rules and `cloudinit check` both; an error elsewhere ends it before anything boots."""
+    text = (
+        PAIR
+        + "    password: hunter2\n    users: [{name: a}]\n"
+        + "---\n"
+        + PAIR.replace("kind: VMDisk", "kind: VMDisc")
+    )
+    path = hikube.file("traps.yaml", text)
+    result = hikube("test", path)
+    assert result.code == 2
+    assert result.err.count("[HK330]") == 1
+    line = text.splitlines().index("    password: hunter2") + 1
+    assert f"traps.yaml:{line}:" in result.err
