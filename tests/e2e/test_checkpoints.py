@@ -149,6 +149,24 @@ def test_reset_goes_back_to_the_first_boot_and_a_machine_that_is_off_has_checkpo
     assert not folder.exists()
 
 
+def test_a_disk_does_not_grow_a_layer_with_each_machine_that_used_it(real: Real):
+    """`up`, `down`, `up`, `down`: the first boot's layer goes with its machine, also when the `down` is killed."""
+    note = "mkdir -p /d; mount /dev/vda1 /d; [ -f /d/n ] && echo FOUND $(cat /d/n)\nn=$(cat /d/n || echo 0); echo $((n+1)) > /d/n; sync"
+    path = real.file("m.yaml", seeded(TINY, note))
+    for turn, kill in enumerate([None, None, ("rename", 2), ("rename", 4), ("unlink", 3)]):
+        result = real("up", path)
+        assert result.code == 0 and "checkpoint configured" in result.err, result.err
+        assert turn == 0 or on_disk(real) == turn
+        assert len(layers_of(real)) == 2
+        assert real("stop", "web", "--force").code == 0
+        if kill:
+            assert killed_at(real, *kill, "down", "web", "--force") in KILLED
+        gone = real("down", "web", "--force")
+        assert gone.code == 0, gone.err
+        assert layers_of(real) == ["disk.qcow2"]
+        assert not (real.home / "state" / "checkpoints" / "default" / "web").exists()
+
+
 def on_disk(real: Real) -> int:
     """The count that the guest found on its disk when it was started last."""
     lines = [line for line in real("logs", "web").out.splitlines() if line.startswith("FOUND ")]

@@ -212,10 +212,22 @@ def delete(world: Qemu, obj: Object, name: str, emit: Emit) -> None:
         emit(Event(EventType.WARNING, what, obj.ref, obj.namespace, code=e.code, data={"why": e.why}))
 
 
+def before_machine(world: Qemu, obj: Object, emit: Emit) -> None:
+    """With a machine that goes the checkpoint of its first boot goes, and the layer that its disks have for it alone.
+
+    Its disks may be many machines' one after the other: each leaves as many layers as it found.
+    """
+    try:
+        files.remove_object(points.place(world, obj) / points.FIRST_BOOT, world.layout.state)
+        _sweep(world, obj)
+        merge.lone(world, obj, emit)
+    except HikubeError as e:
+        what = f"the layers of its disks stay unmerged: {e.what}"
+        emit(Event(EventType.WARNING, what, obj.ref, obj.namespace, code=e.code, data={"why": e.why}))
+
+
 def after_machine(world: Qemu, obj: Object, emit: Emit) -> None:
-    """With a machine the checkpoint of its first boot goes; snapshots stay, as its disks do."""
-    shutil.rmtree(points.place(world, obj) / points.FIRST_BOOT, ignore_errors=True)
-    _sweep(world, obj)
+    """Snapshots stay, as its disks do."""
     if stay := [c.name for c in points.all(world, obj)]:
         what = f"its snapshots stay ({', '.join(stay)}): they go with its disks (--disks)"
         emit(Event(EventType.HINT, what, obj.ref, obj.namespace))

@@ -3,7 +3,7 @@
 While the content goes down the upper layer stays on top, so each read gives the same at every moment; a kill leaves it so.
 Only when all of it is below, which the machine's note says first, the upper one's name is given up. While the machine runs
 libvirt moves what lies under the active layer; the active one waits until it is off, since a guest that writes on during a
-kill would leave two layers that both look like the newest. Done when a checkpoint is deleted.
+kill would leave two layers that both look like the newest. Done when a checkpoint is deleted, and when a machine goes.
 """
 
 from __future__ import annotations

@@ -85,11 +85,11 @@ def frozen_layers(world: Qemu, namespace: str) -> dict[str, list[str]] | None:
 
 
 def disks(world: Qemu, obj: Object) -> dict[str, Path]:
-    """Folders of the disks that can be written to."""
+    """Folders of the disks that can be written to and are to stay."""
     out = {}
     for ref in obj.instance.disks:
         disk = world.store.get((DISK, obj.namespace, ref.name))
-        if disk and not disk.disk.optical:
+        if disk and not disk.deletion and not disk.disk.optical:
             out[ref.name] = world.layout.disk(obj.namespace, ref.name)
     return out
 
@@ -101,6 +101,8 @@ def running(world: Qemu, obj: Object) -> Any | None:
 
 
 def define(world: Qemu, obj: Object, dom: Any | None, emit: Emit) -> None:
-    """Write the definition anew, unless the restart that it waits for does (another UUID)."""
+    """Write the definition anew, unless the restart that it waits for does (another UUID), or the machine goes."""
+    if obj.deletion:
+        return
     if not dom or dom.UUIDString() == world.uuid(obj):
         world.perform(Step(Verb.DEFINE, obj.key), obj, Options(), emit)

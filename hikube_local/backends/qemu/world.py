@@ -291,6 +291,7 @@ class Qemu:
         looks.apply(self, obj, self.ways.wanted(obj, True, lambda text: None))
 
     def _delete_machine(self, obj: Object, options: Options, emit: Emit) -> None:
+        checkpoints.before_machine(self, obj, emit)
         lv = libvirt.module() if self.carrier.daemon.pid() else None
         dom = self.domain(obj) if lv else None
         if dom is not None and lv is not None:
