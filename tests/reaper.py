@@ -47,9 +47,12 @@ def main(argv: list[str]) -> int:
     pid, status = 0, 0
     while pid != child.pid:  # orphans are buried on the way
         pid, status = os.wait()
-    while left := descendants(os.getpid()):
-        names = ", ".join(f"{p} {_name(p)}" for p in left)
-        print(f"left over and ended now: {names}", file=sys.stderr)
+    told: set[int] = set()
+    while left := descendants(os.getpid()):  # until they are gone, which takes some a moment
+        if new := [p for p in left if p not in told]:
+            names = ", ".join(f"{p} {_name(p)}" for p in new)
+            print(f"left over and ended now: {names}", file=sys.stderr)
+            told.update(new)
         for p in left:
             with contextlib.suppress(OSError):
                 os.kill(p, signal.SIGKILL)

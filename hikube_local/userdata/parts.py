@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import email
+import gzip
+import io
 import re
 import zlib
 from collections.abc import Iterator
@@ -89,13 +91,15 @@ def _mime(part: email.message.Message, offset: int) -> Part:
 def _unpacked(raw: bytes) -> bytes:
     if not raw.startswith(GZIP):
         return raw
-    unpacker = zlib.decompressobj(16 + zlib.MAX_WBITS)
     try:
-        out = unpacker.decompress(raw, MOST)
-    except zlib.error as e:
+        with gzip.GzipFile(fileobj=io.BytesIO(raw)) as f:  # all of its members, as cloud-init does
+            out = f.read(MOST + 1)
+    except EOFError:
+        raise Unreadable("its gzip content ends early") from None
+    except (OSError, zlib.error) as e:
         raise Unreadable(f"its gzip content is damaged: {e}") from None
-    if not unpacker.eof:
-        raise Unreadable("its gzip content ends early, or unpacks to more than 16 MiB")
+    if len(out) > MOST:
+        raise Unreadable("its gzip content unpacks to more than 16 MiB")
     return out
 
 

@@ -208,6 +208,9 @@ def test_gzip_is_looked_into_and_damage_is_told():
     raw = gzip.compress(b"#cloud-config\nruncmd: ls\n")
     assert [n.code for n in check(raw)] == ["HK342"]
     assert [n.code for n in check(raw[:-6])] == ["HK340"]
+    head, rest = gzip.compress(b"#cloud-config\n"), gzip.compress(b"runcmd: ls\n")
+    assert [n.code for n in check(head + rest)] == ["HK342"], "all of its members"
+    assert [n.code for n in check(head + rest[:-6])] == ["HK340"]
     assert [n.code for n in check(b"#cloud-config\n\xff\n")] == ["HK340"]
 
 
