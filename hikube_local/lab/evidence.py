@@ -177,7 +177,7 @@ def _from_output(output: str, user_data: str) -> list[Problem]:
         names = sorted({m[1] for line in lost if (m := _UNRESOLVED.search(line)) and m[1]})[:5]
         what = f"the network: {', '.join(names) or 'names'} could not be resolved"
         found.append(Problem(what, tuple(lost)[:4]))
-    commands, script = asked.Commands(user_data), asked.script(user_data)
+    commands = asked.Commands(user_data)
     for text in list(dict.fromkeys(line[:LONGEST] for line in output.splitlines()))[:UNLIKE]:
         if lost and text.startswith(("Err:", "W: Failed to fetch", "  Temporary")):
             continue  # all for the same reason
@@ -187,10 +187,13 @@ def _from_output(output: str, user_data: str) -> list[Problem]:
             # The script goes on after it, and ends as its last command does. One that is to be survived says so: `|| true`.
             number, what = int(m[2]), m[3][:200]
             if m[1] == "runcmd":
-                may = commands.survives(number, what.partition(": ")[0])
-                found.append(Problem(f"runcmd: {what}", (text,), commands.line(number), recoverable=may))
+                may, line = commands.survives(number, what.partition(": ")[0]), commands.line(number)
+                found.append(Problem(f"runcmd: {what}", (text,), line, recoverable=may))
             else:
-                found.append(Problem(f"the script: {what}", (text,), script and script + number - 1))
+                script = asked.script(user_data, m[1])
+                may = script is not None and script.survives(number, what.partition(": ")[0])
+                line = script.line(number) if script else 0
+                found.append(Problem(f"the script: {what}", (text,), line, recoverable=may))
         elif _SAID.match(text):
             found.append(Problem(f"the output says: {text[:200]}", (text,), recoverable=True))
         elif _APT.match(text):
@@ -225,8 +228,8 @@ def _not_run(user_data: str, modules: list[Module], cut: bool) -> list[Problem]:
             # Of a template's branches one is taken, on the machine.
             rows = _key(key, config.line(node.line), results)
             found += [replace(p, recoverable=True) for p in rows] if config.branches or cut else rows
-    if (line := asked.script(user_data)) and "scripts_user" not in results:
-        found.append(Problem("the script: the module scripts_user did not run in this image", line=line))
+    if (script := asked.script(user_data)) and "scripts_user" not in results:
+        found.append(Problem("the script: the module scripts_user did not run in this image", line=script.begins))
     return found
 
 

@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from hikube_local.catalogue import data
 from hikube_local.manifests.nodes import Node
@@ -40,9 +41,32 @@ def configs(user_data: str) -> list[Config]:
     return [c for part in _parts(user_data) for c in _configs(part)]
 
 
-def script(user_data: str) -> int:
-    """The line where the first script begins; 0 where there is none."""
-    return next((p.offset + 1 for p in _parts(user_data) if p.kind.startswith(parts.SCRIPT)), 0)
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script of its own, and the user-data's line where it begins."""
+
+    text: str
+    begins: int
+    encoded: bool
+
+    def line(self, number: int) -> int:
+        return self.begins if self.encoded else self.begins + number - 1
+
+    def survives(self, number: int, name: str) -> bool:
+        """Whether a command of this name may fail in its line `number`: `name … || …`."""
+        rows = self.text.split("\n")
+        return 0 < number <= len(rows) and _may(name, _whole(rows, number - 1))
+
+
+@lru_cache(maxsize=16)
+def script(user_data: str, name: str = "") -> Script | None:
+    """The script of that name in the guest (cloud-init numbers the parts: part-001), else the first one; None without any."""
+    found = list(_parts(user_data))
+    scripts = [p for p in found if p.kind.startswith(parts.SCRIPT)]
+    number = re.fullmatch(r"part-(\d{3,5})", name)
+    at = int(number[1]) - 1 if number else -1
+    own = found[at] if 0 <= at < len(found) and found[at] in scripts else next(iter(scripts), None)
+    return own and Script(own.text, own.offset + 1, own.encoded)
 
 
 def _parts(user_data: str) -> list[parts.Part]:
@@ -75,8 +99,9 @@ class Commands:
 
     def __init__(self, user_data: str) -> None:
         self._items: list[str] = []  # as the shell gets them
-        # For each line from the second on: the user-data's line, the item, its text.
-        self._rows: list[tuple[int, int, str]] = []
+        # For each line from the second on: its text, and the user-data's line.
+        self._rows: list[str] = []
+        self._lines: list[int] = []
         found = [c for c in configs(user_data) if c.root is not None and isinstance(c.root.value, dict)]
         found = [c for c in found if c.root.get("runcmd") is not None]  # type: ignore[union-attr]
         for config in found:
@@ -94,29 +119,36 @@ class Commands:
             self._items.append(text)
             block = tree.is_literal(config.text, item)
             for n, line in enumerate(text.split("\n") if known else []):
-                self._rows.append((config.line(item.line + (1 + n if block else 0)), len(self._items) - 1, line))
+                self._rows.append(line)
+                self._lines.append(config.line(item.line + (1 + n if block else 0)))
 
     def line(self, number: int) -> int:
         """Where line `number` of the script stands in the user-data; 0 where that is not known."""
         at = number - 2
-        return self._rows[at][0] if 0 <= at < len(self._rows) else 0
+        return self._lines[at] if 0 <= at < len(self._lines) else 0
 
     def survives(self, number: int, name: str) -> bool:
         """Whether a command of this name may fail there: `name … || …`."""
-        may = re.compile(rf"(?<![\w./-]){re.escape(name[:100])}[^;&|\n]{{0,2000}}\|\|")
         at = number - 2
         if not 0 <= at < len(self._rows):
-            return any(may.search(_joined(text)) for text in self._items)
-        first = last = at
-        while first > 0 and self._rows[first - 1][1] == self._rows[at][1] and self._rows[first - 1][2].endswith("\\"):
-            first -= 1
-        while last + 1 < len(self._rows) and self._rows[last][2].endswith("\\"):
-            last += 1
-        return bool(may.search(_joined("\n".join(row[2] for row in self._rows[first : last + 1]))))
+            return any(_may(name, text) for text in self._items)
+        return _may(name, _whole(self._rows, at))
 
 
-def _joined(text: str) -> str:
-    return text.replace("\\\n", " ")
+def _may(name: str, text: str) -> bool:
+    """Whether a command of this name stands there as `name … || …`."""
+    may = re.compile(rf"(?<![\w./-]){re.escape(name[:100])}[^;&|\n]{{0,2000}}\|\|")
+    return bool(may.search(text.replace("\\\n", " ")))
+
+
+def _whole(rows: list[str], at: int) -> str:
+    """A line with those that a backslash at their end makes one with it."""
+    first = last = at
+    while first > 0 and rows[first - 1].endswith("\\"):
+        first -= 1
+    while last + 1 < len(rows) and rows[last].endswith("\\"):
+        last += 1
+    return "\n".join(rows[first : last + 1])
 
 
 def changed(before: str, after: str) -> tuple[list[str], list[str]]:

@@ -382,6 +382,17 @@ def test_scripts_and_templates_are_judged_as_far_as_they_are_known():
     script = "#!/bin/sh\ntrue\nnosuch\n"
     told = problems(script, "/var/lib/cloud/instance/scripts/part-001: 3: nosuch: not found\n")
     assert told == {"the script: nosuch: not found": (3, False)}
+    may = "#!/bin/sh\nnosuch \\\n  --x || true\nnosuch\n"
+    at = "/var/lib/cloud/instance/scripts/part-00{}: {}: nosuch: not found\n"
+    assert problems(may, at.format(1, 3)) == {"the script: nosuch: not found": (3, True)}
+    assert problems(may, at.format(1, 4)) == {"the script: nosuch: not found": (4, False)}
+    # Of several each by its number, which counts every part.
+    kind = "Content-Type: text/x-shellscript\n\n#!/bin/sh\n"
+    mime = f'MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary="b"\n\n--b\n{kind}true\n--b\n'
+    mime += f"Content-Type: text/cloud-config\n\n#cloud-config\n{{}}\n--b\n{kind}nosuch || true\nnosuch\n--b--\n"
+    here = [n for n, line in enumerate(mime.splitlines(), 1) if line.startswith("nosuch")]
+    assert problems(mime, at.format(3, 2)) == {"the script: nosuch: not found": (here[0], True)}
+    assert problems(mime, at.format(3, 3)) == {"the script: nosuch: not found": (here[1], False)}
     assert problems("#cloud-config\nbootcmd: [x]\n", "/tmp/tmpx.sh: 2: x: not found\n")[
         "the output says: /tmp/tmpx.sh: 2: x: not found"
     ] == (0, True)
