@@ -113,11 +113,10 @@ def _once(
     from hikube_local.lab.trial import Report, Trial
     from hikube_local.text import in_actions
 
-    loaded = _load(app, named)
+    loaded, wanted = _load(app, named, checks_file)
     objects = [i.object for i in loaded.objects]
     if not any(o.kind == "VMInstance" for o in objects):
         raise UsageError("HK112", "no VMInstance in the input: there is nothing to boot")
-    wanted = _checks(objects, checks_file)
     for path in filter(None, (junit, html_file, artifacts)):
         folder = path if path.is_dir() else path.absolute().parent
         if not os.access(folder, os.W_OK) or (path.is_dir() and path != artifacts):
@@ -194,47 +193,32 @@ def _once(
     return ExitCode.TIMEOUT if any(r.timed_out for r in reports) else ExitCode.FAILED
 
 
-def _load(app: App, named: tuple[str, ...]) -> Any:
-    """Validated without the store: a throw-away machine stands beside no other.
+def _load(app: App, named: tuple[str, ...], checks_file: Path | None) -> tuple[Any, list[Any]]:
+    """The objects and the checks, validated without the store: a throw-away machine stands beside no other.
 
     What `cloudinit check` finds is told as well, and never stops it; of a trap that both know, it knows the line.
     """
     from hikube_local.cli.up import Invalid
+    from hikube_local.lab import checklist
     from hikube_local.manifests.validate import Known, validate
     from hikube_local.userdata.places import of_manifest
 
+    text = ""
+    if checks_file is not None:
+        try:
+            text = checks_file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as e:
+            raise UsageError("HK331", f"{checks_file} cannot be read: {e}") from None
     known = Known({}, app.image_names)
     result = validate(named, app.flag_namespace, app.default_namespace, known, for_plan=True)
-    machines = [i for i in result.objects if i.object.kind == "VMInstance" and i.object.instance.cloudInit]
-    exact = [d for item in machines for d in of_manifest(item)]
+    machines = [i for i in result.objects if i.object.kind == "VMInstance"]
+    wanted, wrong = checklist.gather(machines, str(checks_file or ""), text)
+    exact = [d for item in machines if item.object.instance.cloudInit for d in of_manifest(item)]
     told = {(d.object, d.code) for d in exact}
-    _tell([*(d for d in result.findings.items if (d.object, d.code) not in told), *exact])
-    if result.findings.failed:
-        raise Invalid([d.as_json() for d in result.findings.items])
-    return result
-
-
-def _checks(objects: list[Any], file: Path | None) -> list[Any]:
-    from dataclasses import replace
-
-    from hikube_local.lab import checks
-
-    found = []
-    if file is not None:
-        try:
-            found += checks.parse(file.read_text(encoding="utf-8"), str(file))
-        except (OSError, UnicodeDecodeError) as e:
-            raise UsageError("HK331", f"{file} cannot be read: {e}") from None
-    for obj in objects:
-        if obj.kind == "VMInstance" and (text := obj.annotations.get(checks.ANNOTATION)):
-            found += [replace(c, machine=obj.name) for c in checks.parse(text, f"{obj.ref}: {checks.ANNOTATION}")]
-    names = {o.name for o in objects if o.kind == "VMInstance"}
-    for check in found:
-        if check.machine and check.machine not in names:
-            raise UsageError(
-                "HK331", f"{check.title}: no machine is named {check.machine}", fix=f"one of {', '.join(names)}"
-            )
-    return found
+    _tell([*(d for d in result.findings.items if (d.object, d.code) not in told), *exact, *wrong])
+    if result.findings.failed or wrong:
+        raise Invalid([d.as_json() for d in (*result.findings.items, *wrong)])
+    return result, wanted
 
 
 def _tell(found: Sequence[Any]) -> None:

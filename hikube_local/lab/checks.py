@@ -1,4 +1,4 @@
-"""The checks of `test`: a list in a file or an annotation, each probed in the guest through testinfra, or from outside."""
+"""The checks of `test` carried out: in the guest through testinfra, or from outside."""
 
 from __future__ import annotations
 
@@ -7,37 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
-from hikube_local.errors import UsageError
-
-ANNOTATION = "hikube.local/checks"
-# What each kind of check may say, and what it must.
-KINDS: dict[str, tuple[set[str], set[str]]] = {
-    "run": ({"command", "exit", "stdout", "contains", "matches"}, {"command"}),
-    "file": ({"path", "exists", "mode", "owner", "group", "contains"}, {"path"}),
-    "service": ({"name", "active", "enabled"}, {"name"}),
-    "package": ({"name", "installed"}, {"name"}),
-    "user": ({"name", "groups", "sudo", "keys", "exists"}, {"name"}),
-    "port": ({"port", "listening"}, {"port"}),
-    "http": ({"port", "path", "status", "contains"}, {"port"}),
-    "mount": ({"path"}, {"path"}),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One check: its kind, what it says, of which machine (empty: each), after a reboot or not."""
-
-    kind: str
-    values: dict[str, Any]
-    machine: str = ""
-    after_reboot: bool = False
-
-    @property
-    def title(self) -> str:
-        first = next(iter(self.values.values()), "")
-        return f"{self.kind} {str(first)[:80]}" + (" (after reboot)" if self.after_reboot else "")
+from hikube_local.lab.checklist import Check
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,73 +20,6 @@ class Outcome:
     @property
     def passed(self) -> bool:
         return not self.found
-
-
-def parse(text: str, origin: str) -> list[Check]:
-    """The checks of a YAML text; HK331 names what is wrong with it."""
-    try:
-        rows = yaml.safe_load(text)
-    except yaml.YAMLError as e:
-        raise UsageError("HK331", f"{origin} is not YAML: {e}"[:300]) from None
-    if rows is None:
-        return []
-    if not isinstance(rows, list):
-        raise UsageError("HK331", f"{origin} is no list of checks", fix="- run: {command: …}")
-    return [_one(row, f"{origin}, check {n}") for n, row in enumerate(rows, 1)]
-
-
-def _one(row: Any, where: str) -> Check:
-    if not isinstance(row, dict):
-        raise UsageError("HK331", f"{where} is no mapping", fix="- run: {command: …}")
-    kinds = [k for k in row if k in KINDS]
-    others = set(row) - set(KINDS) - {"machine", "after"}
-    if len(kinds) != 1 or others:
-        what = f"{where} has {', '.join(map(repr, row)) or 'nothing'}"
-        raise UsageError("HK331", what, fix=f"one of {', '.join(KINDS)}, beside it machine: and after: reboot")
-    kind, values = kinds[0], row[kinds[0]]
-    allowed, needed = KINDS[kind]
-    if not isinstance(values, dict) or set(values) - allowed or needed - set(values):
-        raise UsageError("HK331", f"{where}: {kind} takes {', '.join(sorted(allowed))}, and needs {', '.join(needed)}")
-    _types(kind, values, where)
-    if row.get("after") not in (None, "reboot"):
-        raise UsageError("HK331", f"{where}: after: is {row['after']!r}", fix="after: reboot")
-    return Check(kind, values, str(row.get("machine", "")), row.get("after") == "reboot")
-
-
-def _flag(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _pattern(value: Any) -> bool:
-    try:
-        re.compile(str(value))
-    except re.error:
-        return False
-    return True
-
-
-# What would mislead later; a name that is not here may be anything.
-_GOOD: dict[str, Callable[[Any], bool]] = {
-    # 0644 without quotes is read as 420: our own warning of user-data holds here too.
-    "mode": lambda value: isinstance(value, str) and bool(re.fullmatch("[0-7]{3,4}", value)),
-    "groups": lambda value: isinstance(value, list),
-    "keys": lambda value: isinstance(value, list | int),
-    "matches": _pattern,
-    **dict.fromkeys(("port", "status", "exit"), _number),
-    **dict.fromkeys(("exists", "active", "enabled", "installed", "listening", "sudo"), _flag),
-}
-
-
-def _types(kind: str, values: dict[str, Any], where: str) -> None:
-    """HK331 before anything boots."""
-    for name, value in values.items():
-        if name in _GOOD and not _GOOD[name](value):
-            fix = "quote a mode: '0644'; groups and keys are lists"
-            raise UsageError("HK331", f"{where}: {kind}.{name} is {value!r}"[:200], fix=fix)
 
 
 Http = Callable[[int, str], tuple[int, str]]

@@ -181,12 +181,17 @@ def annotations(reports: Sequence[Report], place: Place) -> list[str]:
     """For CI: each finding at its line, each check that failed, and what else was the cause."""
     out = []
     for r in reports:
-        rows = [("warning" if p.recoverable else "error", p.line, p.message) for p in r.evidence.problems]
-        rows += [("error", 0, "; ".join([o.check.title, *o.found])) for o in r.outcomes if not o.passed]
+        rows = [
+            ("warning" if p.recoverable else "error", place(r, p.line or 1), p.message) for p in r.evidence.problems
+        ]
+        for o in (o for o in r.outcomes if not o.passed):
+            at = o.check.place
+            where = (at.file, at.line) if at.line else place(r, 1)
+            rows.append(("error", where, "; ".join([o.check.title, *o.found])))
         if not r.passed and not any(level == "error" for level, _, _ in rows):
-            rows.append(("error", 0, cause(r)))
-        for level, line, message in rows:
-            out.append(workflow_command(level, *place(r, line or 1), f"{title(r)}: {message}"))
+            rows.append(("error", place(r, 1), cause(r)))
+        for level, where, message in rows:
+            out.append(workflow_command(level, *where, f"{title(r)}: {message}"))
     return out
 
 

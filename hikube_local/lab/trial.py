@@ -20,6 +20,7 @@ from hikube_local.errors import HikubeError, unexpected
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.images.sources import Settings
 from hikube_local.lab import checks, evidence, units, warm
+from hikube_local.lab.checklist import Check
 from hikube_local.lab.guest import Guest, cut, host, read
 from hikube_local.lab.overssh import SAID, OverSsh, credential
 from hikube_local.paths import Layout
@@ -112,7 +113,7 @@ class Trial:
                 report.stages.append((event.stage, event.time))
         self._emit(event)
 
-    def run(self, objects: Sequence[Object], wanted: Sequence[checks.Check], image: str = "") -> list[Report]:
+    def run(self, objects: Sequence[Object], wanted: Sequence[Check], image: str = "") -> list[Report]:
         """Boot, follow, look, check. What happens to one machine does not keep the others from their end."""
         closed = [_closed(o) for o in objects]
         machines = [o for o in closed if o.kind == INSTANCE]
@@ -131,9 +132,7 @@ class Trial:
             self.close()
         return list(self.reports.values())
 
-    def _judge(
-        self, results: dict[Key, Any], keys: dict[Key, str], wanted: Sequence[checks.Check], begin: float
-    ) -> None:
+    def _judge(self, results: dict[Key, Any], keys: dict[Key, str], wanted: Sequence[Check], begin: float) -> None:
         """Each machine's report: how it came up, what its guest says, what its checks found."""
         broken = {k: d.error for k, d in results.items() if d.error and k[0] == DISK}
         for key, report in self.reports.items():
@@ -246,7 +245,7 @@ class Trial:
             fix = "an image with a guest agent, or with systemd 252 or newer; --trust-console passes it unseen"
             report.error = HikubeError("HK806", f"what cloud-init did could not be looked at: {why}", fix=fix)
 
-    def _check(self, report: Report, wanted: Sequence[checks.Check]) -> None:
+    def _check(self, report: Report, wanted: Sequence[Check]) -> None:
         first = [c for c in wanted if not c.after_reboot]
         later = [c for c in wanted if c.after_reboot]
         if not wanted:
@@ -265,7 +264,7 @@ class Trial:
                 return
             report.outcomes += self._probe(report, later)
 
-    def _probe(self, report: Report, wanted: Sequence[checks.Check]) -> list[checks.Outcome]:
+    def _probe(self, report: Report, wanted: Sequence[Check]) -> list[checks.Outcome]:
         try:
             machine = host(self.guest(report)[0], report.machine.name)
         except HikubeError as e:

@@ -42,23 +42,25 @@ def of_manifest(item: Loaded) -> list[Diagnostic]:
     except UserDataRefused as e:
         return [Diagnostic("HK315", Severity.ERROR, str(e), at, ref, "spec.cloudInit")]
     notes = check.check(carried.encode(), any(spec.sshKeys), bare=False)
-    return [_diagnostic(note, _place(item, at, note), ref) for note in notes]
+    return [_diagnostic(note, within(item, at, note.line, note.column), ref) for note in notes]
 
 
 def line_in_manifest(item: Loaded, line: int) -> Place:
     """Where a line of the user-data stands in the manifest."""
-    return _place(item, item.place("spec", "cloudInit"), Note("", Severity.ERROR, "", line))
+    return within(item, item.place("spec", "cloudInit"), line)
 
 
-def _place(item: Loaded, at: Place, note: Note) -> Place:
-    """In a block scalar the user-data's line n is the n-th below its indicator; elsewhere the value's own place."""
+def within(item: Loaded, at: Place, line: int, column: int = 1) -> Place:
+    """A place in a text that a manifest has at `at`: in a block scalar line n is the n-th below its indicator; elsewhere
+    the value's own place.
+    """
     block = _BLOCK.search(at.text)
     if not block or block[1] == ">":
         return at  # folded and quoted text has other lines than the file
     lines = (item.text.line(at.line + 1 + i) for i in range(1000))
     first = next((line for line in lines if line.strip()), "")
     indent = len(first) - len(first.lstrip(" "))
-    place = item.text.place(at.line + note.line, indent + note.column)
+    place = item.text.place(at.line + line, indent + column)
     return place if place.text or not at.text else at
 
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from hikube_local.cli.main import cli
-from hikube_local.lab import checks
+from hikube_local.lab import checklist
 from tests.conftest import EXAMPLES
 
 
@@ -44,8 +44,9 @@ def test_the_timer_knows_its_command():
 
 
 def test_the_labs_checks_are_checks():
-    found = checks.parse((EXAMPLES / "lab" / "checks.yml").read_text(), "checks.yml")
-    assert len(found) == 6 and found[-1].after_reboot
+    found, wrong = checklist.parse((EXAMPLES / "lab" / "checks.yml").read_text(), "checks.yml")
+    assert not wrong and len(found) == 6 and found[-1].after_reboot
     (disk, machine) = yaml.safe_load_all((EXAMPLES / "lab" / "web.yaml").read_text())
-    assert checks.parse(machine["metadata"]["annotations"][checks.ANNOTATION], "web.yaml")
+    found, wrong = checklist.parse(machine["metadata"]["annotations"][checklist.ANNOTATION], "web.yaml")
+    assert found and not wrong
     assert disk["kind"] == "VMDisk"

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from hikube_local.api.objects import INSTANCE, Object, VMInstanceSpec
-from hikube_local.errors import UsageError
-from hikube_local.lab import checks, evidence, overssh, report, units
+from hikube_local.lab import checklist, checks, evidence, overssh, report, units
 from hikube_local.lab.trial import Report
 from hikube_local.readiness import cloudinit
 from hikube_local.readiness.stages import Result, Stage, Verdict
@@ -112,27 +111,39 @@ def test_hostile_logs_are_data():
     assert "\x1b" not in str(evidence.read(b"", evil, evil, "").problems)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "run: x",
-        "- run",
-        "- run: {}",
-        "- run: {command: x, exitt: 1}",
-        "- {run: {command: x}, file: {path: /}}",
-        "- {run: {command: x}, after: sunset}",
-        "- shout: {x: 1}",
-        "- [",
-        "- file: {path: /x, mode: 0644}",
-        "- run: {command: x, matches: '('}",
-        "- user: {name: x, groups: wheel}",
-        "- port: {port: abc}",
-    ],
-)
-def test_checks_that_cannot_be_understood_are_refused(text):
-    with pytest.raises(UsageError) as e:
-        checks.parse(text, "checks.yaml")
-    assert e.value.code == "HK331" and "checks.yaml" in e.value.what
+WRONG = {
+    "run: x": "HK331 1:1",
+    "- run": "HK331 1:3",
+    "- run: {}": "HK331 1:8",
+    "- run: {command: x, exitt: 1}": "HK331 1:21",
+    "- run: {command: [a, b]}": "HK331 1:18",
+    "- {run: {command: x}, file: {path: /}}": "HK331 1:3",
+    "- {run: {command: x}, after: sunset}": "HK331 1:30",
+    "- shout: {x: 1}": "HK331 1:3",
+    "- after: reboot": "HK331 1:3",
+    "- [": "HK102 2:1",
+    "- file: {path: /x, mode: 0644}": "HK331 1:26",
+    "- file: {path: x}": "HK331 1:16",
+    "- run: {command: x, matches: '('}": "HK331 1:30",
+    "- user: {name: x, groups: wheel}": "HK331 1:27",
+    "- user: {name: 5}": "HK331 1:16",
+    "- port: {port: abc}": "HK331 1:16",
+    "- port: {port: 70000}": "HK331 1:16",
+    "- http: {port: 80, path: a}": "HK331 1:26",
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_checks_that_cannot_be_understood_are_refused_at_their_place(text):
+    (found,) = checklist.parse(text, "checks.yaml")[1]
+    assert f"{found.code} {found.place.line}:{found.place.column}" == WRONG[text]
+    assert found.place.file == "checks.yaml"
+
+
+def test_all_that_is_wrong_with_checks_is_told_at_once():
+    text = "".join(f"{row}\n" for row in WRONG if row.startswith("- ") and row != "- [")
+    found = checklist.parse(text, "checks.yaml")[1]
+    assert [d.place.line for d in found] == list(range(1, len(text.splitlines()) + 1))
 
 
 class FakeHost:
@@ -148,7 +159,7 @@ def test_checks_show_what_was_found(tmp_path):
     path = tmp_path / "f"
     path.write_text("hello")
     path.chmod(0o640)
-    rows = checks.parse(
+    rows, _ = checklist.parse(
         f"""
 - run: {{command: echo hi, contains: hi, matches: '^h.$', stdout: hi}}
 - run: {{command: "echo no; exit 3"}}
@@ -191,7 +202,7 @@ def test_checks_show_what_was_found(tmp_path):
 @pytest.fixture
 def failed(seen) -> Report:
     machine = Object(kind=INSTANCE, namespace="default", name="web", spec=VMInstanceSpec(cloudInit=USER_DATA))
-    check = checks.Check("run", {"command": "<b>&'\""})
+    check = checklist.Check("run", {"command": "<b>&'\""})
     return Report(
         machine,
         image="debian-12",
@@ -246,7 +257,7 @@ def test_ci_sees_findings_at_their_lines(failed):
 
 
 def test_a_guest_forges_no_line_and_no_command(failed, tmp_path):
-    check = checks.Check("run", {"command": "x\x01\ufffe"})
+    check = checklist.Check("run", {"command": "x\x01\ufffe"})
     failed.outcomes = [checks.Outcome(check, ("a\n::error::pwned\n  ok     run fake",))]
     lines = "\n".join(report.text(failed, place, False)).splitlines()
     assert not any(line.startswith(("::", "  ok ")) for line in lines)

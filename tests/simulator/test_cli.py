@@ -562,3 +562,16 @@ def test_a_trap_of_the_user_data_is_told_once_and_at_its_line(hikube):
     assert result.err.count("[HK330]") == 1
     line = text.splitlines().index("    password: hunter2") + 1
     assert f"traps.yaml:{line}:" in result.err
+
+
+def test_wrong_checks_are_told_at_once_at_their_lines_before_anything_boots(hikube):
+    """Of a file, and of an annotation at the manifest's lines."""
+    notes = "  annotations:\n    hikube.local/checks: |\n      - run: {command: ls}\n      - file: {path: x}\n"
+    text = PAIR.replace("  labels:\n    app: web\n", notes)
+    path = hikube.file("m.yaml", text)
+    rows = hikube.file("c.yaml", "- port: {port: ssh}\n- machine: nobody\n  run: {command: ls}\n")
+    result = hikube("test", path, "--checks", rows)
+    assert result.code == 2 and result.err.count("error[HK331]") == 3, result.err
+    line = text.splitlines().index("      - file: {path: x}") + 1
+    for where in (f"m.yaml:{line}:22: ", "c.yaml:1:16: ", "c.yaml:2:3: "):
+        assert where in result.err
