@@ -35,7 +35,7 @@ _SAID = re.compile(
     r" on device)$|[\w./-]{1,200}: (?:line )?\d{1,6}: .*not found$|Failed to (?:start|stop|enable|restart|reload) |Job for \S+ failed|Unit \S+ (?:not found|could not be found"
     r"|does not exist)|Traceback \(most recent call last\):)"
 )
-_SCRIPT = re.compile(r"/var/lib/cloud/instance/scripts/(runcmd|part-\d{3}): (?:line )?(\d{1,6}): (.*)")
+_SCRIPT = re.compile(r"/var/lib/cloud/instance/scripts/([\w.-]{1,100}): (?:line )?(\d{1,6}): (.*)")
 
 
 @dataclass(frozen=True, slots=True)

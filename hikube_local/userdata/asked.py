@@ -60,13 +60,33 @@ class Script:
 
 @lru_cache(maxsize=16)
 def script(user_data: str, name: str = "") -> Script | None:
-    """The script of that name in the guest (cloud-init numbers the parts: part-001), else the first one; None without any."""
-    found = list(_parts(user_data))
+    """The script of that name in the guest, which is its part's own or its number (part-001); without a name the first one.
+
+    None where there is none, and where it cannot be told which of several it is.
+    """
+    found = [p for part in _parts(user_data) for p in _exploded(part)]
     scripts = [p for p in found if p.kind.startswith(parts.SCRIPT)]
     number = re.fullmatch(r"part-(\d{3,5})", name)
     at = int(number[1]) - 1 if number else -1
-    own = found[at] if 0 <= at < len(found) and found[at] in scripts else next(iter(scripts), None)
+    own = next((p for p in scripts if name and p.name == name), None)
+    if own is None and 0 <= at < len(found) and found[at] in scripts and not found[at].name:
+        own = found[at]
+    if own is None and (not name or len(scripts) == 1):
+        own = next(iter(scripts), None)
     return own and Script(own.text, own.offset + 1, own.encoded)
+
+
+def _exploded(part: parts.Part) -> Iterator[parts.Part]:
+    """An archive's parts, which cloud-init counts each, in its place (user_data.py, _explode_archive)."""
+    if part.kind != parts.ARCHIVE:
+        yield part
+        return
+    root, _ = tree.read(part.text)
+    for _, content, kind in tree.archived(root) if root is not None and isinstance(root.value, list) else ():
+        if content is not None:
+            block = tree.is_literal(part.text, content)
+            offset = part.offset + (content.line if block else content.line - 1)
+            yield parts.Part(kind, str(content.value), offset, part.encoded or not block)
 
 
 def _parts(user_data: str) -> list[parts.Part]:
@@ -136,8 +156,9 @@ class Commands:
 
 
 def _may(name: str, text: str) -> bool:
-    """Whether a command of this name stands there as `name … || …`."""
-    may = re.compile(rf"(?<![\w./-]){re.escape(name[:100])}[^;&|\n]{{0,2000}}\|\|")
+    """Whether a command of this name stands there as `name … || …`, where what follows is no failure itself."""
+    ends = r"\|\|(?!\s*(?:exit\s+[1-9]|return\b(?!\s+0)|false\b))"
+    may = re.compile(rf"(?<![\w./-]){re.escape(name[:100])}[^;&|\n]{{0,2000}}{ends}")
     return bool(may.search(text.replace("\\\n", " ")))
 
 

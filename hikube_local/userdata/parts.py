@@ -34,13 +34,15 @@ HANDLER = "text/part-handler"
 class Part:
     """One part: its MIME type (empty: none that cloud-init knows), its text, the lines before it in the whole.
 
-    `encoded`: its lines are not those of the whole, so all that is found stands where it begins.
+    `encoded`: its lines are not those of the whole, so all that is found stands where it begins. `name`: the file that a
+    MIME part names, by which its script lies in the guest.
     """
 
     kind: str
     text: str
     offset: int = 0
     encoded: bool = False
+    name: str = ""
 
 
 class Unreadable(ValueError):
@@ -85,7 +87,7 @@ def _mime(part: email.message.Message, offset: int) -> Part:
     # cloud-init looks at the content where the type says nothing of its own.
     found = kind_of(text) if packed or said in _UNSAID else ""
     plain = packed or said in ("text/plain", "text/x-not-multipart")
-    return Part(found or ("" if plain else said), text, offset, encoded)
+    return Part(found or ("" if plain else said), text, offset, encoded, part.get_filename() or "")
 
 
 def _unpacked(raw: bytes) -> bytes:

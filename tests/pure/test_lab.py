@@ -404,6 +404,17 @@ def test_scripts_and_templates_are_judged_as_far_as_they_are_known():
     here = [n for n, line in enumerate(mime.splitlines(), 1) if line.startswith("nosuch")]
     assert problems(mime, at.format(3, 2)) == {"the script: nosuch: not found": (here[0], True)}
     assert problems(mime, at.format(3, 3)) == {"the script: nosuch: not found": (here[1], False)}
+    assert problems(mime, at.format(4, 2)) == {"the script: nosuch: not found": (0, False)}, "nobody knows which"
+    assert problems(may.replace("true", "exit 1"), at.format(1, 3)) == {"the script: nosuch: not found": (3, False)}
+    named = mime.replace(
+        "x-shellscript\n\n#!/bin/sh\nnosuch",
+        'x-shellscript\nContent-Disposition: a; filename="b.sh"\n\n#!/bin/sh\nnosuch',
+    )
+    told = problems(named, "/var/lib/cloud/instance/scripts/b.sh: 2: nosuch: not found\n")
+    assert told == {"the script: nosuch: not found": (here[0] + 1, True)}
+    # An archive's entries are counted each, itself is not.
+    archive = "#cloud-config-archive\n- content: |\n    #cloud-config\n    {}\n- content: |\n    #!/bin/sh\n    true\n    nosuch\n"
+    assert problems(archive, at.format(2, 3)) == {"the script: nosuch: not found": (8, False)}
     assert problems("#cloud-config\nbootcmd: [x]\n", "/tmp/tmpx.sh: 2: x: not found\n")[
         "the output says: /tmp/tmpx.sh: 2: x: not found"
     ] == (0, True)

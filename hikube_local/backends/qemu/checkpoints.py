@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hikube_local import files
-from hikube_local.api.objects import DISK, Object
+from hikube_local.api.objects import DISK, INSTANCE, Object
 from hikube_local.backends.protocol import Options
 from hikube_local.backends.qemu import firmware, libvirt, memory, merge, points
 from hikube_local.disks import layers
-from hikube_local.errors import HikubeError
+from hikube_local.errors import HikubeError, unexpected
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.images.download import room
 from hikube_local.images.inspect import virtual_size
@@ -29,6 +29,7 @@ from hikube_local.plan.steps import RunState, Step, Verb
 from hikube_local.render import domain
 from hikube_local.render.machine import SEED, SEED_MARK, VARIABLES
 from hikube_local.run import run
+from hikube_local.store.db import scope
 
 if TYPE_CHECKING:
     from hikube_local.backends.qemu.world import Qemu
@@ -218,16 +219,26 @@ def before_machine(world: Qemu, obj: Object, emit: Emit) -> None:
     Its disks may be many machines' one after the other: each leaves as many layers as it found.
     """
     try:
+        shared = _shared(world, obj)
+        world.store.note(scope(obj.key), configured=None)  # one that comes back after all takes it anew
         files.remove_object(points.place(world, obj) / points.FIRST_BOOT, world.layout.state)
-        _sweep(world, obj)
-        merge.lone(world, obj, emit)
-    except HikubeError as e:
+        _sweep(world, obj, shared)
+        merge.lone(world, obj, emit, shared)
+    except Exception as error:  # nothing of it may keep a machine from going
+        e = unexpected(error)
         what = f"the layers of its disks stay unmerged: {e.what}"
         emit(Event(EventType.WARNING, what, obj.ref, obj.namespace, code=e.code, data={"why": e.why}))
 
 
+def _shared(world: Qemu, obj: Object) -> frozenset[str]:
+    """Disks that another machine of the store names too: its own end brings their layers to order."""
+    others = [o for o in world.store.objects(INSTANCE, obj.namespace) if o.key != obj.key]
+    return frozenset(d.name for o in others for d in o.instance.disks)
+
+
 def after_machine(world: Qemu, obj: Object, emit: Emit) -> None:
     """Snapshots stay, as its disks do."""
+    shutil.rmtree(points.place(world, obj) / points.FIRST_BOOT, ignore_errors=True)  # what `before_machine` could not
     if stay := [c.name for c in points.all(world, obj)]:
         what = f"its snapshots stay ({', '.join(stay)}): they go with its disks (--disks)"
         emit(Event(EventType.HINT, what, obj.ref, obj.namespace))
@@ -244,12 +255,13 @@ def after_disk(world: Qemu, disk: Object) -> None:
                 path.parent.parent.rmdir()
 
 
-def _sweep(world: Qemu, obj: Object) -> None:
-    """Layers that nothing stands on go."""
+def _sweep(world: Qemu, obj: Object, shared: frozenset[str] = frozenset()) -> None:
+    """Layers that nothing stands on go; not those of `shared` disks."""
     frozen = points.frozen_layers(world, obj.namespace)
     if frozen is not None:
         for n, folder in points.disks(world, obj).items():
-            layers.sweep(folder, frozen.get(n, []))
+            if n not in shared:
+                layers.sweep(folder, frozen.get(n, []))
 
 
 def pending(world: Qemu, obj: Object) -> bool:
@@ -266,7 +278,15 @@ def settle(world: Qemu, obj: Object, emit: Emit, going: bool = False) -> None:
     if not isinstance(row, dict):
         return
     if row.get("verb") == "merge":
-        merge.settle(world, obj, row, emit)
+        try:
+            merge.settle(world, obj, row, emit)
+        except HikubeError as e:
+            if not going:
+                raise
+            # Its layers are whole as they are; the next machine on the disk merges them.
+            what = f"the layers of its disks stay unmerged: {e.what}"
+            emit(Event(EventType.WARNING, what, obj.ref, obj.namespace, code=e.code, data={"why": e.why}))
+            (world.folder(obj) / points.PENDING).unlink(missing_ok=True)
         return
     if row.get("verb") == "restore":
         found = [c for c in points.all(world, obj) if c.name == row.get("name")]

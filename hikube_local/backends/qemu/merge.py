@@ -21,13 +21,16 @@ from hikube_local.backends.qemu import libvirt, points
 from hikube_local.disks import layers
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
+from hikube_local.images.download import room
 from hikube_local.images.inspect import virtual_size
 from hikube_local.run import find, run
+from hikube_local.text import size
 
 if TYPE_CHECKING:
     from hikube_local.backends.qemu.world import Qemu
 
 PATIENCE = 3600.0  # seconds that one layer may take
+LARGE = 256 << 20  # bytes from which on it is said before it is done
 Flip = tuple[str, str, str]  # disk, lower layer, upper layer
 
 
@@ -116,13 +119,18 @@ def rename(world: Qemu, obj: Object, dom: Any | None, flip: Flip, records: Itera
     return folder / upper
 
 
-def lone(world: Qemu, obj: Object, emit: Emit) -> None:
-    """Layers that only another layer stands on go into it."""
+def lone(world: Qemu, obj: Object, emit: Emit, shared: frozenset[str] = frozenset()) -> None:
+    """Layers that only another layer stands on go into it; not those of `shared` disks."""
     dom, begin, count = points.running(world, obj), time.monotonic(), 0
     while (frozen := points.frozen_layers(world, obj.namespace)) is not None:
-        flip = next(wanted(points.disks(world, obj), frozen, dom), None)
+        folders = {n: folder for n, folder in points.disks(world, obj).items() if n not in shared}
+        flip = next(wanted(folders, frozen, dom), None)
         if flip is None:
             break
+        more = (folders[flip[0]] / flip[2]).stat().st_blocks * 512
+        room(world.layout.state, more)  # both have it until the upper one is gone
+        if more > LARGE:
+            emit(Event(EventType.STEP, f"merging a layer of {flip[0]} ({size(more)})", obj.ref, obj.namespace))
         note = {"verb": "merge", "flip": flip, "down": False}
         files.write_json(world.folder(obj) / points.PENDING, note)
         try:
@@ -160,8 +168,9 @@ def settle(world: Qemu, obj: Object, row: dict[str, Any], emit: Emit) -> None:
         finish = lower in now and upper not in now
     else:
         finish = bool(row["down"])
-        if finish and (folder / upper).exists():
-            down(world, obj, None, (name, lower, upper))  # somebody may have started it by other means
+        # Until the names are others it may have been written to. After that it is nobody's, and what it says is old.
+        if finish and layers.read(folder).below.get(upper) == lower:
+            down(world, obj, None, (name, lower, upper))
     if finish:
         _give_up(world, obj, dom, (name, lower, upper), emit)
     else:

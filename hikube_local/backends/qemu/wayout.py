@@ -88,9 +88,10 @@ class WayOut:
                 answer = b""
                 while block := s.recv(65536):
                     answer += block
-        except OSError as e:
-            raise HikubeError("HK803", f"slirp4netns does not answer: {e}", fix="up brings it back") from None
-        reply = json.loads(answer)
+            reply = json.loads(answer)
+        except (OSError, ValueError) as e:
+            fix = "hikube-local purge -A, then up: it begins anew (disks stay)"
+            raise HikubeError("HK803", f"slirp4netns does not answer: {e}", fix=fix) from None
         if "error" in reply:
             raise HikubeError(
                 "HK803", f"slirp4netns refused {command}", why=str(reply["error"].get("desc", reply["error"]))[:200]
