@@ -10,7 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
+
 from hikube_local.backends.qemu.wayout import WayOut
+from hikube_local.backends.qemu.ways import Ways
+from hikube_local.errors import HikubeError
 
 
 def test_many_that_ask_at_once_wait_in_the_short_queue(tmp_path: Path):
@@ -34,3 +38,25 @@ def test_many_that_ask_at_once_wait_in_the_short_queue(tmp_path: Path):
         with ThreadPoolExecutor(8) as pool:
             assert list(pool.map(lambda _: out.call("add_hostfwd"), range(8))) == [{"id": 1}] * 8
         thread.join(10)
+
+
+def test_no_port_moves_for_a_way_out_that_does_not_answer(tmp_path: Path):
+    """What was noted is taken to stand: a machine whose ports cannot be asked for can be stopped all the same."""
+    address = "127.77.254.3"
+    with socket.socket() as taken:  # as the way out holds it
+        taken.bind((address, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        kept = {"forwards": {"address": address, "ports": {str(port): port}}}
+        store = SimpleNamespace(allocation=lambda _: kept, allocations=dict)
+        obj = SimpleNamespace(
+            key=("VMInstance", "default", "web"), instance=SimpleNamespace(whole_ip=False, ports=[port])
+        )
+        out = WayOut(SimpleNamespace(run=tmp_path))  # type: ignore[arg-type]
+        out.runs = lambda: True  # type: ignore[method-assign]
+        ways = Ways(out, store, "root")  # type: ignore[arg-type]
+        with pytest.raises(HikubeError, match="does not answer"):
+            out.forwards()
+        (forward,) = ways.wanted(obj, True, print)  # type: ignore[arg-type]
+        assert (forward.address, forward.host_port, forward.port) == (address, port, port)
+        assert ways.observed("10.0.0.2") == frozenset()
