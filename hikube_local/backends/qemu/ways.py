@@ -38,9 +38,8 @@ class Ways:
         address = kept.get("address") or self._free_address(obj, ports)
         try:
             live = {(f["proto"], f["host_addr"], f["host_port"]) for f in self.out.forwards()}
-        except (
-            HikubeError
-        ):  # what cannot be asked is taken to stand: no port moves for it, and a machine can be stopped
+        except HikubeError:
+            # What cannot be asked is taken to stand: no port moves for it, and a machine can be stopped.
             live = {(split_port(key)[0], address, host) for key, host in kept.get("ports", {}).items()}
 
         def usable(protocol: str, port: int) -> bool:
