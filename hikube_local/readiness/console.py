@@ -144,15 +144,18 @@ class Console:
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT))
     _refused: bool = False
     _raw: bytes = b""
+    _firmware: bytes = b""
     _rest: str = ""
 
     def feed(self, raw: bytes, firmware: bool = False) -> None:
         """Take in bytes of the serial console, or of the firmware's own log."""
+        # Whole lines only: an escape sequence, a character or a word may be cut at a block's end.
         if firmware:
-            for line in sanitize(raw).split("\n"):
+            whole_raw, _, self._firmware = (self._firmware + raw).rpartition(b"\n")
+            self._firmware = self._firmware[-LONGEST:]
+            for line in sanitize(whole_raw).split("\n"):
                 self._line(line[:LONGEST], firmware=True)
             return
-        # Whole lines only: an escape sequence or a character may be cut at a block's end.
         whole_raw, _, self._raw = (self._raw + raw).rpartition(b"\n")
         self._raw = self._raw[-LONGEST:]
         whole, self._rest = sanitize(whole_raw), sanitize(self._raw)

@@ -62,6 +62,16 @@ def test_the_firmware_says_that_nothing_boots():
     assert console.trouble and console.trouble.code == "HK901"
 
 
+def test_the_firmware_is_heard_wherever_its_log_is_cut():
+    """It is read while it is written: a word may come in two halves."""
+    text = b"\nenter handle_18:\n  NULL\nNo bootable device.\n"
+    for cut in range(len(text)):
+        console = Console()
+        console.feed(text[:cut], firmware=True)
+        console.feed(text[cut:], firmware=True)
+        assert console.trouble and console.trouble.code == "HK901", cut
+
+
 def test_a_login_prompt_is_seen_without_a_newline():
     console = Console()
     console.feed(b"\nDebian GNU/Linux 12 vm-instance-web ttyS0\n\nvm-instance-web login: ")
