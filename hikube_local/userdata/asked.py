@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from hikube_local.catalogue import data
@@ -85,8 +85,8 @@ def _exploded(part: parts.Part) -> Iterator[parts.Part]:
     for _, content, kind in tree.archived(root) if root is not None and isinstance(root.value, list) else ():
         if content is not None:
             block = tree.is_literal(part.text, content)
-            offset = part.offset + (content.line if block else content.line - 1)
-            yield parts.Part(kind, str(content.value), offset, part.encoded or not block)
+            inside = 0 if part.encoded else content.line - (not block)
+            yield parts.Part(kind, content.value, part.offset + inside, part.encoded or not block)
 
 
 def _parts(user_data: str) -> list[parts.Part]:
@@ -106,11 +106,8 @@ def _configs(part: parts.Part) -> Iterator[Config]:
         root, wrong = tree.read(text)
         yield Config(root, bool(wrong), text, part.offset, fixed, template, template and "{%" in part.text)
     elif kind == parts.ARCHIVE:
-        root, _ = tree.read(text)
-        for _, content, found in tree.archived(root) if root is not None and isinstance(root.value, list) else []:
-            if content is not None:
-                flowing = not tree.is_literal(text, content)
-                yield from _configs(parts.Part(found, content.value, part.offset + content.line - flowing, flowing))
+        for inner in _exploded(replace(part, kind=kind, text=text)):
+            yield from _configs(inner)
 
 
 class Commands:

@@ -209,8 +209,7 @@ def delete(world: Qemu, obj: Object, name: str, emit: Emit) -> None:
     try:
         merge.lone(world, obj, emit)
     except HikubeError as e:
-        what = f"the checkpoint is gone; its layers stay unmerged: {e.what}"
-        emit(Event(EventType.WARNING, what, obj.ref, obj.namespace, code=e.code, data={"why": e.why}))
+        _unmerged(obj, "the checkpoint is gone; its layers", e, emit)
 
 
 def before_machine(world: Qemu, obj: Object, emit: Emit) -> None:
@@ -225,9 +224,12 @@ def before_machine(world: Qemu, obj: Object, emit: Emit) -> None:
         _sweep(world, obj, shared)
         merge.lone(world, obj, emit, shared)
     except Exception as error:  # nothing of it may keep a machine from going
-        e = unexpected(error)
-        what = f"the layers of its disks stay unmerged: {e.what}"
-        emit(Event(EventType.WARNING, what, obj.ref, obj.namespace, code=e.code, data={"why": e.why}))
+        _unmerged(obj, "the layers of its disks", unexpected(error), emit)
+
+
+def _unmerged(obj: Object, which: str, e: HikubeError, emit: Emit) -> None:
+    what = f"{which} stay unmerged: {e.what}"
+    emit(Event(EventType.WARNING, what, obj.ref, obj.namespace, code=e.code, data={"why": e.why}))
 
 
 def _shared(world: Qemu, obj: Object) -> frozenset[str]:
@@ -284,8 +286,7 @@ def settle(world: Qemu, obj: Object, emit: Emit, going: bool = False) -> None:
             if not going:
                 raise
             # Its layers are whole as they are; the next machine on the disk merges them.
-            what = f"the layers of its disks stay unmerged: {e.what}"
-            emit(Event(EventType.WARNING, what, obj.ref, obj.namespace, code=e.code, data={"why": e.why}))
+            _unmerged(obj, "the layers of its disks", e, emit)
             (world.folder(obj) / points.PENDING).unlink(missing_ok=True)
         return
     if row.get("verb") == "restore":
