@@ -21,6 +21,7 @@ class EventType(StrEnum):
     WAITING = "waiting"
     READY = "ready"
     FAILED = "failed"
+    DONE = "done"  # the steps of one object are carried out; a machine may still be booting
     UNCHANGED = "unchanged"
     RESULT = "result"
     PULSE = "pulse"  # nothing happened: whoever waits long gives this sign, at which an interrupt ends it; never told

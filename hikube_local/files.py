@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hikube_local.errors import HikubeError
+
 PARTIAL = ".partial-"
 
 
@@ -32,6 +34,13 @@ def make_folder(folder: Path, mode: int = 0o700) -> Path:
             os.mkdir(folder, mode)
             os.chmod(folder, mode)
     return folder
+
+
+def open_to(folder: Path, mode: int) -> None:
+    """Give a folder of ours at least `mode`: an earlier command may have made it with less."""
+    have = os.stat(folder).st_mode & 0o7777
+    if have & mode != mode:
+        os.chmod(folder, have | mode)
 
 
 @contextlib.contextmanager
@@ -92,11 +101,25 @@ def sweep_partials(folder: Path) -> list[str]:
     return gone
 
 
+def own_way(path: Path, under: Path) -> None:
+    """HK608 where a link stands on the way from `under` to `path`: what lies behind it is not ours."""
+    here = under
+    for part in path.relative_to(under).parts:
+        here = here / part
+        try:
+            if stat.S_ISLNK(os.lstat(here).st_mode):
+                what = f"{here} is a link: what it leads to is not hikube-local's"
+                raise HikubeError("HK608", what, fix=f"remove the link, or move what is behind it to {here}")
+        except FileNotFoundError:
+            return
+
+
 def remove_folder(folder: Path, under: Path) -> None:
     """Delete `folder`, a plain child somewhere below `under`, renamed first so that a half-deleted one never looks alive."""
     relative = folder.relative_to(under)
     if not relative.parts or ".." in relative.parts:
         raise ValueError(f"{folder} is not below {under}")
+    own_way(folder.parent, under)
     try:
         if stat.S_ISLNK(os.lstat(folder).st_mode):
             os.unlink(folder)

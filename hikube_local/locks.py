@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from hikube_local.errors import HikubeError
 from hikube_local.files import make_folder
 
 
@@ -41,8 +42,10 @@ def holder(path: Path) -> str | None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, waiting: Callable[[str], None] | None = None, shared: bool = False) -> Iterator[None]:
-    """Hold the lock at `path`; `waiting` is told once for whom we wait."""
+def locked(
+    path: Path, waiting: Callable[[str], None] | None = None, shared: bool = False, patience: float | None = None
+) -> Iterator[None]:
+    """Hold the lock at `path`; `waiting` is told once for whom we wait, HK609 after `patience` seconds."""
     make_folder(path.parent)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
@@ -52,18 +55,29 @@ def locked(path: Path, waiting: Callable[[str], None] | None = None, shared: boo
         except OSError as e:
             if e.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
                 raise
+            who = os.pread(fd, 300, 0).decode("utf-8", "replace").strip() or "another command"
             if waiting:
-                waiting(os.pread(fd, 300, 0).decode("utf-8", "replace").strip() or "another command")
-            while True:
-                try:
-                    fcntl.flock(fd, mode)
-                    break
-                except InterruptedError:
-                    time.sleep(0.01)
-        if not shared:
-            with contextlib.suppress(OSError):  # a full disk: the others do not learn who holds it
-                os.ftruncate(fd, 0)
-                os.pwrite(fd, _command().encode(), 0)
+                waiting(who)
+            _wait(fd, mode, who, patience)
+        # Of several that share it the one that came last is named.
+        with contextlib.suppress(OSError):  # a full disk: the others do not learn who holds it
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, _command().encode(), 0)
         yield
     finally:
         os.close(fd)
+
+
+def _wait(fd: int, mode: int, who: str, patience: float | None) -> None:
+    deadline = None if patience is None else time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(fd, mode if deadline is None else mode | fcntl.LOCK_NB)
+            return
+        except InterruptedError:
+            time.sleep(0.01)
+        except BlockingIOError:
+            if deadline is not None and time.monotonic() > deadline:
+                fix = "wait for its end, or end it, then run this again"
+                raise HikubeError("HK609", f"waited {patience:.0f} s for {who}", fix=fix) from None
+            time.sleep(0.1)

@@ -10,8 +10,8 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hikube_local.errors import HikubeError
-from hikube_local.files import make_folder
+from hikube_local.errors import HikubeError, UsageError
+from hikube_local.files import make_folder, open_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,7 @@ class Layout:
     config: Path
     runtime: Path
     root: bool
+    shared: bool = False  # state and cache lie in one folder of the user's choice (HIKUBE_LOCAL_HOME)
 
     @property
     def id(self) -> str:
@@ -64,15 +65,17 @@ class Layout:
         return self.locks / f"{kind.lower()}.{namespace}.{name}"
 
     def make(self) -> Layout:
-        """Make the folders: 0700 for a user, 0711 for root (QEMU runs as another user there)."""
+        """Make the folders: 0700 for a user, 0711 for root (QEMU runs as another user there); HK608 for a stranger's.
+
+        Existing ones that QEMU's user could not pass are opened as far as new ones are: a state root is the same
+        whichever command made it.
+        """
         for folder in (self.state, self.cache):
             make_folder(folder, self.mode)
-            if os.stat(folder).st_uid != os.geteuid():
-                raise HikubeError(
-                    "HK608",
-                    f"{folder} belongs to another user (uid {os.stat(folder).st_uid})",
-                    fix="choose another HIKUBE_LOCAL_HOME, or run as that user",
-                )
+            if self.shared:
+                _trusted(folder.parent, (0, os.geteuid()))
+            _trusted(folder, (os.geteuid(),))
+            open_to(folder, self.mode)
         return self
 
 
@@ -81,6 +84,11 @@ def layout(environ: dict[str, str] | None = None) -> Layout:
     env = os.environ if environ is None else environ
     root = os.geteuid() == 0
     if home := env.get("HIKUBE_LOCAL_HOME"):
+        if any(c in home for c in '"\\\n\r') or any(
+            ord(c) < 32 or 0x7F <= ord(c) < 0xA0 or 0xD800 <= ord(c) < 0xE000 for c in home
+        ):
+            what = "HIKUBE_LOCAL_HOME holds a quote, a backslash, a control character or bytes that are not UTF-8"
+            raise UsageError("HK112", what, fix="name another folder")
         base = Path(home).expanduser().absolute()
         state, cache, config = base / "state", base / "cache", base / "config.yaml"
     elif root:
@@ -92,12 +100,34 @@ def layout(environ: dict[str, str] | None = None) -> Layout:
         state = platformdirs.user_state_path("hikube-local")
         cache = platformdirs.user_cache_path("hikube-local")
         config = platformdirs.user_config_path("hikube-local") / "config.yaml"
-    return Layout(state, cache, config, _runtime(env, root) / _tag(state), root)
+    return Layout(state, cache, config, _runtime(env, root) / _tag(state), root, bool(home))
+
+
+def document(name: str) -> str:
+    """Where a page of the documentation lies: in the checkout, or beside an installed program."""
+    here = Path(__file__).parent
+    found = [p for p in (here.parent / "docs" / name, here / "_docs" / name) if p.is_file()]
+    return str(found[0]) if found else f"docs/{name}"
 
 
 def below(where: Layout, state: Path) -> Layout:
     """Another state root with the same images: its runtime folder lies beside."""
-    return replace(where, state=state, runtime=where.runtime.parent / _tag(state))
+    return replace(where, state=state, runtime=where.runtime.parent / _tag(state), shared=False)
+
+
+def _trusted(folder: Path, owners: tuple[int, ...]) -> None:
+    """HK608 for a folder that somebody else owns or may write to: what lies in it could be anybody's."""
+    st = os.stat(folder)
+    if st.st_uid not in owners:
+        what, fix = (
+            f"belongs to another user (uid {st.st_uid})",
+            "choose another HIKUBE_LOCAL_HOME, or run as that user",
+        )
+    elif st.st_mode & 0o002 and not st.st_mode & 0o1000:
+        what, fix = "may be written to by every user of this host", f"chmod o-w {folder}"
+    else:
+        return
+    raise HikubeError("HK608", f"{folder} {what}", fix=fix)
 
 
 def _tag(state: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import os
 import re
+import unicodedata
 from datetime import UTC, datetime
 
 # Terminal strings (OSC, DCS, SOS, PM, APC) up to their end or 4 KiB, then CSI, then two-byte escapes.
@@ -28,6 +29,33 @@ def sanitize(text: str | bytes) -> str:
     return _no_command(_BIDI.sub("\N{REPLACEMENT CHARACTER}", _CONTROLS.sub("", text)))
 
 
+def one_line(text: str) -> str:
+    """Foreign text as part of a line of ours: a line break in it begins nobody's line, and nothing is a command to CI."""
+    return " ".join(part.strip() for part in sanitize(text).replace("\t", " ").split("\n") if part.strip())
+
+
+def columns(text: str) -> int:
+    """The columns that a text takes on a terminal."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        2 if unicodedata.east_asian_width(c) in "WF" else 0 if unicodedata.combining(c) or c == "\u200b" else 1
+        for c in text
+    )
+
+
+def clip(text: str, width: int) -> str:
+    """The text in at most `width` columns, with … where something is left out."""
+    if columns(text) <= width:
+        return text
+    out, used = [], 0
+    for c in text:
+        if (used := used + columns(c)) > width - 1:
+            break
+        out.append(c)
+    return "".join(out) + ("…" if width > 0 else "")
+
+
 class Cleaner:
     """`sanitize` for text that comes in blocks: a sequence or a character cut at a block's end waits for its rest."""
 
@@ -47,6 +75,8 @@ class Cleaner:
             at = last
         elif text.endswith("\r"):
             at -= 1
+        if in_actions():
+            at = min(at, text.rfind("\n") + 1)  # whether a line is a command is seen at its start
         self._rest = text[at:]
         return sanitize(text[:at])
 
@@ -122,8 +152,14 @@ def in_actions() -> bool:
 
 
 def _no_command(text: str) -> str:
-    """In GitHub Actions `##[…]` is a command wherever it stands in a line: what a guest says shall be none."""
-    return text.replace("##[", "##\u200b[") if "##[" in text and in_actions() else text
+    """In GitHub Actions `##[…]` is a command wherever it stands in a line, `::…` at a line's start: what a guest says
+    shall be none."""
+    if ("##[" in text or "::" in text) and in_actions():
+        return _COMMAND.sub("\\1\u200b::", text.replace("##[", "##\u200b["))
+    return text
+
+
+_COMMAND = re.compile(r"(?m)^([^\S\n]*)::")
 
 
 def workflow_command(level: str, file: str, line: int, message: str) -> str:

@@ -29,8 +29,9 @@ def attach(path: Path, name: str) -> None:
             ) from None
         terminal = sys.stdin.isatty()
         before = termios.tcgetattr(0) if terminal else None
+        leave = "leave with Ctrl-]" if terminal else "Ctrl-C ends it"
+        print(f"Connected to {name}; {leave}", file=sys.stderr)
         if terminal:
-            print(f"Connected to {name}; leave with Ctrl-]", file=sys.stderr)
             tty.setraw(0)
         try:
             _carry(s, terminal)

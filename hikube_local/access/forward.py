@@ -7,9 +7,11 @@ import selectors
 import socket
 import subprocess
 import threading
+from collections.abc import Callable
 
 from hikube_local.errors import HikubeError
 from hikube_local.run import clean_environment
+from hikube_local.text import one_line
 
 Target = (
     tuple[str, str] | list[str]
@@ -31,8 +33,11 @@ def listen(address: str, port: int) -> socket.socket:
     return s
 
 
-def serve(listeners: dict[socket.socket, Target]) -> None:
-    """Accept until interrupted."""
+Say = Callable[[str], None]
+
+
+def serve(listeners: dict[socket.socket, Target], say: Say = lambda text: None) -> None:
+    """Accept until interrupted; each connection is told, and one that finds nobody on the other side."""
     with selectors.DefaultSelector() as selector:
         for s in listeners:
             selector.register(s, selectors.EVENT_READ)
@@ -41,16 +46,19 @@ def serve(listeners: dict[socket.socket, Target]) -> None:
                 s = key.fileobj
                 assert isinstance(s, socket.socket)
                 connection, _ = s.accept()
-                threading.Thread(target=_carry, args=(connection, listeners[s]), daemon=True).start()
+                say(f"Handling connection for {s.getsockname()[1]}")
+                threading.Thread(target=_carry, args=(connection, listeners[s], say), daemon=True).start()
 
 
-def _carry(connection: socket.socket, target: Target) -> None:
+def _carry(connection: socket.socket, target: Target, say: Say) -> None:
     with contextlib.suppress(OSError), connection:
         if isinstance(target, list):
             # The child gets the connection itself as its standard input and output: nothing is copied here.
-            subprocess.run(
-                target, stdin=connection, stdout=connection, stderr=subprocess.DEVNULL, env=clean_environment()
+            done = subprocess.run(
+                target, stdin=connection, stdout=connection, stderr=subprocess.PIPE, env=clean_environment()
             )
+            if done.returncode and done.stderr:
+                say(one_line(done.stderr.decode("utf-8", "replace"))[:200])
             return
         with socket.socket(socket.AF_UNIX) as other:
             other.connect(target[1])

@@ -38,6 +38,11 @@ def own_key(layout: Layout) -> Path:
     return path
 
 
+def public(layout: Layout) -> str:
+    """The public half of our own key, as authorized_keys has it."""
+    return own_key(layout).with_suffix(".pub").read_text().strip()
+
+
 def user_keys() -> list[Path]:
     """The private keys that ssh would try by itself."""
     folder = Path.home() / ".ssh"

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import struct
 import zlib
-from pathlib import Path
 from typing import Any
 
-from hikube_local import files
 from hikube_local.errors import HikubeError
 
 MOST_PIXELS = 16384 * 4096
 
 
-def screenshot(connection: Any, dom: Any, target: Path) -> None:
-    """Write the screen to `target`; libvirt gives PNG or PPM, which becomes PNG."""
+def screenshot(connection: Any, dom: Any) -> bytes:
+    """The screen as PNG; libvirt gives PNG or PPM, which becomes PNG."""
     from hikube_local.backends.qemu import libvirt
 
     lv = libvirt.module()
@@ -29,7 +27,7 @@ def screenshot(connection: Any, dom: Any, target: Path) -> None:
         stream.finish()
     except lv.libvirtError as e:
         raise libvirt.translated(e, "no picture of the screen could be taken") from None
-    files.write(target, data if "png" in kind else ppm_to_png(data), 0o644)
+    return data if "png" in kind else ppm_to_png(data)
 
 
 def ppm_to_png(data: bytes) -> bytes:

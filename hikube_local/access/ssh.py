@@ -3,34 +3,42 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from hikube_local import files
 from hikube_local.access import keys
 from hikube_local.api.objects import DISK, Object
 from hikube_local.backends.qemu import starts
 from hikube_local.backends.qemu.agent import Agent
 from hikube_local.backends.qemu.world import Qemu
 from hikube_local.catalogue.data import default_user
-from hikube_local.errors import HikubeError
+from hikube_local.errors import ExitCode, HikubeError
+from hikube_local.paths import Layout, make_runtime
 from hikube_local.run import find
+from hikube_local.text import one_line
 
 HOST_KEY_FILES = tuple(f"/etc/ssh/ssh_host_{kind}_key.pub" for kind in ("ed25519", "ecdsa", "rsa"))
 
 
+# A user's name as a guest may have it; what begins with a dash would be an option of ssh's.
+_USER = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.@$+-]{0,255}")
+
+
 def program() -> list[str]:
-    """The words that start hikube-local again, for ProxyCommand."""
-    return [sys.executable, "-m", "hikube_local"]
+    """The words that start hikube-local again, for ProxyCommand. -P: never with code of the folder that ssh runs in."""
+    return [sys.executable, "-P", "-m", "hikube_local"]
 
 
-def proxy_command(world: Qemu, obj: Object) -> str:
-    """A way in that needs no port on the host. Percent signs are ssh's own."""
+def proxy_command(world: Qemu, obj: Object, login: bool = False) -> str:
+    """A way in that needs no port on the host; with `login` it also lets ssh's user in. Percent signs are ssh's own."""
     words = [*program(), "-n", obj.namespace, "port-forward", obj.name, "22", "--stdio"]
     if home := os.environ.get("HIKUBE_LOCAL_HOME"):
         words = ["env", f"HIKUBE_LOCAL_HOME={home}", *words]
-    return shlex.join(words).replace("%", "%%")
+    return shlex.join(words).replace("%", "%%") + (" --login %r" if login else "")
 
 
 def user_of(world: Qemu, obj: Object) -> str:
@@ -121,7 +129,9 @@ def prepare(
     own = world.layout.own_key
     plain = options(world, obj, keys.user_keys())
     kept = world.store.allocation(f"ssh/{obj.namespace}/{obj.name}")
-    if own.exists() and user in kept.get("users", []):
+    if not _USER.fullmatch(user):
+        raise HikubeError("HK810", f"{user[:60]!r} is not a user name", exit_code=ExitCode.USAGE)
+    if own.exists() and user in kept.get("users", []) and let_in(world, obj, user, say):
         return user, options(world, obj, [*keys.user_keys(), own])
     if (
         (keys.user_keys() or os.environ.get("SSH_AUTH_SOCK"))
@@ -134,24 +144,55 @@ def prepare(
     return user, plain
 
 
+def let_in(world: Qemu, obj: Object, user: str, say: Callable[[str], None]) -> bool:
+    """Whether our key lets this user in: as noted, unless the guest says that it does not have it (any more)."""
+    have = authorised(world, obj, user)
+    return have if have else have is None or authorise(world, obj, user, say)
+
+
+def authorised(world: Qemu, obj: Object, user: str) -> bool | None:
+    """Whether the guest has our key for this user; None when nobody can say."""
+    from hikube_local.backends.qemu import libvirt
+
+    lv = libvirt.module()
+    dom = world.running(obj)
+    if not world.layout.own_key.exists() or not Agent(dom).connected():
+        return None
+    try:
+        listed = dom.authorizedSSHKeysGet(user)
+    except lv.libvirtError:
+        return None
+    blob = keys.public(world.layout).split()[1]
+    return any(blob in str(line).split() for line in listed or [])
+
+
 def authorise(world: Qemu, obj: Object, user: str, say: Callable[[str], None]) -> bool:
-    """Let a key of our own in, through the guest agent; said in one line."""
+    """Add our key to a user of the guest, through the guest agent; said in one line."""
     from hikube_local.backends.qemu import libvirt
 
     dom = world.running(obj)
     if not Agent(dom).connected():
         return False
-    public = keys.own_key(world.layout).with_suffix(".pub").read_text().strip()
     lv = libvirt.module()
     try:
-        dom.authorizedSSHKeysSet(user, [public], lv.VIR_DOMAIN_AUTHORIZED_SSH_KEYS_SET_APPEND)
+        dom.authorizedSSHKeysSet(user, [keys.public(world.layout)], lv.VIR_DOMAIN_AUTHORIZED_SSH_KEYS_SET_APPEND)
     except lv.libvirtError as e:
-        say(f"the guest agent did not take a key for {user}: {str(e)[:160]}")
+        say(f"the guest agent did not take an SSH key for {user}: {one_line(str(e))[:160]}")
         return False
-    say(f"let a key of hikube-local's own in for {user} (through the guest agent)")
+    say(f"added hikube-local's SSH key for {user} (through the guest agent)")
     users = sorted({*world.store.allocation(f"ssh/{obj.namespace}/{obj.name}").get("users", []), user})
     world.store.note(f"ssh/{obj.namespace}/{obj.name}", users=users)
     return True
+
+
+def log_in(world: Qemu, obj: Object, user: str, say: Callable[[str], None]) -> None:
+    """Before plain ssh connects (ssh-config): its user is let in, and the host's keys are pinned."""
+    if not _USER.fullmatch(user):
+        return
+    learn_host_keys(world, obj)
+    kept = world.store.allocation(f"ssh/{obj.namespace}/{obj.name}").get("users", [])
+    if user not in kept or authorised(world, obj, user) is False:
+        authorise(world, obj, user, say)
 
 
 def real(world: object, obj: Object) -> Qemu:
@@ -165,16 +206,67 @@ def real(world: object, obj: Object) -> Qemu:
 
 def config(world: Qemu, obj: Object) -> str:
     """The Host block of ssh's configuration for a machine."""
-    own = world.layout.own_key
+    own = keys.own_key(world.layout)
     lines = [
         f"Host {keys.alias(obj)}",
         f"  User {user_of(world, obj)}",
         f"  HostKeyAlias {keys.alias(obj)}",
         f'  UserKnownHostsFile "{world.layout.known_hosts}"',
         "  GlobalKnownHostsFile /dev/null",
-        f"  StrictHostKeyChecking {'yes' if keys.pinned(world.layout, obj) else 'accept-new'}",
+        "  StrictHostKeyChecking accept-new",  # pinned by the ProxyCommand, where the guest tells its keys
         "  CheckHostIP no",
-        f"  ProxyCommand {proxy_command(world, obj)}",
+        f"  ProxyCommand {proxy_command(world, obj, login=True)}",
+        # The next one within a minute shares the connection.
+        "  ControlMaster auto",
+        f'  ControlPath "{make_runtime(world.layout)}/ssh-%C"',
+        "  ControlPersist 60",
     ]
-    lines += [f'  IdentityFile "{p}"' for p in [*keys.user_keys(), *([own] if own.exists() else [])]]
+    lines += [f'  IdentityFile "{p}"' for p in [*keys.user_keys(), own]]
     return "\n".join(lines) + "\n"
+
+
+def config_file(layout: Layout) -> Path:
+    """Where the blocks of all machines lie; it is there once `ssh-config --install` made it."""
+    return layout.state / "ssh" / "config"
+
+
+def write_config(layout: Layout, blocks: Iterable[str]) -> Path:
+    path = config_file(layout)
+    files.write(
+        path, "# written by hikube-local ssh-config --install, kept current by up and down\n" + "\n".join(blocks)
+    )
+    return path
+
+
+def include_line(layout: Layout) -> str:
+    return f'Include "{config_file(layout)}"'
+
+
+def user_config() -> Path:
+    """The user's own ssh configuration; a link (dotfiles) is written through, never replaced."""
+    path = Path.home() / ".ssh" / "config"
+    return path.resolve() if path.is_symlink() else path
+
+
+def include(layout: Layout) -> Path:
+    """Name our file in the user's own; at its top, since ssh takes the first value of each option."""
+    main, line = user_config(), include_line(layout)
+    before = main.read_text() if main.exists() else ""
+    if line not in before.splitlines():
+        files.make_folder(main.parent)
+        mode = main.stat().st_mode & 0o777 if main.exists() else 0o600
+        files.write(main, f"{line}\n\n{before}" if before else f"{line}\n", mode)
+    return main
+
+
+def forget_config(layout: Layout) -> bool:
+    """Take our line out of the user's configuration again; whether it was there."""
+    main, line = user_config(), include_line(layout)
+    before = main.read_text() if main.exists() else ""
+    kept = [row for row in before.splitlines() if row != line]
+    config_file(layout).unlink(missing_ok=True)
+    if len(kept) == len(before.splitlines()):
+        return False
+    text = "\n".join(kept).lstrip("\n")
+    files.write(main, f"{text}\n" if text else "", main.stat().st_mode & 0o777)
+    return True

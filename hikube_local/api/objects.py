@@ -15,8 +15,10 @@ PLURAL = {INSTANCE: "vminstances", DISK: "vmdisks"}
 
 # What kubectl's and virtctl's users call the two kinds.
 KIND_WORDS = {
-    **{w: INSTANCE for w in ("vminstance", "vminstances", "vm", "vms", "vmi", "vmis", f"vminstances.{GROUP}")},
-    **{w: DISK for w in ("vmdisk", "vmdisks", "dv", "dvs", "disk", "disks", f"vmdisks.{GROUP}")},
+    **dict.fromkeys(("vminstance", "vminstances", "vm", "vms", "vmi", "vmis"), INSTANCE),
+    **dict.fromkeys(("vmdisk", "vmdisks", "dv", "dvs", "disk", "disks"), DISK),
+    **{f"{w}{rest}": INSTANCE for w in ("vminstance", "vminstances") for rest in (f".{GROUP}", f".v1alpha1.{GROUP}")},
+    **{f"{w}{rest}": DISK for w in ("vmdisk", "vmdisks") for rest in (f".{GROUP}", f".v1alpha1.{GROUP}")},
 }
 
 

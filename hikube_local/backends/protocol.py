@@ -30,6 +30,8 @@ class View:
     """A machine as `get` and `describe` show it."""
 
     observed: MachineObserved
+    ready: bool = False  # the guest has come up: what `up` waits for
+    failed: bool = False  # its boot came to a bad end
     progress: Progress | None = None
     cloud_init: bool | None = None
     trouble: str = ""

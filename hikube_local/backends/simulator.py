@@ -40,6 +40,9 @@ _SHARE = {
 }
 
 
+PATIENCE = 300.0  # seconds, as for a real machine under KVM
+
+
 @dataclass(frozen=True, slots=True)
 class Script:
     """What the annotation says."""
@@ -147,7 +150,10 @@ class Simulator:
     def moment(self, obj: Object) -> Moment:
         """Where the guest is, by the clock alone."""
         s = self._state(obj)
-        elapsed = (s["paused"] if s.get("paused") else self.now()) - s["started"]
+        if "started" not in s:  # stopped since the caller looked
+            return Moment(Progress(Stage.FIRMWARE), "exit")
+        # A clock that was set back does not make it wait for the old time.
+        elapsed = max(0.0, (s["paused"] if s.get("paused") else self.now()) - s["started"])
         plan = script(obj)
         begin = 0.0
         for stage, share in _SHARE.items():
@@ -184,6 +190,8 @@ class Simulator:
         want = self.desired(obj, Options(), lambda e: None)
         return View(
             observed=seen,
+            ready=cloud_init is not None or bool(moment and moment.progress.stage is Stage.DONE),
+            failed=cloud_init is None and bool(moment and moment.outcome in ("fail", "panic")),
             progress=moment.progress if moment else None,
             cloud_init=cloud_init,
             trouble=self._trouble(obj, moment).message if moment and moment.outcome in ("fail", "panic") else "",
@@ -290,7 +298,7 @@ class Simulator:
                 return Verdict(
                     result, stage, trouble.message, trouble, cloud_init=False if failed else None, seconds=spent
                 )
-            if timeout is not None and spent >= timeout:
+            if spent >= (PATIENCE if timeout is None else timeout):
                 return Verdict(Result.TIMEOUT, stage, f"timed out in stage {WORDS[stage]}", seconds=spent)
             self.sleep(0.02)
 

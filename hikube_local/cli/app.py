@@ -60,6 +60,32 @@ def validate_option() -> Callable:
     )
 
 
+def dry_run_option() -> Callable:
+    """kubectl's --dry-run[=client|server|none]; what is given here is the same for client and server."""
+    return option(
+        "--dry-run",
+        is_flag=False,
+        flag_value="client",
+        default="none",
+        type=click.Choice(["none", "client", "server", "true", "false"]),
+        callback=lambda context, parameter, value: value not in ("none", "false"),
+        help="Show what would be done, and do nothing (also =client, =server).",
+    )
+
+
+def ignored(*names: str, flags: tuple[str, ...] = ()) -> Callable:
+    """Options of kubectl's or virtctl's that fingers type and that mean nothing on one host."""
+
+    def decorate(command: Callable) -> Callable:
+        for name in names:
+            command = click.option(name, default=None, hidden=True)(command)
+        for name in flags:
+            command = click.option(name, is_flag=True, hidden=True)(command)
+        return command
+
+    return decorate
+
+
 def common(command: Callable) -> Callable:
     """The options that every command takes; the command gets an App as its first argument."""
 
@@ -67,12 +93,17 @@ def common(command: Callable) -> Callable:
     @option("--config", default=None, type=click.Path(path_type=Path), help="Configuration file.")
     @option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Colour in the output.")
     @option(
-        "--progress", type=click.Choice(["auto", "tty", "plain", "json", "quiet"]), default="auto", help="The story."
+        "--progress",
+        type=click.Choice(["auto", "tty", "plain", "json", "quiet"]),
+        default="auto",
+        help="How progress is shown: live lines (tty), a line each (plain), JSON, or not (quiet).",
     )
+    @option("-q", "--quiet", is_flag=True, default=False, help="Errors and warnings only.")
+    @option("--no-differences", is_flag=True, default=False, help="Do not tell how this host differs from Hikube.")
     @option("--debug", is_flag=True, default=False, help="Show tracebacks and what is run.")
     @functools.wraps(command)
-    def wrapped(namespace, config, color, progress, debug, **rest):
-        return command(App(namespace, config, color, progress, debug), **rest)
+    def wrapped(namespace, config, color, progress, quiet, no_differences, debug, **rest):
+        return command(App(namespace, config, color, progress, debug, quiet, no_differences), **rest)
 
     return wrapped
 
@@ -134,13 +165,18 @@ class App:
         color: str = "auto",
         progress: str = "auto",
         debug: bool = False,
+        quiet: bool = False,
+        no_differences: bool = False,
     ) -> None:
         context = click.get_current_context(silent=True)
         origin = context.get_parameter_source("namespace") if context else None
         from_environment = origin is click.core.ParameterSource.ENVIRONMENT
         self.flag_namespace = None if from_environment or not namespace else namespace
         self._environment_namespace = namespace if from_environment else None
-        self._config_path, self._color, self.progress, self.debug = config, color, progress, debug
+        self._config_path, self._color, self.debug = config, color, debug
+        self._progress = "quiet" if quiet else progress
+        self.quiet = self._progress == "quiet"
+        self.no_differences = no_differences or self.quiet
 
     @cached_property
     def layout(self) -> Layout:
@@ -212,29 +248,60 @@ class App:
             return False
         return stream.isatty()
 
-    def find(self, kind: str, name: str) -> Object:
-        """A stored object by its name, or HK804 with the nearest name."""
+    @property
+    def progress_mode(self) -> str:
+        """How progress is shown: tty, plain, json or quiet."""
+        if self._progress != "auto":
+            return self._progress
+        return "tty" if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else "plain"
+
+    def find(self, kind: str, name: str, namespace: str | None = None) -> Object:
+        """A stored object by its name, or HK804 with the nearest name; `namespace`: one that the name itself says."""
         from hikube_local.text import nearest
 
-        found = self.store.get((kind, self.namespace, name))
+        if namespace and self.flag_namespace and namespace != self.flag_namespace:
+            what = f"{name} is named in namespace {namespace}, -n says {self.flag_namespace}"
+            raise UsageError("HK406", what, fix="leave one of them out")
+        where = namespace or self.namespace
+        found = self.store.get((kind, where, name))
         if found is None:
-            others = self.store.names(kind, self.namespace)
-            near = nearest(name, others)
+            near = nearest(name, self.store.names(kind, where))
             elsewhere = [o.namespace for o in self.store.objects(kind) if o.name == name]
             fix = f"did you mean {near}?" if near else "hikube-local get -A lists what there is"
             if elsewhere:
                 fix = f"it is in namespace {elsewhere[0]}: add -n {elsewhere[0]}"
-            raise NotFound("HK804", f"there is no {kind.lower()} {name!r} in namespace {self.namespace}", fix=fix)
+            raise NotFound("HK804", f"there is no {kind.lower()} {name!r} in namespace {where}", fix=fix)
         return found
 
     def machine(self, word: str) -> Object:
-        """The VMInstance that the user named: web, vm/web, vm-instance-web, USER@web."""
-        from hikube_local.api.objects import INSTANCE
+        """The VMInstance that the user named: web, vm/web, vm-instance-web, virtctl's vmi/web/NAMESPACE and web.NAMESPACE,
+        each with USER@ before it."""
+        from hikube_local.api.objects import INSTANCE, KIND_WORDS
 
-        kind, name = reference(word.rpartition("@")[2], INSTANCE)
-        if kind != INSTANCE:
-            raise UsageError("HK810", f"{word} is no machine", fix="name a VMInstance")
-        return self.find(INSTANCE, name)
+        target = word.rpartition("@")[2]
+        kind, slash, rest = target.partition("/")
+        # A kind may hold dots, a name cannot.
+        prefixed = slash and kind.lower() in KIND_WORDS
+        name, _, namespace = (rest if prefixed else target).partition("/")
+        if not namespace:
+            name, _, namespace = name.partition(".")
+        known, name = reference(f"{kind}/{name}" if prefixed else name, INSTANCE)
+        if known != INSTANCE:
+            raise UsageError("HK810", f"{word} is not a machine", fix="name a VMInstance")
+        return self.find(INSTANCE, name, namespace.removesuffix(".hikube") or None)
+
+    def machines(self, words: tuple[str, ...], everything: bool = False, all_namespaces: bool = False) -> list[Object]:
+        """The machines named, also as `vm web`; all of the namespace (or of every one) with --all."""
+        from hikube_local.api.objects import INSTANCE, KIND_WORDS
+
+        names = words[1:] if words and words[0].lower() in KIND_WORDS else words
+        if everything:
+            if names:
+                raise UsageError("HK810", "names and --all exclude each other", fix="leave one of them out")
+            return self.store.objects(INSTANCE, None if all_namespaces else self.namespace)
+        if not names:
+            raise UsageError("HK810", "no machine is named", fix="write its name, or --all")
+        return [self.machine(w) for w in names]
 
 
 def manifests(files: tuple[str, ...], filename: tuple[str, ...]) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ def bundle(app: App, files: tuple[str, ...], filename: tuple[str, ...], folder: 
     from hikube_local.cli.up import load
     from hikube_local.images import bundle as bundles
     from hikube_local.images import sources
+    from hikube_local.manifests.diagnostics import Findings
     from hikube_local.manifests.load import texts
 
     named = manifests(files, filename)
@@ -35,7 +36,8 @@ def bundle(app: App, files: tuple[str, ...], filename: tuple[str, ...], folder: 
             if item.object.kind == DISK and (want := sources.wanted(item.object, settings, cache)):
                 obj = item.object
                 entries[want.key] = sources.get(want, cache, settings, story, obj.ref, obj.namespace)
-    bundles.write(folder, texts(named), entries, cache)
-    print(f"{folder}: {len(loaded.objects)} objects, {len({e.digest for e in entries.values()})} images")
-    print(f"  there: hikube-local up --offline {folder.name}")
+    bundles.write(folder, texts(named, Findings()), entries, cache)
+    images = len({e.digest for e in entries.values()})
+    print(f"{folder}: {len(loaded.objects)} objects, {images} image{'' if images == 1 else 's'}")
+    print(f"on the other machine: hikube-local up --offline {folder.name}")
     return ExitCode.DONE

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import click
 
+from hikube_local import files
 from hikube_local.cli.app import App, common, complete_machine, option
-from hikube_local.errors import ExitCode, HikubeError
+from hikube_local.errors import ExitCode, HikubeError, UsageError
 
 
 @click.command("console")
@@ -46,10 +47,11 @@ def vnc(app: App, name: str, proxy_only: bool, port: int) -> int:
     world.running(obj)
     sock = world.carrier.sockets(names.tap(world.layout.id, obj.namespace, obj.name)) / "vnc.sock"
     viewer = next((v for v in ("remote-viewer", "vncviewer", "gvncviewer") if shutil.which(v)), None)
-    if viewer is None and not proxy_only and not sys.stdout.isatty():
-        raise HikubeError(
-            "HK601", "no VNC viewer is installed", fix="sudo apt-get install virt-viewer; or vnc --proxy-only"
-        )
+    if viewer is None and not proxy_only:
+        told = "no VNC viewer is installed", "sudo apt-get install virt-viewer; or vnc --proxy-only"
+        if not sys.stdout.isatty():
+            raise HikubeError("HK601", told[0], fix=told[1])
+        print(f"{told[0]} ({told[1]}); any viewer may connect to the address below, Ctrl-C ends it", file=sys.stderr)
     listener = forward.listen("127.0.0.1", port)
     where = listener.getsockname()[1]
     print(f'{{"port": {where}}}' if proxy_only else f"VNC at 127.0.0.1:{where}", flush=True)
@@ -65,13 +67,27 @@ def vnc(app: App, name: str, proxy_only: bool, port: int) -> int:
 @click.argument("file", type=click.Path(path_type=Path))
 @common
 def screenshot(app: App, name: str, file: Path) -> int:
-    """A picture of a machine's screen: screenshot web screen.png."""
+    """A picture of a machine's screen as PNG: screenshot web screen.png, or - for standard output."""
     from hikube_local.access.screen import screenshot as take
     from hikube_local.access.ssh import real
 
+    to_stdout = str(file) == "-"
+    if not to_stdout and file.suffix.lower() not in ("", ".png"):
+        raise UsageError(
+            "HK810", f"the picture is a PNG, {file} says another format", fix=f"write {file.with_suffix('.png')}"
+        )
+    if not to_stdout and not file.absolute().parent.is_dir():
+        raise UsageError(
+            "HK810", f"there is no folder {file.absolute().parent}", fix="name a file in a folder that is there"
+        )
     obj = app.machine(name)
     world = real(app.backend(obj.backend), obj)
     dom = world.running(obj)
-    take(world.connection(), dom, file.absolute())
-    print(file)
+    picture = take(world.connection(), dom)
+    if to_stdout:
+        sys.stdout.buffer.write(picture)
+        sys.stdout.flush()
+    else:
+        files.write(file.absolute(), picture, 0o644)
+        print(file)
     return ExitCode.DONE

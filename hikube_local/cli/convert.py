@@ -20,11 +20,19 @@ def convert(app: App, files: tuple[str, ...], filename: tuple[str, ...]) -> int:
     from hikube_local.cli.tables import as_yaml
     from hikube_local.manifests import nodes
     from hikube_local.manifests.convert import machine
+    from hikube_local.manifests.diagnostics import Findings
     from hikube_local.manifests.kinds import RETIRED
     from hikube_local.manifests.load import texts
 
     out: list[str] = []
-    for name, content in texts(manifests(files, filename)):
+    unread = Findings()
+    read = texts(manifests(files, filename), unread)
+    for d in unread.items:
+        print(d.render(), file=sys.stderr)
+    if unread.failed:
+        return ExitCode.USAGE
+    count = 0
+    for name, content in read:
         found: list = []
         try:
             documents = [
@@ -42,9 +50,13 @@ def convert(app: App, files: tuple[str, ...], filename: tuple[str, ...]) -> int:
                 API_VERSION,
                 RETIRED,
             )
+            count += ours
             made, told = machine(document) if ours else ([document], [])
             for text in told:
                 print(f"{name}: {text}", file=sys.stderr)
             out += [as_yaml(resource) for resource in made]
+    if not count:
+        what = f"nothing to convert: no {RETIRED} of {API_VERSION} in the input"
+        raise UsageError("HK112", what, fix="a VirtualMachine of kubevirt.io is KubeVirt's own: describe a VMInstance")
     print("\n---\n".join(out))
     return ExitCode.DONE

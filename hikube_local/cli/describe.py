@@ -10,6 +10,8 @@ import click
 from hikube_local.cli.app import App, common, complete_object, option
 from hikube_local.cli.get import chosen
 from hikube_local.errors import ExitCode
+from hikube_local.paths import document
+from hikube_local.text import sanitize
 
 
 @click.command("describe")
@@ -28,8 +30,13 @@ def describe(app: App, words: tuple[str, ...], all_namespaces: bool, labels: str
             words = ("vm", words[0])
     statuses = Statuses(app.store, app.backend)
     objects, _ = chosen(app, words, all_namespaces, labels)
-    print("\n\n".join("\n".join(_lines(app, statuses, o)) for o in objects))
+    # What came from elsewhere stays in its line.
+    print("\n\n".join("\n".join(map(_shown, _lines(app, statuses, o))) for o in objects))
     return ExitCode.DONE
+
+
+def _shown(line: str) -> str:
+    return sanitize(line).replace("\n", " ")
 
 
 def _field(name: str, value: Any) -> str:
@@ -73,9 +80,9 @@ def _machine(statuses: Any, obj: Any, status: dict) -> list[str]:
         _field("Accelerator", status.get("accelerator", "<not started>")),
         "Addresses:",
         *(f"  {a['type']:<14}{a['address']}" for a in status["addresses"]),
-        "  (names of the tenant: guests with systemd-resolved refuse them, as on Hikube, until networkd has the search domains:",
-        '  docs/troubleshooting.md, "A name of the tenant is refused")',
-        "Ways in:",
+        f"  (guests with systemd-resolved refuse the tenant's names, as on Hikube; the cure: {document('troubleshooting.md')},",
+        '  "A name of the tenant is refused")',
+        "Access:",
         *(f"  {str(a['port']) + '/' + a['protocol']:<14}{a['address']}:{a['hostPort']}" for a in status["access"]),
         f"  {'ssh':<14}hikube-local ssh {obj.name}",
         f"  {'console':<14}hikube-local console {obj.name}",

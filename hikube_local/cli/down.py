@@ -8,7 +8,19 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, complete_object, confirm, option, reference, references, seconds
+from hikube_local.cli.app import (
+    App,
+    common,
+    complete_object,
+    confirm,
+    dry_run_option,
+    ignored,
+    option,
+    reference,
+    references,
+    seconds,
+)
+from hikube_local.cli.ssh import refresh
 from hikube_local.cli.up import load
 from hikube_local.errors import ExitCode, UsageError
 
@@ -23,6 +35,7 @@ def _remove(app: App, keys: list[Any], grace: float = 30.0, force: bool = False)
     app.store.mark_deleted(keys)
     with Story(app) as story:
         results = app.reconciler(story, Options(grace=grace, force=force)).reconcile(keys)
+    refresh(app)
     for (kind, _, name), done in sorted(results.items()):
         if not done.error and app.store.get(done.key) is None:
             print(f"{kind.lower()}.apps.cozystack.io/{name} deleted")
@@ -57,7 +70,7 @@ def down(
     names = [w for w in words if w not in files]
     stored = app.store.objects(None, None if all_namespaces else app.namespace)
     if files or names:
-        keys = {app.find(*reference(n, INSTANCE)).key for n in names}
+        keys = {(app.find(*reference(n, INSTANCE)) if "/" in n else app.machine(n)).key for n in names}
         if files:
             keys |= {i.object.key for i in load(app, tuple(files), for_plan=False, quiet=True).objects}
         machines = [o for o in app.store.objects(INSTANCE) if o.key in keys]
@@ -88,7 +101,12 @@ def down(
 @option("--force", is_flag=True, help="Do not wait for the guests.")
 @option("--all", "everything", is_flag=True, help="All objects of the kind.")
 @option("-A", "--all-namespaces", is_flag=True, help="With --all: in every namespace.")
-@option("--ignore-not-found", is_flag=True, help="What is not there is no error.")
+@option("-l", "--selector", "labels", default="", help="Label selector: the objects of the kind that fit.")
+@option("--now", is_flag=True, help="The same as --grace 1s.")
+@option("--grace-period", type=int, default=None, help="kubectl's: seconds; 0 does not wait for the guest.")
+@dry_run_option()
+@option("--ignore-not-found", is_flag=True, help="What is not there is not an error.")
+@ignored("--cascade", "--wait", "--timeout")
 @common
 def delete(
     app: App,
@@ -99,18 +117,27 @@ def delete(
     force: bool,
     everything: bool,
     all_namespaces: bool,
+    labels: str,
+    now: bool,
+    grace_period: int | None,
+    dry_run: bool,
     ignore_not_found: bool,
+    **_: object,
 ) -> int:
     """Delete objects: a machine (its disks stay), or a disk with its data."""
     from hikube_local.api.objects import DISK, INSTANCE
+    from hikube_local.cli.get import selector
     from hikube_local.errors import HikubeError, NotFound
 
+    grace, force = (1.0 if now else grace_period if grace_period is not None else grace), force or grace_period == 0
+    fits = selector(labels)
     keys = []
     for kind, name in references(words):
         if name is None:
-            if not everything:
-                raise UsageError("HK810", "no name is given", fix="name the objects, or add --all")
-            keys += [o.key for o in app.store.objects(kind, None if all_namespaces else app.namespace)]
+            if not everything and not labels:
+                raise UsageError("HK810", "no name is given", fix="name the objects, or add --all or -l")
+            here = app.store.objects(kind, None if all_namespaces else app.namespace)
+            keys += [o.key for o in here if fits(o.labels)]
             continue
         if all_namespaces:
             raise UsageError("HK810", "a name cannot be asked for in all namespaces", fix="leave -A or the name out")
@@ -137,6 +164,10 @@ def delete(
                 f"the disk {key[2]} is attached to {', '.join(users)}",
                 fix=f"delete vminstance/{users[0]} first",
             )
+    if dry_run:
+        for kind, _, name in sorted(set(keys)):
+            print(f"{kind.lower()}.apps.cozystack.io/{name} deleted (dry run)")
+        return ExitCode.DONE
     if disks:
         confirm(f"Delete the disks {', '.join('/'.join(k[1:]) for k in disks)} with all their data?", yes)
     return _remove(app, keys, grace, force)

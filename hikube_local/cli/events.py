@@ -11,13 +11,16 @@ from hikube_local.errors import ExitCode
 
 
 @click.command("events")
+@click.argument("name", default="", metavar="[KIND/NAME]")
 @option("-f", "--follow", is_flag=True, help="Go on with new ones.")
 @option("--for", "about", default=None, help="Only of this object: vm/web.")
 @option("-A", "--all-namespaces", is_flag=True, help="Of every namespace.")
 @option("--tail", type=int, default=None, help="Only the last ones.")
 @output_option("json")
 @common
-def events(app: App, follow: bool, about: str | None, all_namespaces: bool, tail: int | None, output: str) -> int:
+def events(
+    app: App, name: str, follow: bool, about: str | None, all_namespaces: bool, tail: int | None, output: str
+) -> int:
     """What happened, oldest first."""
     import json
 
@@ -25,7 +28,7 @@ def events(app: App, follow: bool, about: str | None, all_namespaces: bool, tail
     from hikube_local.text import age
 
     ref = None
-    if about:
+    if about := about or name:
         kind, name = reference(about, "VMInstance")
         ref = f"{kind.lower()}/{name}"
     namespace = None if all_namespaces else app.namespace

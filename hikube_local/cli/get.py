@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import click
 
 from hikube_local.cli.app import App, common, complete_object, option, output_option, references
-from hikube_local.errors import ExitCode, UsageError
+from hikube_local.errors import ExitCode, NotFound, UsageError
 
 _SET = re.compile(r"(?P<key>\S+)\s+(?P<op>in|notin)\s*\((?P<values>[^()]*)\)$")
 _PLAIN = re.compile(r"(?P<key>[^\s=!,()]+)\s*(?P<op>==|=|!=)\s*(?P<value>[^\s=!,()]*)$")
@@ -35,11 +36,24 @@ def selector(text: str) -> Callable[[dict[str, str]], bool]:
     return lambda labels: all(t(labels) for t in tests)
 
 
+def fields(text: str) -> Callable[[Any], bool]:
+    """kubectl's field selector, as far as its API knows fields of ours: metadata.name and metadata.namespace."""
+    tests: list[Callable[[Any], bool]] = []
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        m = _PLAIN.match(part)
+        if not m or m["key"] not in ("metadata.name", "metadata.namespace"):
+            fix = "write metadata.name=NAME or metadata.namespace=NAMESPACE"
+            raise UsageError("HK810", f"the field selector {part!r} is not understood", fix=fix)
+        key, value, same = m["key"].removeprefix("metadata."), m["value"], m["op"] != "!="
+        tests.append(lambda o, k=key, v=value, s=same: (getattr(o, k) == v) == s)
+    return lambda obj: all(t(obj) for t in tests)
+
+
 def chosen(app: App, words: tuple[str, ...], all_namespaces: bool, labels: str) -> tuple[list[Any], bool]:
     """The objects asked for, and whether exactly one was named."""
     from hikube_local.api.objects import DISK, INSTANCE
 
-    wanted = references(words) or [(INSTANCE, None), (DISK, None)]
+    wanted = references(words, bare(app, words)) or [(INSTANCE, None), (DISK, None)]
     namespace = None if all_namespaces else app.namespace
     matches = selector(labels)
     objects = []
@@ -53,25 +67,56 @@ def chosen(app: App, words: tuple[str, ...], all_namespaces: bool, labels: str) 
     return objects, len(wanted) == 1 and wanted[0][1] is not None
 
 
-def text(resources: list[dict[str, Any]], wide: bool, all_namespaces: bool, kinds: int) -> str:
+def bare(app: App, words: tuple[str, ...]) -> str | None:
+    """The kind of a name that stands without one: a machine's, or a disk's where no machine is called so."""
+    from hikube_local.api.objects import DISK, INSTANCE, KIND_WORDS
+
+    if not words or "/" in words[0] or words[0] == "all" or all(w in KIND_WORDS for w in words[0].lower().split(",")):
+        return None
+    for kind, prefix in ((INSTANCE, "vm-instance-"), (DISK, "vm-disk-")):
+        if words[0].removeprefix(prefix) in app.store.names(kind, app.namespace):
+            return kind
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What `get` was asked to show beside the usual columns."""
+
+    headers: bool = True
+    show_labels: bool = False
+    labels: tuple[str, ...] = ()
+
+    def head(self) -> list[str]:
+        return [*(name.rpartition("/")[2].upper() for name in self.labels), *(["LABELS"] if self.show_labels else [])]
+
+    def cells(self, resource: dict[str, Any]) -> list[str]:
+        have = resource["metadata"].get("labels", {})
+        every = ",".join(f"{k}={v}" for k, v in sorted(have.items())) or "<none>"
+        return [*(have.get(name, "") for name in self.labels), *([every] if self.show_labels else [])]
+
+
+def text(
+    resources: list[dict[str, Any]], wide: bool, all_namespaces: bool, kinds: int, more: Columns = Columns()
+) -> str:
     from hikube_local.cli import tables
 
     blocks = []
-    for kind, header, more, row in (
+    for kind, header, wider, row in (
         ("VMInstance", tables.MACHINE_HEADER, tables.MACHINE_WIDE, tables.machine_row),
         ("VMDisk", tables.DISK_HEADER, tables.DISK_WIDE, tables.disk_row),
     ):
         mine = [r for r in resources if r["kind"] == kind]
         if not mine:
             continue
-        rows = [row(r, wide) for r in mine]
-        head = header + (more if wide else [])
+        rows = [[*row(r, wide), *more.cells(r)] for r in mine]
+        head = [*header, *(wider if wide else []), *more.head()]
         if kinds > 1:
             rows = [[f"{kind.lower()}/{r[0]}", *r[1:]] for r in rows]
         if all_namespaces:
             head = ["NAMESPACE", *head]
             rows = [[r["metadata"]["namespace"], *cells] for r, cells in zip(mine, rows, strict=True)]
-        blocks.append(tables.table(head, rows))
+        blocks.append(tables.table(head if more.headers else None, rows))
     return "\n\n".join(blocks)
 
 
@@ -83,32 +128,60 @@ def _get(
     output: str,
     watch: bool,
     watch_only: bool,
-    timeout: float | None = None,
+    filename: tuple[str, ...],
+    field: str,
+    sort_by: str,
+    no_headers: bool,
+    show_labels: bool,
+    label_columns: tuple[str, ...],
+    ignore_not_found: bool,
 ) -> int:
     import sys
 
     from hikube_local.cli import tables
     from hikube_local.reconcile.status import Statuses
 
+    if words[:1] and words[0].lower() in ("events", "event", "ev"):
+        raise UsageError("HK810", "events are no objects here", fix="hikube-local events [-f] [--for vm/NAME]")
     statuses = Statuses(app.store, app.backend)
-    objects, single = chosen(app, words, all_namespaces, labels)
+    if filename:
+        from hikube_local.cli.up import load
+
+        known = [app.store.get(i.object.key) for i in load(app, filename, for_plan=False, quiet=True).objects]
+        objects, single = [o for o in known if o], False
+    else:
+        try:
+            objects, single = chosen(app, words, all_namespaces, labels)
+        except NotFound:
+            if not ignore_not_found:
+                raise
+            return ExitCode.DONE
+    objects = list(filter(fields(field), objects))
     resources = [statuses.resource(o) for o in objects]
+    if sort_by:
+        path = sort_by if sort_by.startswith("{") else "{" + ("" if sort_by.startswith(".") else ".") + sort_by + "}"
+        resources.sort(
+            key=lambda r: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", tables.jsonpath(path, r))]
+        )
     if watch or watch_only:
         return _watch(app, statuses, words, all_namespaces, labels, output, resources, watch_only)
-    if not resources and output in ("", "wide"):
+    if (not resources and output in ("", "wide")) or (not resources and output.startswith("custom-columns=")):
         where = "" if all_namespaces else f" in {app.namespace} namespace"
         print(f"No resources found{where}.", file=sys.stderr)
         return ExitCode.DONE
     value = resources[0] if single else tables.as_list(resources)
     kinds = len({r["kind"] for r in resources})
-    print(tables.show(value, output, lambda: text(resources, output == "wide", all_namespaces, kinds)))
+    more = Columns(not no_headers, show_labels, tuple(n for part in label_columns for n in part.split(",") if n))
+    shown = tables.show(
+        value, output, lambda: text(resources, output == "wide", all_namespaces, kinds, more), no_headers
+    )
+    print(shown, end="" if output.startswith("jsonpath") else "\n")
     return ExitCode.DONE
 
 
 def _watch(app, statuses, words, all_namespaces, labels, output, resources, watch_only) -> int:
     """A line for each change, until interrupted."""
     from hikube_local.cli import tables
-    from hikube_local.errors import NotFound
 
     def fingerprint(r: dict) -> Any:
         row = (tables.machine_row if r["kind"] == "VMInstance" else tables.disk_row)(r, output == "wide")
@@ -156,7 +229,14 @@ def _options(command: Any) -> Any:
         option("-l", "--selector", "labels", default="", help="Label selector: a=b,c!=d."),
         option("-w", "--watch", is_flag=True, help="Print a line at each change."),
         option("--watch-only", is_flag=True, help="Watch without the list first."),
-        output_option("wide", "json", "yaml", "name", "jsonpath=…"),
+        option("-f", "--filename", multiple=True, help="The objects of a file, a folder or -."),
+        option("--field-selector", "field", default="", help="metadata.name=NAME."),
+        option("--sort-by", default="", help="A jsonpath: .metadata.creationTimestamp."),
+        option("--no-headers", is_flag=True, help="Without the line of column names."),
+        option("--show-labels", is_flag=True, help="A column with the labels."),
+        option("-L", "--label-columns", multiple=True, help="A column for a label."),
+        option("--ignore-not-found", is_flag=True, help="What is not there is not an error."),
+        output_option("wide", "json", "yaml", "name", "jsonpath=…", "custom-columns=…"),
         common,
     ]
     for decorate in reversed(options):

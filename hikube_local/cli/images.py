@@ -1,21 +1,23 @@
-"""`images build|pull|import|list|verify|prune`."""
+"""`images build|pull|import|list|rm|verify|prune`."""
 
 from __future__ import annotations
 
+import re
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from hikube_local.cli.app import App, common, confirm, option, output_option
-from hikube_local.errors import ExitCode, HikubeError, UsageError
+from hikube_local.errors import ExitCode, HikubeError, NotFound, UsageError
 
 
 @click.group("images")
 def images() -> None:
-    """Images: build, pull, import, list, verify, prune."""
+    """Images: build, pull, import, list, rm, verify, prune."""
 
 
 @images.command("build")
@@ -29,7 +31,9 @@ def build(app: App, name: str, force: bool) -> int:
 
     app.layout.make()
     with Story(app) as story:
-        _told(name, build(app.cache, name, story, force))
+        entry = build(app.cache, name, story, force)
+        story_says(story, f"image/{name}", "built", done=True)
+    _told(name, entry)
     return ExitCode.DONE
 
 
@@ -48,6 +52,7 @@ def pull(app: App, names: tuple[str, ...], checksum: str) -> int:
     from concurrent.futures import ThreadPoolExecutor
 
     from hikube_local.cli.story import Story
+    from hikube_local.events import Event, EventType
     from hikube_local.images import sources
 
     if checksum and len(names) != 1:
@@ -65,12 +70,17 @@ def pull(app: App, names: tuple[str, ...], checksum: str) -> int:
     code = ExitCode.DONE
     with Story(app) as story, ThreadPoolExecutor(max_workers=4) as pool:
         waits = [(name, pool.submit(one, name)) for name in dict.fromkeys(names)]
+        done: list[tuple[str, Any]] = []
         for name, future in waits:
             try:
-                _told(name, future.result())
+                done.append((name, future.result()))
+                story_says(story, f"image/{name}", "in the cache", done=True)
             except HikubeError as e:
-                print(f"{name}: {e.render()}", file=sys.stderr)
+                data = {"why": e.why, "fix": e.fix}
+                story(Event(EventType.FAILED, e.what, f"image/{name}", code=e.code, data=data))
                 code = ExitCode.FAILED
+    for name, entry in done:
+        _told(name, entry)
     return code
 
 
@@ -83,25 +93,44 @@ def pull(app: App, names: tuple[str, ...], checksum: str) -> int:
 def import_(app: App, file: Path, url: str, name: str, checksum: str) -> int:
     """Take a file of this host into the cache; the file itself is left alone."""
     from hikube_local.api.names import DNS_1123
-    from hikube_local.events import ignore
+    from hikube_local.cli.story import Story
     from hikube_local.images import checksums, sources
 
+    if not name and not url:
+        name = _stem(file)
     if name and not DNS_1123.fullmatch(name):
         raise UsageError(
             "HK301", f"{name!r} is no name for an image", fix="write lower-case letters, digits and dashes"
         )
-    if not url and not name:
-        raise UsageError("HK810", "under what shall it be found?", fix="add --name NAME or --url URL")
     app.layout.make()
     given = checksums.parse(checksum, "--checksum") if checksum else None
     cache = app.cache
     keys = [*([url] if url else []), *([sources.own_key(name)] if name else [])]
-    with cache.lock(keys[0], ignore):
-        entry = cache.take(file.absolute(), keys[0], f"imported from {file.name}", given)
+    with Story(app) as story, cache.lock(keys[0], story):
+        say = partial(story_says, story, f"image/{name or file.name}")
+        entry = cache.take(file.absolute(), keys[0], f"imported from {file.name}", given, say=say)
+        say("imported", done=True)
     for key in keys[1:]:
         cache.name(entry, key)
     _told(name or url, entry)
     return ExitCode.DONE
+
+
+def story_says(story: Any, about: str, message: str, done: bool = False, **data: Any) -> None:
+    from hikube_local.events import Event, EventType
+
+    story(Event(EventType.DONE if done else EventType.PROGRESS, message, about, data=data))
+
+
+def _stem(file: Path) -> str:
+    """A name for an image out of its file's: debian-12.qcow2.xz is debian-12; HK810 where none can be made."""
+    from hikube_local.api.names import DNS_1123
+
+    stem = re.sub(r"(\.(qcow2|img|raw|vmdk|vdi|vhdx?|iso|gz|xz|bz2|zst))+$", "", file.name.lower())
+    name = re.sub(r"[^a-z0-9]+", "-", stem).strip("-")[:63].strip("-")
+    if not DNS_1123.fullmatch(name):
+        raise UsageError("HK810", f"no name can be made of {file.name!r}", fix="add --name NAME or --url URL")
+    return name
 
 
 def users(app: App) -> dict[str, list[str]]:
@@ -116,37 +145,75 @@ def users(app: App) -> dict[str, list[str]]:
 
 
 @images.command("list")
-@output_option("json")
+@output_option("json", "wide")
 @common
 def list_(app: App, output: str) -> int:
     """The images that are kept, which disks stand on them, and when they were last used."""
-    from dataclasses import asdict
-
     from hikube_local.cli import tables
     from hikube_local.images.sources import own_name
-    from hikube_local.text import age, size
+    from hikube_local.text import age, size, timestamp
 
-    by = users(app)
-    rows = [asdict(e) | {"usedBy": by.get(e.digest, [])} for e in app.cache.entries()]
-    for r in rows:
-        key = r.pop("key")
-        r["name"] = own_name(key)
-    now = time.time()
-    cells = [
-        [
-            r["digest"][:12],
-            r["format"],
-            size(r["size"]),
-            size(r["virtual_size"]),
-            ",".join(r["usedBy"]) or "<none>",
-            age(now - (r["used"] or r["fetched"])),
-            r["verified"] or "<first use>",
-            r["name"] or r["origin"],
+    by, now = users(app), time.time()
+    rows = []
+    for e in app.cache.entries():
+        row = {
+            "name": own_name(e.key),
+            "digest": e.digest,
+            "format": e.format,
+            "size": e.size,
+            "virtualSize": e.virtual_size,
+            "origin": e.origin,
+            "verified": e.verified,
+            "fetched": timestamp(e.fetched),
+            "used": timestamp(e.used or e.fetched),
+            "usedBy": by.get(e.digest, []),
+            "sources": e.sources,
+        }
+        shown = [
+            row["name"] or e.origin.rpartition("/")[2] or e.origin,
+            size(e.size),
+            size(e.virtual_size),
+            ",".join(by.get(e.digest, [])) or "<none>",
+            "imported" if row["name"] else e.verified or "first use",
+            age(now - (e.used or e.fetched)),
         ]
-        for r in rows
-    ]
-    header = ["DIGEST", "FORMAT", "SIZE", "VIRTUAL", "USED BY", "LAST USE", "VERIFIED", "ORIGIN"]
-    print(tables.show(rows, output, lambda: tables.table(header, cells)))
+        rows.append((row, [*shown, e.digest[:12], e.format, e.origin] if output == "wide" else shown))
+    header = ["NAME", "SIZE", "VIRTUAL", "USED BY", "VERIFIED", "LAST USE"]
+    header += ["DIGEST", "FORMAT", "ORIGIN"] if output == "wide" else []
+    print(tables.show([r for r, _ in rows], output, lambda: tables.table(header, [c for _, c in rows])))
+    return ExitCode.DONE
+
+
+@images.command("rm")
+@click.argument("names", metavar="NAME|URL|DIGEST...", nargs=-1, required=True)
+@option("--yes", is_flag=True, help="Answer questions with yes.")
+@common
+def rm(app: App, names: tuple[str, ...], yes: bool) -> int:
+    """Remove images by their name, URL or digest; not those that disks stand on."""
+    from hikube_local.images.sources import own_name
+
+    cache, by = app.cache, users(app)
+    doomed: dict[str, str] = {}
+    for word in names:
+        found = [
+            e
+            for e in cache.entries()
+            if word in (own_name(e.key), e.key, e.origin.rpartition("/")[2])
+            or (len(word) >= 8 and e.digest.startswith(word.removeprefix("sha256:")))
+        ]
+        if not found:
+            raise NotFound("HK804", f"there is no image {word!r}", fix="hikube-local images list")
+        for e in found:
+            if e.digest in by:
+                what = f"the image {word} carries the disks {', '.join(by[e.digest])}"
+                raise HikubeError("HK806", what, fix="delete them first")
+            doomed[e.digest] = word
+    confirm(f"Remove {', '.join(dict.fromkeys(doomed.values()))}?", yes)
+    with cache.alone(_waits):
+        for digest in doomed.keys() - users(app).keys():
+            cache.forget(digest)
+    for word in dict.fromkeys(doomed.values()):
+        print(f"{word} removed")
     return ExitCode.DONE
 
 
@@ -198,16 +265,17 @@ def _verify_remote(app: App) -> int:
 
 @images.command("prune")
 @option("--dry-run", is_flag=True, help="Say what would be removed, and do nothing.")
+@option("--all", "everything", is_flag=True, help="Also those that were imported by hand, which no server has.")
 @option("--yes", is_flag=True, help="Answer questions with yes.")
 @common
-def prune(app: App, dry_run: bool, yes: bool) -> int:
+def prune(app: App, dry_run: bool, everything: bool, yes: bool) -> int:
     """Remove images that no disk stands on, and downloads that were cut short."""
     import shutil
 
     from hikube_local.text import size
 
     cache = app.cache
-    unused, stray = _unused(app)
+    unused, stray = _unused(app, everything)
     freed = sum(count for count, _ in unused.values()) + sum(stray.values())
     for digest, (count, origin) in sorted(unused.items()):
         print(f"{digest[:12]}  {size(count):>8}  {origin}")
@@ -222,7 +290,7 @@ def prune(app: App, dry_run: bool, yes: bool) -> int:
     confirm(f"Remove these ({size(freed)})?", yes)
     with cache.alone(_waits):
         # Looked at anew: while the question stood a disk may have been made on one, a download begun.
-        now, strays_now = _unused(app)
+        now, strays_now = _unused(app, everything)
         for digest in unused.keys() & now.keys():
             cache.forget(digest)
         for path in stray.keys() & strays_now.keys():
@@ -236,10 +304,13 @@ def _waits(who: str) -> None:
     print(f"waits for {who}, which uses the images", file=sys.stderr)
 
 
-def _unused(app: App) -> tuple[dict[str, tuple[int, str]], dict[Path, int]]:
+def _unused(app: App, everything: bool) -> tuple[dict[str, tuple[int, str]], dict[Path, int]]:
     """Images that no disk stands on (digest to size and origin), and files that no entry speaks of (path to size)."""
-    by = users(app)
-    unused = {e.digest: (e.size, e.origin) for e in app.cache.entries() if e.digest not in by}
+    from hikube_local.images.sources import own_name
+
+    by, entries = users(app), app.cache.entries()
+    golden = {e.digest for e in entries if own_name(e.key)} if not everything else set()
+    unused = {e.digest: (e.size, e.origin) for e in entries if e.digest not in by and e.digest not in golden}
     stray = {p: _size(p) for p in app.cache.strays() if p.name not in by}
     return unused, stray
 

@@ -12,54 +12,115 @@ import click
 from hikube_local import __version__
 from hikube_local.errors import ExitCode, unexpected
 
-# verb: (module, help); the command of verb `port-forward` is `port_forward` in its module.
-VERBS: dict[str, tuple[str, str]] = {
-    "up": ("up", "Make what the manifests say, and wait until the machines are ready."),
-    "apply": ("up", "The same as `up --no-wait`."),
-    "down": ("down", "Stop and remove machines; their disks stay."),
-    "delete": ("down", "Delete objects: a machine, or a disk with its data."),
-    "start": ("power", "Start a machine."),
-    "stop": ("power", "Stop a machine until `start`."),
-    "restart": ("power", "Stop a machine and start it again."),
-    "pause": ("power", "Freeze a running machine."),
-    "unpause": ("power", "Let a frozen machine go on."),
-    "get": ("get", "Show objects."),
-    "ps": ("get", "The same as `get`."),
-    "describe": ("describe", "Show everything known about objects."),
-    "wait": ("wait", "Wait for a condition."),
-    "events": ("events", "What happened."),
-    "logs": ("logs", "A machine's console log."),
-    "top": ("top", "CPU, memory, disk and network of the machines."),
-    "ssh": ("ssh", "Log in to a machine."),
-    "scp": ("ssh", "Copy files to and from a machine."),
-    "ssh-config": ("ssh", "Settings for ssh, so that `ssh NAME.NAMESPACE.hikube` works."),
-    "console": ("console", "Type into a machine's serial console (leave with Ctrl-])."),
-    "vnc": ("console", "A machine's screen."),
-    "screenshot": ("console", "A picture of a machine's screen."),
-    "port-forward": ("ports", "Forward local ports to a machine."),
-    "ports": ("ports", "Every way in."),
-    "network": ("network", "Run a command of this host inside a tenant's network."),
-    "virsh": ("ports", "virsh, connected to the libvirt that runs the machines."),
-    "validate": ("validate", "Check manifests; nothing is changed."),
-    "plan": ("plan", "What `up` would do."),
-    "diff": ("plan", "The same as `plan`."),
-    "render": ("render", "Write the domain XML and the seed's files."),
-    "cloudinit": ("cloudinit", "Check user-data, show the seed, compare two: check, render, diff."),
-    "snapshot": ("snapshot", "Checkpoints of a machine: create, list, restore, delete."),
-    "reset": ("snapshot", "A machine back to where its cloud-init was done for the first time."),
-    "test": ("test", "Boot throw-away machines, read what cloud-init did, and check them."),
-    "convert": ("convert", "A retired VirtualMachine as a VMDisk and a VMInstance."),
-    "schema": ("explain", "A JSON schema of both kinds, for editors."),
-    "explain": ("explain", "What a field means on Hikube, and what differs here."),
-    "catalog": ("catalog", "Instance types, profiles and images by name."),
-    "images": ("images", "Images: build, pull, import, list, verify, prune."),
-    "purge": ("purge", "End and remove everything of ours; disks only when asked."),
-    "bundle": ("bundle", "Manifests and images in one folder, for `up --offline` elsewhere."),
-    "image-upload": ("upload", "Bring the content of a VMDisk that waits for it."),
-    "doctor": ("doctor", "Whether this host can run machines, and what would mend it."),
-    "config": ("settings", "The configuration."),
-    "completion": ("settings", "A completion script for bash, zsh or fish."),
-    "version": ("settings", "The version."),
+# Section: {verb: (module, help)}; the command of verb `port-forward` is `port_forward` in its module.
+SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
+    "Machines": {
+        "up": ("up", "Create or change what manifests describe, and wait until it is ready."),
+        "down": ("down", "Stop and remove machines; their disks are kept."),
+        "start": ("power", "Start machines."),
+        "stop": ("power", "Stop machines until `start`."),
+        "restart": ("power", "Stop machines and start them again."),
+        "pause": ("power", "Pause running machines."),
+        "unpause": ("power", "Resume paused machines."),
+        "snapshot": ("snapshot", "Checkpoints of a machine: create, list, restore, delete."),
+        "reset": ("snapshot", "Take a machine back to the end of its first boot."),
+        "delete": ("down", "Delete objects: a machine, or a disk with its data."),
+    },
+    "Look": {
+        "get": ("get", "List objects, or show one."),
+        "describe": ("describe", "Show everything known about objects."),
+        "events": ("events", "Show what happened."),
+        "logs": ("logs", "Show a machine's console log."),
+        "top": ("top", "Show CPU, memory, disk and network use."),
+        "ports": ("ports", "List the addresses and ports of all machines."),
+        "wait": ("wait", "Wait for a condition."),
+        "screenshot": ("console", "Save a machine's screen as PNG."),
+    },
+    "Access": {
+        "ssh": ("ssh", "Log in to a machine."),
+        "scp": ("ssh", "Copy files to and from machines."),
+        "ssh-config": ("ssh", "Settings for ssh, so that `ssh NAME.NAMESPACE.hikube` works."),
+        "console": ("console", "Connect to a machine's serial console (leave with Ctrl-])."),
+        "vnc": ("console", "Open a machine's screen."),
+        "port-forward": ("ports", "Forward local ports to a machine."),
+        "network": ("network", "Run a command of this host inside a tenant's network."),
+    },
+    "Manifests": {
+        "validate": ("validate", "Check manifests; nothing is changed."),
+        "plan": ("plan", "Show what `up` would do."),
+        "explain": ("explain", "Show what a field means on Hikube, and what differs here."),
+        "schema": ("explain", "Print a JSON schema of both kinds, for editors."),
+        "convert": ("convert", "Convert a retired VirtualMachine to a VMDisk and a VMInstance."),
+        "render": ("render", "Print or write domain XML and seed, or KubeVirt's objects."),
+        "catalog": ("catalog", "List instance types, profiles and images."),
+    },
+    "Lab": {
+        "test": ("test", "Boot throw-away machines, read what cloud-init did, and check them."),
+        "cloudinit": ("cloudinit", "Check user-data, show the seed, compare two: check, render, diff."),
+    },
+    "Images": {
+        "images": ("images", "Build, pull, import, list, remove, verify and prune images."),
+        "bundle": ("bundle", "Put manifests and images into one folder, for `up --offline` elsewhere."),
+        "image-upload": ("upload", "Upload the content of a VMDisk that waits for it."),
+    },
+    "Host": {
+        "doctor": ("doctor", "Check whether this host can run machines, and how to fix what is missing."),
+        "config": ("settings", "Show the configuration."),
+        "purge": ("purge", "End and remove everything of hikube-local; disks only when asked."),
+        "completion": ("settings", "Print a completion script for bash, zsh or fish."),
+        "version": ("settings", "Show the version."),
+        "help": ("settings", "Show the help of a command."),
+    },
+}
+# The same command under the name that fingers type; the first three are listed, as kubectl and compose have them.
+ALIASES = {"apply": ("up", "up"), "diff": ("plan", "plan"), "ps": ("get", "get"), "virsh": ("ports", "virsh")}
+ALIASES |= {"ls": ("get", "get"), "list": ("get", "get"), "status": ("get", "get"), "info": ("describe", "describe")}
+ALIASES |= {"shell": ("ssh", "ssh"), "exec": ("ssh", "ssh"), "cp": ("ssh", "scp"), "rm": ("down", "delete")}
+VERBS: dict[str, tuple[str, str]] = {v: row for section in SECTIONS.values() for v, row in section.items()}
+VERBS |= {alias: (module, f"The same as `{verb}`.") for alias, (module, verb) in ALIASES.items()}
+# What people of other tools type, and the command that does it. No word is ever taken for one that removes something.
+MEANT = {
+    **dict.fromkeys(("shutdown", "poweroff", "halt"), "stop"),
+    **dict.fromkeys(("launch", "create", "run", "deploy", "boot"), "up"),
+    **dict.fromkeys(("reboot",), "restart"),
+    **dict.fromkeys(("edit",), "up"),
+    **dict.fromkeys(("login", "connect"), "ssh"),
+    **dict.fromkeys(("pull", "build", "import"), "images"),
+    **dict.fromkeys(("suspend", "freeze"), "pause"),
+    **dict.fromkeys(("resume",), "unpause"),
+    **dict.fromkeys(("lint", "check"), "validate"),
+    **dict.fromkeys(("serial", "attach"), "console"),
+}
+REMOVES = ("down", "delete", "rm", "purge", "reset")
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "up": ("up vm.yaml", "up examples/ --timeout 10m", "up - < vm.yaml"),
+    "apply": ("apply -f vm.yaml", "apply -f vm.yaml --dry-run=client"),
+    "down": ("down", "down web", "down vm.yaml --disks"),
+    "delete": ("delete vm/web", "delete vmdisk data --yes", "delete -f vm.yaml"),
+    "start": ("start web", "start --all --wait"),
+    "stop": ("stop web", "stop --all --grace 10s"),
+    "restart": ("restart web --wait",),
+    "reset": ("reset web --yes",),
+    "get": ("get", "get vm -o wide", "get vm web -o jsonpath='{.status.addresses[0].address}'", "get -A -w"),
+    "describe": ("describe web", "describe vmdisk data"),
+    "events": ("events -f", "events web"),
+    "logs": ("logs web --tail 50", "logs web -f", "logs web -p"),
+    "wait": ("wait vm/web --for=condition=Ready --timeout=5m", "wait vm --all --for=delete"),
+    "ssh": ("ssh web", "ssh admin@web -n team-a -- uptime"),
+    "scp": ("scp ./file web:/tmp/", "scp -r web:/var/log ./logs", "scp web:/etc/hosts db:/tmp/"),
+    "ssh-config": ("ssh-config --install",),
+    "port-forward": ("port-forward web 8080:80", "port-forward web :22"),
+    "validate": ("validate .", "validate vm.yaml -o json"),
+    "plan": ("plan vm.yaml", "plan vm.yaml --detailed-exitcode"),
+    "render": ("render vm.yaml --to -", "render vm.yaml --as kubevirt | kubectl apply -f -"),
+    "explain": ("explain vminstance.spec.externalMethod",),
+    "convert": ("convert old.yaml > new.yaml",),
+    "test": ("test vm.yaml --checks checks.yaml", "test vm.yaml --image debian-12 --junit report.xml"),
+    "screenshot": ("screenshot web screen.png",),
+    "doctor": ("doctor", "doctor -o json"),
+    "image-upload": ("image-upload vmdisk data --image-path disk.qcow2",),
+    "bundle": ("bundle vm.yaml --to bundle/",),
+    "completion": ("completion bash > ~/.local/share/bash-completion/completions/hikube-local",),
 }
 GROUPS = {"catalog", "cloudinit", "images", "config", "network", "snapshot"}
 RAW = {"virsh", "completion"}  # the words are another program's, or none are taken
@@ -75,6 +136,9 @@ GLOBAL = {
     "--color": True,
     "--progress": True,
     "--debug": False,
+    "-q": False,
+    "--quiet": False,
+    "--no-differences": False,
     "-l": True,
     "--selector": True,
 }
@@ -90,11 +154,19 @@ class Lazy(click.Group):
         if name not in VERBS:
             return None
         module = importlib.import_module(f"hikube_local.cli.{VERBS[name][0]}")
-        return getattr(module, name.replace("-", "_"))
+        own = name.replace("-", "_")
+        command = getattr(module, own if hasattr(module, own) else ALIASES[name][1].replace("-", "_"))
+        if (shown := EXAMPLES.get(name)) and not command.epilog:
+            command.epilog = "\b\nExamples:\n" + "\n".join(f"  hikube-local {line}" for line in shown)
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
+        for title, verbs in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, text) for name, (_, text) in verbs.items()])
+        also = ", ".join(f"{alias} ({verb})" for alias, (_, verb) in ALIASES.items() if alias != verb)
+        formatter.write_paragraph()
+        formatter.write_text(f"Also: {also}. `hikube-local help COMMAND` shows its options and examples.")
 
     def resolve_command(self, ctx: click.Context, args: list[str]):
         try:
@@ -102,17 +174,18 @@ class Lazy(click.Group):
         except click.UsageError as e:
             from hikube_local.text import nearest
 
-            near = nearest(args[0], list(VERBS))
-            e.message += f" Did you mean {near!r}?" if near else ""
+            safe = [v for v in VERBS if v not in REMOVES]
+            near = MEANT.get(args[0].lower()) or nearest(args[0], safe)
+            e.message += f" Did you mean {near!r}?" if near else " `hikube-local help` lists the commands."
             raise
 
 
 @click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="hikube-local")
+@click.version_option(__version__, "-V", "--version", prog_name="hikube-local")
 def cli() -> None:
-    """Hikube's virtual machine manifests, realised on this machine with QEMU and libvirt.
+    """Run Hikube's virtual machine manifests on this machine, with QEMU and libvirt.
 
-    Start with: hikube-local doctor, then hikube-local up FILE.
+    Start with: hikube-local doctor, then hikube-local up FILE. Have manifests already? hikube-local validate FOLDER.
     """
 
 
@@ -139,6 +212,8 @@ def reorder(argv: list[str]) -> list[str]:
 
 def run(argv: list[str]) -> int:
     """Run the program and hand back its exit code."""
+    if not argv:
+        argv = ["--help"]
     debug = "--debug" in argv or bool(os.environ.get("HIKUBE_LOCAL_DEBUG"))
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -153,7 +228,8 @@ def run(argv: list[str]) -> int:
         e.show()
         return ExitCode.USAGE
     except (KeyboardInterrupt, click.Abort):
-        print("interrupted: `up` again goes on from here", file=sys.stderr)
+        if words := _interrupted(reorder(argv)):
+            print(words, file=sys.stderr)
         if threading.active_count() > 1:
             os._exit(ExitCode.INTERRUPTED)  # interrupted twice: what is still at work ends as by kill -9, which heals
         return ExitCode.INTERRUPTED
@@ -168,6 +244,39 @@ def run(argv: list[str]) -> int:
         error = unexpected(e)
         print(sanitize(error.render()), file=sys.stderr)
         return int(error.exit_code)
+
+
+# Commands that end by Ctrl-C in the ordinary course: nothing is to be said.
+_STREAMS = (
+    "logs",
+    "get",
+    "ps",
+    "ls",
+    "list",
+    "status",
+    "events",
+    "wait",
+    "port-forward",
+    "vnc",
+    "console",
+    "top",
+    "ssh",
+)
+_STREAMS += ("scp", "network", "virsh", "shell", "exec", "cp")
+
+
+def _interrupted(argv: list[str]) -> str:
+    """What an interrupt left, in the words of the command that was interrupted."""
+    verb = argv[0] if argv else ""
+    if verb in _STREAMS:
+        return ""
+    if verb == "test":
+        return "interrupted: the machines are removed" if "--keep" not in argv else "interrupted"
+    if verb == "images":
+        return "interrupted: run it again, it goes on where it was" if argv[1:2] == ["pull"] else "interrupted"
+    if verb in ("up", "apply", "down", "delete", "rm", "start", "stop", "restart", "purge", "reset", "image-upload"):
+        return f"interrupted: the same command again goes on from here: hikube-local {verb}"
+    return "interrupted"
 
 
 def _defaults(argv: list[str]) -> dict[str, dict]:
@@ -189,4 +298,4 @@ def _defaults(argv: list[str]) -> dict[str, dict]:
 
     options = {k.replace("-", "_"): v for k, v in read(path).options.items()}
     # `version` is also a flag of the program itself.
-    return {verb: options for verb in VERBS if verb not in GROUPS | {"version"}} if options else {}
+    return {verb: options for verb in VERBS if verb not in GROUPS | {"version", "help"}} if options else {}

@@ -14,37 +14,47 @@ from hikube_local.errors import ExitCode, HikubeError, UsageError
 
 
 def _pair(text: str) -> tuple[int, int]:
-    """kubectl's [LOCAL:]REMOTE; `:REMOTE` takes a free local port (0)."""
-    local, colon, remote = text.rpartition(":")
-    text = remote.removesuffix("/tcp")
-    try:
-        far = int(text)
-        near = (int(local) if local else 0) if colon else far
-    except ValueError:
-        raise UsageError("HK810", f"{text!r} is no port", fix="write REMOTE, LOCAL:REMOTE or :REMOTE") from None
-    if not 1 <= far <= 65535 or not 0 <= near <= 65535:
-        raise UsageError("HK810", f"{text!r} is outside 1-65535")
-    return near, far
+    """kubectl's [LOCAL:]REMOTE and virtctl's tcp/[LOCAL:]REMOTE; `:REMOTE` takes a free local port (0)."""
+    protocol, slash, rest = text.partition("/")
+    if slash and protocol.lower() == "udp":
+        raise UsageError(
+            "HK810", f"{text!r}: UDP is not forwarded", fix="WholeIP opens UDP ports; ssh -w or socat carry it"
+        )
+    local, colon, remote = (rest if slash and protocol.lower() == "tcp" else text.removesuffix("/tcp")).rpartition(":")
+    numbers = []
+    for word in (remote, *([local] if local else [])):
+        if not word.isascii() or not word.isdigit():
+            raise UsageError("HK810", f"{word!r} is not a port", fix="write REMOTE, LOCAL:REMOTE or :REMOTE")
+        if not (1 if word is remote else 0) <= int(word) <= 65535:
+            raise UsageError("HK810", f"port {word} is outside 1-65535")
+        numbers.append(int(word))
+    return (numbers[1] if local else 0 if colon else numbers[0]), numbers[0]
 
 
 @click.command("port-forward")
 @option("--stdio", is_flag=True, help="Carry standard input and output (for ssh's ProxyCommand).")
+@option("--login", default="", hidden=True, help="With --stdio: the user who logs in (for ssh's ProxyCommand).")
 @option("--address", default="127.0.0.1", help="The local address.")
 @click.argument("name", shell_complete=complete_machine)
 @click.argument("ports", metavar="[LOCAL:]REMOTE...", nargs=-1, required=True)
 @common
-def port_forward(app: App, stdio: bool, address: str, name: str, ports: tuple[str, ...]) -> int:
+def port_forward(app: App, stdio: bool, login: str, address: str, name: str, ports: tuple[str, ...]) -> int:
     """Forward local ports to a machine, whatever its `external` says, until interrupted."""
     from hikube_local.access import forward
     from hikube_local.access.ssh import real
 
-    obj = app.machine(name.removeprefix("vmi/").removeprefix("vm/"))
+    obj = app.machine(name)
     world = real(app.backend(obj.backend), obj)
     world.running(obj)
     pairs = [_pair(p) for p in ports]
     if stdio:
         if len(pairs) != 1:
             raise UsageError("HK810", "--stdio carries one port")
+        if login:
+            from hikube_local.access import ssh
+
+            with contextlib.suppress(HikubeError, OSError):  # ssh itself says who is not let in
+                ssh.log_in(world, obj, login, lambda text: print(text, file=sys.stderr))
         with world.connector(obj, pairs[0][1]) as words:
             if world.carrier.alone:
                 return subprocess.run(words).returncode
@@ -55,7 +65,7 @@ def port_forward(app: App, stdio: bool, address: str, name: str, ports: tuple[st
             s = forward.listen(address, near)
             listeners[s] = held.enter_context(world.connector(obj, far))
             print(f"Forwarding from {address}:{s.getsockname()[1]} -> {far}", flush=True)
-        forward.serve(listeners)
+        forward.serve(listeners, lambda text: print(text, file=sys.stderr, flush=True))
     return ExitCode.DONE
 
 

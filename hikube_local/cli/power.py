@@ -10,12 +10,11 @@ from hikube_local.cli.app import App, common, complete_machine, option, seconds
 from hikube_local.errors import ExitCode, HikubeError
 
 
-def _targets(app: App, names: tuple[str, ...]) -> list[Any]:
-    """The machines named, also as `vm web`."""
-    from hikube_local.api.objects import KIND_WORDS
-
-    words = names[1:] if len(names) > 1 and names[0].lower() in KIND_WORDS else names
-    return [app.machine(w) for w in words]
+def _all(command: Any) -> Any:
+    """The machines that a command names, or all of them."""
+    command = option("-A", "--all-namespaces", is_flag=True, help="With --all: in every namespace.")(command)
+    command = option("--all", "everything", is_flag=True, help="All machines of the namespace.")(command)
+    return click.argument("names", shell_complete=complete_machine, metavar="NAME...", nargs=-1)(command)
 
 
 def _reconcile(
@@ -33,8 +32,16 @@ def _reconcile(
         done = results[obj.key]
         code = max(code, done.exit_code)
         if not done.error:
-            print(f"VM {obj.name} {word}")
+            print(f"VM {obj.name} {word if done.changed else _ALREADY.get(word, word)}")
     return code
+
+
+# What is said of one that was so before.
+_ALREADY = {"was scheduled to start": "is already running", "was stopped": "is already stopped"}
+
+
+def _named(app: App, names: tuple[str, ...], everything: bool, all_namespaces: bool) -> list[Any]:
+    return app.machines(names, everything, all_namespaces)
 
 
 def _wish(app: App, obj: Any, power: str | None, end_boot: float | None = None) -> None:
@@ -44,74 +51,74 @@ def _wish(app: App, obj: Any, power: str | None, end_boot: float | None = None) 
 
 
 @click.command("start")
-@click.argument("names", shell_complete=complete_machine, nargs=-1, required=True)
+@_all
 @option("--wait/--no-wait", default=False, help="Wait until the machine is ready.")
 @option("--timeout", default=None, callback=seconds, help="How long to wait (5m).")
 @option("--pace", type=float, default=0.0, help="Simulator: seconds of a whole boot.")
 @common
-def start(app: App, names: tuple[str, ...], wait: bool, timeout: float | None, pace: float) -> int:
+def start(app: App, wait: bool, timeout: float | None, pace: float, **named: Any) -> int:
     """Start machines."""
-    objects = _targets(app, names)
+    objects = _named(app, **named)
     for obj in objects:
         _wish(app, obj, "start")
     return _reconcile(app, objects, "was scheduled to start", wait, timeout, pace=pace)
 
 
 @click.command("stop")
-@click.argument("names", shell_complete=complete_machine, nargs=-1, required=True)
+@_all
 @option("--force", is_flag=True, help="Do not wait for the guest.")
 @option("--grace", default="30s", callback=seconds, help="How long the guest may take (30s).")
 @common
-def stop(app: App, names: tuple[str, ...], force: bool, grace: float) -> int:
+def stop(app: App, force: bool, grace: float, **named: Any) -> int:
     """Stop machines; they stay stopped until `start`, or an `up` of a manifest that says they run."""
-    objects = _targets(app, names)
+    objects = _named(app, **named)
     for obj in objects:
         _wish(app, obj, "stop")
     return _reconcile(app, objects, "was stopped", force=force, grace=grace)
 
 
 @click.command("restart")
-@click.argument("names", shell_complete=complete_machine, nargs=-1, required=True)
+@_all
 @option("--force", is_flag=True, help="Do not wait for the guest.")
 @option("--grace", default="30s", callback=seconds, help="How long the guest may take (30s).")
 @option("--wait/--no-wait", default=False, help="Wait until the machine is ready.")
 @option("--timeout", default=None, callback=seconds, help="How long to wait (5m).")
 @option("--pace", type=float, default=0.0, help="Simulator: seconds of a whole boot.")
 @common
-def restart(
-    app: App, names: tuple[str, ...], force: bool, grace: float, wait: bool, timeout: float | None, pace: float
-) -> int:
+def restart(app: App, force: bool, grace: float, wait: bool, timeout: float | None, pace: float, **named: Any) -> int:
     """Stop machines and start them again."""
-    objects = _targets(app, names)
+    objects = _named(app, **named)
     for obj in objects:
         # One wish for both halves: the boot that is to end, and that the machine runs. A kill in between leaves it so.
         _wish(app, obj, "start", app.backend(obj.backend).observe_machine(obj).started)
     return _reconcile(app, objects, "was restarted", wait, timeout, force=force, grace=grace, pace=pace)
 
 
-def _freeze(app: App, names: tuple[str, ...], action: str, wanted: str, word: str) -> int:
-    for obj in _targets(app, names):
+def _freeze(app: App, objects: list[Any], action: str, wanted: str, word: str) -> int:
+    for obj in objects:
         world = app.backend(obj.backend)
         state = str(world.observe_machine(obj).state)
         if state not in ("running", "paused"):
             raise HikubeError("HK805", f"{obj.name} is not running", fix=f"hikube-local start {obj.name}")
         if state == wanted:
             world.power(obj, action)
-        print(f"VM {obj.name} was {word}")
+            print(f"VM {obj.name} was {word}")
+        else:
+            print(f"VM {obj.name} {'is already paused' if action == 'pause' else 'is not paused'}")
     return ExitCode.DONE
 
 
 @click.command("pause")
-@click.argument("names", shell_complete=complete_machine, nargs=-1, required=True)
+@_all
 @common
-def pause(app: App, names: tuple[str, ...]) -> int:
+def pause(app: App, **named: Any) -> int:
     """Freeze running machines."""
-    return _freeze(app, names, "pause", "running", "paused")
+    return _freeze(app, _named(app, **named), "pause", "running", "paused")
 
 
 @click.command("unpause")
-@click.argument("names", shell_complete=complete_machine, nargs=-1, required=True)
+@_all
 @common
-def unpause(app: App, names: tuple[str, ...]) -> int:
+def unpause(app: App, **named: Any) -> int:
     """Let frozen machines go on."""
-    return _freeze(app, names, "unpause", "paused", "unpaused")
+    return _freeze(app, _named(app, **named), "unpause", "paused", "unpaused")

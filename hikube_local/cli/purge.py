@@ -67,6 +67,11 @@ def purge(app: App, all_namespaces: bool, disks: bool, images: bool, yes: bool) 
             world.tenants.lan.drop_all()
             leftovers.end(world.carrier)
             leftovers.remove(app.layout, disks and all_namespaces, images)
+    if whole and all_namespaces:
+        from hikube_local.access import ssh
+
+        if ssh.forget_config(app.layout):
+            print(f"the Include line of {ssh.user_config()}")
     for e in failed:
         print(f"removed by force: {e.what}", file=sys.stderr)
     print("purged")

@@ -82,6 +82,23 @@ def completion(shell: str) -> int:
     return ExitCode.DONE
 
 
+@click.command("help")
+@click.argument("words", nargs=-1)
+@click.pass_context
+def help(context: click.Context, words: tuple[str, ...]) -> int:
+    """Show the help of a command: help up, help images pull."""
+    root = context.find_root()
+    here, command = root, root.command
+    for word in words:
+        if not isinstance(command, click.Group):
+            break
+        name, found, _ = command.resolve_command(here, [word])
+        assert found is not None
+        here, command = click.Context(found, parent=here, info_name=name), found
+    print(command.get_help(here))
+    return ExitCode.DONE
+
+
 @click.command("version")
 @output_option("json")
 @common

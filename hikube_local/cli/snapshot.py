@@ -52,30 +52,43 @@ def create(app: App, name: str, snap: str, keep: int | None) -> int:
 
 
 @snapshot.command("list")
-@click.argument("name", shell_complete=complete_machine)
+@click.argument("name", default="", shell_complete=complete_machine)
 @output_option("json")
 @common
 def list_(app: App, name: str, output: str) -> int:
-    """The snapshots of a machine."""
-    from dataclasses import asdict
-
+    """The snapshots of a machine; without a name of all machines of the namespace."""
+    from hikube_local.api.objects import INSTANCE
     from hikube_local.backends.qemu import points
     from hikube_local.cli import tables
-    from hikube_local.text import age, size
+    from hikube_local.text import age, size, timestamp
 
-    world, obj = _machine(app, name)
-    rows = [asdict(c) for c in points.all(world, obj)]
-    cells = [
-        [
-            r["name"],
-            "yes" if r["memory"] else "no",
-            size(r["size"]),
-            str(len(r["frozen"])),
-            age(time.time() - r["created"]),
-        ]
-        for r in rows
+    machines = [app.machine(name)] if name else app.store.objects(INSTANCE, app.namespace)
+    found = []
+    for obj in machines:
+        if name or obj.backend == "qemu":
+            world, obj = _machine(app, f"{obj.name}.{obj.namespace}")
+            found += [(obj, c) for c in points.all(world, obj)]
+    rows = [
+        {
+            "machine": o.name,
+            "name": c.name,
+            "created": timestamp(c.created),
+            "memory": c.memory,
+            "size": c.size,
+            "disks": sorted(c.frozen),
+            "instanceID": c.instance_id,
+            "kept": c.kept,
+        }
+        for o, c in found
     ]
-    print(tables.show(rows, output, lambda: tables.table(["NAME", "MEMORY", "SIZE", "DISKS", "AGE"], cells)))
+    cells = [
+        [c.name, "yes" if c.memory else "no", size(c.size), str(len(c.frozen)), age(time.time() - c.created)]
+        for _, c in found
+    ]
+    header = ["NAME", "MEMORY", "SIZE", "DISKS", "AGE"]
+    if not name:
+        header, cells = ["MACHINE", *header], [[o.name, *row] for (o, _), row in zip(found, cells, strict=True)]
+    print(tables.show(rows, output, lambda: tables.table(header, cells)))
     return ExitCode.DONE
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
+from hikube_local import files
+from hikube_local.access import keys
 from hikube_local.cli.app import App, common, complete_machine, option
 from hikube_local.errors import ExitCode, HikubeError, UsageError
+from hikube_local.readiness.stages import WORDS
 
 
 def _say(text: str) -> None:
@@ -36,22 +41,32 @@ def _length(option: str) -> int:
 
 
 class _Ssh(click.Command):
-    """Options of ssh's own may stand before NAME as well as behind it."""
+    """ssh's own options may stand before NAME as well as behind it, and so may ours, up to `--` or the command."""
+
+    # After NAME these are ssh's: there people type `ssh web -t htop`.
+    SSHS = ("-t",)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ours = {name: p for p in self.params for name in (*p.opts, *p.secondary_opts) if name.startswith("-")}
         mine: list[str] = []
         passed: list[str] = []
+        name: list[str] = []
         rest = list(args)
-        while rest and rest[0].startswith("-") and rest[0] != "--":
+        while rest and rest[0] != "--" and (rest[0].startswith("-") or not name):
+            if not rest[0].startswith("-"):
+                name, rest = rest[:1], rest[1:]
+                continue
             word = rest[0].split("=", 1)[0] if rest[0].startswith("--") else rest[0][:2]
-            if known := ours.get(word) or ("--help" if word in ("-h", "--help") else None):
+            known = None if name and word in self.SSHS else ours.get(word)
+            if known or word in ("-h", "--help"):
                 takes = isinstance(known, click.Option) and not known.is_flag and word == rest[0]
                 mine, rest = mine + rest[: 1 + takes], rest[1 + takes :]
             else:
+                if word.startswith("--"):
+                    raise UsageError("HK810", f"no such option: {word}", fix="hikube-local ssh --help")
                 n = _length(rest[0])
                 passed, rest = passed + rest[:n], rest[n:]
-        return super().parse_args(ctx, [*mine, *rest[:1], *(passed if rest else []), *rest[1:]])
+        return super().parse_args(ctx, [*mine, *name, *(passed if name else []), *rest])
 
 
 @click.command("ssh", cls=_Ssh, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -73,36 +88,36 @@ def ssh(
 ) -> int:
     """Log in to a machine, or run a command there; hands back the guest's exit code, 255 when ssh itself failed.
 
-    ssh's own options may stand before or behind NAME, but for -n, -o, -t, -c and -l, which are ours before it.
+    ssh's own options may stand before or behind NAME; -n, -c, -i, -l, -q and the long options are ours, and -t before NAME.
     """
     from hikube_local.access import ssh as access
     from hikube_local.run import find
 
     passed, run = split(words)
-    identity, passed = _identity(passed)
     run = [command] if command else run[1:] if run[:1] == ["--"] else run
     try:
         obj = app.machine(target)
         world = access.real(app.backend(obj.backend), obj)
-        user, options = access.prepare(
-            world, obj, target.rpartition("@")[0] or username, identity_file or identity, _say
-        )
+        _told_phase(app, obj)
+        user, options = access.prepare(world, obj, target.rpartition("@")[0] or username, identity_file, _say)
     except HikubeError as e:
         e.exit_code = e.exit_code if e.exit_code is ExitCode.USAGE else ExitCode.SSH
         raise
     # The user's options come first: ssh takes the first value of each.
-    words = ("ssh", *passed, *local_ssh_opts, *options, f"{user}@{obj.name}", *(["--"] if run else []), *run)
+    quiet = ["-q"] if app.quiet else []
+    words = ("ssh", *passed, *local_ssh_opts, *quiet, *options, f"{user}@{obj.name}", *(["--"] if run else []), *run)
     os.execv(find("ssh"), words)
 
 
-def _identity(options: list[str]) -> tuple[Path | None, list[str]]:
-    """`-i KEY` among ssh's options: the key that is to be tried, and the other options."""
-    for i, word in enumerate(options):
-        if word == "-i" and i + 1 < len(options):
-            return Path(options[i + 1]), options[:i] + options[i + 2 :]
-        if word.startswith("-i") and len(word) > 2:
-            return Path(word[2:]), options[:i] + options[i + 1 :]
-    return None, options
+def _told_phase(app: App, obj: Any) -> None:
+    """A machine that is still booting may not let anybody in yet: said before ssh waits."""
+    from hikube_local.cli.up import in_namespace
+
+    view = app.backend(obj.backend).view(obj)
+    if view.observed.state == "running" and not view.ready and view.progress:
+        where = in_namespace(app, obj)
+        wait = f"hikube-local wait{where} vm/{obj.name} --for=condition=Ready --timeout=10m"
+        _say(f"{obj.name} is still booting ({WORDS[view.progress.stage]}); to wait: {wait}")
 
 
 @click.command("scp")
@@ -111,7 +126,7 @@ def _identity(options: list[str]) -> tuple[Path | None, list[str]]:
 @click.argument("words", metavar="[USER@]NAME:PATH... TARGET", nargs=-1, required=True)
 @common
 def scp(app: App, identity_file: Path | None, recursive: bool, words: tuple[str, ...]) -> int:
-    """Copy files: scp FILE web:/tmp/, scp -r web:/var/log DIR."""
+    """Copy files: scp FILE web:/tmp/, scp -r web:/var/log DIR, scp web:/etc/hosts db:/tmp/."""
     from hikube_local.access import ssh as access
     from hikube_local.run import find
 
@@ -120,49 +135,58 @@ def scp(app: App, identity_file: Path | None, recursive: bool, words: tuple[str,
         raise UsageError(
             "HK810", "scp wants a source and a target, one of them NAME:PATH", fix="hikube-local scp FILE web:/tmp/"
         )
-    machines = {w.split(":", 1)[0] for w in remotes}
-    if len(machines) != 1:
-        raise UsageError("HK810", "scp copies from or to one machine at a time")
-    name = machines.pop()
-    obj = app.machine(name.removeprefix("vm/").removeprefix("vmi/"))
-    world = access.real(app.backend(obj.backend), obj)
-    user, options = access.prepare(world, obj, name.rpartition("@")[0], identity_file, _say)
-    changed = [f"{user}@{obj.name}:{w.split(':', 1)[1]}" if w in remotes else w for w in words]
-    os.execv(find("scp"), ["scp", "-q", *options, *(["-r"] if recursive else []), *changed])
+    prepared: dict[str, tuple[str, list[str]]] = {}
+    for name in dict.fromkeys(w.split(":", 1)[0] for w in remotes):
+        obj = app.machine(name)
+        world = access.real(app.backend(obj.backend), obj)
+        user, options = access.prepare(world, obj, name.rpartition("@")[0], identity_file, _say)
+        prepared[name] = (f"{user}@{keys.alias(obj)}", options)
+    if len(prepared) == 1:
+        options = next(iter(prepared.values()))[1]
+    else:
+        # Each machine by its own block; the data pass through this host.
+        machines = [app.machine(name) for name in prepared]
+        path = files.make_folder(app.layout.state / "ssh") / "several"
+        files.write(path, "\n".join(access.config(access.real(app.backend(o.backend), o), o) for o in machines))
+        options = ["-3", "-F", str(path), *(["-i", str(identity_file)] if identity_file else [])]
+    changed = [f"{prepared[w.split(':', 1)[0]][0]}:{w.split(':', 1)[1]}" if w in remotes else w for w in words]
+    # Without -q scp shows how far it is, on a terminal alone.
+    os.execv(
+        find("scp"), ["scp", *(["-q"] if app.quiet else []), *options, *(["-r"] if recursive else []), "--", *changed]
+    )
 
 
 @click.command("ssh-config")
-@option("--install", is_flag=True, help="Write it beside the state and include it from ~/.ssh/config.")
+@option("--install", is_flag=True, help="Include it from ~/.ssh/config, and keep it current from up and down.")
 @option("-A", "--all-namespaces", is_flag=True, help="Of every namespace.")
 @common
 def ssh_config(app: App, install: bool, all_namespaces: bool) -> int:
-    """Settings for ssh, VS Code, scp and Ansible: ssh web.default.hikube."""
-    from hikube_local import files
+    """Settings for ssh, VS Code, rsync and Ansible: ssh web.default.hikube."""
+    from hikube_local.access import ssh as access
+
+    if not install:
+        print("\n".join(_blocks(app, None if all_namespaces else app.namespace)), end="")
+        return ExitCode.DONE
+    blocks = _blocks(app, None)
+    target, main = access.write_config(app.layout, blocks), access.include(app.layout)
+    shown = blocks[0].split()[1] if blocks else "NAME.NAMESPACE.hikube"
+    print(f"{target} is included from {main}: ssh {shown}")
+    return ExitCode.DONE
+
+
+def _blocks(app: App, namespace: str | None) -> list[str]:
     from hikube_local.access import ssh as access
     from hikube_local.api.objects import INSTANCE
 
-    blocks = []
-    objects = app.store.objects(INSTANCE, None if all_namespaces or install else app.namespace)
-    for obj in objects:
-        if obj.backend != "qemu":
-            continue
-        world = access.real(app.backend(obj.backend), obj)
-        try:
-            access.learn_host_keys(world, obj)
-        except HikubeError:
-            pass  # not running: its keys are learned later
-        blocks.append(access.config(world, obj))
-    text = "# written by hikube-local ssh-config\n" + "\n".join(blocks)
-    if not install:
-        print(text, end="")
-        return ExitCode.DONE
-    target = app.layout.state / "ssh" / "config"
-    files.write(target, text)
-    main = Path.home() / ".ssh" / "config"
-    line = f'Include "{target}"'
-    before = main.read_text() if main.exists() else ""
-    if line not in before.splitlines():
-        files.make_folder(main.parent)
-        files.write(main, f"{line}\n\n{before}" if before else f"{line}\n")
-    print(f"{target} is included from {main}: ssh {'NAME' if not blocks else blocks[0].split()[1]}")
-    return ExitCode.DONE
+    machines = [o for o in app.store.objects(INSTANCE, namespace) if o.backend == "qemu" and not o.deletion]
+    return [access.config(access.real(app.backend("qemu"), o), o) for o in machines]
+
+
+def refresh(app: App) -> None:
+    """Bring what `ssh-config --install` wrote to the machines that there are now."""
+    from hikube_local.access import ssh as access
+
+    path = access.config_file(app.layout)
+    if path.exists():
+        with contextlib.suppress(HikubeError, OSError):  # nothing that was asked for depends on it
+            access.write_config(app.layout, _blocks(app, None))

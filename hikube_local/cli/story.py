@@ -1,4 +1,4 @@
-"""The story of a command on stderr: a live line for each object on a terminal, plain lines or JSON elsewhere."""
+"""The progress of a command on stderr: live lines on a terminal (cli/live.py), plain lines or JSON elsewhere."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import threading
 from typing import Any
 
 from hikube_local.cli.app import App
+from hikube_local.cli.live import Board
 from hikube_local.events import Event, EventType
-from hikube_local.text import sanitize
+from hikube_local.text import one_line
 
 _MARK = {
-    EventType.READY: "ready",
     EventType.FAILED: "FAILED",
     EventType.WARNING: "warning",
     EventType.DIFFERENCE: "differs",
@@ -20,8 +20,12 @@ _MARK = {
     EventType.WAITING: "waiting",
     EventType.UNCHANGED: "unchanged",
 }
-_COLOUR = {EventType.READY: "32", EventType.FAILED: "31", EventType.WARNING: "33", EventType.DIFFERENCE: "36"}
-
+_COLOUR = {EventType.FAILED: "31", EventType.WARNING: "33", EventType.DIFFERENCE: "36"}
+# What a live line shows; the rest is printed above the live lines and stays.
+_LIVE = (
+    *(EventType.PROGRESS, EventType.STAGE, EventType.STEP, EventType.WAITING),
+    *(EventType.DONE, EventType.READY, EventType.UNCHANGED),
+)
 
 PLAIN_EVERY = 5.0  # seconds between two lines of progress about one object
 
@@ -30,83 +34,71 @@ class Story:
     """Listens to events and tells them. `json_lines`: each event as a JSON object on stdout (`up -o json`)."""
 
     def __init__(self, app: App, json_lines: bool = False) -> None:
-        self.app = app
         self.json_lines = json_lines
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._colour = app.color(sys.stderr)
-        mode = app.progress
-        if mode == "auto":
-            mode = "tty" if sys.stderr.isatty() else "plain"
-        self.mode = mode
-        self._live: dict[str, str] = {}
+        self._no_differences = app.no_differences
+        self.mode = app.progress_mode
+        self._board = Board(sys.stderr, self._colour, self._lock) if self.mode == "tty" and not json_lines else None
         self._last: dict[str, float] = {}
-        self._drawn = 0
+        self._once: set[tuple[str, str]] = set()
 
     def __enter__(self) -> Story:
+        if self._board:
+            self._board.begin()
         return self
 
     def __exit__(self, *_: Any) -> None:
-        with self._lock:
-            self._erase()
+        if self._board:
+            self._board.end()
 
     def __call__(self, event: Event) -> None:
         if event.type is EventType.PULSE:
             return
         with self._lock:
-            if self.json_lines:
-                print(json.dumps(event.as_json(), ensure_ascii=False), flush=True)
-                return
-            if self.mode == "json":
-                print(json.dumps(event.as_json(), ensure_ascii=False), file=sys.stderr, flush=True)
-            elif self.mode == "quiet":
-                if event.type is EventType.FAILED:
-                    self._print(event)
-            elif self.mode == "tty" and event.type in (EventType.PROGRESS, EventType.STAGE, EventType.STEP):
-                self._erase()
-                self._live[event.object] = sanitize(event.message)
-                self._draw()
-            elif not self._too_soon(event):
-                self._erase()
-                self._live.pop(event.object, None) if event.type in (EventType.READY, EventType.FAILED) else None
+            if self.json_lines or self.mode == "json":
+                stream = sys.stdout if self.json_lines else sys.stderr
+                print(json.dumps(event.as_json(), ensure_ascii=False), file=stream, flush=True)
+            elif self._board and event.type in _LIVE and event.object:
+                self._board.show(event)
+            elif self._wanted(event):
                 self._print(event)
-                self._draw()
+                if self._board and event.type is EventType.FAILED:
+                    self._board.show(event)
 
-    def _too_soon(self, event: Event) -> bool:
-        """Off a terminal progress is a line every few seconds, not each."""
+    def _wanted(self, event: Event) -> bool:
+        """Whether it is told as a line."""
+        if self.mode == "quiet":
+            return event.type in (EventType.FAILED, EventType.WARNING)
+        if event.type is EventType.DIFFERENCE:
+            # Of many machines each differs alike: once says it.
+            key = (event.code, event.message)
+            if self._no_differences or (event.code and key in self._once):
+                return False
+            self._once.add(key)
+        # Off a terminal progress is a line every few seconds, not each.
         if event.type is EventType.PROGRESS and event.time - self._last.get(event.object, 0.0) < PLAIN_EVERY:
-            return True
+            return False
         self._last[event.object] = event.time
-        return False
+        return True
 
     def _print(self, event: Event) -> None:
         mark = _MARK.get(event.type, "")
         if mark and self._colour and event.type in _COLOUR:
             mark = f"\x1b[{_COLOUR[event.type]}m{mark}\x1b[0m"
-        head = f"{event.object}: " if event.object else ""
+        head = f"{one_line(event.object)}: " if event.object else ""
         code = f" [{event.code}]" if event.code else ""
-        print(f"{head}{mark + ': ' if mark else ''}{sanitize(event.message)}{code}", file=sys.stderr)
+        message = one_line(event.message)
+        if event.type is EventType.READY and self._colour:
+            message = f"\x1b[32m{message}\x1b[0m"
+        lines = [f"{head}{mark + ': ' if mark else ''}{message}{code}"]
         data = event.data
         if event.type is EventType.FAILED:
-            for line in data.get("lines", [])[-12:]:
-                print(f"    | {sanitize(str(line))[:300]}", file=sys.stderr)
-            for name in ("why", "fix"):
-                if data.get(name) and data[name] != event.message:
-                    print(f"  {name}: {sanitize(str(data[name]))}", file=sys.stderr)
-        sys.stderr.flush()
-
-    def _draw(self) -> None:
-        if self.mode != "tty":
-            return
-        import shutil
-
-        width = shutil.get_terminal_size().columns - 1
-        for name, message in self._live.items():
-            line = f"  {name}: {message}".replace("\n", " ")[:width]
-            sys.stderr.write(line + "\n")
-        self._drawn = len(self._live)
-        sys.stderr.flush()
-
-    def _erase(self) -> None:
-        if self.mode == "tty" and self._drawn:
-            sys.stderr.write(f"\x1b[{self._drawn}A\x1b[J")
-            self._drawn = 0
+            lines += [f"    | {one_line(str(line))[:300]}" for line in data.get("lines", [])[-12:]]
+            lines += [
+                f"  {n}: {one_line(str(data[n]))}" for n in ("why", "fix") if data.get(n) and data[n] != event.message
+            ]
+        if self._board:
+            self._board.above(lines)
+        else:
+            print("\n".join(lines), file=sys.stderr, flush=True)

@@ -4,23 +4,40 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from hikube_local.errors import UsageError
-from hikube_local.text import age, size
+from hikube_local.text import age, columns, one_line, size
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Columns with three blanks between them, as kubectl has them."""
-    lines = [list(header), *([str(c) for c in row] for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    return "\n".join("   ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+def table(header: Sequence[str] | None, rows: Iterable[Sequence[str]]) -> str:
+    """Columns with three blanks between them, as kubectl has them; with fewer where a terminal would wrap the lines."""
+    lines = [*([list(header)] if header else []), *([one_line(str(c)) for c in row] for row in rows)]
+    if not lines:
+        return ""
+    if (sys.stdout.encoding or "").lower().replace("-", "") not in ("utf8", "utf16"):
+        lines = [[c.replace("→", ">") for c in line] for line in lines]
+    widths = [max(columns(line[i]) for line in lines) for i in range(len(lines[0]))]
+    gap = 3
+    if sys.stdout.isatty():
+        room = shutil.get_terminal_size().columns - sum(widths)
+        gap = max(1, min(3, room // max(1, len(widths) - 1)))
+    return "\n".join(
+        (" " * gap).join(c + " " * (w - columns(c)) for c, w in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+# What a terminal acts on, or what turns text around: in JSON such a character is written as its number.
+_UNSAFE = re.compile("[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def as_json(value: Any) -> str:
-    return json.dumps(value, indent=4, ensure_ascii=False)
+    return _UNSAFE.sub(lambda m: f"\\u{ord(m[0]):04x}", json.dumps(value, indent=4, ensure_ascii=False))
 
 
 def as_yaml(value: Any) -> str:
@@ -34,7 +51,8 @@ def as_yaml(value: Any) -> str:
         return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
     Dumper.add_representer(str, text)
-    return yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False).rstrip("\n")
+    plain = not _UNSAFE.search(json.dumps(value, ensure_ascii=False, default=str))  # else all of it by numbers
+    return yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=plain, default_flow_style=False).rstrip("\n")
 
 
 def as_list(items: list[dict[str, Any]]) -> dict[str, Any]:
@@ -47,11 +65,29 @@ def created(resource: dict[str, Any]) -> float:
     return datetime.fromisoformat(resource["metadata"]["creationTimestamp"].replace("Z", "+00:00")).timestamp()
 
 
-def ports(resource: dict[str, Any]) -> str:
+PORTS_SHOWN = 6
+
+
+def ports(resource: dict[str, Any], every: bool) -> str:
+    """The open ports: `22,80`, `22→10022` where one stands elsewhere on this host, `*` for all; a few unless `every`."""
     access = resource["status"].get("access", [])
-    if resource["status"].get("bridge") and not access and (ip := _address(resource, "ExternalIP")) != "<none>":
-        return f"*→{ip}"
-    return ",".join(f"{a['port']}→{a['address']}:{a['hostPort']}" for a in access) or "<none>"
+    if resource["status"].get("bridge") and not access and _address(resource, "ExternalIP") != "<none>":
+        return "*"
+    seen = [str(a["port"]) if a["port"] == a["hostPort"] else f"{a['port']}→{a['hostPort']}" for a in access]
+    seen = list(dict.fromkeys(seen))  # TCP and UDP of one number
+    more = [] if every or len(seen) <= PORTS_SHOWN else [f"+{len(seen) - PORTS_SHOWN + 1}"]
+    return ",".join([*(seen[: PORTS_SHOWN - 1] if more else seen), *more]) or "<none>"
+
+
+def _status(status: dict[str, Any]) -> str:
+    """virtctl's word, with the phase while a machine that runs is not ready."""
+    word = status["printableStatus"]
+    if word != "Running" or status["ready"]:
+        return word
+    phase = status.get("phase", "")
+    if status.get("failed"):
+        return f"Failed: {phase}" if phase else "Failed"
+    return f"Booting: {'cloud-init' if phase.startswith('cloud') else phase}" if phase else "Booting"
 
 
 def _address(resource: dict[str, Any], kind: str) -> str:
@@ -61,13 +97,14 @@ def _address(resource: dict[str, Any], kind: str) -> str:
 
 def machine_row(r: dict[str, Any], wide: bool) -> list[str]:
     status, spec = r["status"], r["spec"]
+    external, internal = _address(r, "ExternalIP"), _address(r, "InternalIP")
     row = [
         r["metadata"]["name"],
-        status["printableStatus"],
+        _status(status),
         str(status["ready"]),
         spec.get("instanceType") or ("<resources>" if spec.get("resources") else "u1.medium"),
-        _address(r, "InternalIP"),
-        ports(r),
+        external if external != "<none>" else internal,
+        ports(r, wide),
         age(time.time() - created(r)),
     ]
     if wide:
@@ -76,7 +113,8 @@ def machine_row(r: dict[str, Any], wide: bool) -> list[str]:
             spec.get("instanceProfile") or "ubuntu",
             status["backend"],
             status.get("accelerator") or "<none>",
-            _address(r, "ExternalIP"),
+            external,
+            internal,
             _address(r, "Hostname"),
             status.get("tap", "<none>"),
         ]
@@ -84,7 +122,7 @@ def machine_row(r: dict[str, Any], wide: bool) -> list[str]:
 
 
 MACHINE_HEADER = ["NAME", "STATUS", "READY", "TYPE", "IP", "PORTS", "AGE"]
-MACHINE_WIDE = ["PHASE", "PROFILE", "BACKEND", "ACCELERATOR", "EXTERNAL-IP", "HOSTNAME", "TAP"]
+MACHINE_WIDE = ["PHASE", "PROFILE", "BACKEND", "ACCELERATOR", "EXTERNAL-IP", "INTERNAL-IP", "HOSTNAME", "TAP"]
 DISK_HEADER = ["NAME", "STATUS", "SIZE", "STORAGECLASS", "AGE"]
 DISK_WIDE = ["ACTUAL", "FORMAT", "IMAGE", "BACKEND"]
 
@@ -93,6 +131,7 @@ def disk_row(r: dict[str, Any], wide: bool) -> list[str]:
     status, spec = r["status"], r["spec"]
     phase = status["phase"]
     progress = status.get("progress", "N/A")
+    phase = next((c["reason"] for c in status["conditions"] if c["reason"] == "ImportFailed"), phase)
     word = "Ready" if phase == "Succeeded" else phase + (f" {progress}" if progress != "N/A" else "")
     row = [
         r["metadata"]["name"],
@@ -220,7 +259,25 @@ def _step(match: re.Match[str], value: Any) -> list[Any]:
     return found
 
 
-def show(value: Any, format: str, text: Callable[[], str]) -> str:
+def custom(spec: str, value: Any, headers: bool) -> str:
+    """kubectl's custom-columns=NAME:.path,NAME:.path as a table."""
+    pairs = [part.partition(":")[::2] for part in spec.split(",")]
+    if not spec or any(not name or not path for name, path in pairs):
+        raise UsageError(
+            "HK810", f"custom-columns: {spec!r} is not understood", fix="NAME:.metadata.name,AGE:.status.phase"
+        )
+    items = value["items"] if isinstance(value, dict) and value.get("kind") == "List" else [value]
+
+    def cell(path: str, item: Any) -> str:
+        path = path.removeprefix("{").removesuffix("}")
+        found = _select(path, item, item)
+        return ",".join(_text(v) for v in found) if found else "<none>"
+
+    rows = [[cell(path, item) for _, path in pairs] for item in items]
+    return table([name for name, _ in pairs] if headers else None, rows)
+
+
+def show(value: Any, format: str, text: Callable[[], str], no_headers: bool = False) -> str:
     """`value` in the format asked for; an empty one is the command's own text."""
     if format in ("", "wide", "table"):
         return text()
@@ -232,4 +289,6 @@ def show(value: Any, format: str, text: Callable[[], str]) -> str:
         items = value["items"] if isinstance(value, dict) and value.get("kind") == "List" else [value]
         names = (f"{i['kind'].lower()}.apps.cozystack.io/{i['metadata']['name']}" for i in items if "metadata" in i)
         return "\n".join(names)
+    if format.startswith("custom-columns="):
+        return custom(format.removeprefix("custom-columns="), value, not no_headers)
     return jsonpath(format.removeprefix("jsonpath="), value)

@@ -208,7 +208,8 @@ def _load(app: App, named: tuple[str, ...], checks_file: Path | None) -> tuple[A
         try:
             text = checks_file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as e:
-            raise UsageError("HK331", f"{checks_file} cannot be read: {e}") from None
+            why = getattr(e, "strerror", None) or "it is not UTF-8 text"
+            raise UsageError("HK331", f"{checks_file} cannot be read: {why}") from None
     known = Known({}, app.image_names)
     result = validate(named, app.flag_namespace, app.default_namespace, known, for_plan=True)
     machines = [i for i in result.objects if i.object.kind == "VMInstance"]

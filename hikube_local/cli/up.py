@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 import time
@@ -14,6 +15,8 @@ from hikube_local.cli.app import (
     annotate,
     common,
     confirm,
+    dry_run_option,
+    ignored,
     manifests,
     option,
     output_option,
@@ -21,6 +24,7 @@ from hikube_local.cli.app import (
     validate_option,
 )
 from hikube_local.errors import ExitCode, HikubeError, UsageError, unexpected
+from hikube_local.text import mask_url, one_line
 
 
 class Invalid(click.exceptions.Exit):
@@ -33,14 +37,16 @@ class Invalid(click.exceptions.Exit):
 
 def load(app: App, files: tuple[str, ...], for_plan: bool, quiet: bool = False, unknown: str = "strict") -> Any:
     """Validate everything, tell the findings, and stop before anything is changed when there is an error."""
-    from hikube_local.manifests.diagnostics import Severity
+    from hikube_local.manifests.diagnostics import Severity, folded
     from hikube_local.manifests.validate import Known, validate
 
     known = Known({o.key: o for o in app.store.objects()}, app.image_names)
     result = validate(files, app.flag_namespace, app.default_namespace, known, for_plan, unknown)
-    for d in result.findings.items:
-        if d.severity is Severity.ERROR or not quiet:
-            print(d.render() if d.severity is not Severity.DIFFERENCE else _line(d), file=sys.stderr)
+    for d in folded(result.findings.items):
+        if d.severity is Severity.ERROR or (d.severity is Severity.WARNING and not quiet):
+            print(d.render(), file=sys.stderr)
+    if not quiet:
+        _tell_differences(app, [d for d in result.findings.items if d.severity is Severity.DIFFERENCE], files)
     annotate(result.findings.items)
     if result.findings.failed:
         count = len(result.findings.of(Severity.ERROR))
@@ -49,8 +55,35 @@ def load(app: App, files: tuple[str, ...], for_plan: bool, quiet: bool = False, 
     return result
 
 
-def _line(d: Any) -> str:
-    return f"{'note' if d.word == 'note' else 'differs from Hikube'} [{d.code}]: {d.object + ': ' if d.object else ''}{d.message}"
+TOLD, TOLD_MOST = "told", 50  # the store's own row of what was told at length
+
+
+def _tell_differences(app: App, found: list[Any], files: tuple[str, ...]) -> None:
+    """At length the first time that these are met, then as a count."""
+    from hikube_local.manifests.diagnostics import counted
+
+    if app.no_differences or not found:
+        return
+    if _digest(found) in app.store.allocation(TOLD):
+        print(f"{counted(found)} from Hikube: hikube-local validate {' '.join(files)}", file=sys.stderr)
+        return
+    for d in found:
+        word = "note" if d.word == "note" else "differs from Hikube"
+        print(f"{word} [{d.code}]: {d.object + ': ' if d.object else ''}{one_line(d.message)}", file=sys.stderr)
+
+
+def _digest(found: list[Any]) -> str:
+    return hashlib.sha256(repr([(d.code, d.message) for d in found]).encode()).hexdigest()[:16]
+
+
+def _remember(app: App, loaded: Any) -> None:
+    """These differences were told at length."""
+    from hikube_local.manifests.diagnostics import Severity
+
+    found = loaded.findings.of(Severity.DIFFERENCE)
+    if found and not app.no_differences and (digest := _digest(found)) not in (old := app.store.allocation(TOLD)):
+        kept = sorted(old, key=lambda k: old[k])[: max(0, len(old) + 1 - TOLD_MOST)]
+        app.store.note(TOLD, **{**dict.fromkeys(kept), digest: time.time()})
 
 
 def _up_options(command: Any) -> Any:
@@ -58,7 +91,7 @@ def _up_options(command: Any) -> Any:
         click.argument("files", nargs=-1),
         option("-f", "--filename", multiple=True, help="A file, a folder or -."),
         option("--timeout", default=None, callback=seconds, help="How long to wait for readiness (5m)."),
-        option("--dry-run", is_flag=True, help="Show what would be done, and do nothing."),
+        dry_run_option(),
         option("--restart", is_flag=True, help="Restart machines whose changes need it."),
         option("--exact", is_flag=True, help="Refuse machines that this host would have to make smaller."),
         option("--prune", is_flag=True, help="Remove machines of the namespace that are not in the input."),
@@ -69,8 +102,10 @@ def _up_options(command: Any) -> Any:
         option("--bridge", default=None, help="A bridge of this host for WholeIP machines (root)."),
         option("--pace", type=float, default=0.0, help="Simulator: seconds of a whole boot."),
         option("--yes", is_flag=True, help="Answer questions with yes."),
+        option("--allow-inner", is_flag=True, help="Fetch images from addresses of this host, as the manifest says."),
         validate_option(),
         output_option("json"),
+        ignored("--field-manager", flags=("--server-side", "--force-conflicts", "--record", "--recursive", "-R")),
     ]
     for decorate in reversed(options):
         command = decorate(command)
@@ -131,8 +166,10 @@ def _up(
     bridge: str | None,
     pace: float,
     yes: bool,
+    allow_inner: bool,
     unknown: str,
     output: str,
+    **_: object,
 ) -> int:
     from hikube_local.backends.protocol import Options
     from hikube_local.cli.story import Story
@@ -140,6 +177,8 @@ def _up(
     named = manifests(files, filename)
     loaded = load(app, named, for_plan=True, quiet=output == "json", unknown=unknown)
     wanted = _with_backend(app, [item.object for item in loaded.objects], backend)
+    if not allow_inner and not dry_run:
+        _no_inner(app, wanted)
     options = Options(exact=exact, pull=pull, offline=offline, restart=restart, pace=pace, dry=dry_run)
     with Story(app, output == "json") as story:
         reconciler = app.reconciler(story, options)
@@ -157,6 +196,7 @@ def _up(
         if extra:
             confirm(f"Remove the machines {', '.join(o.name for o in extra)} (their disks stay)?", yes)
         stored = app.store.put(wanted)
+        _remember(app, loaded)
         _record_bridge(app, stored, bridge)
         app.store.mark_deleted(o.key for o in extra)
         _clear_stops(app, stored)
@@ -164,7 +204,25 @@ def _up(
         results = reconciler.reconcile(keys, wait=wait, timeout=timeout)
         if checkpoint:
             _keep_first_boots(app, stored, results, story)
-        return _finish(app, stored, results, output == "json", wait)
+    from hikube_local.cli.ssh import refresh
+
+    refresh(app)
+    return _finish(app, stored, results, output == "json")
+
+
+def _no_inner(app: App, wanted: list[Any]) -> None:
+    """A manifest is often somebody else's: what it may fetch from this host itself is for its user to say."""
+    from hikube_local.images.fetch import mirrored
+    from hikube_local.manifests.rules import is_this_host
+
+    for obj in wanted:
+        url = obj.disk.source.http.url if obj.kind == "VMDisk" and obj.disk.source.http else ""
+        if url and obj.backend == "qemu" and is_this_host(url) and mirrored(url, app.config.mirrors) == url:
+            if app.backend("qemu").observe_disk(obj).exists:
+                continue
+            what = f"{obj.ref} would be fetched from this host itself ({mask_url(url)[:120]})"
+            why = "a manifest of somebody else's could bring what a service of this host answers into a guest"
+            raise UsageError("HK319", what, why, "if you mean it: --allow-inner")
 
 
 def _with_backend(app: App, objects: list[Any], backend: str | None) -> list[Any]:
@@ -288,55 +346,66 @@ def _keep_first_boots(app: App, stored: list[Any], results: dict, story: Any) ->
             story(Event(EventType.WARNING, what, obj.ref, obj.namespace, code=e.code, data={"why": e.why}))
 
 
-def _finish(app: App, stored: list[Any], results: dict, as_json: bool, wait: bool) -> int:
-    from hikube_local.cli.tables import machine_row
+def _finish(app: App, stored: list[Any], results: dict, as_json: bool) -> int:
     from hikube_local.reconcile.status import Statuses
 
     codes = [r.exit_code for r in results.values()]
     worst = next((c for c in (ExitCode.USAGE, ExitCode.FAILED, ExitCode.TIMEOUT) if c in codes), ExitCode.DONE)
-    statuses = Statuses(app.store, app.backend)
-    items = []
-    for obj in stored:
-        done = results[obj.key]
-        item: dict[str, Any] = {
-            "kind": obj.kind,
-            "namespace": obj.namespace,
-            "name": obj.name,
-            "changed": done.changed,
-            "ok": done.exit_code == 0,
-            "restartRequired": done.restart_required,
-        }
-        if done.error:
-            item |= {"code": done.error.code, "message": done.error.what}
-        elif done.verdict and done.exit_code:
-            item |= {
-                "code": done.verdict.trouble.code if done.verdict.trouble else "HK907",
-                "message": done.verdict.message,
-            }
-        items.append(item)
     if as_json:
-        _result(worst == 0, items)
+        _result(worst == 0, [_item(obj, results[obj.key]) for obj in stored])
         return worst
     for obj in stored:
         if results[obj.key].restart_required:
-            print(f"{obj.ref}: a change is real after a restart: up --restart, or restart {obj.name}", file=sys.stderr)
-    changed = sum(r.changed for r in results.values())
-    print(
-        "nothing changed" if not changed and worst == 0 else f"{changed} of {len(results)} objects changed",
-        file=sys.stderr,
-    )
+            where = in_namespace(app, obj)
+            fix = f"hikube-local restart{where} {obj.name}, or up --restart"
+            print(f"{obj.ref}: a change takes effect after a restart: {fix}", file=sys.stderr)
+    statuses = Statuses(app.store, app.backend)
     for obj in stored:
-        if obj.kind == "VMInstance" and not results[obj.key].error:
-            resource = statuses.resource(obj)
-            _login(obj, machine_row(resource, False), resource)
+        if obj.kind == "VMInstance" and results[obj.key].exit_code == ExitCode.DONE:
+            print("\n".join(_way_in(app, obj, statuses.resource(obj))))
+    failed = [obj.ref for obj in stored if results[obj.key].exit_code]
+    changed = sum(r.changed for r in results.values())
+    words = f"{changed} of {len(results)} objects changed" if changed else "nothing changed"
+    if failed:
+        words = f"failed: {', '.join(failed)} ({len(stored) - len(failed)} of {len(stored)} objects are as asked for)"
+    print(words, file=sys.stderr)
     return worst
 
 
-def _login(obj: Any, row: list[str], resource: dict) -> None:
-    status = resource["status"]
-    print(f"{obj.name}: {row[1]}, {row[5] if row[5] != '<none>' else 'no ports'}")
-    if status["printableStatus"] == "Running":
-        namespace = f" -n {obj.namespace}" if obj.namespace != "default" else ""
-        print(
-            f"  log in: hikube-local ssh{namespace} {obj.name}    console: hikube-local console{namespace} {obj.name}"
+def _item(obj: Any, done: Any) -> dict[str, Any]:
+    """One row of the result of `up -o json`."""
+    item: dict[str, Any] = {
+        "kind": obj.kind,
+        "namespace": obj.namespace,
+        "name": obj.name,
+        "changed": done.changed,
+        "ok": done.exit_code == 0,
+        "restartRequired": done.restart_required,
+    }
+    if done.error:
+        item |= {"code": done.error.code, "message": done.error.what}
+    elif done.verdict and done.exit_code:
+        trouble = done.verdict.trouble
+        item |= {"code": trouble.code if trouble else "HK907", "message": done.verdict.message}
+    return item
+
+
+def in_namespace(app: App, obj: Any) -> str:
+    """The words that name the object's namespace to the next command, where it is not the default one."""
+    return "" if obj.namespace == app.default_namespace else f" -n {obj.namespace}"
+
+
+def _way_in(app: App, obj: Any, resource: dict) -> list[str]:
+    """How the machine is reached; without a promise while it boots."""
+    from hikube_local.cli import tables
+
+    status, where = resource["status"], in_namespace(app, obj)
+    row = tables.machine_row(resource, False)
+    lines = [f"{obj.name}: {row[1]}" + (f", {row[4]} ports {row[5]}" if row[5] != "<none>" else ", no ports")]
+    if status["ready"]:
+        lines.append(f"  log in: hikube-local ssh{where} {obj.name}    console: hikube-local console{where} {obj.name}")
+    elif status["printableStatus"] == "Running":
+        lines.append(
+            f"  wait until it is ready: hikube-local wait{where} vm/{obj.name} --for=condition=Ready --timeout=10m"
         )
+    return lines

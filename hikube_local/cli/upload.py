@@ -8,19 +8,14 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, option, reference
+from hikube_local.cli.app import App, common, ignored, option, reference
 from hikube_local.errors import ExitCode, HikubeError, NotFound, UsageError
 
 # virtctl's options that mean nothing on one host.
-_IGNORED = ("--uploadproxy-url", "--access-mode", "--storage-class", "--volume-mode", "--wait-secs", "--pvc-size")
-
-
-def _ignored(command):
-    for name in _IGNORED:
-        command = click.option(name, default=None, hidden=True)(command)
-    for name in ("--insecure", "--no-create", "--force-bind", "--block-volume"):
-        command = click.option(name, is_flag=True, hidden=True)(command)
-    return command
+_ignored = ignored(
+    *("--uploadproxy-url", "--access-mode", "--storage-class", "--volume-mode", "--wait-secs", "--pvc-size"),
+    flags=("--insecure", "--no-create", "--force-bind", "--block-volume"),
+)
 
 
 @click.command("image-upload")
@@ -34,7 +29,7 @@ def _ignored(command):
 @option("--size", default="", help="Make the VMDisk, with this storage, when it is not there yet (virtctl's).")
 @_ignored
 @common
-def image_upload(app: App, words: tuple[str, ...], image_path: Path, size: str, **ignored: object) -> int:
+def image_upload(app: App, words: tuple[str, ...], image_path: Path, size: str, **more: object) -> int:
     """Bring the content of a VMDisk: image-upload vmdisk NAME --image-path FILE (virtctl's form)."""
     from hikube_local.api.objects import DISK, INSTANCE, Object, VMDiskSpec
     from hikube_local.backends.protocol import Options
@@ -50,7 +45,7 @@ def image_upload(app: App, words: tuple[str, ...], image_path: Path, size: str, 
     try:
         obj = app.find(DISK, name)
     except NotFound:
-        if not size or ignored.get("no_create"):
+        if not size or more.get("no_create"):
             raise
         spec = VMDiskSpec.model_validate({"source": {"upload": {}}, "storage": size})
         obj = app.store.put([Object(kind=DISK, namespace=app.namespace, name=name, spec=spec)])[0]

@@ -20,7 +20,7 @@ def validate(
 ) -> int:
     """Check manifests: everything wrong at once, each at its place."""
     from hikube_local.cli.tables import as_json
-    from hikube_local.manifests.diagnostics import Severity, counted
+    from hikube_local.manifests.diagnostics import Severity, counted, folded
     from hikube_local.manifests.validate import Known, validate
 
     known = Known({o.key: o for o in app.store.objects()}, app.image_names)
@@ -30,8 +30,9 @@ def validate(
     if output == "json":
         print(as_json([d.as_json() for d in findings.items]))
     else:
-        for d in findings.items:
-            print(d.render())
+        for d in folded(findings.items):
+            if d.severity is not Severity.DIFFERENCE or not app.no_differences:
+                print(d.render())
         told = counted(findings.items)
         print(
             f"{len(result.objects)} object{'s' if len(result.objects) != 1 else ''} valid"

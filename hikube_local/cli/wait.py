@@ -53,19 +53,28 @@ def test_of(wanted: str) -> Any:
 
 
 @click.command("wait")
-@click.argument("words", shell_complete=complete_object, metavar="KIND/NAME...", nargs=-1, required=True)
+@click.argument("words", shell_complete=complete_object, metavar="KIND/NAME...", nargs=-1)
 @option("--for", "wanted", required=True, multiple=True, help="condition=Ready, jsonpath='{…}'=VALUE, create, delete.")
 @option("--timeout", default="30s", callback=seconds, help="How long to wait (30s).")
+@option("-l", "--selector", "labels", default="", help="Label selector: the objects of the kind that fit.")
+@option("--all", "everything", is_flag=True, help="All objects of the kind.")
 @common
-def wait(app: App, words: tuple[str, ...], wanted: tuple[str, ...], timeout: float) -> int:
-    """Wait for a condition of objects."""
+def wait(
+    app: App, words: tuple[str, ...], wanted: tuple[str, ...], timeout: float, labels: str, everything: bool
+) -> int:
+    """Wait for a condition of objects: wait vm/web --for=condition=Ready --timeout=5m."""
+    from hikube_local.api.objects import INSTANCE
+    from hikube_local.cli.get import bare, selector
     from hikube_local.reconcile.status import Statuses
 
     statuses = Statuses(app.store, app.backend)
     deadline = time.monotonic() + timeout
-    targets = references(words)
+    fits = selector(labels)
+    targets = references(words, bare(app, words)) or ([(INSTANCE, None)] if labels or everything else [])
+    if not targets:
+        raise UsageError("HK810", "nothing is named", fix="write wait vm/NAME, or wait vm --all")
     if any(name is None for _, name in targets):
-        targets = [(o.kind, o.name) for k, _ in targets for o in app.store.objects(k, app.namespace)]
+        targets = [(o.kind, o.name) for k, _ in targets for o in app.store.objects(k, app.namespace) if fits(o.labels)]
     for kind, name in targets:
         for text in wanted:
             test = test_of(text)
@@ -95,5 +104,6 @@ def _now(resource: dict | None) -> str:
     if resource is None:
         return "it is not there"
     status = resource["status"]
-    conditions = ", ".join(f"{c['type']}={c['status']} ({c['reason']})" for c in status["conditions"])
+    words = (f"{c['reason']}: {c['message']}" if c["message"] else c["reason"] for c in status["conditions"])
+    conditions = ", ".join(f"{c['type']}={c['status']} ({w})" for c, w in zip(status["conditions"], words, strict=True))
     return f"{status.get('printableStatus', status.get('phase'))}; {conditions}"

@@ -85,6 +85,10 @@ def clone(source: Path, folder: Path, base: Path | None, size: int) -> None:
 def grow(folder: Path, size: int) -> None:
     """Grow a disk that no machine runs on; never shrink."""
     disk = layers.active(folder)
+    if disk.is_symlink():
+        raise HikubeError(
+            "HK708", f"{disk} is a link: what it leads to is not this disk", fix="put the disk's file back"
+        )
     if virtual_size(disk) < size:
         run(["qemu-img", "resize", "-q", "-f", "qcow2", disk, str(size)], limits=Limits())
 

@@ -14,11 +14,11 @@ import subprocess
 import tempfile
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from hikube_local import files
 from hikube_local.errors import UsageError
 from hikube_local.host import facts
+from hikube_local.paths import Layout
 from hikube_local.run import clean_environment, find
 
 # The boot sector, assembled by hand (AT&T syntax):
@@ -94,21 +94,22 @@ def probe() -> Verdict:
     return Verdict(True, f"a trial guest ran under KVM in {kvm:.2f} s", 1.0)
 
 
-def verdict(cache: Path) -> Verdict:
-    """The verdict of this boot of the host; tried at its first use."""
-    path = cache / "accelerator.json"
+def verdict(layout: Layout) -> Verdict:
+    """The verdict of this boot of the host; tried at its first use and kept in the cache."""
+    path = layout.cache / "accelerator.json"
     key = {"boot": facts.boot_id(), "access": _access()}
     row = files.read_json(path)
     if isinstance(row, dict) and row.get("key") == key:
         return Verdict(**row["verdict"])
     found = probe()
+    layout.make()
     files.write_json(path, {"key": key, "verdict": asdict(found)})
     return found
 
 
-def host_facts(cache: Path) -> facts.HostFacts:
+def host_facts(layout: Layout) -> facts.HostFacts:
     """Everything that decisions need to know of this host."""
-    v = verdict(cache)
+    v = verdict(layout)
     memory, free = facts.memory_limit(), facts.meminfo()["MemAvailable"]
     return facts.HostFacts(facts.cpus(), memory, free, v.kvm, v.why, v.slowness, _stretch())
 

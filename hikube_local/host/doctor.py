@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hikube_local.errors import HikubeError
 from hikube_local.host import door, facts, network
-from hikube_local.paths import Layout
+from hikube_local.paths import Layout, document
 from hikube_local.run import INSTALL, run
 from hikube_local.text import sanitize, size
 
@@ -29,6 +29,7 @@ TOOLS = (
 )
 OPTIONAL = ("virsh", "ssh", "mmdebstrap", "tini")
 SOCKET_LIMIT = 107
+WANTED_SPACE = 5 << 30  # bytes: a cloud image, a system disk that grows, a checkpoint
 # Namespaces and what is made in them, and a look at helpers that run as other users (capabilities(7)).
 ROOT_NEEDS = {"NET_ADMIN": 12, "SYS_PTRACE": 19, "SYS_ADMIN": 21}
 CONTAINER = (
@@ -100,13 +101,20 @@ def namespace() -> Check:
     apparmor = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
     if apparmor.exists() and apparmor.read_text().strip() == "1":
         fix = door.remedy()
-    return Check(name, False, why, fix)
+    return Check(name, False, f"{why}; {ALONE}", fix, needed=False)
+
+
+ALONE = "without it each machine is alone: its listed ports work, names and other machines do not"
 
 
 def tun() -> Check:
-    ok = os.access("/dev/net/tun", os.R_OK | os.W_OK)
+    """A user without it has each machine alone; root has no such fallback."""
+    if os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        return Check("/dev/net/tun", True, "may be opened")
     fix = "sudo modprobe tun" if not os.path.exists("/dev/net/tun") else "sudo chmod 0666 /dev/net/tun"
-    return Check("/dev/net/tun", ok, "may be opened" if ok else "may not be opened", "" if ok else fix)
+    if os.geteuid() == 0:
+        return Check("/dev/net/tun", False, "may not be opened", fix)
+    return Check("/dev/net/tun", False, f"may not be opened; {ALONE}", fix, needed=False)
 
 
 def accelerator(layout: Layout) -> Check:
@@ -116,9 +124,9 @@ def accelerator(layout: Layout) -> Check:
         return Check(
             "accelerator", False, "QEMU is not installed", "sudo apt-get install qemu-system-x86", needed=False
         )
-    v = verdict(layout.cache)
+    v = verdict(layout)
     detail = v.why if v.kvm else f"emulation (TCG): {v.why}"
-    fix = "" if v.kvm else "machines run without it, slower; see docs/troubleshooting.md"
+    fix = "" if v.kvm else f"machines run without it, slower; see {document('troubleshooting.md')}"
     return Check("accelerator", v.kvm, detail, fix, needed=False)
 
 
@@ -135,14 +143,34 @@ def disk_space(layout: Layout) -> Check:
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
-    ok = free > 5 << 30
+    ok = free > WANTED_SPACE
     return Check(
         "disk space",
         ok,
-        f"{size(free)} free in {folder}",
+        f"{size(free)} free in {folder}" + ("" if ok else f", {size(WANTED_SPACE)} are wanted for images and disks"),
         "" if ok else "free space there, or set HIKUBE_LOCAL_HOME",
         needed=False,
     )
+
+
+def folders(layout: Layout) -> Check:
+    """Whether the folders are ours alone, and whether as root QEMU's user can pass through those above its files."""
+    ours = (layout.state, layout.cache, layout.state / "disks", layout.state / "machines")
+    for folder in (*ours, layout.images, layout.images / "sha256"):
+        try:
+            st = folder.stat()
+        except FileNotFoundError:
+            continue
+        except OSError as e:
+            return Check("folders", False, f"{folder} cannot be looked at: {e.strerror}", "run this as its owner")
+        if st.st_uid != os.geteuid():
+            fix = "choose another HIKUBE_LOCAL_HOME, or run as that user"
+            return Check("folders", False, f"{folder} belongs to another user (uid {st.st_uid})", fix)
+        if st.st_mode & 0o002:
+            return Check("folders", False, f"every user may write to {folder}", f"chmod o-w {folder}")
+        if layout.root and not st.st_mode & 0o001:
+            return Check("folders", False, f"QEMU's user cannot pass through {folder}", f"chmod o+x {folder}")
+    return Check("folders", True, f"{layout.state} and {layout.cache}")
 
 
 def low_ports() -> Check:
@@ -191,7 +219,7 @@ def bridges() -> Check:
 
 def examine(layout: Layout) -> list[Check]:
     """Every check, for `doctor`."""
-    checks = [*tools(), binding(), namespace(), tun(), socket_paths(layout)]
+    checks = [*tools(), binding(), namespace(), tun(), socket_paths(layout), folders(layout)]
     return [*checks, accelerator(layout), memory(), disk_space(layout), low_ports(), bridges()]
 
 

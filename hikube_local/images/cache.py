@@ -29,8 +29,10 @@ from hikube_local.images.inspect import inspect
 from hikube_local.images.unpack import Unpacker, write_sparse
 from hikube_local.locks import holder, locked
 from hikube_local.run import Limits, run
-from hikube_local.text import mask_url
+from hikube_local.text import mask_url, size
 
+PATIENCE = 600.0  # seconds that a removal waits for those who use the images
+LARGEST = 4 << 40  # bytes of a file that is imported: a sparse one may say anything
 _WORK = ("convert-*", "import-*", "*.qcow2", "build-*")  # in partial/: of one process, worth nothing to another
 
 
@@ -62,6 +64,8 @@ class Cache:
     def make(self) -> None:
         for sub in ("sha256", "index", "locks", "partial", "known"):
             files.make_folder(self.folder / sub, self.mode)
+        for folder in (self.folder, self.folder / "sha256"):
+            files.open_to(folder, self.mode)
 
     def path(self, digest: str) -> Path:
         return self.folder / "sha256" / digest
@@ -94,9 +98,9 @@ class Cache:
 
     @contextlib.contextmanager
     def alone(self, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
-        """Nobody brings an image or makes a disk: what is looked at now may be removed."""
+        """Nobody brings an image or makes a disk: what is looked at now may be removed; HK609 when that takes too long."""
         self.make()
-        with locked(self._removing, waiting):
+        with locked(self._removing, waiting, patience=PATIENCE):
             yield
 
     @property
@@ -177,10 +181,24 @@ class Cache:
         files.write_json(self._index(key), asdict(entry), 0o644)
         return self.lookup(key) or entry
 
-    def take(self, path: Path, key: str, origin: str, given: Wanted | None, limit: int = 0) -> Entry:
-        """A copy of a file of this host, verified and unpacked like a download; under the key's lock."""
+    def take(
+        self,
+        path: Path,
+        key: str,
+        origin: str,
+        given: Wanted | None,
+        limit: int = 0,
+        say: Callable[..., None] = lambda text, **data: None,
+    ) -> Entry:
+        """A copy of a file of this host, verified and unpacked like a download; under the key's lock.
+
+        `say(text, bytes=…, total=…)` is told now and then how far it is.
+        """
         self.make()
         with _regular(path) as source:
+            total, told = os.fstat(source.fileno()).st_size, time.monotonic()
+            if total > LARGEST:
+                raise refused(f"it has {total} bytes, at most {LARGEST} are read")
             hashers = {n: hashlib.new(n) for n in {"sha256", *([given.algorithm] if given else [])}}
             target = self.folder / "partial" / f"import-{secrets.token_hex(6)}"
             unpacker = Unpacker(target.with_name(target.name + ".unpacked"), limit)
@@ -195,6 +213,9 @@ class Cache:
                             h.update(block)
                         unpacker.feed(block)
                         write_sparse(out, block)
+                        if (now := time.monotonic()) - told >= 1.0:
+                            told, here = now, source.tell()
+                            say(f"reading {100 * here // max(1, total)}% {size(here)}", bytes=here, total=total)
                     out.truncate(out.tell())
                 digests = {n: h.hexdigest() for n, h in hashers.items()}
                 if given and digests[given.algorithm] != given.digest:
@@ -252,10 +273,11 @@ def _regular(path: Path) -> Iterator[BinaryIO]:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as e:
         raise HikubeError("HK701", f"{path} cannot be read: {e.strerror}") from None
+    before = os.fstat(fd)
+    if not stat.S_ISREG(before.st_mode):
+        os.close(fd)
+        raise refused("it is a folder" if stat.S_ISDIR(before.st_mode) else "it is not a regular file")
     with os.fdopen(fd, "rb") as f:
-        before = os.fstat(fd)
-        if not stat.S_ISREG(before.st_mode):
-            raise refused("it is no regular file")
         yield f
         after = os.fstat(fd)
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):

@@ -209,6 +209,6 @@ def room(folder: Path, more: int) -> None:
         missing = size(more + RESERVE - free)
         raise HikubeError(
             "HK604",
-            f"no space: {size(more)} more are needed, {missing} are missing in {folder}",
-            fix="free space there; hikube-local images prune --dry-run says what it would free",
+            f"no space: {size(more)} more are needed and {size(RESERVE)} are kept free, {missing} are missing in {folder}",
+            fix="free space there; hikube-local images prune --dry-run says what it could remove",
         )

@@ -143,4 +143,4 @@ def _reason(error: BaseException) -> str:
     cause: BaseException = error
     while cause.__cause__ or cause.__context__:
         cause = cause.__cause__ or cause.__context__  # type: ignore[assignment]
-    return mask_url(sanitize(str(cause)))[:200]
+    return mask_url(sanitize(getattr(cause, "strerror", None) or str(cause)))[:200]

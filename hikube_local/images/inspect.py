@@ -124,7 +124,17 @@ def _not_a_disk(head: bytes) -> None:
         )
     text = head[:512]
     if all(32 <= b < 127 or b in (9, 10, 13) for b in text):
-        raise refused(f"it is text, not a disk image: {sanitize(text[:60])!r}")
+        # Its content is not shown: it may be what a service inside a network told nobody but us.
+        raise refused(f"it is text{_text_kind(text)}, not a disk image", "is this the image's own URL?")
+
+
+def _text_kind(text: bytes) -> str:
+    start = text.lstrip()
+    if start.startswith(b"version https://git-lfs"):
+        return " (a Git LFS pointer)"
+    if start.startswith(b"#!"):
+        return " (a script)"
+    return " (JSON)" if start[:1] in (b"{", b"[") else ""
 
 
 def virtual_size(path: Path) -> int:

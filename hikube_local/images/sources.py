@@ -12,7 +12,7 @@ from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.images import build, checksums, fetch, http
 from hikube_local.images.cache import Cache, Entry
-from hikube_local.text import mask_url
+from hikube_local.text import mask_url, nearest
 
 CHECKSUM = "hikube.local/checksum"  # annotation of a VMDisk: sha256:… or sha512:…
 
@@ -58,11 +58,14 @@ def named(name: str, settings: Settings, cache: Cache) -> Wanted:
         return Wanted(row["url"], row["url"], "", row.get("checksum", ""), "the configuration", name)
     image = data.images().get(name)
     if image is None or not image.url:
-        why = image.reason if image else "it is in neither catalogue"
+        known = [*data.images(), *settings.own, *(n for e in cache.entries() if (n := own_name(e.key)))]
+        near = None if image else nearest(name, known)
+        why = f"it has no public image: {image.reason}" if image else "no image has that name"
         raise HikubeError(
             "HK312",
-            f"image {name} cannot be had: {why}",
-            fix=f"name a URL under images: in the configuration, or: hikube-local images import FILE --name {name}",
+            f"image {name}: {why}",
+            fix=(f"did you mean {near}? Else " if near else "")
+            + f"name a URL under images: in the configuration, or: hikube-local images import FILE --name {name}",
         )
     return Wanted(image.url, image.url, image.recipe, image.checksum, "the catalogue", name)
 

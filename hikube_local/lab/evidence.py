@@ -177,7 +177,7 @@ def _from_output(output: str, user_data: str) -> list[Problem]:
         names = sorted({m[1] for line in lost if (m := _UNRESOLVED.search(line)) and m[1]})[:5]
         what = f"the network: {', '.join(names) or 'names'} could not be resolved"
         found.append(Problem(what, tuple(lost)[:4]))
-    commands = asked.Commands(user_data)
+    commands, lines = asked.Commands(user_data), asked.package_lines(user_data)
     for text in list(dict.fromkeys(line[:LONGEST] for line in output.splitlines()))[:UNLIKE]:
         if lost and text.startswith(("Err:", "W: Failed to fetch", "  Temporary")):
             continue  # all for the same reason
@@ -197,15 +197,10 @@ def _from_output(output: str, user_data: str) -> list[Problem]:
         elif _SAID.match(text):
             found.append(Problem(f"the output says: {text[:200]}", (text,), recoverable=True))
         elif _APT.match(text):
-            words = re.findall(r"[\w.+-]{3,}", text[:400])
-            line = next((n for w in reversed(words) if (n := _line_of(user_data, w))), 0)
+            words = re.findall(r"[\w.+-]{2,}", text[:400])
+            line = next((lines[w] for w in reversed(words) if w in lines), 0)
             found.append(Problem(f"packages: {text[:200]}", (text,), line))
     return found
-
-
-def _line_of(user_data: str, word: str) -> int:
-    pattern = re.compile(rf"(?<![\w.-]){re.escape(word)}(?![\w.-])")
-    return next((n for n, line in enumerate(user_data.splitlines(), 1) if pattern.search(line)), 0)
 
 
 def _not_run(user_data: str, modules: list[Module], cut: bool) -> list[Problem]:

@@ -296,7 +296,7 @@ class Trial:
                     if time.monotonic() > end:
                         return 0, f"port {port} did not come to an end within {patience:.0f} s"
         except (OSError, HikubeError) as e:
-            return 0, f"nobody answers on port {port}: {e}"
+            return 0, f"nobody answers on port {port}: {getattr(e, 'strerror', None) or e}"
         head, _, body = raw.partition(b"\r\n\r\n")
         words = head.split(None, 2)
         if len(words) < 2 or not words[1].isdigit():

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 
@@ -62,7 +61,7 @@ class Diagnostic:
 
     def render(self) -> str:
         """The finding with its line and a caret, as people read it."""
-        from hikube_local.text import sanitize
+        from hikube_local.text import columns, sanitize
 
         where = f"{self.place}: " if self.place.file else ""
         lines = [sanitize(f"{where}{self.word}[{self.code}]: {self.message}")]
@@ -73,15 +72,11 @@ class Diagnostic:
             hidden = re.sub(r"(?<=://)[^/@\s]+(?=@)", lambda m: "*" * len(m[0]), text)
             shown = sanitize(hidden[start : start + 120].replace("\t", " ")).replace("\n", " ")
             number = f"{self.place.line:>5} | "
-            caret = " " * (len(number) + _width(text[start : self.place.column - 1])) + "^"
+            caret = " " * (len(number) + columns(text[start : self.place.column - 1])) + "^"
             lines += [number + shown, caret]
         if self.help:
             lines.append(f"      = help: {sanitize(self.help)}")
         return "\n".join(lines)
-
-
-def _width(text: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 0 if unicodedata.combining(c) else 1 for c in text)
 
 
 def counted(items: Iterable[Diagnostic]) -> str:
@@ -89,6 +84,24 @@ def counted(items: Iterable[Diagnostic]) -> str:
     found = [d.word for d in items]
     counts = [(found.count(word), word) for word in (*map(str, Severity), "note")]
     return ", ".join(f"{n} {word}{'s' if n > 1 else ''}" for n, word in counts if n)
+
+
+def folded(items: Iterable[Diagnostic]) -> list[Diagnostic]:
+    """The findings for a person: a warning that many objects have alike stands once, with the others' names."""
+    out: list[Diagnostic] = []
+    first: dict[tuple[str, str], int] = {}
+    more: dict[int, list[str]] = {}
+    for d in items:
+        at = first.get((d.code, d.message))
+        if at is not None and d.severity is Severity.WARNING and d.object and d.object != out[at].object:
+            more.setdefault(at, []).append(d.object)
+            continue
+        first.setdefault((d.code, d.message), len(out))
+        out.append(d)
+    for at, names in more.items():
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        out[at] = replace(out[at], help="; ".join(filter(None, [out[at].help, f"the same for {shown}"])))
+    return out
 
 
 @dataclass(slots=True)

@@ -24,6 +24,7 @@ class Loaded:
     object: Object
     node: Node
     text: Text
+    judged: frozenset[str] = frozenset()  # fields of its spec of which everything was told
 
     def place(self, *path: str | int, key: bool = False) -> Place:
         """The place of the value (or the key) at `path`, or of the nearest parent that stands in the file."""
@@ -39,6 +40,7 @@ class Input:
     """What was read."""
 
     objects: list[Loaded] = field(default_factory=list)
+    broken: list[Loaded] = field(default_factory=list)  # with errors; looked at for more, and for nothing else
     findings: Findings = field(default_factory=Findings)
     documents: int = 0
 
@@ -100,12 +102,15 @@ def contents(sources: Iterable[str], findings: Findings) -> Iterator[tuple[str, 
             findings.add(Diagnostic("HK101", Severity.ERROR, f"cannot read {source!r}: {e}", Place(source)))
 
 
-def texts(sources: Iterable[str]) -> list[tuple[str, str]]:
+def texts(sources: Iterable[str], findings: Findings) -> list[tuple[str, str]]:
     """(name, text) of the manifests that `load` reads, under names that differ: for a copy of them elsewhere."""
     out: dict[str, str] = {}
-    for n, (name, raw) in enumerate(contents(sources, Findings()), 1):
+    for n, (name, raw) in enumerate(contents(sources, findings), 1):
         short = Path(name).name if name != "<stdin>" else "stdin.yaml"
-        out[short if short not in out else f"{n}-{short}"] = raw.decode("utf-8")
+        try:
+            out[short if short not in out else f"{n}-{short}"] = nodes.decode(name, raw)
+        except Refused as e:
+            findings.add(e.diagnostic)
     return sorted(out.items())
 
 
@@ -157,6 +162,7 @@ def _document(result: Input, text: Text, node: Node, namespace: str | None, defa
         where = text.place(at.line, at.column)
         result.findings.add(Diagnostic("HK207", Severity.DIFFERENCE, what, where, label[:80]))
     else:
-        obj = shape.build(node, text, words["kind"], namespace, default, result.findings, unknown)
-        if obj is not None:
-            result.objects.append(Loaded(obj, node, text))
+        built = shape.build(node, text, words["kind"], namespace, default, result.findings, unknown)
+        if built is not None:
+            loaded = Loaded(built.object, node, text, built.judged)
+            (result.objects if built.whole else result.broken).append(loaded)

@@ -93,7 +93,7 @@ class Text:
 
 
 def decode(name: str, raw: bytes) -> str:
-    """The text of a manifest; only UTF-8, as kubectl reads it."""
+    """The text of a manifest as kubectl reads it: UTF-8, or UTF-16 that begins with its byte order mark."""
     if len(raw) > MAX_BYTES:
         raise Refused(
             Diagnostic(
@@ -101,9 +101,13 @@ def decode(name: str, raw: bytes) -> str:
             )
         )
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise Refused(
-            Diagnostic("HK103", Severity.ERROR, "the file is UTF-16", Place(name, 1, 1), help="save it as UTF-8")
-        )
+        try:
+            return raw.decode("utf-16")
+        except UnicodeDecodeError as e:
+            what = f"the file begins as UTF-16, and is none at byte {e.start}"
+            raise Refused(
+                Diagnostic("HK103", Severity.ERROR, what, Place(name, 1, 1), help="save it as UTF-8")
+            ) from None
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as e:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -60,8 +61,8 @@ def path_text(path: tuple[str | int, ...]) -> str:
 
 def build(
     node: Node, text: Text, kind: str, namespace: str | None, default: str, findings: Findings, unknown: str = "strict"
-) -> Object | None:
-    """The object of a document of ours, or None after its findings were added.
+) -> Built | None:
+    """The object of a document of ours, or None where there is none to speak of; its findings are added.
 
     `unknown` says what unknown keys are, in kubectl's words: strict (errors), warn, ignore.
     """
@@ -81,9 +82,10 @@ def build(
             ("metadata", "namespace"),
             "leave one of them out: the namespace is part of the machine's identity",
         )
-    if meta is None or spec is None or len([d for d in findings.items if d.severity is Severity.ERROR]) > before:
+    if meta is None or spec is None:
         return None
-    return Object(
+    whole = len([d for d in findings.items if d.severity is Severity.ERROR]) == before
+    made = Object(
         kind=kind,  # type: ignore[arg-type]
         namespace=chosen,
         name=meta.name,
@@ -91,15 +93,31 @@ def build(
         annotations={k: v for k, v in meta.annotations.items() if k != _LAST_APPLIED},
         spec=spec,
     )
+    return Built(made, whole, frozenset(report.judged))
 
 
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
+@dataclass(frozen=True, slots=True)
+class Built:
+    """An object; not `whole`: errors were told of it, and what they are about was left out. `judged`: fields of the spec
+    that were told already, of which nothing more is to be said."""
+
+    object: Object
+    whole: bool
+    judged: frozenset[str]
+
+
 def _drop(data: Any, path: tuple[str | int, ...]) -> None:
-    for step in path[:-1]:
-        data = data[step]
-    del data[path[-1]]
+    """Take a value out; one of a list with the whole list, so that the others keep their places."""
+    for at, step in enumerate(path[:-1]):
+        if isinstance(path[at + 1], int):
+            data.pop(step, None)
+            return
+        data = data.get(step, {}) if isinstance(data, dict) else {}
+    if isinstance(data, dict):
+        data.pop(path[-1], None)
 
 
 class _Reporter:
@@ -107,6 +125,7 @@ class _Reporter:
 
     def __init__(self, node: Node, text: Text, kind: str, findings: Findings, unknown: str) -> None:
         self.node, self.text, self.kind, self.findings, self.mode = node, text, kind, findings, unknown
+        self.judged: set[str] = set()
         name = node.get("metadata", "name")
         self.ref = f"{kind}/{name.value}" if name and isinstance(name.value, str) else kind
 
@@ -175,12 +194,14 @@ class _Reporter:
             return SPECS[self.kind].model_validate(data)
         except ValidationError as e:
             self.pydantic(e, ("spec",), "HK205")
-            if self.mode == "strict":
-                return None
-            # As the platform does it: without the keys that it does not know.
-            extra = [i["loc"] for i in e.errors(include_url=False) if i["type"] == "extra_forbidden"]
-            for path in extra:
-                _drop(data, path)
+            # What is left is judged too, so that everything is told at once. Unknown keys the platform leaves out as well.
+            for item in e.errors(include_url=False):
+                path = tuple(s for s in item["loc"] if s != "[key]")
+                if not path:
+                    return None
+                if item["type"] != "extra_forbidden":
+                    self.judged.add(str(path[0]))
+                _drop(data, path if item["type"] == "extra_forbidden" else path[:1])
         try:
             return SPECS[self.kind].model_validate(data)
         except ValidationError:

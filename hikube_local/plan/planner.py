@@ -87,24 +87,24 @@ def plan_machine(obj: Object, want: MachineDesired, seen: MachineObserved, wish:
     if not seen.folder or seen.generation != obj.generation:
         steps.append(Step(Verb.RECORD, key, "the manifest changed" if seen.folder else "new"))
     if seen.seed != want.seed:
-        steps.append(Step(Verb.SEED, key, "keys or user-data changed" if seen.seed else "new"))
+        steps.append(Step(Verb.SEED, key, "its content changed" if seen.seed else ""))
     stale = on and seen.live_definition not in ("", want.cold or want.definition)
     ended = wish.end_boot is not None and wish.end_boot == seen.started
     restart = on and run is True and (ended or (wish.restart and stale))
     if on and (run is False or restart):
-        why = "a restart was asked for" if restart else "it is to be stopped"
+        why = "for a restart" if restart else ""
         steps.append(Step(Verb.STOP, key, why))
     if not seen.network and (run or on):
-        steps.append(Step(Verb.NETWORK, key, "its tenant's network is brought to what it should be"))
+        steps.append(Step(Verb.NETWORK, key))
     if seen.definition != want.definition and not (on and seen.renamed):
-        steps.append(Step(Verb.DEFINE, key, "the machine's definition changed" if seen.definition else "new"))
+        steps.append(Step(Verb.DEFINE, key, "the machine's definition changed" if seen.definition else ""))
     if run and (not on or restart):
-        why = "it crashed" if seen.state is RunState.CRASHED else "it is to run"
+        why = "it crashed" if seen.state is RunState.CRASHED else ""
         steps.append(Step(Verb.START, key, why))
     if on and run is not False and not restart and not stale and seen.hot != want.hot:
         changes = [f"+{n}" for n in sorted(want.hot - seen.hot)] + [f"-{n}" for n in sorted(seen.hot - want.hot)]
         steps.append(Step(Verb.PLUG, key, " ".join(changes)))
     on_after = (on and run is not False) or bool(run)
     if on_after and seen.forwards != want.forwards:
-        steps.append(Step(Verb.FORWARDS, key, "its ports changed" if on else "new"))
+        steps.append(Step(Verb.FORWARDS, key, "its ports changed" if seen.forwards else ""))
     return Planned(tuple(steps), restart_required=stale and not restart and run is not False)

@@ -51,6 +51,17 @@ _LOGIN = re.compile(r"(?:^|\n)[\w.@-]{0,64} ?login: ?$")
 _PROMPT = re.compile(r"[\w.@-]{1,64} login: ")
 
 
+# systemd shortens a line in the middle, and its colours with it: what is left of a sequence lost its escape.
+_RUBBLE = re.compile(r"…\[?[0-9;]{0,12}m(?![\w.])|\[[0-9;]{0,12}m(?=\s|$|\.)")
+
+
+def _unit(text: str) -> str:
+    """What systemd says of a unit, without rubble: its description where it has one beside the unit's name."""
+    clean = _RUBBLE.sub(lambda m: "…" if m[0][0] == "…" else "", text).strip(" .")
+    head, dash, description = clean.partition(" - ")
+    return f"{head.rsplit(' ', 1)[0]} {description.strip(' .')}" if dash and " " in head else clean
+
+
 @dataclass(frozen=True, slots=True)
 class _Sign:
     """A line that means trouble."""
@@ -208,7 +219,7 @@ class Console:
             if match := _MODULE.search(line):
                 self.progress = Progress(stage, match[2] or match[1])
         elif match := _UNIT.search(line):
-            self.progress = Progress(stage, match[1].strip(" ."))
+            self.progress = Progress(stage, _unit(match[1]))
 
     def _move(self, stage: Stage) -> None:
         """Stages go forward; a reboot of the guest begins again with a kernel's first line."""

@@ -83,3 +83,4 @@ class Verdict:
     cloud_init: bool | None = None
     seconds: float = 0.0
     lines: tuple[str, ...] = field(default=())
+    fresh: bool = True  # it happened while somebody waited

@@ -25,15 +25,26 @@ MOST_STEPS = 40
 _WORDS = {
     Verb.IMPORT: "importing",
     Verb.GROW: "growing",
-    Verb.NETWORK: "tenant network",
-    Verb.SEED: "seed",
+    Verb.NETWORK: "configuring the tenant network",
+    Verb.SEED: "writing the cloud-init seed",
     Verb.DEFINE: "defining",
     Verb.START: "starting",
-    Verb.PLUG: "disks",
-    Verb.FORWARDS: "ports",
+    Verb.PLUG: "attaching disks",
+    Verb.FORWARDS: "opening ports",
     Verb.STOP: "stopping",
     Verb.DELETE: "deleting",
 }
+
+
+# What became of an object, by the first of these that was among its steps.
+_ENDED = (
+    (Verb.DELETE, "deleted"),
+    (Verb.START, "started"),
+    (Verb.STOP, "stopped"),
+    (Verb.IMPORT, "imported"),
+    (Verb.GROW, "grown"),
+    (None, "updated"),
+)
 
 
 @dataclass(slots=True)
@@ -107,6 +118,7 @@ class Reconciler:
 
     def reconcile(self, keys: Iterable[Key], wait: bool = False, timeout: float | None = None) -> dict[Key, Done]:
         """Carry out what is missing for these objects: disks first, independent ones side by side."""
+        self.layout.make()
         ordered = sorted(set(keys))
         results: dict[Key, Done] = {}
         with ThreadPoolExecutor(max_workers=8) as pool:
@@ -205,9 +217,21 @@ class Reconciler:
             # Each object by itself: what happens to one does not keep the others from their end.
             done.error = unexpected(e)
             self._failed(obj, done.error)
+        self._keep_failure(obj, done)
         if not (done.error or done.changed or done.waits or obj.deletion):
             self._say(EventType.UNCHANGED, obj, "nothing to do")
+        elif done.changed and not done.error:
+            self._say(EventType.DONE, obj, next(w for v, w in _ENDED if v is None or v in {s.verb for s in done.steps}))
         return done
+
+    def _keep_failure(self, obj: Object, done: Done) -> None:
+        """Why a disk did not come about is told by `get` and `describe` until it does."""
+        if obj.kind != DISK or obj.deletion or self.store.get(obj.key) is None:
+            return
+        failed = {"code": done.error.code, "message": done.error.what} if done.error else None
+        if self.store.allocation(scope(obj.key)).get("failed") != failed:
+            with contextlib.suppress(HikubeError):
+                self.store.note(scope(obj.key), failed=failed)
 
     def _upload(self, disk: Object) -> Object | None:
         """The disk whose upload this one waits for: itself, or what it is a copy of."""
@@ -298,4 +322,5 @@ class Reconciler:
         if v.lines or (v.trouble and v.trouble.lines):
             data["lines"] = list(v.trouble.lines if v.trouble and v.trouble.lines else v.lines)
         kind, code = EventType.READY if ok else EventType.FAILED, v.trouble.code if v.trouble else ""
-        self.emit(Event(kind, v.message, obj.ref, obj.namespace, str(v.stage), code=code, data=data))
+        tell = self.emit if v.fresh else self._listener  # what was so before is no event
+        tell(Event(kind, v.message, obj.ref, obj.namespace, str(v.stage), code=code, data=data))

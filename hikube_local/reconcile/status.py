@@ -98,7 +98,11 @@ class Statuses:
 
     def _disk(self, obj: Object) -> dict[str, Any]:
         seen = self.backend(obj).observe_disk(obj)
-        phase = disk_phase(obj, seen)
+        phase, problem = disk_phase(obj, seen), seen.problem
+        reason = phase
+        failed = self.store.allocation(scope(obj.key)).get("failed")
+        if failed and not seen.exists and not obj.deletion:
+            phase, reason, problem = "Failed", "ImportFailed", failed["message"]
         ready = phase == "Succeeded"
         status: dict[str, Any] = {
             "phase": phase,
@@ -108,7 +112,7 @@ class Statuses:
             "format": seen.format or None,
             "imageDigest": f"sha256:{seen.base}" if seen.base else None,
             "backend": obj.backend,
-            "conditions": [condition("Ready", ready, phase, seen.problem)],
+            "conditions": [condition("Ready", ready, reason, problem)],
         }
         return {k: v for k, v in status.items() if v is not None}
 
@@ -132,8 +136,10 @@ class Statuses:
             n for n, (d, seen) in disks.items() if d is None or not seen.exists or seen.problem or seen.importing
         ]
         running = view.observed.state is RunState.RUNNING
+        ready = running and view.ready
+        reason = "Ready" if ready else "GuestFailed" if running and view.failed else "Booting" if running else word
         conditions = [
-            condition("Ready", running, "Running" if running else word, view.trouble),
+            condition("Ready", ready, reason, view.trouble),
             condition("DisksReady", not missing, "DisksNotReady" if missing else "AllDisksReady", ", ".join(missing)),
         ]
         if obj.instance.has_seed:
@@ -151,7 +157,8 @@ class Statuses:
             phase = "done"
         status: dict[str, Any] = {
             "printableStatus": word,
-            "ready": running,
+            "ready": ready,
+            "failed": True if running and view.failed else None,
             "phase": phase or None,
             "conditions": conditions,
             "addresses": view.addresses,

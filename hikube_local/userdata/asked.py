@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from hikube_local.catalogue import data
 from hikube_local.manifests.nodes import Node
@@ -54,8 +54,12 @@ class Script:
 
     def survives(self, number: int, name: str) -> bool:
         """Whether a command of this name may fail in its line `number`: `name … || …`."""
-        rows = self.text.split("\n")
-        return 0 < number <= len(rows) and _may(name, _whole(rows, number - 1))
+        return _lines(self.text).survives(number - 1, name)
+
+
+@lru_cache(maxsize=16)
+def _lines(text: str) -> _Lines:
+    return _Lines(text.split("\n"))
 
 
 @lru_cache(maxsize=16)
@@ -147,26 +151,82 @@ class Commands:
     def survives(self, number: int, name: str) -> bool:
         """Whether a command of this name may fail there: `name … || …`."""
         at = number - 2
-        if not 0 <= at < len(self._rows):
-            return any(_may(name, text) for text in self._items)
-        return _may(name, _whole(self._rows, at))
+        if 0 <= at < len(self._rows):
+            return self._shell.survives(at, name)
+        return name in self._anywhere
+
+    @cached_property
+    def _shell(self) -> _Lines:
+        return _Lines(self._rows)
+
+    @cached_property
+    def _anywhere(self) -> frozenset[str]:
+        return frozenset(word for text in self._items for word in _survivors(text))
 
 
-def _may(name: str, text: str) -> bool:
-    """Whether a command of this name stands there as `name … || …`, where what follows is no failure itself."""
-    ends = r"\|\|(?!\s*(?:exit\s+[1-9]|return\b(?!\s+0)|false\b))"
-    may = re.compile(rf"(?<![\w./-]){re.escape(name[:100])}[^;&|\n]{{0,2000}}{ends}")
-    return bool(may.search(text.replace("\\\n", " ")))
+def package_lines(user_data: str) -> dict[str, int]:
+    """The line at which each package is asked for: its item under `packages`, else the first command that installs it."""
+    found: dict[str, int] = {}
+    for config in configs(user_data):
+        node = config.root.get("packages") if config.root is not None and isinstance(config.root.value, dict) else None
+        for name, item in _packages(node):
+            found.setdefault(name.partition("=")[0].partition("/")[0], config.line(item.line))
+    for number, line in enumerate(user_data.splitlines(), 1):
+        if not line.lstrip().startswith("#") and (m := _INSTALLS.search(line[:2000])):
+            for name in re.findall(r"[\w.+-]{2,}", m[1]):
+                found.setdefault(name, number)
+    return found
 
 
-def _whole(rows: list[str], at: int) -> str:
-    """A line with those that a backslash at their end makes one with it."""
-    first = last = at
-    while first > 0 and rows[first - 1].endswith("\\"):
-        first -= 1
-    while last + 1 < len(rows) and rows[last].endswith("\\"):
-        last += 1
-    return "\n".join(rows[first : last + 1])
+_INSTALLS = re.compile(r"\b(?:apt|apt-get|dnf|yum|zypper|apk)\b[^\n;&|]{0,120}?\b(?:install|add)\b([^\n;&|]*)")
+
+
+def _packages(node: Node | None) -> Iterator[tuple[str, Node]]:
+    """(name, its node) of `packages`: names, [name, version], and lists by package manager."""
+    for item in node.value if node is not None and isinstance(node.value, list) else ():
+        if isinstance(item.value, list):
+            if item.value and isinstance(item.value[0].value, str):
+                yield item.value[0].value, item.value[0]
+        elif isinstance(item.value, dict):
+            for _, inner in item.value.values():
+                yield from _packages(inner)
+        elif item.value is not None:
+            yield str(item.text), item
+
+
+# A command that is followed by `||`, where what comes then is no failure itself; between are no other commands.
+_SURVIVED = re.compile(r"([^;&|\n]{1,2000})\|\|(?!\s*(?:exit\s+[1-9]|return\b(?!\s+0)|false\b))")
+_WORD = re.compile(r"[\w./+:@%=-]+")
+
+
+def _survivors(text: str) -> frozenset[str]:
+    """The words of commands that may fail there: `name … || …`. One pass, whatever is asked of it later."""
+    found = _SURVIVED.findall(text.replace("\\\n", " "))
+    return frozenset(word for part in found for word in _WORD.findall(part))
+
+
+class _Lines:
+    """Lines of a shell script, those that a backslash joins as one; each is looked at once."""
+
+    def __init__(self, rows: list[str]) -> None:
+        self._of: list[int] = []  # the joined line that each row is part of
+        joined: list[list[str]] = []
+        for row in rows:
+            if not joined or not joined[-1][-1].endswith("\\"):
+                joined.append([])
+            joined[-1].append(row)
+            self._of.append(len(joined) - 1)
+        self._joined = ["\n".join(part) for part in joined]
+        self._found: dict[int, frozenset[str]] = {}
+
+    def survives(self, at: int, name: str) -> bool:
+        """Whether a command of this name may fail in row `at` (from 0); False where there is no such row."""
+        if not 0 <= at < len(self._of):
+            return False
+        line = self._of[at]
+        if line not in self._found:
+            self._found[line] = _survivors(self._joined[line])
+        return name in self._found[line]
 
 
 def changed(before: str, after: str) -> tuple[list[str], list[str]]:

@@ -6,12 +6,12 @@ import json
 import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import PAIR, ROOT
+from tests.growth import unit
 
 HEAD = "apiVersion: apps.cozystack.io/v1alpha1\nkind: VMDisk\nmetadata: {name: a}\nspec:\n"
 BOMB = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10))
@@ -36,7 +36,7 @@ CASES: dict[str, tuple[bytes, str | None]] = {
     "NUL": (b"a: b\0c\n", "HK110"),
     "escaped NUL": (b'a: "b\\0c"\n', "HK110"),
     "byte order mark": (b"\xef\xbb\xbf" + (HEAD + "  storage: 1Gi\n").encode(), None),
-    "UTF-16": ("a: b\n".encode("utf-16"), "HK103"),
+    "UTF-16": (b"\xff\xfe\x00\xd8", "HK103"),
     "Latin-1": ("a: caf\xe9\n".encode("latin-1"), "HK103"),
     "CRLF": ((HEAD + "  storage: 1Gi\n").replace("\n", "\r\n").encode(), None),
     "tab as indentation": (b"a:\n\tb: c\n", "HK102"),
@@ -68,7 +68,6 @@ def test_hostile_yaml_gets_a_message_with_its_place(name, tmp_path):
     raw, code = CASES[name]
     path = tmp_path / "m.yaml"
     path.write_bytes(raw)
-    begin = time.process_time()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-m", "hikube_local", "validate", "-o", "json", str(path)],
@@ -79,8 +78,7 @@ def test_hostile_yaml_gets_a_message_with_its_place(name, tmp_path):
         env={"HIKUBE_LOCAL_HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "OPENBLAS_NUM_THREADS": "1"},
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert time.process_time() >= begin
-    assert after.ru_utime - before.ru_utime < 2.5, "too much processor time"
+    assert after.ru_utime - before.ru_utime < 40 * unit(), "too much processor time for this machine"
     assert done.returncode in (0, 2), done.stderr.decode()[-500:]
     findings = [f for f in json.loads(done.stdout) if f["severity"] == "error"]
     if code is None:

@@ -175,6 +175,8 @@ def _restore(world: Qemu, obj: Object, point: points.Checkpoint, emit: Emit) -> 
         firmware.forget_tpm(world.layout, world.uuid(obj))
         if (target / "tpm").is_dir():
             _copy_tree(target / "tpm", firmware.tpm_folder(world.layout) / world.uuid(obj))
+    # Whom the guest lets in, and its host keys, are those of then: what was learned since is asked anew (access/ssh.py).
+    world.store.note(f"ssh/{obj.namespace}/{obj.name}", users=None, disk=None)
     world.perform(Step(Verb.DEFINE, obj.key), obj, Options(), emit)
     try:
         if point.memory:

@@ -38,6 +38,9 @@ class Disks:
         folder = self.world.folder(obj)
         disk = layers.active(folder)
         generation = (db.recorded(folder) or {}).get("generation", 0)
+        if disk.is_symlink():
+            problem = f"{disk} is a link: what it leads to is not this disk"
+            return DiskObserved(True, generation=generation, problem=problem)
         if not disk.exists():
             return DiskObserved(generation=generation)
         about = qcow2.facts(folder)

@@ -200,7 +200,8 @@ def pod(about, command):
             subprocess.run([w.replace("CHILD", str(child)) for w in words], check=True)
         os.write(go[1], b"1")
     _, status = os.waitpid(child, 0)
-    sys.exit(os.waitstatus_to_exitcode(status) % 256)
+    code = os.waitstatus_to_exitcode(status)
+    sys.exit(128 - code if code < 0 else code)
 
 
 MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
@@ -247,5 +248,8 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except (OSError, subprocess.CalledProcessError) as e:
-        print(f"enter: {e}", file=sys.stderr)
+        why = getattr(e, "strerror", None) or str(e)
+        if sys.argv[2:3] == ["connect"]:
+            why = f"port {sys.argv[4]} of the guest cannot be reached: {why}"
+        print(why, file=sys.stderr)
         sys.exit(111)

@@ -52,7 +52,7 @@ def words(layout: Layout, ids: tuple[int, int]) -> list[list[str]]:
     for _, target in pairs:
         files.make_folder(target, 0o755)
     out = [["--bind", str(a), str(b)] for a, b in pairs] + accounts(run, ids)
-    if Path("/dev/kvm").exists() and not verdict(layout.cache).kvm:
+    if Path("/dev/kvm").exists() and not verdict(layout).kvm:
         # libvirt asks QEMU what KVM can do; one that does not work keeps it waiting for minutes (seen: 130 s).
         # A file that QEMU's user may not open says "no KVM" to both, and lets libvirt keep what it learned.
         files.write(etc / "no-kvm", "", 0o600)

@@ -51,8 +51,13 @@ def view(world: Qemu, obj: Object) -> View:
     if lan and (lan_ip := own.get("lan_ip")):
         # With WholeIP every port of it is open, which no list says.
         access = [{"port": p, "protocol": "TCP", "address": lan_ip, "hostPort": p} for p in obj.instance.ports]
+    told = seen.started is not None and own.get("up") == seen.started  # `up` saw it come up
+    failed = bool(console and console.trouble) and not told
+    ended = cloud_init is not None if obj.instance.has_seed else bool(console and console.login)
     return View(
         observed=seen,
+        ready=told or (ended and not failed),
+        failed=failed,
         progress=console.progress if console else None,
         cloud_init=cloud_init,
         trouble=trouble,

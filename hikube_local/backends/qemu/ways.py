@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import re
 import socket
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -45,7 +46,13 @@ class Ways:
         def usable(protocol: str, port: int) -> bool:
             return (protocol, address, port) in live or bindable(address, port, protocol) is None
 
-        chosen = assign_ports(ports, kept.get("ports", {}), usable)
+        # One that had to move comes home when its number is free again and nobody uses the other one now.
+        stay = {
+            key: host
+            for key, host in kept.get("ports", {}).items()
+            if host == split_port(key)[1] or (split_port(key)[0], address, host) in live
+        }
+        chosen = assign_ports(ports, stay, usable)
         if keep and kept != {"address": address, "ports": chosen}:
             self.store.note(scope(obj.key), forwards={"address": address, "ports": chosen})
             for key, host_port in chosen.items():
@@ -124,6 +131,12 @@ def bindable(address: str, port: int, protocol: str = "tcp") -> int | None:
     return None
 
 
+def _by(listeners: str) -> str:
+    """The program in the answer of `ss -p`, where this user may see it."""
+    found = re.search(r'\(\("([^"]{1,60})",pid=(\d+)', listeners)
+    return f" by {sanitize(found[1])} (pid {found[2]})" if found else ""
+
+
 def why_not(address: str, port: int, protocol: str = "tcp") -> str:
     """Why a port cannot be had, with the one who holds it or the setting that would allow it."""
     reason = bindable(address, port, protocol)
@@ -132,5 +145,5 @@ def why_not(address: str, port: int, protocol: str = "tcp") -> str:
     if reason == errno.EADDRINUSE:
         kind = "t" if protocol == "tcp" else "u"
         done = run(["ss", "-H", f"-l{kind}np", f"sport = :{port}"], check=False, timeout=10)
-        return f"it is taken on this host: {sanitize(' '.join(done.stdout.decode('utf-8', 'replace').split()))[:160]}"
+        return f"it is taken on this host{_by(done.stdout.decode('utf-8', 'replace'))}"
     return "it was taken when it was chosen"

@@ -38,7 +38,7 @@ from hikube_local.images.cache import Cache
 from hikube_local.locks import locked
 from hikube_local.paths import Layout
 from hikube_local.plan.steps import DiskObserved, MachineDesired, MachineObserved, RunState, Step, Verb
-from hikube_local.readiness.stages import Verdict
+from hikube_local.readiness.stages import Result, Verdict
 from hikube_local.render import domain, seed
 from hikube_local.render.machine import SEED, SEED_MARK, Machine
 from hikube_local.store import db
@@ -75,7 +75,7 @@ class Qemu:
 
     @cached_property
     def facts(self) -> HostFacts:
-        return host_facts(self.layout.cache)
+        return host_facts(self.layout)
 
     def network_lock(self) -> contextlib.AbstractContextManager[None]:
         return locked(self.layout.locks / "network")
@@ -132,7 +132,9 @@ class Qemu:
         return (self.layout.machine if obj.kind == INSTANCE else self.layout.disk)(obj.namespace, obj.name)
 
     def make_folder(self, obj: Object) -> Path:
-        return files.make_folder(self.folder(obj), self.layout.mode)
+        folder = self.folder(obj)
+        files.own_way(folder, self.layout.state)
+        return files.make_folder(folder, self.layout.mode)
 
     # reading
 
@@ -246,7 +248,9 @@ class Qemu:
             for name in (SEED, SEED_MARK):
                 (folder / name).unlink(missing_ok=True)
             return
-        if (folder / SEED_MARK).exists():
+        mark = {"digest": content.digest, "userData": content.asked}
+        before = files.read_json(folder / SEED_MARK)
+        if isinstance(before, dict) and before.get("userData") != content.asked:
             emit(
                 Event(
                     EventType.HINT,
@@ -256,7 +260,7 @@ class Qemu:
                 )
             )
         files.write(folder / SEED, seed.volume(content), 0o600)
-        files.write_json(folder / SEED_MARK, {"digest": content.digest})
+        files.write_json(folder / SEED_MARK, mark)
 
     def _network(self, obj: Object, options: Options, emit: Emit) -> None:
         dom = self.domain(obj)  # before the lock, which it may want itself
@@ -346,6 +350,9 @@ class Qemu:
 
     def follow(self, obj: Object, timeout: float | None, emit: Emit) -> Verdict:
         verdict = follow.Follower(self, obj, emit).run(timeout)
+        if verdict.result in (Result.READY, Result.NO_SIGNAL):
+            rows = starts.all(self.folder(obj))
+            self.store.note(scope(obj.key), up=rows[-1]["time"] if rows else 0)
         if verdict.cloud_init is not None:
             rows = starts.all(self.folder(obj))
             kept = {
