@@ -80,6 +80,12 @@ CODES: dict[str, str] = {
     "HK354": "lines that end in CR LF",
     "HK355": "user-data that lost its line breaks",
     "HK356": "a template, looked at as text",
+    "HK357": "a key of one part that another part replaces",
+    "HK358": "a command that YAML cut off",
+    "HK359": "a group of a user's own name",
+    "HK360": "a disk that is formatted again",
+    "HK361": "a command as a list with characters of the shell",
+    "HK362": "a device that is the seed, or no disk of the machine",
     # objects together
     "HK401": "an object twice",
     "HK402": "a disk that is in neither the input nor the store",
@@ -87,6 +93,7 @@ CODES: dict[str, str] = {
     "HK404": "an immutable field changed",
     "HK405": "storage cannot shrink",
     "HK406": "a namespace that contradicts -n",
+    "HK407": "two machines with one UUID",
     # differences
     "HK501": "fewer vCPUs than the manifest says",
     "HK502": "less memory than the manifest says",

@@ -48,9 +48,44 @@ def machine(old: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
     known = SPECS["VMInstance"].model_fields
     told += [f"spec.{k} means nothing in a VMInstance and is left out" for k in spec if k not in known]
     kept = {k: v for k, v in spec.items() if k in known and v is not None}
+    if isinstance(kept.get("resources"), dict):
+        kept["resources"], more = _resources(kept["resources"], kept)
+        told += more
+        if not kept["resources"]:
+            del kept["resources"]
+    if not kept.get("instanceType") and "instanceType" in kept and not kept.get("resources"):
+        del kept["instanceType"]  # empty, and nothing beside it: the default
     disks = [{"name": name}, *kept.pop("disks", [])]
     base = {k: v for k, v in metadata.items() if k in ("name", "namespace")}
     return [
         {"apiVersion": API_VERSION, "kind": "VMDisk", "metadata": base, "spec": disk},
         {"apiVersion": API_VERSION, "kind": "VMInstance", "metadata": metadata, "spec": {**kept, "disks": disks}},
     ], told
+
+
+def _resources(old: dict[str, Any], spec: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """(resources in today's form, what was done): requests and limits of the retired kind are its cpu and memory."""
+    told = []
+    found = {k: v for k, v in old.items() if k in ("cpu", "memory", "sockets") and v not in (None, "")}
+    for name in ("requests", "limits"):
+        part = old.get(name)
+        for key in ("cpu", "memory") if isinstance(part, dict) else ():
+            if part.get(key) not in (None, "") and key not in found:
+                found[key] = part[key]
+                told.append(f"resources.{name}.{key} became resources.{key}")
+    told += [
+        f"resources.{k} means nothing in a VMInstance and is left out"
+        for k in old
+        if k not in ("cpu", "memory", "sockets", "requests", "limits")
+    ]
+    if found and spec.get("instanceType") and len(found) < 3:
+        told.append(f"resources ({', '.join(found)}) is left out: beside instanceType it must be complete")
+        return {}, told
+    if found and not spec.get("instanceType"):
+        found.setdefault("sockets", "1")
+        if len(found) < 3:
+            told.append(
+                f"resources ({', '.join(found)}) is not complete and is left out: the default instanceType holds"
+            )
+            return {}, told
+    return found, told

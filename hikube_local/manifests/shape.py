@@ -24,6 +24,7 @@ CURES = {
     ("VMInstance", "userData"): "the field is cloudInit",
 }
 TOP = ("apiVersion", "kind", "metadata", "spec", "status")
+PRINTED = ("appVersion",)  # what the platform's API server adds to what it hands out
 _WANTED = {
     "bool_type": "a boolean (true or false)",
     "bool_parsing": "a boolean (true or false)",
@@ -143,7 +144,7 @@ class _Reporter:
 
     def top(self) -> None:
         for key in self.node.value:
-            if key not in TOP:
+            if key not in TOP and key not in PRINTED:
                 near = nearest(key, list(TOP))
                 in_spec = key in SPECS[self.kind].model_fields
                 help = "it belongs under spec:" if in_spec else f"did you mean {near}?" if near else ""
@@ -220,7 +221,9 @@ class _Reporter:
                 found = self.node.get(*path)
                 shown = value_words(found.value) if found is not None else value_words(item["input"])
                 help = ""
-                if wanted.startswith("text") and found is not None and found.plain:
+                if wanted == "text" and isinstance(getattr(found, "value", None), dict) and path[-1] == "cloudInit":
+                    help = "it is text for cloud-init: write `cloudInit: |` and indent what is below by two more"
+                elif wanted.startswith("text") and found is not None and found.plain:
                     help = f'quote it: "{found.text[:40]}"'
                 elif wanted.startswith(("a boolean", "a whole")) and found is not None and isinstance(found.value, str):
                     help = "take the quotes off" if not found.plain else ""

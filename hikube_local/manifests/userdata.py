@@ -64,6 +64,7 @@ def userdata_rules(spec: VMInstanceSpec) -> Iterator[Any]:
     if not kind_of(carried) and not is_mime(carried):
         yield _finding("HK316")
     yield from _firewall(spec, carried)
+    yield from _devices(spec, carried)
     config = parsed(carried)
     if isinstance(config, dict):
         yield from _passwords(config)
@@ -95,7 +96,42 @@ WORDS = {
     ),
 }
 _UFW_ON = re.compile(r"\bufw\b[^\n#;&|]{0,80}\benable\b")
-_UFW_SSH = re.compile(r"\bufw\b[^\n#;&|]{0,80}\b(?:allow|limit)\b[^\n#;&|]{0,80}(?:\bssh\b|\bOpenSSH\b|\b22\b)", re.I)
+_UFW_LET = re.compile(
+    r"\bufw\s+default\s+allow\b((\s+incoming))?|\bufw\b[^\n#;&|]{0,80}?\b(?:allow|limit)\b([^\n#;&|]{0,160})", re.I
+)
+_SSHD_PORT = re.compile(r"(?im)^[\s\"'-]*(?:echo\s+[\"']?)?(?:#\s*)?Port[\s=]+(\d{1,5})\b|[/|,]Port\s+(\d{1,5})")
+_TOP = re.compile(r"(?m)^([A-Za-z_-]+)\s*:")
+
+
+_DEVICE = re.compile(r"/dev/((?:vd|sd)[a-z])(?:\d{1,3})?\b")
+
+
+def _devices(spec: VMInstanceSpec, text: str) -> Iterator[Any]:
+    """Disks that user-data names and that are not there: the seed has the letter behind the last disk."""
+    from hikube_local.catalogue import data as tables
+    from hikube_local.manifests.rules import Finding
+    from hikube_local.render import domain, machine
+
+    if (spec.instanceProfile or "ubuntu") not in tables.profiles() or any(
+        d.bus not in (None, "virtio", "sata", "scsi") for d in spec.disks
+    ):
+        return  # told elsewhere
+    have = domain.targets(
+        [machine.bus_of(spec, i, False) for i in range(len(spec.disks))] + [machine.seed_device(spec, "").bus]
+    )
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    named = {m[1] for line in lines for m in _DEVICE.finditer(line[:2000])}
+    for device in sorted(named):
+        if device == have[-1]:
+            what = f"the user-data names /dev/{device}, which is the cloud-init seed of this machine: it has {len(spec.disks)} disks"
+        elif device not in have and not any(d.hotpluggable for d in spec.disks) and device[:2] in {h[:2] for h in have}:
+            what = f"the user-data names /dev/{device}, which no disk of this machine is: they are {', '.join(have[:-1]) or 'none'}"
+        else:
+            continue
+        help = (
+            f"add a VMDisk to disks, which becomes /dev/{have[-1]}" if device == have[-1] else "add the VMDisk to disks"
+        )
+        yield Finding("HK362", Severity.WARNING, what, ("cloudInit",), help)
 
 
 def _firewall(spec: VMInstanceSpec, text: str) -> Iterator[Any]:
@@ -107,9 +143,55 @@ def _firewall(spec: VMInstanceSpec, text: str) -> Iterator[Any]:
 
 
 def shuts_ssh_out(text: str) -> int | None:
-    """Where ufw is switched on before it lets ssh in; None where it is not."""
-    on, let_in = _UFW_ON.search(text), _UFW_SSH.search(text)
-    return on.start() if on and (let_in is None or let_in.start() > on.start()) else None
+    """Where ufw is switched on before it lets ssh in; None where it is not, or where that cannot be told."""
+    on = next((m for m in _UFW_ON.finditer(text) if _runs(text, m.start())), None)
+    if on is None:
+        return None
+    ports = {22, *(int(p) for pair in _SSHD_PORT.findall(text) for p in pair if p and int(p) < 65536)}
+    for m in _UFW_LET.finditer(text):
+        # A file is written before any command runs, wherever it stands.
+        early = m.start() < on.start() or _section(text, m.start()) == "write_files"
+        if early and (m[2] or _lets_in(m[3] or "", ports)):
+            return None
+    return on.start()
+
+
+def _section(text: str, at: int) -> str:
+    """The top-level key of a cloud-config under which a place stands; empty in a script."""
+    found = ""
+    for m in _TOP.finditer(text, 0, at):
+        found = m[1].replace("-", "_")
+    return found if found in ("write_files", "runcmd", "bootcmd") else ""
+
+
+def _runs(text: str, at: int) -> bool:
+    """Whether a command there is run: not words in a file that is written, unless that file is a script."""
+    if _section(text, at) != "write_files":
+        return True
+    begin = max((m.start() for m in re.finditer(r"(?m)^\s*-\s", text[:at])), default=0)
+    return "#!" in text[begin:at]
+
+
+def _lets_in(words: str, ports: set[int]) -> bool:
+    """Whether `ufw allow WORDS` lets ssh in: by name, by sshd's port, by a range, from somewhere, or by what is not known."""
+    if re.search(r"ssh|[$`{%\ue000-\uf8ff]", words, re.I):
+        return True
+    if re.search(r"\bfrom\b|\bin\s+on\b", words) and not re.search(r"\bport\b", words):
+        return True
+    for low, high in re.findall(r"(?<![\d.])(\d{1,5})(?::(\d{1,5}))?(?![\d.])", words):
+        if any(int(low) <= p <= int(high or low) for p in ports):
+            return True
+    name = re.search(r"^[\s,\"']*([A-Z][\w -]{1,40})", words)  # an application profile
+    return bool(name) and name[1].split()[0] not in (
+        "Nginx",
+        "Apache",
+        "WWW",
+        "DNS",
+        "CUPS",
+        "Samba",
+        "Postfix",
+        "Dovecot",
+    )
 
 
 def _finding(code: str, about: str = "") -> Any:

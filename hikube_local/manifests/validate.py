@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from hikube_local.api.names import firmware_uuid
 from hikube_local.api.objects import DISK, INSTANCE, Key, Object
 from hikube_local.manifests import rules
 from hikube_local.manifests.diagnostics import Diagnostic, Severity
@@ -60,6 +61,7 @@ def _together(items: list[Loaded], known: Known, for_plan: bool) -> Iterable[Dia
             what = f"{obj.kind}/{obj.name} stands twice in namespace {obj.namespace}, first at {where}"
             yield _at(item, "HK401", Severity.ERROR, what, "metadata", "name")
         first.setdefault(obj.key, item)
+    yield from _one_uuid(items, known)
     users: dict[Key, str] = {}
     for obj in known.objects.values():
         if obj.kind == INSTANCE and obj.key not in first and not obj.deletion:
@@ -76,11 +78,34 @@ def _together(items: list[Loaded], known: Known, for_plan: bool) -> Iterable[Dia
                 severity = Severity.ERROR if for_plan else Severity.WARNING
                 help = f"add a VMDisk named {disk.name}, or correct the name"
                 yield _at(item, "HK402", severity, what, "spec", "disks", i, help=help)
+            # What nobody writes to may be in several machines, as KubeVirt attaches it.
+            there = first[key].object if key in first else known.objects.get(key)
+            if there is not None and there.disk.optical:
+                continue
             if key in users:
                 what = f"the disk {disk.name!r} is attached to two machines: {users[key]} and {item.object.name}"
                 yield _at(item, "HK403", Severity.ERROR, what, "spec", "disks", i)
             else:
                 users[key] = item.object.name
+
+
+def _one_uuid(items: list[Loaded], known: Known) -> Iterable[Diagnostic]:
+    """Two machines whose namespace and name are cut at another dash have one UUID, so one TPM and one instance-id."""
+    seen: dict[str, Object] = {}
+    new = {i.object.key for i in items}
+    for obj in known.objects.values():
+        if obj.kind == INSTANCE and obj.key not in new and not obj.deletion:
+            seen[firmware_uuid(obj.namespace, obj.name, obj.instance.cloudInitSeed)] = obj
+    for item in items:
+        obj = item.object
+        if obj.kind != INSTANCE:
+            continue
+        other = seen.setdefault(firmware_uuid(obj.namespace, obj.name, obj.instance.cloudInitSeed), obj)
+        if other.key != obj.key:
+            what = f"{obj.namespace}/{obj.name} has the UUID of {other.namespace}/{other.name}: Hikube makes it of namespace and name, joined by a dash"
+            yield _at(
+                item, "HK407", Severity.ERROR, what, "metadata", "name", help="rename one, or give it a cloudInitSeed"
+            )
 
 
 def _changes(item: Loaded, known: Known) -> Iterable[Diagnostic]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from dataclasses import replace
 
 from hikube_local.render import fit
@@ -210,19 +211,24 @@ def _devices(root: ET.Element, m: Machine) -> None:
 
 
 def _names(disks: tuple[DiskDevice, ...]) -> list[str]:
-    """vda, vdb, … for virtio; sda, sdb, … for sata and scsi together; those that come and go after all others."""
+    """The disks' targets; those that come and go after all others."""
+    order = sorted(range(len(disks)), key=lambda i: disks[i].hot)
+    named = targets([disks[i].bus for i in order])
+    return [name for _, name in sorted(zip(order, named, strict=True))]
+
+
+def targets(buses: Sequence[str]) -> list[str]:
+    """vda, vdb, … for virtio; sda, sdb, … for sata and scsi together."""
     counts: dict[str, int] = {}
-    out = [""] * len(disks)
-    for at, disk in sorted(enumerate(disks), key=lambda pair: pair[1].hot):
-        prefix = _TARGET[disk.bus]
-        index = counts.get(prefix, 0)
-        counts[prefix] = index + 1
+    out = []
+    for bus in buses:
+        prefix = _TARGET[bus]
+        index = counts[prefix] = counts.get(prefix, 0) + 1
         letters = ""
-        index += 1
         while index:
             index, rest = divmod(index - 1, 26)
             letters = chr(97 + rest) + letters
-        out[at] = prefix + letters
+        out.append(prefix + letters)
     return out
 
 

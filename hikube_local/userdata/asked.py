@@ -31,6 +31,7 @@ class Config:
     fixed: int = 0
     template: bool = False
     branches: bool = False
+    merges: bool = False  # it says itself how it is merged with those before it
 
     def line(self, number: int) -> int:
         return self.fixed or self.before + number
@@ -108,7 +109,13 @@ def _configs(part: parts.Part) -> Iterator[Config]:
         kind, text = parts.under_template(text)
     if kind == CLOUD_CONFIG:
         root, wrong = tree.read(text)
-        yield Config(root, bool(wrong), text, part.offset, fixed, template, template and "{%" in part.text)
+        own = (
+            root is not None
+            and isinstance(root.value, dict)
+            and any(k in root.value for k in ("merge_how", "merge_type"))
+        )
+        branches = template and "{%" in part.text
+        yield Config(root, bool(wrong), text, part.offset, fixed, template, branches, part.merges or own)
     elif kind == parts.ARCHIVE:
         for inner in _exploded(replace(part, kind=kind, text=text)):
             yield from _configs(inner)

@@ -14,7 +14,7 @@ from hikube_local.manifests.diagnostics import Severity
 from hikube_local.manifests.nodes import Node
 from hikube_local.manifests.userdata import CLOUD_CONFIG, SECRET_LIMIT
 from hikube_local.text import nearest
-from hikube_local.userdata import parts, schema, traps, tree
+from hikube_local.userdata import parts, schema, template, traps, tree, whole
 from hikube_local.userdata.notes import Note
 
 SCHEMA = Path("/usr/lib/python3/dist-packages/cloudinit/config/schemas/schema-cloud-config-v1.json")
@@ -33,14 +33,28 @@ def check(raw: bytes, keys_given: bool = False, bare: bool = True) -> list[Note]
         for part in found_parts:
             if handled and not parts.known(part.kind):
                 continue
-            for note in _part(part, keys_given, bare):
+            for note in _part(part):
                 line = part.offset + 1 if part.encoded else note.line + part.offset
                 found.append(replace(note, at=line) if part.offset or part.encoded else note)
+        found += _together(raw, keys_given, bare)
     except parts.Unreadable as e:
         found.append(Note("HK340", Severity.ERROR, f"the user-data cannot be read: {e}"))
     except RecursionError:
         found.append(Note("HK340", Severity.ERROR, "the user-data is nested too deeply"))
     return sorted(_once(found), key=lambda n: (n.line, n.column))
+
+
+def _together(raw: bytes, keys_given: bool, bare: bool) -> Iterator[Note]:
+    """What is found when the parts are merged as cloud-init merges them."""
+    text = raw.decode("utf-8", "replace")
+    for lost in whole.replaced(text):
+        help = "put both into one part, or write merge_how: [{name: list, settings: [append]}, {name: dict, settings: [recurse_array]}]"
+        yield Note("HK357", Severity.WARNING, f"{lost.words}", lost.line, lost.key, help)
+    root = whole.merged(text)
+    if root is not None:
+        for note in traps.of_whole(root, keys_given, bare, text):
+            if not _hole(note):
+                yield replace(note, message=note.message.replace(parts.HOLE, ""))
 
 
 def used() -> str:
@@ -52,7 +66,7 @@ def used() -> str:
 
 def _once(found: list[Note]) -> Iterator[Note]:
     """Where a trap explains a type error, the error itself is left out."""
-    explained = {n.path for n in found if n.code in ("HK345", "HK353")}
+    explained = {n.path for n in found if n.code in ("HK345", "HK353", "HK340")}
     seen = set()
     for note in found:
         if note.code == "HK342" and note.path in explained:
@@ -63,7 +77,7 @@ def _once(found: list[Note]) -> Iterator[Note]:
             yield note
 
 
-def _part(part: parts.Part, keys_given: bool, bare: bool) -> Iterator[Note]:
+def _part(part: parts.Part) -> Iterator[Note]:
     text = part.text
     if text.startswith("\ufeff"):
         yield Note(
@@ -90,7 +104,8 @@ def _part(part: parts.Part, keys_given: bool, bare: bool) -> Iterator[Note]:
         )
         return
     if part.kind in parts.INCLUDE:
-        if not any(line.strip() and not line.startswith("#") for line in text.splitlines()):
+        named = re.match(r"(?i)\s*#include(?:-once)?[ \t]+\S", text)  # behind the word itself it is read as well
+        if not named and not any(line.strip() and not line.startswith("#") for line in text.splitlines()):
             what = "#include without a URL below it: nothing is read"
             yield Note("HK316", Severity.WARNING, what, 1, help="write each URL in a line of its own")
         for number, line in enumerate(text.splitlines(), 1):
@@ -100,30 +115,48 @@ def _part(part: parts.Part, keys_given: bool, bare: bool) -> Iterator[Note]:
     if part.kind == parts.JINJA:
         what = "a template: what cloud-init makes of {{ }} and {% %} is known on the machine only"
         yield Note("HK356", Severity.DIFFERENCE, what)
-        yield from _template(text, keys_given, bare)
+        yield from _template(text)
         return
     yield from traps.of_text(text, script)
     if part.kind == CLOUD_CONFIG:
-        yield from _config(text, keys_given, bare)
+        yield from _config(text)
     elif part.kind == parts.ARCHIVE:
-        yield from _archive(text, keys_given)
+        yield from _archive(text)
 
 
-def _template(text: str, keys_given: bool, bare: bool) -> Iterator[Note]:
+def _template(text: str) -> Iterator[Note]:
     """What is wrong whatever the expressions come to."""
-    for note in _part(parts.Part(*parts.under_template(text)), keys_given, bare):
-        hole = isinstance(note.at, Node) and parts.HOLE in json.dumps(
-            tree.data(note.at), default=str, ensure_ascii=False
+    if (wrong := template.refused(text)) is not None:
+        line, why = wrong
+        what = f"jinja refuses the template ({why}): cloud-init uses none of it"
+        yield Note(
+            "HK340", Severity.ERROR, what, line, help="write {% raw %} … {% endraw %} around what is no template"
         )
-        if note.code not in ("HK104", "HK340") and not hole:  # branches of a condition stand side by side
+        return
+    kind, plain = parts.under_template(text)
+    if kind == CLOUD_CONFIG and (shown := template.rendered(text)) is not None:
+        _, found = tree.read(shown)
+        if worst := next((d for d in found if d.code != "HK104"), None):
+            what = f"what the template comes to is no YAML: {worst.message}"
+            place = f"with stand-ins for its values, at its line {worst.place.line}: {worst.place.text.strip()[:80]}"
+            yield Note("HK340", Severity.ERROR, what, 1, help=place)
+            return
+    for note in _part(parts.Part(kind, plain)):
+        if note.code not in ("HK104", "HK340") and not _hole(note):  # branches of a condition stand side by side
             yield replace(note, message=note.message.replace(parts.HOLE, ""))
+
+
+def _hole(note: Note) -> bool:
+    """Whether it is about a value that a template's expression makes."""
+    return isinstance(note.at, Node) and parts.HOLE in json.dumps(tree.data(note.at), default=str, ensure_ascii=False)
 
 
 def _header(part: parts.Part) -> Iterator[Note]:
     lines = part.text.lstrip().splitlines()
     first = lines[0] if lines else ""
     if part.kind == CLOUD_CONFIG and (more := re.match(r"(?i)#cloud-config[ \t]+(\S.*)", first)):
-        if ":" in more[1]:
+        below = any(line.strip() and not line.lstrip().startswith("#") for line in lines[1:])
+        if ":" in more[1] and not below:
             what = "all of it stands in the header's line, so it is a comment: the line breaks were lost"
             yield Note("HK355", Severity.WARNING, what, 1, help="write `cloudInit: |`, not `>`, in the manifest")
         return
@@ -141,7 +174,7 @@ def _header(part: parts.Part) -> Iterator[Note]:
     yield traps.known("HK316", 1)
 
 
-def _config(text: str, keys_given: bool, bare: bool) -> Iterator[Note]:
+def _config(text: str) -> Iterator[Note]:
     root, found = tree.read(text)
     for diagnostic in found:
         # PyYAML takes the last of two equal keys without a word, as cloud-init does.
@@ -162,7 +195,7 @@ def _config(text: str, keys_given: bool, bare: bool) -> Iterator[Note]:
         word = traps.yaml_word(note.at) if note.code == "HK342" else ""
         yield replace(note, help=word) if word else note
     yield from _host_schema(root, {n.path for n in notes})
-    yield from traps.of_config(root, keys_given, bare)
+    yield from traps.of_config(root, text)
 
 
 def _host_schema(root: Node, told: set[str]) -> Iterator[Note]:
@@ -181,7 +214,7 @@ def _host_schema(root: Node, told: set[str]) -> Iterator[Note]:
             yield Note("HK342", Severity.WARNING, what, root.get(*steps) or 1, path)
 
 
-def _archive(text: str, keys_given: bool) -> Iterator[Note]:
+def _archive(text: str) -> Iterator[Note]:
     root, found = tree.read(text)
     if found or root is None or not isinstance(root.value, list):
         yield Note("HK340", Severity.ERROR, "a cloud-config-archive is a list of parts with type and content")
@@ -190,5 +223,11 @@ def _archive(text: str, keys_given: bool) -> Iterator[Note]:
         if content is None:
             yield Note("HK340", Severity.ERROR, "a part of the archive has no content", item)
             continue
-        for note in _part(parts.Part(kind, content.value), keys_given, True):
+        if kind in parts.INCLUDE:
+            what = "an #include in an archive is not fetched: cloud-init drops this part"
+            yield Note(
+                "HK344", Severity.WARNING, what, item, help="name the URL in user-data of its own, or in a MIME part"
+            )
+            continue
+        for note in _part(parts.Part(kind, content.value)):
             yield replace(note, at=content.line + note.line)

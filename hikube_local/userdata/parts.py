@@ -43,6 +43,7 @@ class Part:
     offset: int = 0
     encoded: bool = False
     name: str = ""
+    merges: bool = False  # a header says how it is merged with the parts before it
 
 
 class Unreadable(ValueError):
@@ -87,7 +88,8 @@ def _mime(part: email.message.Message, offset: int) -> Part:
     # cloud-init looks at the content where the type says nothing of its own.
     found = kind_of(text) if packed or said in _UNSAID else ""
     plain = packed or said in ("text/plain", "text/x-not-multipart")
-    return Part(found or ("" if plain else said), text, offset, encoded, part.get_filename() or "")
+    how = bool(part.get("Merge-Type") or part.get("X-Merge-Type"))
+    return Part(found or ("" if plain else said), text, offset, encoded, part.get_filename() or "", how)
 
 
 def _unpacked(raw: bytes) -> bytes:

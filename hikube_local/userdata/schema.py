@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,18 +51,20 @@ def check(root: Node) -> Iterator[Note]:
         yield from _value(node, row, name)
 
 
-def _age(name: str, row: dict[str, Any], key: Node) -> Iterator[Note]:
+def _age(path: str, row: dict[str, Any], key: Node) -> Iterator[Note]:
+    """What became of a key over the versions; also of those below the top level."""
     if "gone" in row:
         help = f"write {row['instead']}" if "instead" in row else ""
-        yield Note("HK343", Severity.WARNING, f"{name} was removed in cloud-init {row['gone']}", key, name, help)
+        yield Note("HK343", Severity.WARNING, f"{path} was removed in cloud-init {row['gone']}", key, path, help)
     elif "deprecated" in row:
         help = f"write {row['instead']}" if "instead" in row else ""
-        yield Note(
-            "HK343", Severity.WARNING, f"{name} is deprecated since cloud-init {row['deprecated']}", key, name, help
-        )
+        what = f"{path} is deprecated since cloud-init {row['deprecated']}"
+        # Another spelling of the same key does no harm.
+        spelling = str(row.get("instead", "")) == key.text.replace("-", "_") and "." in path
+        yield Note("HK343", Severity.DIFFERENCE if spelling else Severity.WARNING, what, key, path, help)
     if _version(row.get("since", "0")) > _version(HERE):
-        what = f"{name} is known since cloud-init {row['since']}: Debian 12 has {HERE} and passes it over"
-        yield Note("HK343", Severity.WARNING, what, key, name)
+        what = f"{path} is known since cloud-init {row['since']}: Debian 12 has {HERE} and passes it over"
+        yield Note("HK343", Severity.WARNING, what, key, path)
 
 
 def _version(text: str) -> tuple[int, ...]:
@@ -72,28 +75,69 @@ def _value(node: Node, row: dict[str, Any], path: str) -> Iterator[Note]:
     kind = tree.type_of(node)
     allowed = row.get("type", [])
     if allowed and not _fits(kind, allowed):
-        if _fits(kind, row.get("tolerated", [])):
+        if _fits(kind, row.get("tolerated", [])) or kind == "null":
             return  # what bites of these is told by the traps
-        what = f"{path} is {_WORDS[kind]}, cloud-init wants {' or '.join(_WORDS[t] for t in allowed)}"
+        wanted = " or ".join(_WORDS[t] for t in allowed)
+        if taken := _taken(node, kind, allowed):
+            what = f"{path}: {taken}; the schema of newer cloud-init wants {wanted}"
+            yield Note("HK342", Severity.DIFFERENCE, what, node, path)
+            return
+        what = f"{path} is {_WORDS[kind]}, cloud-init wants {wanted}"
         yield Note("HK342", Severity.ERROR, what, node, path, _type_help(kind, allowed))
         return
+    late = (row.get("type_since") or {}).get(kind)
+    if late and _version(late) > _version(HERE):
+        what = f"{path} may be {_WORDS[kind]} since cloud-init {late}: Debian 12 has {HERE} and refuses it"
+        yield Note("HK343", Severity.WARNING, what, node, path)
     if kind == "array" and isinstance(row.get("items"), dict):
         for i, item in enumerate(node.value):
             yield from _value(item, row["items"], f"{path}[{i}]")
     elif kind == "object":
         yield from _mapping(node, row, path)
-    elif "enum" in row and tree.value(node) not in row["enum"]:
-        same = [e for e in row["enum"] if isinstance(e, type(tree.value(node)))]
-        if same:
+    elif "enum" in row and (value := tree.value(node)) not in row["enum"]:
+        same = [e for e in row["enum"] if isinstance(e, type(value))]
+        switch = truth(value) is not None and ("boolean" in allowed or {"off", "on"} & set(map(str, row["enum"])))
+        number = isinstance(value, str) and value.isdigit() and "integer" in allowed
+        if same and not switch and not number:
             shown = ", ".join(str(e) for e in row["enum"])
-            yield Note("HK342", Severity.ERROR, f"{path} is {tree.value(node)!r}, not one of {shown}", node, path)
+            yield Note("HK342", Severity.ERROR, f"{path} is {value!r}, not one of {shown}", node, path)
+
+
+# What cloud-init's is_true and is_false take (util.py, TRUE_STRINGS and FALSE_STRINGS).
+_TRUE, _FALSE = frozenset(("true", "1", "on", "yes")), frozenset(("off", "0", "no", "false"))
+
+
+def truth(value: Any) -> bool | None:
+    """A switch as cloud-init reads it, whatever its type; None for what is none."""
+    word = str(value).strip().lower()
+    return True if word in _TRUE else False if word in _FALSE else None
+
+
+def _taken(node: Node, kind: str, allowed: list[str]) -> str:
+    """How cloud-init's code takes a value that its schema warns of, in words; empty where it does not."""
+    value = tree.value(node)
+    if "boolean" in allowed and kind in ("integer", "string", "number") and (switch := truth(value)) is not None:
+        return f"{node.text} is taken for {str(switch).lower()}"
+    if kind == "string" and {"integer", "number"} & set(allowed) and re.fullmatch(r"-?\d{1,18}(\.\d+)?", str(value)):
+        return f"the text {node.text!r} is taken for a number"
+    if "string" in allowed and kind in ("integer", "number", "date") and node.text == str(value):
+        return f"{node.text} is taken for text"
+    return ""
 
 
 def _mapping(node: Node, row: dict[str, Any], path: str) -> Iterator[Note]:
     known = row.get("properties") or {}
+    have = set(node.value)
     for name, (key, child) in node.value.items():
-        if name in known:
-            yield from _value(child, known[name], f"{path}.{name}")
+        # cloud-init reads every key of a user with `-` as `_` (ug_util.py); others stand under both spellings here.
+        plain = name.replace("-", "_")
+        entry = known.get(name) or (known.get(plain) if "lock_passwd" in known else None)
+        if entry is not None:
+            have.add(plain)
+            if name not in known:
+                entry = {**entry, "deprecated": "24.2", "instead": plain}
+            yield from _age(f"{path}.{name}", entry, key)
+            yield from _value(child, entry, f"{path}.{name}")
         elif isinstance(row.get("values"), dict):
             yield from _value(child, row["values"], f"{path}.{name}")
         elif known and not row.get("additional"):
@@ -101,10 +145,10 @@ def _mapping(node: Node, row: dict[str, Any], path: str) -> Iterator[Note]:
             help = f"did you mean {near}?" if near else f"it knows {', '.join(sorted(known))[:200]}"
             yield Note("HK341", Severity.ERROR, f"{path}.{name[:60]} is no key that cloud-init knows", key, path, help)
     for name in row.get("required", []):
-        if name not in node.value:
+        if name not in have:
             yield Note("HK342", Severity.ERROR, f"{path} has no {name}", node, path, f"add {name}:")
     one_of = row.get("one_of")
-    if one_of and not any(n in node.value for n in one_of):
+    if one_of and not any(n in have for n in one_of):
         yield Note("HK342", Severity.ERROR, f"{path} has none of {', '.join(one_of)}", node, path)
 
 

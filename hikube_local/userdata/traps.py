@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import io
 import re
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,14 +15,19 @@ from hikube_local.manifests import keys
 from hikube_local.manifests.diagnostics import Severity
 from hikube_local.manifests.nodes import Node
 from hikube_local.manifests.userdata import WORDS, clear_passwords, shuts_ssh_out
-from hikube_local.userdata import tree
+from hikube_local.userdata import parts, schema, shell, tree
 from hikube_local.userdata.notes import Note
 
 WARNING, TOLD = Severity.WARNING, Severity.DIFFERENCE
 _COMMANDS = ("runcmd", "bootcmd")
 # Users that an image has before cloud-init makes any.
 _SYSTEM = frozenset(
-    ["root", "daemon", "bin", "sys", "adm", "mail", "nobody", "www-data", "sshd", "systemd-network", "messagebus"]
+    [
+        *("root", "daemon", "bin", "sys", "adm", "mail", "nobody", "www-data", "sshd", "systemd-network", "messagebus"),
+        # base-passwd of Debian and Ubuntu, and what every image of theirs installs
+        *("sync", "games", "man", "lp", "news", "uucp", "proxy", "backup", "list", "irc", "gnats", "_apt"),
+        *("systemd-resolve", "systemd-timesync", "syslog", "uuidd", "tss", "polkitd", "_chrony", "dnsmasq"),
+    ]
 )
 _NET = re.compile(
     # A command may be written as a list too: its words stand apart by more than blanks.
@@ -27,35 +36,67 @@ _NET = re.compile(
     r"|\bsnap[\s,\"']+install\b|\b(?:docker|podman)[\s,\"']+(?:pull|run)\b|\badd-apt-repository\b"
     r"|\bhelm[\s,\"']+(?:repo|install)\b)"
 )
-# A host's name: no path, no dot file, none of the files that end so.
+# A host's name: no path, no dot file, none of the files that end so, no cluster's own domain.
+_NAME = (
+    r"(?!(?:rc|jail|env|fail2ban|user|zshrc|bashrc)\.local)(?![\w.-]*cluster\.local)"
+    r"[a-z0-9][a-z0-9-]{0,62}(?:\.[a-z0-9-]{1,63}){0,8}\.local(?![\w/-]*\.|[\w-])"
+)
+# Where a name is looked up: behind a program that connects, in a URL, before a path of another host.
 _LOCAL = re.compile(
-    r"(?<![\w./~-])(?:https?://)?(?!(?:rc|jail|env|fail2ban|user|zshrc|bashrc)\.local)"
-    r"[a-z0-9][a-z0-9-]{0,62}(?:\.[a-z0-9-]{1,63}){0,8}\.local(?![\w./-]*\.|[\w-])",
+    r"(?:\b(?:curl|wget|ping6?|ssh|scp|sftp|rsync|nc|ncat|telnet|dig|host|nslookup|getent|mount(?:\.\w+)?|psql|pg_isready"
+    r"|mysql|mysqladmin|redis-cli|ntpdate|chronyc|smbclient|ldapsearch|nmap|traceroute|openssl\s+s_client)\b[^\n|;&>]{0,200}?"
+    rf"(?:[ \t\"',=@])(?P<a>{_NAME})|[a-z]{{2,10}}://(?:[^\s/@]{{1,80}}@)?(?P<b>{_NAME})|(?<![\w./~-])(?P<c>{_NAME}):/)",
     re.I,
 )
+_SERVERS = re.compile(rf"^\s*(?:-\s+|servers?\s*[:=]\s*|pools?\s*[:=]\s*)[\"']?(?P<a>{_NAME})[\"']?\s*$", re.I)
+_HOSTS = re.compile(r"^\s*[0-9a-f.:]{3,45}[ \t]+(\S.*)$", re.I)  # a line of /etc/hosts
 LONGEST = 2000  # characters of a line that are looked at
 
 
 def of_text(text: str, script: bool) -> Iterator[Note]:
     """Traps of any part."""
     # Comments say what they like; a line longer than any command is data.
-    lines = [("" if line.lstrip().startswith("#") else line)[:LONGEST] for line in text.splitlines()]
+    lines = [("" if _comment(line) else line)[:LONGEST] for line in text.splitlines()]
     plain = "\n".join(lines)
-    if "\r\n" in text:
-        what = "its lines end in CR LF" + (
-            ": the kernel looks for an interpreter whose name ends in CR" if script else ""
-        )
+    first = text.find("\n")
+    if script and "\r\n" in text and text[max(0, first - 1)] != "\r":
+        # Where the first line ends so too, cloud-init mends all of them (util.py, dos2unix).
+        what = "lines below the first one end in CR LF: the shell takes the CR for a part of each command"
         yield Note("HK354", WARNING, what, 1, help="save it with Unix line ends")
     if (at := shuts_ssh_out(plain)) is not None:
         yield known("HK329", plain.count("\n", 0, at) + 1)
-    cured = re.search(r"\bDomains\s*=.*\blocal\b", plain)
+    own = _own_names(lines)
+    cured = re.search(r"\bDomains\s*=.*\blocal\b|\b(?:avahi|libnss-mdns|mdns)\b", plain)
+    servers = False
     for number, line in enumerate(lines, 1):
-        if not cured and (found := _LOCAL.search(line)):
-            what = f"{found[0]}: systemd-resolved asks no DNS server for names under .local, so Debian and Ubuntu refuse it"
+        servers = bool(re.match(r"\s*(?:servers|pools)\s*:", line)) or (servers and line.lstrip().startswith("- "))
+        found = _LOCAL.search(line) or (_SERVERS.search(line) if servers else None)
+        name = next((g for g in found.groupdict().values() if g), "") if found else ""
+        if name and not cured and name.lower() not in own:
+            what = f"{name}: systemd-resolved asks no DNS server for names under .local, so Debian and Ubuntu refuse it"
             help = "write a drop-in for systemd-resolved or networkd first (Domains=~local), or use the IP"
             yield Note("HK351", WARNING, what, number, help=help)
         if found := _NET.search(line):
             yield Note("HK350", TOLD, f"needs the internet: {found[0].strip()[:60]}", number)
+
+
+def _comment(line: str) -> bool:
+    """Whether a line is a comment, and not the one that says who runs a script."""
+    start = line.lstrip()
+    return start.startswith("#") and not start.startswith("#!")
+
+
+def _own_names(lines: list[str]) -> frozenset[str]:
+    """Names that are answered without DNS: the machine's own, and those of lines for /etc/hosts."""
+    found: set[str] = set()
+    for line in lines:
+        if m := re.match(r"\s*(?:fqdn|hostname)\s*:\s*[\"']?([\w.-]{1,255})", line):
+            found.add(m[1].lower())
+        elif "/etc/hosts" in line:
+            found |= {w.lower() for w in re.findall(r"[\w.-]+\.local\b", line)[:50]}
+        elif m := _HOSTS.match(line):
+            found |= {w.lower().strip("\"'") for w in m[1].split()[:20]}
+    return frozenset(found)
 
 
 def known(code: str, at: Any, path: str = "", about: str = "") -> Note:
@@ -64,25 +105,32 @@ def known(code: str, at: Any, path: str = "", about: str = "") -> Note:
     return Note(code, WARNING, what.format(about), at, path, help)
 
 
-def of_config(root: Node, keys_given: bool, bare: bool) -> Iterator[Note]:
-    """Traps of a cloud-config."""
-    yield from _commands(root)
-    yield from _users(root, keys_given, bare)
+def of_config(root: Node, text: str) -> Iterator[Note]:
+    """Traps of one cloud-config, each part for itself."""
+    yield from _commands(root, text.split("\n"))
     yield from _keys(root)
-    yield from _files(root)
-    yield from _packages(root)
+    yield from _contents(root)
     yield from _network(root)
     yield from _passwords(root)
     yield from _words(root)
 
 
-def _commands(root: Node) -> Iterator[Note]:
+def of_whole(root: Node, keys_given: bool, bare: bool, text: str) -> Iterator[Note]:
+    """Traps of what all parts come to together; `text` is the whole user-data."""
+    yield from _users(root, keys_given, bare, text)
+    yield from _groups(root)
+    yield from _owners(root)
+    yield from _packages(root)
+    yield from _formats(root)
+
+
+def _commands(root: Node, lines: list[str]) -> Iterator[Note]:
     for name in _COMMANDS:
         node = root.get(name)
         if node is None or not isinstance(node.value, list):
             continue
         for i, item in enumerate(node.value):
-            path = f"{name}[{i}]"
+            path, value = f"{name}[{i}]", tree.value(item)
             if isinstance(item.value, dict):
                 first = next(iter(item.value), "")
                 what = f"{path} is a mapping, because of the ': ' behind {first[:40]!r}: cloud-init cannot run it"
@@ -90,10 +138,12 @@ def _commands(root: Node) -> Iterator[Note]:
             elif isinstance(item.value, list):
                 for part in item.value:
                     yield from _word(part, path)
-            elif item.plain and not isinstance(tree.value(item), str):
-                shown = tree.value(item)
-                what = f"{path}: {item.text} is read as {shown!r} by YAML 1.1, not as a command"
-                yield Note("HK353", WARNING, what, item, path, "put it in quotes")
+                yield from shell.of_list(item, path)
+            elif value is not None and not isinstance(value, str):
+                what = f"{path}: YAML 1.1 reads {item.text} as {value!r}, and cloud-init then runs no command of {name} at all"
+                yield Note("HK345", Severity.ERROR, what, item, path, "put it in quotes")
+            elif value is not None:
+                yield from shell.of_text(item, lines, path)
         yield from _masked(node, name)
 
 
@@ -115,24 +165,31 @@ def _masked(node: Node, name: str) -> Iterator[Note]:
         yield Note("HK346", TOLD, what, node, name, "begin with `- set -e`, or join what belongs together with &&")
 
 
-def _users(root: Node, keys_given: bool, bare: bool) -> Iterator[Note]:
+def _users(root: Node, keys_given: bool, bare: bool, text: str) -> Iterator[Note]:
     node = root.get("users")
     if node is None or tree.data(node) is None:
         return
-    users = _listed(tree.data(node))
+    users, rest = listed(tree.data(node)), tree.data(root)
+    # With `user:` cloud-init adds the default user by itself (ug_util.py).
+    if isinstance(rest.get("user"), dict | str):
+        return
     if any(u == "default" or (isinstance(u, dict) and u.get("name") == "default") for u in users):
         return
     if keys_given:
         yield known("HK317", node, "users")
     named = [u for u in users if isinstance(u, dict)]
-    ways = ("ssh_authorized_keys", "ssh-authorized-keys", "ssh_import_id")
     words = ("passwd", "hashed_passwd", "plain_text_passwd")
-    locked = [u for u in named if any(u.get(w) for w in words) and u.get("lock_passwd", u.get("lock-passwd", True))]
-    rest = tree.data(root)
+    locked = [
+        u for u in named if any(u.get(w) for w in words) and schema.truth(u.get("lock_passwd", True)) is not False
+    ]
     change = rest.get("chpasswd")
     given = rest.get("password") or (isinstance(change, dict) and (change.get("list") or change.get("users")))
     opened = [u for u in named if u not in locked and any(u.get(w) for w in words)]
-    enter = given or opened or any(u.get(w) for u in named for w in ways)
+    keyed = any(u.get(w) for u in named for w in ("ssh_authorized_keys", "ssh_import_id"))
+    root_keys = rest.get("ssh_authorized_keys") and schema.truth(rest.get("disable_root", True)) is False
+    # Keys may come another way: by a file, or by a command.
+    elsewhere = _ELSEWHERE.search(_without_comments(text))
+    enter = given or opened or keyed or root_keys or elsewhere
     if not enter and (bare or not keys_given):
         what = "users: has no `default`, and none of these users has a key or a password: nobody can log in"
         help = "add `- default`, or ssh_authorized_keys to a user"
@@ -142,12 +199,61 @@ def _users(root: Node, keys_given: bool, bare: bool) -> Iterator[Note]:
         yield Note("HK317", WARNING, what, node, "users", help)
 
 
+_ELSEWHERE = re.compile(
+    r"/authorized_keys|\bssh-import-id\b(?!\s*:)|\bchpasswd\b(?!\s*:)|\bssh-copy-id\b|\bpasswd\s+-d\b"
+)
+
+
+def _without_comments(text: str) -> str:
+    return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+
+
+def _groups(root: Node) -> Iterator[Note]:
+    """A group is made before the users: one of a user's own name makes useradd refuse that user."""
+    node = root.get("groups")
+    if node is None:
+        return
+    rows: list[tuple[str, Node]] = []
+    for item in node.value if isinstance(node.value, list) else [node]:
+        if isinstance(item.value, dict):
+            rows += [(name, key) for name, (key, _) in item.value.items()]
+        elif isinstance(item.value, str):
+            rows += [(name.strip(), item) for name in item.value.split(",")]
+    users = listed(tree.data(root).get("users", ["default"]))
+    fine = ("primary_group", "no_user_group")
+    made = {
+        u["name"]
+        for u in users
+        if isinstance(u, dict) and isinstance(u.get("name"), str) and not any(u.get(k) for k in fine)
+    }
+    made |= {u for u in users if isinstance(u, str)} - {"default"}
+    if any(u == "default" or (isinstance(u, dict) and u.get("name") == "default") for u in users):
+        made |= {image.user for image in data.images().values() if image.user}
+    for name, at in rows:
+        if name in made:
+            what = f"groups: {name} is made before the user of that name, and useradd then refuses the user"
+            help = f"leave the group out (each user has one), or write primary_group: {name} for the user"
+            yield Note("HK359", WARNING, what, at, "groups", help)
+
+
+def _formats(root: Node) -> Iterator[Note]:
+    node = root.get("fs_setup")
+    for i, item in enumerate(node.value if node is not None and isinstance(node.value, list) else ()):
+        row = tree.data(item) if isinstance(item.value, dict) else {}
+        raw = "partition" in row and str(row["partition"]).lower() == "none"
+        if raw or schema.truth(row.get("overwrite")) is True:
+            why = "partition: none" if raw else "overwrite: true"
+            what = f"fs_setup[{i}] formats {str(row.get('device'))[:60]} again, with the data on it, whenever the instance-id changes ({why})"
+            help = "leave partition out (auto looks for a file system first), and overwrite: false"
+            yield Note("HK360", WARNING, what, item, f"fs_setup[{i}]", help)
+
+
 def _keys(root: Node) -> Iterator[Note]:
     """Keys that let nobody in: those of users, and the default user's at the top."""
     users = root.get("users")
     rows = users.value if users is not None and isinstance(users.value, list) else []
     for owner in [root, *(r for r in rows if isinstance(r.value, dict))]:
-        for name in ("ssh_authorized_keys", "ssh-authorized-keys"):
+        for name in (n for n in owner.value if n.replace("-", "_") == "ssh_authorized_keys"):
             node = owner.get(name)
             texts = node.value if node is not None and isinstance(node.value, list) else [node] if node else []
             for item in texts:
@@ -164,28 +270,34 @@ def _keys(root: Node) -> Iterator[Note]:
                     yield Note("HK313", WARNING, what, item, name, "paste the line of ~/.ssh/id_ed25519.pub")
 
 
-def _listed(users: object) -> list[Any]:
-    """users: as a list, whichever of its forms was written: a list, `a,b`, or a mapping of names."""
+def listed(users: object) -> list[Any]:
+    """users: as a list of names and mappings, whichever of its forms was written; the mappings' keys with underscores."""
+    out: list[Any] = []
     if isinstance(users, list):
-        return users
-    if isinstance(users, str):
-        return [u.strip() for u in users.split(",")]
-    return (
-        [{"name": k, **(v if isinstance(v, dict) else {})} for k, v in users.items()] if isinstance(users, dict) else []
-    )
+        for u in users:
+            out += listed(u) if isinstance(u, list | str) else [_plain(u)]
+    elif isinstance(users, str):
+        out += [u.strip() for u in users.split(",") if u.strip()]
+    elif isinstance(users, dict):
+        out += [{"name": k, **(_plain(v) if isinstance(v, dict) else {})} for k, v in users.items()]
+    return out
 
 
-def _files(root: Node) -> Iterator[Note]:
+def _plain(user: Any) -> Any:
+    return {str(k).replace("-", "_"): v for k, v in user.items()} if isinstance(user, dict) else user
+
+
+def _items(root: Node) -> Iterator[tuple[str, Node, dict[str, Any]]]:
+    """(path, node, values) of write_files."""
     node = root.get("write_files")
-    if node is None or not isinstance(node.value, list):
-        return
-    users = tree.data(root).get("users")
-    named = [u.get("name") for u in users if isinstance(u, dict)] if isinstance(users, list) else []
-    made = {n for n in named if isinstance(n, str)}
-    for i, item in enumerate(node.value):
-        if not isinstance(item.value, dict):
-            continue
-        path = f"write_files[{i}]"
+    for i, item in enumerate(node.value if node is not None and isinstance(node.value, list) else ()):
+        if isinstance(item.value, dict):
+            yield f"write_files[{i}]", item, tree.data(item)
+
+
+def _contents(root: Node) -> Iterator[Note]:
+    """What a file's row says of itself: its mode, and how its content is packed."""
+    for path, item, row in _items(root):
         mode = item.get("permissions")
         if mode is not None and isinstance(number := tree.value(mode), int) and not isinstance(number, bool):
             good = mode.text.startswith("0")
@@ -193,21 +305,65 @@ def _files(root: Node) -> Iterator[Note]:
             what += (
                 "YAML 1.1 reads it as octal, which is what is meant" if good else f"it becomes the mode {number:04o}"
             )
-            yield Note(
-                "HK347", WARNING, what, mode, path, f"write '{mode.text if good else '0' + mode.text}' in quotes"
-            )
-        if tree.data(item).get("defer") in (True, "true", "yes", 1):
+            help = f"write '{mode.text if good else '0' + mode.text}' in quotes"
+            yield Note("HK347", TOLD if good else WARNING, what, mode, path, help)
+        content = item.get("content")
+        if (
+            content is not None
+            and isinstance(content.value, str)
+            and (why := packed(content.value, row.get("encoding")))
+        ):
+            what = f"{path}.content {why}: cloud-init writes neither this file nor those after it"
+            yield Note("HK340", Severity.ERROR, what, content, path, "base64 -w0 FILE gives what belongs here")
+
+
+def packed(content: str, encoding: object) -> str:
+    """Why a file's content cannot be unpacked as cloud-init does it (cc_write_files.py); empty where it can."""
+    word = str(encoding or "").lower().strip()
+    if (
+        word not in ("gz", "gzip", "gz+base64", "gzip+base64", "gz+b64", "gzip+b64", "b64", "base64")
+        or parts.HOLE in content
+    ):
+        return ""
+    raw = content.encode()
+    if "b64" in word or "base64" in word:
+        try:
+            raw = base64.b64decode(raw)
+        except ValueError as e:
+            return f"is no base64 ({str(e).lower()})"
+    if word.startswith("gz") and ("64" in word or not content.startswith("H4sI")):  # what !!binary holds is text here
+        try:
+            gzip.GzipFile(fileobj=io.BytesIO(raw)).read(parts.MOST)
+        except (OSError, EOFError, zlib.error):
+            return "is no gzip"
+    return ""
+
+
+def _owners(root: Node) -> Iterator[Note]:
+    """Files that are written before their owner, or the home folder around them, is made."""
+    rest = tree.data(root)
+    users = listed(rest.get("users", ["default"]))
+    made = {u["name"] for u in users if isinstance(u, dict) and isinstance(u.get("name"), str)}
+    made |= {u for u in users if isinstance(u, str)}
+    if "default" in made:
+        made |= {image.user for image in data.images().values() if image.user}
+    first = repr(rest.get("bootcmd") or "")
+    for path, item, row in _items(root):
+        if schema.truth(row.get("defer")) is True:
             continue
-        owner = str(tree.data(item).get("owner") or "").partition(":")[0]
-        if owner and owner not in _SYSTEM:
+        owner = str(row.get("owner") or "").partition(":")[0]
+        if (
+            owner
+            and owner.lower() != "none"
+            and owner not in _SYSTEM
+            and not re.search(rf"add\b.*\b{re.escape(owner)}\b", first)
+        ):
             late = "users: makes it only afterwards" if owner in made else "the image may not have it yet"
             what = f"{path}.owner is {owner}, and write_files runs before users are made: {late}"
             yield Note("HK348", WARNING, what, item.get("owner"), path, "add `defer: true`")
-        where = str(tree.data(item).get("path") or "")
-        if re.match(r"/home/[^/]+/", where):
-            what = (
-                f"{path} makes {where.rsplit('/', 1)[0]} before its user is made: the home folder belongs to root then"
-            )
+        home = re.match(r"/home/([^/]+)/", str(row.get("path") or ""))
+        if home and home[1] in made:
+            what = f"{path} makes /home/{home[1]} before its user is made: the home folder belongs to root then"
             yield Note("HK348", WARNING, what, item.get("path"), path, "add `defer: true`")
 
 
@@ -221,7 +377,7 @@ def _packages(root: Node) -> Iterator[Note]:
             "packages without package_update: Debian's and Ubuntu's cloud-init asks for new lists all the same, others'"
         )
         what += " take what the image's old or empty lists name"
-        yield Note("HK349", WARNING, what, node, "packages", "add `package_update: true`")
+        yield Note("HK349", TOLD, what, node, "packages", "add `package_update: true`")
 
 
 def _network(root: Node) -> Iterator[Note]:

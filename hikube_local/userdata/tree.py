@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -31,10 +32,42 @@ def read(text: str) -> tuple[Node | None, list[Diagnostic]]:
                 found.append(Diagnostic("HK340", Severity.ERROR, what, place, help="leave the --- out"))
                 break
             first = node
+        for line, column in no_binaries(text):
+            what = "!!binary is no base64: cloud-init refuses the whole of this part"
+            found.append(
+                Diagnostic("HK340", Severity.ERROR, what, Place("user-data", line, column), help="base64 < FILE")
+            )
     except Refused as e:
         found.append(e.diagnostic)
         return None, found
     return first, found
+
+
+def shifted(node: Node, line: Callable[[int], int]) -> Node:
+    """The tree with other lines."""
+    value = node.value
+    if isinstance(value, dict):
+        value = {k: (shifted(a, line), shifted(b, line)) for k, (a, b) in value.items()}
+    elif isinstance(value, list):
+        value = [shifted(v, line) for v in value]
+    return Node(value, line(node.line), node.column, node.plain, node.text)
+
+
+def no_binaries(text: str) -> list[tuple[int, int]]:
+    """(line, column) of the !!binary values that are no base64: PyYAML refuses the whole document for one."""
+    if "!!binary" not in text:
+        return []
+    found = []
+    try:
+        for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+            if isinstance(event, yaml.ScalarEvent) and event.tag == "tag:yaml.org,2002:binary":
+                try:
+                    base64.decodebytes(event.value.encode("ascii"))
+                except ValueError:
+                    found.append((event.start_mark.line + 1, event.start_mark.column + 1))
+    except yaml.YAMLError:
+        pass  # told where the text is read
+    return found
 
 
 def _untagged(text: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import gzip
 import re
-import time
 from unittest import mock
 
 import pytest
@@ -14,6 +13,7 @@ import yaml
 from hikube_local.catalogue import data
 from hikube_local.userdata.check import check
 from tests.conftest import EXAMPLES, Program, instance
+from tests.growth import is_linear
 
 MIME = 'Content-Type: multipart/mixed; boundary="b"\nMIME-Version: 1.0\n\n--b\nContent-Type: text/cloud-config\n'
 # name: (user-data, {(code, line)}) - all that is found, no more.
@@ -41,7 +41,7 @@ GALLERY: dict[str, tuple[str, set[tuple[str, int]]]] = {
         {("HK342", 3)},
     ),
     "echo with a colon": ("#cloud-config\nruncmd:\n  - echo: hi\n", {("HK345", 3)}),
-    "false and true": ("#cloud-config\nruncmd: [false, true]\n", {("HK353", 2), ("HK346", 2)}),
+    "false and true": ("#cloud-config\nruncmd: [false, true]\n", {("HK345", 2), ("HK346", 2)}),
     "hidden failure": ("#cloud-config\nruncmd:\n  - mkdir /x/y\n  - echo done\n", {("HK346", 3)}),
     "octal argument": ("#cloud-config\nruncmd:\n  - [chmod, 0755, /x]\n", {("HK353", 3)}),
     "yes for a name": ("#cloud-config\nhostname: yes\n", {("HK342", 2)}),
@@ -56,7 +56,11 @@ GALLERY: dict[str, tuple[str, set[tuple[str, int]]]] = {
         "#cloud-config\nusers: [default, {name: app}]\nwrite_files:\n  - {path: /srv/x, owner: app, defer: true}\n",
         set(),
     ),
-    "home too early": ("#cloud-config\nwrite_files:\n  - path: /home/app/.profile\n", {("HK348", 3)}),
+    "home too early": (
+        "#cloud-config\nusers: [default, {name: app}]\nwrite_files:\n  - path: /home/app/.profile\n",
+        {("HK348", 4)},
+    ),
+    "a home that nobody's user has": ("#cloud-config\nwrite_files:\n  - path: /home/shared/x\n", set()),
     "users without default": ("#cloud-config\nusers:\n  - name: app\n", {("HK317", 3)}),
     "no users at all": ("#cloud-config\nusers: []\n", {("HK317", 2)}),
     "users as text": ("#cloud-config\nusers: app\n", {("HK317", 2)}),
@@ -73,7 +77,8 @@ GALLERY: dict[str, tuple[str, set[tuple[str, int]]]] = {
     ),
     "password in clear": ("#cloud-config\npassword: s3cret\nchpasswd: {expire: false}\n", {("HK330", 2)}),
     "no final words": ("#cloud-config\nfinal_message: ''\n", {("HK352", 2)}),
-    "CRLF": ("#!/bin/sh\r\necho hi\r\n", {("HK354", 1)}),
+    "CRLF, which cloud-init mends": ("#!/bin/sh\r\necho hi\r\n", set()),
+    "CRLF below the first line": ("#!/bin/sh\necho hi\r\n", {("HK354", 1)}),
     "ufw first": ("#cloud-config\nruncmd:\n  - ufw --force enable && ufw allow ssh\n", {("HK329", 3)}),
     "broken YAML": ("#cloud-config\nruncmd:\n  - a\n - b\n", {("HK340", 4)}),
     "a list at the top": ("#cloud-config\n- a\n", {("HK340", 2)}),
@@ -259,7 +264,8 @@ spec:
         assert found.code == 2 and "'runcmdd' is no key" in found.out and "HK112" not in found.out, found.out
     assert re.search(r"m\.yaml:13:9: error\[HK345\]", shown.out) and "own table" in shown.err
     assert hikube("cloudinit", "check", hikube.file("good", "#cloud-config\npackages: [x]\n")).code == 0
-    assert hikube("cloudinit", "check", "--strict", hikube.file("good", "#cloud-config\npackages: [x]\n")).code == 2
+    assert hikube("cloudinit", "check", "--strict", hikube.file("good", "#cloud-config\npackages: [x]\n")).code == 0
+    assert hikube("cloudinit", "check", "--strict", hikube.file("bad", "#cloud-config\napt_update: true\n")).code == 2
     assert hikube("cloudinit", "check", hikube.home / "nowhere").code == 2
 
 
@@ -323,9 +329,7 @@ def test_whatever_comes_is_answered_with_findings():
         b"x" * (2 << 20),
     ]
     for raw in hostile:
-        begin = time.monotonic()
         assert isinstance(check(raw), list)
-        assert time.monotonic() - begin < 20, raw[:40]
     draw = random.Random(7)
     seeds = [text.encode() for text, _ in GALLERY.values()] + [h for h in hostile if len(h) < 1000]
     for _ in range(400):
@@ -336,6 +340,37 @@ def test_whatever_comes_is_answered_with_findings():
                 [b"\n", b"- ", b": ", b"{", b"[", b"&a ", b"*a", b"|", b"\xff"]
             )
         check(bytes(raw))
+
+
+@pytest.mark.parametrize("word", ["a.", "ufw ", "ufw allow 1", "apt ", "curl ", "x.local ", "curl x.local "])
+def test_a_script_takes_time_in_proportion(word):
+    is_linear(check, lambda n: b"#!/bin/sh\n" + word.encode() * n + b"\n" + (word + "\n").encode() * n, 2000)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "  - echo 'a' # b\n",
+        "  - [rm, '/a/*']\n",
+        "  - {a: b}\n",
+        "  - true\n",
+        "  - ufw allow 2222/tcp\n",
+        "  - ping x.local\n",
+    ],
+)
+def test_commands_take_time_in_proportion(row):
+    is_linear(check, lambda n: b"#cloud-config\nruncmd:\n" + row.encode() * n, 400)
+
+
+@pytest.mark.parametrize("row", ["  - {name: a, passwd: b}\n", "  - default\n", "  - [a, b]\n"])
+def test_users_take_time_in_proportion(row):
+    is_linear(check, lambda n: b"#cloud-config\ngroups: [a, b]\nusers:\n" + row.encode() * n, 300)
+
+
+def test_parts_take_time_in_proportion():
+    part = "--b\nContent-Type: text/cloud-config\n\n#cloud-config\nruncmd: [ls]\n"
+    head = 'Content-Type: multipart/mixed; boundary="b"\nMIME-Version: 1.0\n\n'
+    is_linear(check, lambda n: (head + part * n + "--b--\n").encode(), 60)
 
 
 def test_a_folder_holds_manifests_and_what_else_lies_there(hikube: Program):

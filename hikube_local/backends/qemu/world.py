@@ -191,6 +191,12 @@ class Qemu:
             self.store.note(scope(obj.key), uuid=new)
         return new
 
+    def _uuid_of_another(self, obj: Object) -> bool:
+        """Whether another machine of the store has this one's UUID: its TPM is not ours to take."""
+        mine = {self.uuid(obj), names.firmware_uuid(obj.namespace, obj.name, obj.instance.cloudInitSeed)}
+        others = [o for o in self.store.objects(INSTANCE) if o.key != obj.key]
+        return any(self.uuid(o) in mine for o in others)
+
     def desired(self, obj: Object, options: Options, emit: Emit) -> MachineDesired:
         keep = not options.dry
         if obj.deletion:
@@ -282,7 +288,8 @@ class Qemu:
             old = libvirt.domain(connection, names.domain(obj.namespace, obj.name))
             if old is not None and old.UUIDString() != self.uuid(obj) and not old.isActive():
                 # A new seed gives a new UUID, which libvirt takes for another machine.
-                firmware.move_tpm(self.layout, old.UUIDString(), self.uuid(obj))
+                if not self._uuid_of_another(obj):
+                    firmware.move_tpm(self.layout, old.UUIDString(), self.uuid(obj))
                 old.undefineFlags(lv.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM | lv.VIR_DOMAIN_UNDEFINE_KEEP_TPM)
             connection.defineXMLFlags(xml, lv.VIR_DOMAIN_DEFINE_VALIDATE)
         except lv.libvirtError as e:
@@ -314,7 +321,8 @@ class Qemu:
             self.tenants.drop(obj)
             files.remove_folder(self.carrier.sockets(self.tenants.tap(obj)), self.carrier.run)
             files.remove_object(self.folder(obj), self.layout.state)
-            firmware.forget_tpm(self.layout, self.uuid(obj))
+            if not self._uuid_of_another(obj):
+                firmware.forget_tpm(self.layout, self.uuid(obj))
             checkpoints.after_machine(self, obj, emit)
             self.store.forget(obj.key)
             if not any(o.namespace == obj.namespace for o in self.store.objects(INSTANCE)):

@@ -1,0 +1,70 @@
+"""What the cloud-configs of user-data come to together, as cloud-init merges them, and what of them is lost; pure.
+
+Without words of its own a later part's key takes the place of an earlier one's, lists too (cloud_config.py, DEF_MERGERS).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hikube_local.manifests.nodes import Node
+from hikube_local.userdata import schema, tree
+from hikube_local.userdata.asked import Config, configs
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """A key of an earlier part that a later one takes the place of; lines of the whole user-data, parts from 1."""
+
+    key: str
+    part: int
+    line: int
+    by_part: int
+    by_line: int
+
+    @property
+    def words(self) -> str:
+        return f"{self.key} of part {self.part} is replaced by part {self.by_part} (line {self.by_line}): it is lost"
+
+
+def replaced(user_data: str) -> list[Replaced]:
+    """What is lost, in the order of the lines; of templates with branches nothing can be said."""
+    return _replaced(_plain(configs(user_data)))
+
+
+def _plain(found: Sequence[Config]) -> list[tuple[int, Config, Node]]:
+    """(number from 1, config, its mapping) of those that can be read."""
+    rows = [(n, c, c.root) for n, c in enumerate(found, 1)]
+    return [(n, c, root) for n, c, root in rows if root is not None and isinstance(root.value, dict)]
+
+
+def _replaced(rows: list[tuple[int, Config, Node]]) -> list[Replaced]:
+    seen: dict[str, tuple[int, int, object]] = {}
+    lost = []
+    for n, config, root in rows:
+        for key, (at, node) in root.value.items():
+            value = tree.data(node)
+            if schema.aside(key) or value is None:
+                continue
+            before = seen.get(key)
+            if before and not config.merges and not config.branches and before[2] != value:
+                lost.append(Replaced(key, before[0], before[1], n, config.line(at.line)))
+            seen[key] = (n, config.line(at.line), None if config.branches else value)
+    return sorted(lost, key=lambda r: r.line)
+
+
+def merged(user_data: str) -> Node | None:
+    """The one configuration that they come to, with lines of the whole user-data; None where there is none.
+
+    Lists of parts that say how they merge stand one behind the other.
+    """
+    out: dict[str, tuple[Node, Node]] = {}
+    rows = _plain(configs(user_data))
+    for _, config, root in rows:
+        for key, (at, node) in tree.shifted(root, config.line).value.items():
+            old = out[key][1] if key in out else None
+            if old is not None and config.merges and isinstance(old.value, list) and isinstance(node.value, list):
+                node = Node([*old.value, *node.value], old.line, old.column)
+            out[key] = (at, node)
+    return Node(out, 1, 1) if rows else None
