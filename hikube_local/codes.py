@@ -112,6 +112,7 @@ CODES: dict[str, str] = {
     "HK517": "WholeIP without a bridge of the host's",
     "HK518": "no network namespace: each machine is alone",
     "HK519": "a feature of the profile that this host's QEMU cannot give",
+    "HK520": "link-local networks behind this host are closed",
     "HK516": "a field that the platform is about to take",
     # this host
     "HK601": "a program is missing",

@@ -49,6 +49,8 @@ class Program:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("HIKUBE_LOCAL")}
         self.env |= {"HIKUBE_LOCAL_HOME": str(home), "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+        # Servers of tests stand on this host.
+        self.env["HIKUBE_LOCAL_ALLOW_INNER"] = "true"
 
     def __call__(
         self, *words: object, input: str | None = None, timeout: float = 120, env: dict | None = None

@@ -211,7 +211,9 @@ class App:
             return Simulator(self.store)
         from hikube_local.backends.qemu.world import Qemu
 
-        return Qemu(self.layout, self.store, self.image_settings, self.config.networks)
+        return Qemu(
+            self.layout, self.store, self.image_settings, self.config.networks, link_local=self.config.link_local
+        )
 
     @property
     def cache(self) -> Cache:

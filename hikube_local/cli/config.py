@@ -8,7 +8,7 @@ from typing import Any
 
 from hikube_local.errors import UsageError
 
-KEYS = ("namespace", "bridge", "mirrors", "images", "networks", "options")
+KEYS = ("namespace", "bridge", "mirrors", "images", "networks", "linkLocal", "options")
 
 
 @dataclass(slots=True)
@@ -31,6 +31,11 @@ class Config:
         """Further networks that stand on a bridge of the host's: {network: bridge}."""
         rows = self.values.get("networks", {})
         return {name: row["bridge"] for name, row in rows.items() if row and row.get("bridge")}
+
+    @property
+    def link_local(self) -> bool:
+        """Whether guests reach 169.254.0.0/16 and fe80::/10 behind this host, where clouds hand out credentials."""
+        return self.values.get("linkLocal") is True
 
     @property
     def options(self) -> dict[str, Any]:
@@ -71,6 +76,8 @@ def _check(path: Path, value: Any) -> None:
     for key in ("namespace", "bridge"):
         if not isinstance(value.get(key, ""), str):
             raise UsageError("HK606", f"{path}: {key} wants a name, not {value[key]!r}", fix=f'write {key}: "..."')
+    if not isinstance(value.get("linkLocal", False), bool):
+        raise UsageError("HK606", f"{path}: linkLocal is a switch", fix="write linkLocal: true or false")
     options = value.get("options", {})
     if not isinstance(options, dict):
         raise UsageError("HK606", f"{path}: options is not a mapping", fix="write options: with one option a line")

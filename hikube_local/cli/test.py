@@ -188,6 +188,10 @@ def _once(
         print(report.summary(reports), end="")
     for failure in failures:
         print(failure.render(), file=sys.stderr)
+    for path in filter(None, (junit, html_file, artifacts)):
+        print(f"written: {path}", file=sys.stderr)
+    if output != "json":
+        print(report.closing(reports))
     if not failures and all(r.passed for r in reports):
         return ExitCode.DONE
     return ExitCode.TIMEOUT if any(r.timed_out for r in reports) else ExitCode.FAILED

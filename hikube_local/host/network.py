@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from hikube_local.errors import HikubeError
 from hikube_local.run import run
@@ -11,12 +12,39 @@ from hikube_local.run import run
 
 def routes() -> list[str]:
     """Every IPv4 network that the host routes or sits in, of all its tables (VPNs have their own)."""
-    done = run(["ip", "-j", "-4", "route", "show", "table", "all"], check=False, timeout=10)
+    rows = _rows("route", "show", "table", "all")
+    return [str(r["dst"]) for r in rows if r.get("dst") not in (None, "default")]
+
+
+def _rows(*words: str) -> list[dict[str, Any]]:
+    """What `ip -j -4 WORDS` answers; nothing where it does not."""
+    done = run(["ip", "-j", "-4", *words], check=False, timeout=10)
     try:
-        rows = json.loads(done.stdout or b"[]")
+        found = json.loads(done.stdout or b"[]")
     except ValueError:
-        rows = []
-    return [str(r["dst"]) for r in rows if isinstance(r, dict) and r.get("dst") not in (None, "default")]
+        return []
+    return [r for r in found if isinstance(r, dict)]
+
+
+def addresses() -> list[tuple[str, str]]:
+    """(address, interface) of the host's own IPv4 addresses."""
+    return [
+        (str(a["local"]), str(r.get("ifname", "")))
+        for r in _rows("addr", "show")
+        for a in r.get("addr_info", [])
+        if isinstance(a, dict) and "local" in a
+    ]
+
+
+def gateways() -> set[str]:
+    """The routers that the host's routes name."""
+    return {str(r["gateway"]) for r in _rows("route", "show", "table", "all") if "gateway" in r}
+
+
+def neighbours(interface: str) -> list[tuple[str, str]]:
+    """(address, MAC) of the host's neighbour table; the MAC is empty where it is not known."""
+    rows = _rows("neigh", "show", "dev", interface)
+    return [(str(r["dst"]), str(r.get("lladdr", "")).lower()) for r in rows if "dst" in r]
 
 
 def has_ipv6() -> bool:

@@ -34,7 +34,6 @@ _OTHER = (
     (0, b"COWD", "vmdk (COWD)"),
     (0, b"QED\0", "qed"),
     (0, b"LUKS\xba\xbe", "LUKS"),
-    (0, b"PK\x03\x04", "zip"),
     (0, b"\x7fELF", "ELF"),
     (0, b"WithoutFreeSpace", "parallels"),
     (0, b"WithouFreSpacExt", "parallels"),
@@ -59,6 +58,7 @@ def inspect(path: Path) -> About:
         if not stat.S_ISREG(st.st_mode):
             raise refused("it is no regular file")
         head = f.read(_HEAD)
+        _not_an_archive(f, head, st.st_size)
         if len(head) < 512:
             raise refused(f"it ends after {len(head)} bytes", "a broken download? fetch it again")
         f.seek(max(0, st.st_size - 512))
@@ -78,6 +78,75 @@ def inspect(path: Path) -> About:
         if iso and int.from_bytes(head[32848:32852], "little") * 2048 > st.st_size:
             raise refused("it ends before its ISO 9660 volume does", "a broken download? fetch it again")
         return About("raw", -(-st.st_size // 512) * 512, iso)
+
+
+# Archives and packages by what they begin with, and what to do with them.
+_ARCHIVES = (
+    (b"!<arch>\n", "a Debian package (ar archive)"),
+    (b"\xed\xab\xee\xdb", "an RPM package"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
+    (b"Rar!", "a RAR archive"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"070701", "a cpio archive (an initramfs?)"),
+    (b"hsqs", "a SquashFS file system (an Incus or LXD root file system, or a snap)"),
+    (b"MSCF", "a cabinet archive"),
+    (b"MSWIM", "a WIM archive"),
+    (b"xar!", "a xar archive"),
+)
+_DISKS = (".qcow2", ".img", ".raw", ".vmdk", ".vdi", ".vhd", ".vhdx", ".iso")
+MOST_MEMBERS = 200
+
+
+def _not_an_archive(f: BinaryIO, head: bytes, length: int) -> None:
+    """An archive is no disk, though one may lie in it: which one, and how it is taken out."""
+    if head[257:262] == b"ustar":
+        members = _members(f, length)
+        lower = [m.lower() for m in members]
+        kind = "a tar archive"
+        if any(m.endswith(".ovf") for m in lower):
+            kind = "an OVA (tar archive of an appliance)"
+        elif "vagrantfile" in [m.rpartition("/")[2] for m in lower] or (
+            "metadata.json" in lower and "box.img" in lower
+        ):
+            kind = "a Vagrant box (tar archive)"
+        elif "disk.raw" in lower:
+            kind = "an image of Google Compute Engine (tar archive)"
+        elif "metadata.yaml" in lower and any("rootfs" in m for m in lower):
+            kind = "an image of Incus or LXD (tar archive)"
+        disks = [m for m in members if m.lower().endswith(_DISKS)]
+        inside = sanitize(disks[0])[:100] if disks else ""
+        fix = (
+            f"take {inside} out of it: tar -xf FILE {inside}" if inside else "no disk image is among its first members"
+        )
+        raise refused(f"it is {kind}, not a disk", fix)
+    for magic, name in _ARCHIVES:
+        if head.startswith(magic):
+            raise refused(f"it is {name}, not a disk", "take the disk image out of it, if there is one")
+
+
+def _members(f: BinaryIO, length: int) -> list[str]:
+    """The names in a tar archive, by its headers alone (POSIX ustar); at most MOST_MEMBERS."""
+    found: list[str] = []
+    at, long_name = 0, ""
+    while at + 512 <= length and len(found) < MOST_MEMBERS:
+        f.seek(at)
+        block = f.read(512)
+        if block[257:262] != b"ustar":
+            break
+        try:
+            size_ = int(block[124:136].strip(b"\0 ") or b"0", 8)
+        except ValueError:
+            break
+        name = block[:100].rstrip(b"\0").decode("utf-8", "replace")
+        if prefix := block[345:500].split(b"\0")[0].decode("utf-8", "replace") if block[263:265] == b"00" else "":
+            name = f"{prefix}/{name}"
+        if block[156:157] == b"L":  # GNU: the next member's name
+            long_name = f.read(min(size_, 1024)).rstrip(b"\0").decode("utf-8", "replace")
+        elif block[156:157] not in (b"x", b"g"):
+            found.append((long_name or name).removeprefix("./"))
+            long_name = ""
+        at += 512 + -(-size_ // 512) * 512
+    return [m for m in found if m]
 
 
 def _one_format(head: bytes, tail: bytes) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from hikube_local.catalogue import data
 from hikube_local.readiness import cloudinit
 from hikube_local.text import sanitize
-from hikube_local.userdata import asked, parts, schema
+from hikube_local.userdata import asked, parts, schema, whole
 
 MOST = 200  # problems that are told
 LONGEST, UNLIKE = 2000, 20_000  # characters of a line, and lines that differ, of the output that are looked at
@@ -209,8 +209,9 @@ def _not_run(user_data: str, modules: list[Module], cut: bool) -> list[Problem]:
         return []
     if not modules and (parts.known(parts.kind_of(user_data)) or parts.is_mime(user_data)):
         return [Problem("no module stands in /var/log/cloud-init.log: what cloud-init did cannot be told")]
-    results = {m.name: m.result for m in modules}
-    found = []
+    # After a reboot the log has both boots: one that failed is not mended by the next one's "previously ran".
+    results = {m.name: m.result for m in sorted(modules, key=lambda m: m.result == "FAIL")}
+    found = [Problem(lost.words, line=lost.line) for lost in whole.replaced(user_data)]
     for config in asked.configs(user_data):
         root = config.root
         if not config.wrong and (root is None or root.value is None):

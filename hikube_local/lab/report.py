@@ -11,7 +11,7 @@ from typing import Any
 from hikube_local.lab.evidence import Problem
 from hikube_local.lab.guest import needs
 from hikube_local.lab.trial import Report
-from hikube_local.readiness.stages import WORDS, Stage
+from hikube_local.readiness.stages import WORDS, Result, Stage
 from hikube_local.text import sanitize, workflow_command
 
 _NO_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -53,8 +53,10 @@ def text(report: Report, place: Place, timings: bool) -> list[str]:
         lines.append(f"  fix: {report.error.fix}")
     if report.warm:
         lines.append("  warm start: resumed from where its cloud-init was done; nothing that matters had changed")
+    if v and v.result is Result.READY and "at the end of cloud-init" in v.message:
+        lines.append(f"  {v.message}")
     if report.way_in:
-        lines.append(f"  way in: {report.way_in}")
+        lines.append(f"  access: {report.way_in}")
     if report.evidence.modules:
         longest = sorted(report.evidence.modules, key=lambda m: -m.seconds)[:3]
         slow = ", ".join(f"{m.name} {m.seconds:.1f} s" for m in longest)
@@ -65,7 +67,9 @@ def text(report: Report, place: Place, timings: bool) -> list[str]:
         left = f" (the last {TOLD} of {len(said)} lines)" if len(said) > TOLD else ""
         lines += [f"  output of packages, runcmd and scripts{left}:", *(f"    | {line[:200]}" for line in said[-TOLD:])]
     for outcome in report.outcomes:
-        lines.append(f"  {'ok    ' if outcome.passed else 'FAILED'} {outcome.check.title}")
+        at = outcome.check.place
+        where = f"{at.file}:{at.line}: " if at.line and not outcome.passed else ""
+        lines.append(f"  {'ok    ' if outcome.passed else 'FAILED'} {where}{outcome.check.title}")
         lines += [f"         {found}" for found in outcome.found]
     if timings:
         lines += ["  where the time went:"]
@@ -76,6 +80,14 @@ def text(report: Report, place: Place, timings: bool) -> list[str]:
         ]
     # A line of the guest's stays one: what follows a break in it is set in, so that it is nobody's command or verdict.
     return [sanitize(line).replace("\n", "\n         | ") for line in lines]
+
+
+def closing(reports: Sequence[Report]) -> str:
+    """The last line of a run: how many machines and checks passed."""
+    checks = [o for r in reports for o in r.outcomes]
+    good = sum(r.passed for r in reports)
+    words = f"{good} of {len(reports)} machine{'s' if len(reports) != 1 else ''} passed"
+    return words + (f", {sum(o.passed for o in checks)} of {len(checks)} checks" if checks else "")
 
 
 def _problem(report: Report, problem: Problem, place: Place) -> list[str]:
@@ -228,7 +240,7 @@ def page(reports: Sequence[Report], place: Place) -> str:
     for r in reports:
         out.append(f"<h2>{e(title(r))}: <span class='{word(r)}'>{word(r)}</span></h2>")
         out.append(f"<p>{e(sanitize(cause(r)))}</p>" if cause(r) else "")
-        out.append(f"<p>way in: {e(r.way_in)}</p>" if r.way_in else "")
+        out.append(f"<p>access: {e(r.way_in)}</p>" if r.way_in else "")
         out += ["<h3>Where the time went</h3>", *_timeline(r)]
         if r.evidence.problems:
             out.append("<h3>Findings</h3><ul>")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,6 +98,15 @@ def build(
     return Built(made, whole, frozenset(report.judged))
 
 
+_KEY_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
+_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?)?")
+_PREFIX = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+
+
+def _shown(text: str) -> str:
+    return repr(text[:40])
+
+
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
@@ -160,10 +170,27 @@ class _Reporter:
             return None
         data = without_nulls({k: v for k, v in part.data.items() if k in Metadata.model_fields})
         try:
-            return Metadata.model_validate(data)
+            meta = Metadata.model_validate(data)
+            self.labels(meta)
+            return meta
         except ValidationError as e:
             self.pydantic(e, ("metadata",), "HK320")
             return None
+
+    def labels(self, meta: Metadata) -> None:
+        """What the API server refuses in labels and annotations (apimachinery's validation)."""
+        for key, value in meta.labels.items():
+            if not _LABEL_VALUE.fullmatch(value) or len(value) > 63:
+                what = f"the label {_shown(key)} has the value {_shown(value)}"
+                help = "at most 63 letters, digits, '-', '_' and '.', with a letter or digit at both ends"
+                self.error("HK320", what, ("metadata", "labels", key), help)
+        for kind, keys in (("labels", meta.labels), ("annotations", meta.annotations)):
+            for key in keys:
+                prefix, slash, name = key.rpartition("/")
+                good = _KEY_NAME.fullmatch(name) and len(name) <= 63
+                if not good or (slash and (len(prefix) > 253 or not _PREFIX.fullmatch(prefix))):
+                    what = f"{_shown(key)} is no name of a{'n annotation' if kind == 'annotations' else ' label'}"
+                    self.error("HK320", what, ("metadata", kind, key), "write example.org/name or name", key=True)
 
     def names(self, meta: Metadata, namespace: str) -> None:
         limit = names.INSTANCE_MAX if self.kind == INSTANCE else names.DISK_MAX

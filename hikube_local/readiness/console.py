@@ -204,7 +204,7 @@ class Console:
             self.login = True  # a kernel message came behind the prompt
         for pattern, stage in _STAGES:
             if pattern.search(line):
-                self._move(stage)
+                self._move(stage, stage is Stage.BOOTLOADER or (stage is Stage.KERNEL and "Linux version " in line))
         self._detail(line)
 
     def _waiting(self, text: str) -> None:
@@ -221,11 +221,11 @@ class Console:
         elif match := _UNIT.search(line):
             self.progress = Progress(stage, _unit(match[1]))
 
-    def _move(self, stage: Stage) -> None:
-        """Stages go forward; a reboot of the guest begins again with a kernel's first line."""
+    def _move(self, stage: Stage, again: bool = False) -> None:
+        """Stages go forward; `again`: a line that only a boot's beginning has, so the guest was rebooted."""
         if stage.order > self.progress.stage.order:
             self.progress = Progress(stage)
-        elif stage is Stage.BOOTLOADER and self.progress.stage.order > Stage.KERNEL.order:
+        elif again and self.progress.stage.order > Stage.KERNEL.order:
             self.again += 1
             self.progress, self.finished, self.login = Progress(stage), False, False
 

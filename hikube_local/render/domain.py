@@ -32,7 +32,8 @@ def domain(machine: Machine) -> str:
     ET.register_namespace("hikube", NAMESPACE)
     root = _tree(machine)
     # A checkpoint puts another layer under a disk: that is no change of the machine.
-    plain = tuple(replace(d, path=d.path and d.name, backing=_image(d)) for d in machine.disks)
+    # Nor is whose the files are.
+    plain = tuple(replace(d, path=d.path and d.name, backing=_image(d), own_base=True) for d in machine.disks)
     mark = _mark(replace(machine, disks=plain))
     cold = _mark(replace(machine, disks=tuple(d for d in plain if not d.hot)))
     metadata = ET.Element("metadata")
@@ -261,10 +262,13 @@ def source(disk: ET.Element, d: DiskDevice) -> None:
     """The file of a disk and everything below it, said in full so that QEMU looks for nothing itself."""
     _add(disk, "source", file=d.path)
     store = disk
-    for path, kind in d.backing:
+    for at, (path, kind) in enumerate(d.backing, 1):
         store = _add(store, "backingStore", type="file")
         _add(store, "format", type=kind)
-        _add(store, "source", file=path)
+        file = _add(store, "source", file=path)
+        if not d.own_base and at == len(d.backing):
+            # libvirt would give it to QEMU's user, who could then write to what all machines stand on.
+            _add(file, "seclabel", model="dac", relabel="no")
     _add(store, "backingStore")
 
 

@@ -14,17 +14,21 @@ from hikube_local.render.tenant import Seat, Tenant
 LAN_PREFIX = "hkl"  # bridges inside the namespace that continue one of the host's
 
 
-def ruleset(tenants: Iterable[Tenant], range: Range = Range()) -> str:
-    """Both tables, replacing what was there in one transaction."""
+# Where cloud hosts hand out their credentials (169.254.169.254), and what is nobody's business behind this host.
+LINK_LOCAL, LINK_LOCAL6 = "169.254.0.0/16", "fe80::/10"
+
+
+def ruleset(tenants: Iterable[Tenant], range: Range = Range(), link_local: bool = False) -> str:
+    """Both tables, replacing what was there in one transaction. `link_local`: guests reach the host's link-local networks."""
     rows = list(tenants)
-    return _between(rows, range) + _wires(rows)
+    return _between(rows, range, link_local) + _wires(rows)
 
 
 def _set(words: Iterable[str]) -> str:
     return "{ " + ", ".join(words) + " }"
 
 
-def _between(tenants: list[Tenant], range: Range) -> str:
+def _between(tenants: list[Tenant], range: Range, link_local: bool) -> str:
     """A tenant's machines reach the outside and one another; of another tenant's what it opened."""
     own = [t.bridge for t in tenants]
     bridges = _set(f'"{b}"' for b in own or ["hknone"])
@@ -42,6 +46,11 @@ def _between(tenants: list[Tenant], range: Range) -> str:
         # Where the host has br_netfilter, frames inside one bridge pass here too.
         *(f'iifname "{b}" oifname "{b}" accept' for b in own),
         f'iifname {bridges} oifname "tap0" ip daddr {range.slirp_net} drop',
+        *(
+            []
+            if link_local
+            else [f"iifname {bridges} ip daddr {LINK_LOCAL} drop", f"iifname {bridges} ip6 daddr {LINK_LOCAL6} drop"]
+        ),
         f'iifname {bridges} oifname "tap0" accept',
         # Only what was forwarded can arrive there.
         f'iifname "tap0" oifname {bridges} accept',

@@ -29,6 +29,7 @@ class DiskDevice:
     boot_order: int | None = None
     hot: bool = False  # attached and detached while the machine runs
     backing: tuple[tuple[str, str], ...] = ()
+    own_base: bool = True  # the last one below is this machine's alone: QEMU's user may own it
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ Without words of its own a later part's key takes the place of an earlier one's,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -68,3 +69,42 @@ def merged(user_data: str) -> Node | None:
                 node = Node([*old.value, *node.value], old.line, old.column)
             out[key] = (at, node)
     return Node(out, 1, 1) if rows else None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What the user-data does with the guest when cloud-init is done: `how` (reboot, poweroff or halt), what says so, and
+    the seconds within which it begins."""
+
+    how: str
+    why: str
+    patience: float
+
+
+SOON = 60.0  # seconds: power_state waits for cloud-init's own end first (cc_power_state_change.py)
+MAYBE = 10.0  # for a command that may or may not come to be run
+_POWER = re.compile(
+    r"(?<![\w./-])(?:/\S{1,40}/)?(?:(reboot)\b|shutdown\s+(?:-\w+\s+)*-(r|h|P)\b|systemctl\s+(reboot|poweroff)\b|(poweroff)\b)"
+)
+
+
+def ending(user_data: str) -> Ending | None:
+    """Whether the guest goes down at the end of its first boot; None where nothing says so, or only much later."""
+    root = merged(user_data)
+    row = root.get("power_state") if root is not None else None
+    if row is not None and isinstance(row.value, dict):
+        value = tree.data(row)
+        delay = str(value.get("delay") or "now").lstrip("+")
+        late = delay != "now" and not (delay.isdigit() and int(delay) <= 1)
+        if (
+            value.get("mode") in ("reboot", "poweroff", "halt")
+            and value.get("condition", True) is not False
+            and not late
+        ):
+            return Ending(str(value["mode"]), "power_state", SOON + (60.0 if delay == "1" else 0.0))
+        return None
+    commands = root.get("runcmd") if root is not None else None
+    if commands is not None and (m := _POWER.search(str(tree.data(commands)))):
+        word = next(g for g in m.groups() if g)
+        return Ending("reboot" if word in ("reboot", "r") else "poweroff", "a command of runcmd", MAYBE)
+    return None

@@ -34,7 +34,7 @@ def test_a_guest_that_cannot_be_entered_does_not_pass_unseen(real: Real):
     assert "what cloud-init did could not be looked at" in unseen.out and "--trust-console" in unseen.out
     trusted = real("test", path, *HASTE, "--no-warm", "--trust-console", "--timings")
     assert trusted.code == 0, trusted.out + trusted.err
-    assert "way in: none: " in trusted.out and "only the console was read" in trusted.out
+    assert "access: none: " in trusted.out and "only the console was read" in trusted.out
     where = trusted.out.partition("where the time went:")[2]
     assert re.search(r"boot loader +\d+\.\d s", where)
     assert emptied(real)

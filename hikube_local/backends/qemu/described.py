@@ -68,6 +68,7 @@ def _device(world: Qemu, obj: Object, index: int) -> render.DiskDevice:
         boot_order=None if hot else index + 1,
         hot=hot,
         backing=tuple(backing),
+        own_base=not (about.base and world.layout.root),
     )
 
 

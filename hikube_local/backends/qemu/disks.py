@@ -93,9 +93,23 @@ class Disks:
 
     def _on(self, entry: Entry, folder: Path, size: int) -> None:
         """A disk that stands on an image."""
+        self.sound(entry.digest, "the image")
         base = self.world.cache.path(entry.digest)
         inspect.fits(inspect.inspect(base), size)
         qcow2.create(folder, size, base, qcow2.Facts(entry.digest, entry.format, entry.size))
+
+    def sound(self, digest: str, what: str) -> None:
+        """HK708 where an image is not what it was when it was taken in: every disk on it would be another disk."""
+        if not self.world.cache.sound(digest):
+            fix = "hikube-local images verify names it; images pull fetches it anew"
+            raise HikubeError("HK708", f"{what} ({digest[:12]}) has changed on this host's disk", fix=fix)
+
+    def sound_bases(self, obj: Object) -> None:
+        """Before a machine starts: the images that its disks stand on."""
+        for ref in obj.instance.disks:
+            about = qcow2.facts(self.world.layout.disk(obj.namespace, ref.name))
+            if about.base:
+                self.sound(about.base, f"the image that disk {ref.name} stands on")
 
     def upload(self, obj: Object, file: Path, emit: Emit) -> None:
         """The content of a disk that waits for it: a file of this host, looked at like one from outside."""

@@ -20,6 +20,7 @@ from hikube_local.plan.steps import RunState
 from hikube_local.readiness import cloudinit
 from hikube_local.readiness.console import Console, final_message
 from hikube_local.readiness.stages import WORDS, Result, Stage, Trouble, Verdict
+from hikube_local.userdata import whole
 
 if TYPE_CHECKING:
     from hikube_local.backends.qemu.world import Qemu
@@ -76,6 +77,8 @@ class Follower:
         self.busy = ""  # the command that cloud-init waited for when it was asked
         self.module = ""  # of cloud-init, by its log
         self._worked = (0.0, 0.0)  # when it gave the last sign, and the seconds that its processors had worked by then
+        self.ending = whole.ending(obj.instance.cloudInit)
+        self._done_since: float | None = None  # when cloud-init was done, before the guest goes down
         self._told = ""
         self._first = True  # nothing was waited for yet
         self._silence_told = False
@@ -98,9 +101,13 @@ class Follower:
         next_alive = next_ask = 0.0
         at_end = False
         trouble_since: float | None = None
-        module = ""
+        module, boots = "", 0
         while True:
             now = time.monotonic()
+            if self.console.again != boots:
+                # Another boot: what was known of the one before says nothing of it.
+                boots = self.console.again
+                self.cloud, self.connected, self.agent_blind, self.module = None, False, False, ""
             if self._read() or self.module != module:
                 last_sign, self._silence_told, module = now, False, self.module
                 self._worked = (now, self._cpu())
@@ -223,11 +230,15 @@ class Follower:
             return None
         if self.cloud and self.cloud.done:
             self._read()
+            if self._goes_down():
+                return None
             if self.cloud.ok:
                 return self._ready("cloud-init is done", cloud_init=True)
             return self._cloud_failed(self.cloud)
         if self.console.finished and (not self.connected or self.agent_blind):
             # Without an agent the console is all there is; with one, its answer is on its way.
+            if self._goes_down():
+                return None
             if self.console.failures:
                 return self._cloud_failed(cloudinit.CloudInit(True, False, "", ()))
             return self._ready("cloud-init is done (said on the console)", cloud_init=True)
@@ -235,10 +246,30 @@ class Follower:
             return self._ready("login prompt, no sign of cloud-init")
         return None
 
+    def _goes_down(self) -> bool:
+        """Whether the guest is about to reboot or to go off at the end of its cloud-init: it is ready when it is back."""
+        if self.ending is None or self.console.again:
+            return False
+        if self._done_since is None:
+            self._done_since = time.monotonic()
+            what = f"cloud-init is done; waiting for the {self.ending.how} that {self.ending.why} asks for"
+            self.say(EventType.PROGRESS, what)
+        return time.monotonic() - self._done_since < self.ending.patience * self.world.facts.effort
+
+    def _ending_words(self) -> str:
+        """What became of the end that the user-data asked for."""
+        if self.ending is None or self._done_since is None:
+            return ""
+        if not self.console.again:
+            return f"; no {self.ending.how} came, though {self.ending.why} asks for one"
+        back = "rebooted" if self.ending.how == "reboot" else "powered itself off and was started again"
+        return f"; the guest {back} at the end of cloud-init ({self.ending.why})"
+
     def _ready(self, why: str, cloud_init: bool | None = None) -> Verdict:
         """One that was up before anybody waited came up at a time that is not known."""
         words = "ready" if self._first else f"ready after {self.spent:.0f} s"
-        end = self._end(Result.READY, f"{words}: {why}" if why else words, cloud_init=cloud_init)
+        words = (f"{words}: {why}" if why else words) + self._ending_words()
+        end = self._end(Result.READY, words, cloud_init=cloud_init)
         return replace(end, fresh=not self._first)
 
     def _without_cloud_init(self) -> bool:
@@ -259,6 +290,9 @@ class Follower:
         self._read()
         if self.console.trouble:
             return self._failed(self.console.trouble)
+        if self.ending is not None and self._done_since is not None and self.ending.how != "reboot":
+            what = f"cloud-init is done, and the guest powered itself off, as {self.ending.why} says"
+            return self._end(Result.READY, what, cloud_init=True)
         dom = self.world.domain(self.obj)
         state, clean = libvirt.state(dom) if dom else (RunState.ABSENT, False)
         what = (

@@ -77,6 +77,12 @@ class Lan:
             if name.startswith(OUTER + root):
                 run(["ip", "link", "del", name], check=False)
 
+    def taken(self, bridge: str, mac: str) -> set[str]:
+        """IPv4 addresses that cannot be the machine's with this MAC: the host's own, its routers', and those of neighbours
+        that answer under another MAC. A guest may claim any of them."""
+        found = {a for a, _ in network.addresses()} | network.gateways()
+        return found | {ip for ip, who in network.neighbours(bridge) if who and who != mac}
+
     def seen(self, pid: int, bridge: str, mac: str) -> list[str]:
         """IPv4 addresses that were seen with this MAC: on its own wire, newest first, then in the host's neighbour table."""
         out = self.carrier.batch(
@@ -91,12 +97,7 @@ class Lan:
         except (ValueError, KeyError, TypeError):
             rows = []
         found = [ip for _, (who, ip) in sorted(rows, key=lambda r: -r[0]) if who == mac]
-        done = run(["ip", "-j", "-4", "neigh", "show", "dev", bridge], check=False, timeout=10)
-        try:
-            found += [n["dst"] for n in json.loads(done.stdout or b"[]") if n.get("lladdr") == mac]
-        except (ValueError, KeyError):
-            pass
-        return found
+        return found + [ip for ip, who in network.neighbours(bridge) if who == mac]
 
 
 def believable(addresses: Iterable[str], others: Iterable[str]) -> str:

@@ -107,7 +107,10 @@ def _address(world: Qemu, obj: Object, own: dict[str, Any], agent: Agent) -> Non
     seen = world.tenants.lan.seen(pid, own["lan"], mac) + _said(agent, mac)
     mine = (obj.namespace, obj.name)
     seats = [s for t in world.tenants.all() for s in t.seats if (t.namespace, s.name) != mine]
-    ip = believable(seen, [a for s in seats for a in (s.ip, s.lan_ip) if a])
+    taken = world.tenants.lan.taken(own["lan"], mac)
+    ip = believable(seen, [*(a for s in seats for a in (s.ip, s.lan_ip) if a), *taken])
+    if not ip and own.get("lan_ip") in taken:
+        world.store.note(scope(obj.key), lan_ip=None)  # believed before somebody else was seen to have it
     if ip and ip != own.get("lan_ip"):
         world.store.note(scope(obj.key), lan_ip=ip)
     if not world.tenants.is_up(obj):

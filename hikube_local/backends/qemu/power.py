@@ -14,7 +14,7 @@ from hikube_local.backends.qemu.alone import LOST
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.host.facts import asleep
-from hikube_local.plan.steps import RunState
+from hikube_local.plan.steps import RunState, Step, Verb
 from hikube_local.render import fit, machine, seed
 from hikube_local.render.machine import SEED
 from hikube_local.store.db import scope
@@ -29,6 +29,10 @@ def start(world: Qemu, obj: Object, options: Options, emit: Emit) -> None:
     dom = world.domain(obj)
     if dom is None:
         raise HikubeError("HK801", f"{obj.name} is not defined")
+    world.disks.sound_bases(obj)
+    if _gives_bases_away(world, dom):
+        world.perform(Step(Verb.DEFINE, obj.key), obj, options, emit)
+        dom = world.domain(obj)
     if world.carrier.alone:
         emit(Event(EventType.DIFFERENCE, LOST, obj.ref, obj.namespace, code="HK518"))
     if not world.facts.kvm:
@@ -58,6 +62,14 @@ def start(world: Qemu, obj: Object, options: Options, emit: Emit) -> None:
     except lv.libvirtError as e:
         if e.get_error_code() != lv.VIR_ERR_OPERATION_INVALID or not dom.isActive():
             raise libvirt.translated(e, f"{obj.name} did not start") from None
+
+
+def _gives_bases_away(world: Qemu, dom: Any) -> bool:
+    """A definition that an earlier version wrote lets libvirt give shared images to QEMU's user."""
+    if not world.layout.root or dom.isActive():
+        return False
+    xml = dom.XMLDesc(libvirt.module().VIR_DOMAIN_XML_INACTIVE)
+    return str(world.cache.folder.name) in xml and 'relabel="no"' not in xml and "relabel='no'" not in xml
 
 
 def stop(world: Qemu, obj: Object, options: Options, emit: Emit) -> None:

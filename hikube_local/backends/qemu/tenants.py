@@ -35,9 +35,10 @@ NETWORK = "network"  # the store's own row for the range
 class Tenants:
     """Addresses are kept in the store; everything else follows from them and from the objects."""
 
-    def __init__(self, carrier: Carrier, store: Store, bridged: dict[str, str]) -> None:
-        """`bridged`: further networks that stand on a bridge of the host's (root)."""
-        self.carrier, self.store, self.bridged = carrier, store, bridged
+    def __init__(self, carrier: Carrier, store: Store, bridged: dict[str, str], link_local: bool = False) -> None:
+        """`bridged`: further networks that stand on a bridge of the host's (root). `link_local`: guests reach the host's
+        link-local networks."""
+        self.carrier, self.store, self.bridged, self.link_local = carrier, store, bridged, link_local
         self.lan = Lan(carrier)
         if isinstance(carrier.out, UserNet):
             carrier.out.domains = self._domains
@@ -220,7 +221,7 @@ class Tenants:
         if stale:
             for name, text in _name_files(tenants).items():
                 files.write(net / name, text, 0o644)
-            text = firewall.ruleset(tenants, self.range())
+            text = firewall.ruleset(tenants, self.range(), self.link_local)
             self.carrier.batch(pid, [{"run": ["nft", "-f", "-"], "input": text}])
         for t in tenants:
             self._dnsmasq(pid, t, stale)
@@ -259,7 +260,7 @@ class Tenants:
 
     def _mark(self, tenants: list[Tenant]) -> dict[str, str | None]:
         """What names these rules and names in this namespace."""
-        text = firewall.ruleset(tenants, self.range()) + "".join(_name_files(tenants).values())
+        text = firewall.ruleset(tenants, self.range(), self.link_local) + "".join(_name_files(tenants).values())
         return {"net": self.carrier.id(), "text": hashlib.sha256(text.encode()).hexdigest()}
 
     def drop(self, obj: Object) -> None:

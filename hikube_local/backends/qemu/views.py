@@ -23,6 +23,12 @@ WHOLE = (
 )
 
 
+LINK_LOCAL = (
+    "guests do not reach 169.254.0.0/16 and fe80::/10 behind this host, where clouds hand out credentials; "
+    "`linkLocal: true` in the configuration opens them"
+)
+
+
 def view(world: Qemu, obj: Object) -> View:
     dom = world.domain(obj)
     if dom is not None and dom.isActive():
@@ -94,6 +100,8 @@ def _differences(world: Qemu, obj: Object, own: dict[str, Any]) -> list[dict[str
     rows += fit.dropped(machine.profile_of(obj.instance), world.facts.kvm)
     if world.carrier.alone:
         rows.append(("HK518", LOST))
+    elif not world.tenants.link_local:
+        rows.append(("HK520", LINK_LOCAL))
     if not own.get("lan"):
         rows += [("HK507", text) for text in ways.moved(own)]
         if obj.instance.external and (obj.instance.whole_ip or obj.instance.externalAllowICMP):

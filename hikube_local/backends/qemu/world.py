@@ -58,11 +58,12 @@ class Qemu:
         own_networks: dict[str, str],
         throwaway: bool = False,
         oem: tuple[str, ...] = (),
+        link_local: bool = False,
     ) -> None:
         self.throwaway, self.oem = throwaway, oem
         self.layout, self.store, self.images = layout, store, images
         self.carrier = carrier_of(layout)
-        self.tenants = Tenants(self.carrier, store, own_networks if layout.root else {})
+        self.tenants = Tenants(self.carrier, store, own_networks if layout.root else {}, link_local)
         self.ways = Ways(self.carrier.out, store, layout.id)
         self.cache = Cache(layout.images, layout.mode)
         self._connection: Any = None
@@ -118,6 +119,9 @@ class Qemu:
     def connector(self, obj: Object, port: int) -> Iterator[list[str]]:
         """The words of a program that carries its standard input and output to a TCP port of the machine."""
         own = self.store.allocation(scope(obj.key))
+        if own.get("lan") and own.get("lan_ip") in self.tenants.lan.taken(own["lan"], self.tenants.mac(obj)):
+            what = f"{obj.name} says that {own['lan_ip']} is its address, which this host, a router or a neighbour has"
+            raise HikubeError("HK806", what, fix="look at the machine's console: it takes somebody else's address")
         # On the host's bridge it is a neighbour of the host's; else it is reached from inside.
         pid, ip = (0, own.get("lan_ip")) if own.get("lan") else (self.carrier.holder(), self.tenants.ip(obj))
         if pid is None or not ip:
