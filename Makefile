@@ -7,6 +7,7 @@ PYTEST = $(SUDO) $(VENV)/bin/python -m tests.reaper $(VENV)/bin/python -m pytest
 # Two files at a time, the long ones first (tests/conftest.py).
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
 STAMP := $(VENV)/.ready
+CLOUD_INIT := $(VENV)/cloud-init/.ready
 
 PACKAGES := qemu-system-x86 qemu-utils libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients python3-libvirt python3-venv \
   dnsmasq-base slirp4netns nftables iproute2 util-linux openssh-client \
@@ -36,10 +37,18 @@ $(STAMP): pyproject.toml Makefile
 	@touch $@
 
 .PHONY: test-packages
-test-packages: $(STAMP)
+test-packages: $(STAMP) $(CLOUD_INIT)
 	@missing=; for p in $(TEST_PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
 	if [ -n "$$missing" ]; then echo "== test packages:$$missing"; $(SUDO) apt-get update -qq && \
 	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
+
+# cloud-init's own code, to be compared with ours: unpacked, never installed (it would set up this host).
+$(CLOUD_INIT): $(STAMP)
+	@echo "== cloud-init's code, for comparison"
+	@rm -rf $(VENV)/cloud-init.new && mkdir -p $(VENV)/cloud-init.new && cd $(VENV)/cloud-init.new && \
+	{ apt-get download -qq cloud-init >/dev/null 2>&1 || { $(SUDO) apt-get update -qq && apt-get download -qq cloud-init >/dev/null 2>&1; } || true; } && \
+	for deb in *.deb; do [ -e "$$deb" ] && dpkg-deb -x "$$deb" . ; done; true
+	@rm -rf $(VENV)/cloud-init && mv $(VENV)/cloud-init.new $(VENV)/cloud-init && touch $(CLOUD_INIT)
 
 up: $(STAMP)
 	@$(RUN) up examples/quickstart.yaml

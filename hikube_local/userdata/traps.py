@@ -279,7 +279,8 @@ def listed(users: object) -> list[Any]:
     elif isinstance(users, str):
         out += [u.strip() for u in users.split(",") if u.strip()]
     elif isinstance(users, dict):
-        out += [{"name": k, **(_plain(v) if isinstance(v, dict) else {})} for k, v in users.items()]
+        rows = {k: v for k, v in users.items() if isinstance(v, dict) or schema.truth(v) is True}
+        out += [{"name": k, **(_plain(v) if isinstance(v, dict) else {})} for k, v in rows.items()]
     return out
 
 

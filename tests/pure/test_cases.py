@@ -172,8 +172,11 @@ def test_the_corpus_is_large():
         ("echo it\\'s", False),
         ('echo "it\'s"', False),
         ("a # 'b", False),
-    ]
-    + [("echo $(date", False), ("x=`date", True), ("echo 'a\\'", False), ("echo a#'b'", False)],
+        ("echo $(date", False),
+        ("x=`date", True),
+        ("echo 'a\\'", False),
+        ("echo a#'b'", False),
+    ],
 )
 def test_quotes_are_read_as_a_shell_reads_them(text, opened):
     assert shell.open_quote(text) is opened

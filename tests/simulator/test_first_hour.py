@@ -84,8 +84,19 @@ def test_a_folder_that_became_a_link_is_neither_followed_nor_removed(hikube: Pro
 
 @pytest.mark.parametrize(
     "target",
-    ["web", "vm/web", "vmi/web", "vm-instance-web", "vmi/vm-instance-web", "vminstance.apps.cozystack.io/web"]
-    + ["vmi/web/team-a", "vmi/web.team-a", "web.team-a", "web.team-a.hikube", "vm/web/team-a"],
+    [
+        "web",
+        "vm/web",
+        "vmi/web",
+        "vm-instance-web",
+        "vmi/vm-instance-web",
+        "vminstance.apps.cozystack.io/web",
+        "vmi/web/team-a",
+        "vmi/web.team-a",
+        "web.team-a",
+        "web.team-a.hikube",
+        "vm/web/team-a",
+    ],
 )
 def test_every_form_of_a_target_is_understood(hikube: Program, pair, target):
     hikube("-n", "team-a", "up", pair, *SIM)
