@@ -14,13 +14,18 @@ PACKAGES := qemu-system-x86 qemu-utils libvirt-daemon libvirt-daemon-driver-qemu
   tini mmdebstrap uidmap e2fsprogs grub-pc-bin grub-common ovmf swtpm swtpm-tools
 TEST_PACKAGES := libxml2-utils busybox-static libarchive-tools strace curl cpio dosfstools mtools fdisk grub-efi-amd64-bin rootlesskit
 
-.PHONY: up down test test-all test-kvm bench lint wheel clean help
+.PHONY: up down test test-all test-kvm fuzz chaos bench lint wheel clean help
+
+# How long `make fuzz` and `make chaos` go on, in seconds.
+FOR := 600
 
 help:
 	@echo "make up        boot examples/quickstart.yaml and print how to log in"
 	@echo "make down      remove that machine (its disks stay)"
 	@echo "make test      install what is missing and pass the tests (20 minutes under emulation on two cores)"
-	@echo "make test-all  every test, the long sweeps and all boots too"
+	@echo "make test-all  every test, the long sweeps and all boots too; ten minutes of fuzz and of chaos"
+	@echo "make fuzz      hostile input into every reader, FOR=600 seconds; findings are kept and replayed"
+	@echo "make chaos     kills, full disks and slow clocks under a random run of commands, FOR=600 seconds"
 	@echo "make test-kvm  the tests that need hardware virtualisation"
 	@echo "make bench     timings as ratios to the bare tools"
 	@echo "make lint      ruff"
@@ -65,6 +70,13 @@ test: test-packages
 test-all: test-packages
 	@which chromium >/dev/null || $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null
 	@$(PYTEST) $(TWO) -m "not kvm" tests
+	@$(VENV)/bin/python -m tests.fuzz --seconds $(FOR) & fuzz=$$!; $(VENV)/bin/python -m tests.chaos --seconds $(FOR) && wait $$fuzz
+
+fuzz: test-packages
+	@$(VENV)/bin/python -m tests.fuzz --seconds $(FOR)
+
+chaos: test-packages
+	@$(VENV)/bin/python -m tests.chaos --seconds $(FOR)
 
 test-kvm: test-packages
 	@$(PYTEST) -m kvm tests

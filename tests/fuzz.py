@@ -39,6 +39,7 @@ from tests.growth import unit
 
 KEPT = Path(__file__).parent / "corpus" / "fuzz"
 MEMORY = 4 << 30  # bytes of address space
+LEAST = 10.0  # seconds that one input has on any machine
 PATIENCE = 60.0  # of one input, in units of this machine's speed (tests/growth.py)
 _SAFE = frozenset("\n\t")
 
@@ -323,8 +324,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--target", choices=sorted(TARGETS), default=None)
     given = parser.parse_args(words)
     names = [given.target] if given.target else list(TARGETS)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    patience, failures, count = max(10.0, PATIENCE * unit()), 0, 0
+    patience, failures, count = max(LEAST, PATIENCE * unit()), 0, 0
     end = time.monotonic() + given.seconds
     with tempfile.TemporaryDirectory() as folder:
         pools = {name: [*seeds(name), *(p.read_bytes() for p in kept(name))] for name in names}
@@ -351,4 +351,5 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     sys.exit(main(sys.argv[1:]))

@@ -134,7 +134,8 @@ def diff(app: App, old: str, new: str, name: str) -> int:
     a, b = _seed(app, old, name), _seed(app, new, name)
     for key in ("meta-data", "user-data"):
         before, after = (s.get(key, b"").decode("utf-8", "replace").splitlines(True) for s in (a, b))
-        sys.stdout.writelines(difflib.unified_diff(before, after, f"{old}: {key}", f"{new}: {key}"))
+        for line in difflib.unified_diff(before, after, f"{old}: {key}", f"{new}: {key}"):
+            print(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n", end="")
     identity = [json.loads(s["meta-data"]).get("instance-id") if s else None for s in (a, b)]
     if a == b:
         print("the guest sees the same", file=sys.stderr)
@@ -142,7 +143,11 @@ def diff(app: App, old: str, new: str, name: str) -> int:
     if not b:
         words = "there is no seed any more: the next boot finds no datasource, and what was done stays"
     elif identity[0] != identity[1]:
+        from hikube_local.userdata import asked
+
+        again = ", ".join(asked.again(b.get("user-data", b"").decode("utf-8", "replace")))
         words = "the instance-id is another: cloud-init runs its once-per-instance modules again at the next boot"
+        words += f": {again}" if again else ""
     else:
         words = _same_instance(*(s.get("user-data", b"").decode("utf-8", "replace") for s in (a, b)))
     print(words)

@@ -49,6 +49,26 @@ def _short(value: Any, secret: bool) -> Any:
     return value
 
 
+def notes(old: Any, new: Any) -> list[str]:
+    """What the changes come to in the guest: a new instance-id, under which cloud-init begins again."""
+    from hikube_local.render import seed
+    from hikube_local.text import one_line
+    from hikube_local.userdata import asked
+
+    if old is None or old.kind != "VMInstance" or old.instance.cloudInitSeed == new.instance.cloudInitSeed:
+        return []
+    if not new.instance.has_seed:
+        return ["cloudInitSeed is another, but there is neither user-data nor a key: nothing runs again"]
+    text = seed.user_data(new).decode("utf-8", "replace")
+    keys = ", ".join(one_line(k)[:40] for k in asked.again(text)) or "the modules that it runs for every machine"
+    said = [
+        f"cloudInitSeed is another: at the next boot cloud-init takes this for a new machine and runs again: {keys}"
+    ]
+    if devices := asked.formats(text):
+        said.append(f"fs_setup is among them: {', '.join(one_line(d)[:60] for d in devices)} may be formatted again")
+    return said
+
+
 def rows(app: App, reconciler: Any, objects: list[Any]) -> list[dict[str, Any]]:
     from hikube_local.api.objects import plain_spec
     from hikube_local.plan.steps import Verb
@@ -59,6 +79,7 @@ def rows(app: App, reconciler: Any, objects: list[Any]) -> list[dict[str, Any]]:
         fresh = obj.model_copy(update={"generation": old.generation} if old else {})
         row: dict[str, Any] = {"kind": obj.kind, "namespace": obj.namespace, "name": obj.name}
         row["changes"] = changes(plain_spec(old.spec) if old else {}, plain_spec(obj.spec)) if old else []
+        row["notes"] = notes(old, obj)
         row["unknown"] = []
         try:
             planned = reconciler.plan(fresh)
@@ -103,7 +124,7 @@ def text(planned: list[dict[str, Any]], colour: bool) -> str:
             lines.append(f"      {c['path']}: {c['old']} -> {c['new']}" + ("" if c["live"] else "  (after a restart)"))
         if row.get("steps"):
             lines.append(f"      steps: {', '.join(row['steps'])}")
-        lines += [f"      {u}" for u in row["unknown"]]
+        lines += [f"      {u}" for u in (*row["notes"], *row["unknown"])]
     todo = sum(row["action"] != "none" for row in planned)
     lines.append(f"{todo} of {len(planned)} objects have something to do" if todo else "nothing to do")
     return "\n".join(lines)

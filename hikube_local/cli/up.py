@@ -195,6 +195,7 @@ def _up(
         _check_bridge(app, wanted, bridge)
         if extra:
             confirm(f"Remove the machines {', '.join(o.name for o in extra)} (their disks stay)?", yes)
+        _tell_again(app, wanted)
         stored = app.store.put(wanted)
         _remember(app, loaded)
         _record_bridge(app, stored, bridge)
@@ -208,6 +209,15 @@ def _up(
 
     refresh(app)
     return _finish(app, stored, results, output == "json")
+
+
+def _tell_again(app: App, wanted: list[Any]) -> None:
+    """What cloud-init does once more because of this manifest."""
+    from hikube_local.cli.plan import notes
+
+    for obj in wanted:
+        for said in notes(app.store.get(obj.key), obj):
+            print(f"note: {obj.ref}: {said}", file=sys.stderr)
 
 
 def _no_inner(app: App, wanted: list[Any]) -> None:
@@ -403,7 +413,7 @@ def _way_in(app: App, obj: Any, resource: dict) -> list[str]:
     row = tables.machine_row(resource, False)
     lines = [f"{obj.name}: {row[1]}" + (f", {row[4]} ports {row[5]}" if row[5] != "<none>" else ", no ports")]
     if status["ready"]:
-        lines.append(f"  log in: hikube-local ssh{where} {obj.name}    console: hikube-local console{where} {obj.name}")
+        lines += [f"  log in: hikube-local ssh{where} {obj.name}", f"  console: hikube-local console{where} {obj.name}"]
     elif status["printableStatus"] == "Running":
         lines.append(
             f"  wait until it is ready: hikube-local wait{where} vm/{obj.name} --for=condition=Ready --timeout=10m"

@@ -249,6 +249,25 @@ def changed(before: str, after: str) -> tuple[list[str], list[str]]:
     return always, [k for k in differ if k not in always]
 
 
+def again(user_data: str) -> list[str]:
+    """What a new instance-id has cloud-init do once more: the keys (and scripts) that it acts on once per instance."""
+    rows = data.cloudinit()["keys"]
+    return [k for k in _asked(user_data) if k != BOOTHOOK and (k not in rows or rows[k].get("frequency") == "instance")]
+
+
+def formats(user_data: str) -> list[str]:
+    """The devices of fs_setup: with a new instance-id they are looked at again, and formatted where it says so."""
+    found = []
+    for config in configs(user_data):
+        rows = tree.data(config.root).get("fs_setup") if config.root and isinstance(config.root.value, dict) else None
+        found += (
+            [str(r["device"]) for r in rows if isinstance(r, dict) and r.get("device")]
+            if isinstance(rows, list)
+            else []
+        )
+    return found
+
+
 def _each_boot(row: dict[str, object]) -> bool:
     return row.get("frequency") == "boot" or "module" not in row or "update_" in str(row.get("note", ""))
 

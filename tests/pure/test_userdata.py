@@ -281,6 +281,10 @@ def test_the_seed_is_shown_and_two_are_compared(hikube: Program, tmp_path):
     assert (tmp_path / "seed" / "user-data").read_text() == "#cloud-config\nhostname: a\n"
     same, reseeded = hikube("cloudinit", "diff", a, b), hikube("cloudinit", "diff", a, c)
     assert "+hostname: b" in same.out and "acts on hostname" in same.out and "done for good" not in same.out
+    assert "once-per-instance modules again at the next boot: hostname" in reseeded.out
+    assert (
+        reseeded.out.splitlines().count("\\ No newline at end of file") == 2
+    )  # of meta-data, as diff(1) says it (C27)
     more = "#cloud-config\nhostname: a\ngrowpart: {mode: 'off'}\nruncmd: [ls]\n"
     other = hikube("cloudinit", "diff", a, hikube.file("d.yaml", instance(disks=["sys"], cloudInit=more))).out
     assert "acts on growpart; runcmd it has done for good: set a new cloudInitSeed" in other

@@ -132,6 +132,23 @@ def test_plan_and_its_exit_code(hikube, pair):
     }
 
 
+def test_a_new_seed_says_what_runs_again(hikube):
+    """C7: a new cloudInitSeed makes cloud-init begin again, formatting included."""
+    text = "#cloud-config\nruncmd: [ls]\ngrowpart: {mode: auto}\nbootcmd: [ls]\nfs_setup:\n- {device: /dev/vdc, filesystem: ext4}\n"
+    machine = {"instanceType": "u1.medium", "disks": ["sys"], "cloudInit": text}
+    docs = PAIR.split("---")[0] + "---\n" + instance(**machine)
+    first = hikube.file("a.yaml", docs)
+    assert hikube("up", first, *SIM).code == 0
+    assert [r["notes"] for r in hikube("plan", first, "-o", "json").json] == [[], []]
+    second = hikube.file("b.yaml", docs.replace(instance(**machine), instance(**machine, cloudInitSeed="2")))
+    planned = hikube("plan", second)
+    assert "runs again: runcmd, fs_setup" in planned.out and "bootcmd" not in planned.out
+    assert "/dev/vdc may be formatted again" in planned.out
+    done = hikube("up", second, *SIM)
+    assert done.code == 0 and "runs again: runcmd, fs_setup" in done.err and "/dev/vdc" in done.err
+    assert "runs again" not in hikube("up", second, *SIM).err
+
+
 def test_changes_that_need_a_restart(hikube, pair):
     hikube("up", pair, *SIM)
     changed = hikube.file("c.yaml", PAIR.replace("u1.medium", "u1.large"))
