@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from hikube_local.render import seed as seeds
+from tests.growth import patience
 
 MIB = 128
 FETCHES = 12
@@ -42,7 +43,7 @@ def fetched(words: list[str], ip: str) -> list[float]:
 
 def wait_for(log: Path, what: str) -> str:
     """A console's log, once it says so."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + patience(120)
     while True:
         text = log.read_text(errors="replace") if log.exists() else ""
         if what in text:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.growth import patience
+
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 
@@ -61,7 +63,7 @@ class Program:
             input=input,
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=patience(timeout),
             env={**self.env, **(env or {})},
             cwd=self.folder,
         )

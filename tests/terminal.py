@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pyte
 
+from tests.growth import patience
+
 
 @dataclass
 class Shown:
@@ -47,7 +49,7 @@ def run(
     resize(fd, columns, rows)
     screen = pyte.HistoryScreen(columns, rows, history=10_000, ratio=1.0)
     stream = pyte.ByteStream(screen)
-    raw, frames, deadline = b"", [], time.monotonic() + timeout
+    raw, frames, deadline = b"", [], time.monotonic() + patience(timeout)
     try:
         while True:
             assert time.monotonic() < deadline, f"{argv[:4]} did not end in {timeout} s:\n" + "\n".join(screen.display)

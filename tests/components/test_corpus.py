@@ -19,6 +19,7 @@ from hikube_local.errors import HikubeError
 from hikube_local.images.cache import check_image
 from hikube_local.images.inspect import inspect
 from tests.conftest import ROOT
+from tests.growth import patience
 
 SIZE = 8 << 20
 
@@ -259,7 +260,7 @@ def test_nothing_but_the_image_is_opened(good, tmp_path):
     )
     trace = tmp_path / "trace"
     argv = ["strace", "-f", "-qq", "-o", trace, "-e", "trace=openat,connect,socket", sys.executable, "-c", program]
-    subprocess.run([*argv, ROOT, folder], check=True, timeout=300, stdin=subprocess.DEVNULL)
+    subprocess.run([*argv, ROOT, folder], check=True, timeout=patience(300), stdin=subprocess.DEVNULL)
     lines = trace.read_text().split("hikube-marker-not-there")[-1].splitlines()
     strange = [
         line

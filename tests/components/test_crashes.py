@@ -17,6 +17,7 @@ import pytest
 
 from tests.components.server import Served, serving
 from tests.conftest import ROOT, Program, disk
+from tests.growth import patience
 
 CALLS = ("rename", "fsync", "fdatasync", "pwrite64", "write", "ftruncate", "unlink")
 SAMPLE = [("rename", 2), ("rename", 4), ("fsync", 3), ("fsync", 6), ("pwrite64", 4), ("ftruncate", 1), ("unlink", 1)]
@@ -38,7 +39,9 @@ def path(hikube: Program, served: Served) -> Path:
 def strace(hikube: Program, inject: str, *words: object, only: list[str] | None = None) -> subprocess.CompletedProcess:
     argv = ["strace", "-f", "-qq", "-o", "/dev/null", *(only or []), "-e", f"inject={inject}"]
     argv += [sys.executable, "-m", "hikube_local", *map(str, words)]
-    return subprocess.run(argv, env=hikube.env, capture_output=True, text=True, timeout=120, cwd=hikube.folder)
+    return subprocess.run(
+        argv, env=hikube.env, capture_output=True, text=True, timeout=patience(120), cwd=hikube.folder
+    )
 
 
 def whole(hikube: Program, path: Path) -> None:
@@ -164,7 +167,7 @@ def traced(hikube: Program, path: Path, tmp_path: Path, mutation: str = "") -> l
         "-c",
         program,
     ]
-    done = subprocess.run([*argv, "up", path], env=hikube.env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*argv, "up", path], env=hikube.env, capture_output=True, text=True, timeout=patience(120))
     assert done.returncode == 0, done.stderr
     return lint(trace.read_text(errors="replace"), hikube.home)
 

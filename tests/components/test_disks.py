@@ -13,6 +13,7 @@ import pytest
 
 from tests.components.server import serve_file, serving
 from tests.conftest import Program, disk
+from tests.growth import patience
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_two_processes_ten_disks_one_download(hikube, served, image):
         path = hikube.file(f"{half}.yaml", text)
         argv = [sys.executable, "-m", "hikube_local", "up", str(path)]
         running.append(subprocess.Popen(argv, env=hikube.env, stderr=subprocess.PIPE, text=True))
-    told = [p.communicate(timeout=120)[1] for p in running]
+    told = [p.communicate(timeout=patience(120))[1] for p in running]
     assert [p.returncode for p in running] == [0, 0], told
     assert served.fetched == ["/a.img"]
     assert any("waits for" in t for t in told)

@@ -8,7 +8,6 @@ import hashlib
 import lzma
 import os
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -362,11 +361,11 @@ def test_interrupted_by_a_full_disk_nothing_counts(cache, served, image, monkeyp
 
 
 def test_time_is_bounded_for_a_dead_server(cache, monkeypatch):
-    monkeypatch.setattr(download, "sleep", lambda seconds: None)
-    begin = time.monotonic()
+    slept: list[float] = []
+    monkeypatch.setattr(download, "sleep", slept.append)
     with pytest.raises(http.Unreachable):
         fetch.fetch(cache, "http://127.0.0.1:1/x", ignore, "x")
-    assert time.monotonic() - begin < 10
+    assert len(slept) < 10 and sum(slept) < 300, slept
 
 
 def test_tls_is_verified_and_a_ca_of_ones_own_is_honoured(cache, image, tmp_path, monkeypatch):
@@ -480,9 +479,8 @@ def test_a_checksum_file_in_trouble_is_said_and_a_dead_server_is_asked_once(cach
     served.script = [Act(status=503)]
     assert checksums.vendors(url, lambda m, warn=False: told.append((m, warn))) is None
     assert told and told[0][1] and "503" in told[0][0]
-    before = time.monotonic()
     assert checksums.vendors("http://127.0.0.1:1/x.img", lambda *a: told.append(a)) is None
-    assert len(told) == 1 and time.monotonic() - before < 5
+    assert len(told) == 1
 
 
 def test_what_a_kill_left_of_work_goes_with_the_next_command(cache, served, image):

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.growth import patience
+
 ROOT = Path(__file__).parents[2]
 # A daemon: its parent is gone, its session is its own.
 LEAVES = (
@@ -34,6 +36,6 @@ def test_what_a_command_leaves_is_ended_with_it(tmp_path: Path, then: str, sent:
         if sent:
             assert alive(pid)
             os.kill(reaper.pid, sent)
-        _, told = reaper.communicate(timeout=30)
+        _, told = reaper.communicate(timeout=patience(30))
     assert reaper.returncode == code
     assert not alive(pid) and f"ended now: {pid} " in told

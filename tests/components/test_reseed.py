@@ -6,12 +6,13 @@ import subprocess
 from pathlib import Path
 
 from hikube_local.backends.qemu.looks import RESEED
+from tests.growth import patience
 
 
 def test_the_kernel_is_given_all_of_it_and_told_to_take_it_up(tmp_path: Path):
     seed, trace = b"sixty-four bytes of randomness, which a way back brings along...", tmp_path / "trace"
     argv = ["strace", "-f", "-qq", "-y", "-s", "100", "-e", "trace=write,ioctl", "-o", trace, "/bin/sh", "-c"]
-    done = subprocess.run([*argv, f"{RESEED} echo on"], input=seed, capture_output=True, timeout=30)
+    done = subprocess.run([*argv, f"{RESEED} echo on"], input=seed, capture_output=True, timeout=patience(30))
     assert done.stdout == b"on\n", "what stands behind it does not wait for it"
     calls = trace.read_text()
     assert any("/dev/urandom>" in line and seed.decode() in line for line in calls.splitlines()), calls

@@ -12,6 +12,7 @@ import pytest
 
 from tests.components.server import Act, serving
 from tests.conftest import disk, instance
+from tests.growth import patience
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a tmpfs")
 
@@ -72,7 +73,9 @@ def test_a_file_system_that_is_full(tmp_path: Path, phase: str):
         served.files["/a.img"] = content
         served.default = Act(length=None) if phase == "download" else Act()
         words = ["unshare", "-m", sys.executable, "-c", textwrap.dedent(CHILD), folder, f"{served.url}/a.img", phase]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2])
+        done = subprocess.run(
+            words, capture_output=True, text=True, timeout=patience(120), cwd=Path(__file__).parents[2]
+        )
     assert done.returncode == 0, done.stderr
     error, kept, again = done.stdout.splitlines()
     assert error.startswith("HK604 no space"), done.stdout
@@ -113,7 +116,7 @@ def test_on_a_full_disk_one_can_look_and_stop_and_delete(tmp_path: Path):
     machine = instance(instanceType="u1.nano", instanceProfile="alpine", disks=["sys"])
     manifest.write_text(disk(storage="1Gi") + "\n---\n" + machine)
     words = ["unshare", "-m", sys.executable, "-c", FULL, home, manifest]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2])
+    done = subprocess.run(words, capture_output=True, text=True, timeout=patience(120), cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
     *runs, left = done.stdout.splitlines()
     assert len(runs) == 9 and all(line.split()[1:] == ["0"] for line in runs), done.stdout

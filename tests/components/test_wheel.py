@@ -11,6 +11,7 @@ import pytest
 
 from tests import wheel
 from tests.conftest import PAIR
+from tests.growth import patience
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def run(site: Path, *words: object, home: Path) -> subprocess.CompletedProcess:
         "LANG": "C.UTF-8",
     }
     argv = ["/usr/bin/python3", "-S", "-m", "hikube_local", *map(str, words)]
-    return subprocess.run(argv, capture_output=True, text=True, env=env, cwd=home, timeout=60)
+    return subprocess.run(argv, capture_output=True, text=True, env=env, cwd=home, timeout=patience(60))
 
 
 def test_it_carries_every_data_file(installed):

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from hikube_local.images import build
 from hikube_local.images.cache import Cache
 from tests import wheel
 from tests.conftest import Program, Result, said
+from tests.growth import patience
 from tests.guests import tiny
 
 # Kept between runs, since the image takes a minute and a half to build; the same place that root's `make up` uses.
@@ -36,7 +37,7 @@ class Host:
         self.process = subprocess.Popen(
             ["unshare", "-n", "-m", "--propagation", "private", "sh", "-c", make], stdin=subprocess.DEVNULL
         )
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + patience(5)
         while "sleep" not in self._exe():
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -86,7 +87,12 @@ class Real(Program):
     ) -> Result:
         argv = [*self.host.enter, *self.confine, sys.executable, "-m", "hikube_local", *map(str, words)]
         done = subprocess.run(
-            argv, input=input, capture_output=True, text=True, timeout=timeout, env={**self.env, **(env or {})}
+            argv,
+            input=input,
+            capture_output=True,
+            text=True,
+            timeout=patience(timeout),
+            env={**self.env, **(env or {})},
         )
         return said(words, done)
 
@@ -96,6 +102,13 @@ class Real(Program):
     def access(self, port: int, name: str = "web") -> str:
         row = next(a for a in self.status(name)["access"] if a["port"] == port)
         return f"{row['address']}:{row['hostPort']}"
+
+    def wait_for(self, condition: Callable[[], object], what: str, seconds: float = 120) -> None:
+        """Until `condition` holds; `seconds` are those of a fast machine (patience)."""
+        deadline = time.monotonic() + patience(seconds)
+        while not condition():
+            assert time.monotonic() < deadline, f"waited in vain for {what}"
+            time.sleep(0.5)
 
     def processes(self) -> list[int]:
         """Every process that belongs to this state root's carrier."""
@@ -257,7 +270,7 @@ class AsUser(Real):
         become = ["setpriv", f"--reuid={self.name}", f"--regid={self.name}", "--clear-groups", "env", "-i"]
         become += [f"{k}={v}" for k, v in {**self.env, **(env or {})}.items()]
         argv = [*self.host.enter, *become, *self.confine, "/usr/bin/python3", "-m", "hikube_local", *map(str, words)]
-        done = subprocess.run(argv, input=input, capture_output=True, text=True, timeout=timeout)
+        done = subprocess.run(argv, input=input, capture_output=True, text=True, timeout=patience(timeout))
         return said(words, done)
 
     @property
@@ -314,7 +327,7 @@ class Lan:
         host.run("ip", "link", "set", "br0", "up")
         neighbour = subprocess.Popen([*host.enter, "unshare", "-n", "sleep", "infinity"], stdin=subprocess.DEVNULL)
         self.started.append(neighbour)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + patience(5)
         while not os.readlink(f"/proc/{neighbour.pid}/exe").endswith("/sleep"):
             assert time.monotonic() < deadline
             time.sleep(0.02)

@@ -16,6 +16,7 @@ import pytest
 from tests.e2e.conftest import KEPT, TINY, Real, empty_disk
 from tests.e2e.test_disks import seeded
 from tests.e2e.test_firmware import put
+from tests.growth import patience
 from tests.guests import efi
 
 pytestmark = pytest.mark.e2e
@@ -52,7 +53,7 @@ def counts(real: Real, since: int = 0) -> list[int]:
 
 
 def wait_for(real: Real, least: int, since: int, timeout: float = 40) -> list[int]:
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + patience(timeout)
     while time.monotonic() < deadline:
         found = counts(real, since)
         if found and found[-1] >= least:
@@ -74,7 +75,7 @@ def killed_at(real: Real, call: str, when: int, *words: str) -> int:
     """The exit code of a command that is killed at its n-th system call of this name (strace), if it comes to that."""
     strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"inject={call}:signal=KILL:when={when}"]
     argv = [*real.host.enter, *strace, sys.executable, "-m", "hikube_local", *words]
-    return subprocess.run(argv, env=real.env, capture_output=True, timeout=120).returncode
+    return subprocess.run(argv, env=real.env, capture_output=True, timeout=patience(120)).returncode
 
 
 def length(real: Real) -> int:
@@ -103,7 +104,7 @@ def test_back_and_forth_as_often_as_wanted(counting: Real):
         before = length(real)
         back = real("snapshot", "restore", "web", name, "--yes")
         assert back.code == 0, back.err
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + patience(40)
         # A count may still have come between the look and the way back.
         while len(after := since_the_drop(counts(real, before), base)) < 3 and time.monotonic() < deadline:
             time.sleep(0.3)
@@ -183,7 +184,7 @@ def back_to(real: Real, name: str, base: int) -> None:
     before = length(real)
     back = real("snapshot", "restore", "web", name, "--yes")
     assert back.code == 0, back.err
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + patience(40)
     while not (after := since_the_drop(counts(real, before), base)) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert after, (name, base, counts(real, before))
@@ -353,7 +354,7 @@ def test_fifty_ways_back_without_a_mismatch(real: Real, tiny_image: Path, firmwa
         before = length(real)
         back = real("snapshot", "restore", "web", "one", "--yes")
         assert back.code == 0, (turn, back.err)
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + patience(40)
         while not (after := since_the_drop(counts(real, before), base)) and time.monotonic() < deadline:
             time.sleep(0.2)
         assert after, (turn, base, counts(real, before))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from tests.conftest import EXAMPLES
 from tests.e2e.conftest import Host, Real, stock_recipe
+from tests.growth import patience
 
 pytestmark = pytest.mark.e2e
 
@@ -77,6 +79,19 @@ def test_a_failed_runcmd_is_told_and_the_machine_left_running(booted):
     assert seen["up"].code == 1
     conditions = {c["type"]: c["status"] for c in real.status("failing")["conditions"]}
     assert (conditions["Ready"], conditions["CloudInitSucceeded"]) == ("True", "False")
+
+
+def test_ssh_config_is_enough_for_a_machine_that_nobody_logged_in_to(booted, host: Host, tmp_path):
+    """U4: plain ssh, at once: our key is let in and the host key pinned on the way. Has to stand before any other login."""
+    real, _ = booted
+    (tmp_path / "h").mkdir()
+    assert real("ssh-config", "--install", env={"HOME": str(tmp_path / "h")}).code == 0
+    assert not (real.home / "state" / "ssh" / "known_hosts").exists() or (
+        "failing.default" not in (real.home / "state" / "ssh" / "known_hosts").read_text()
+    )
+    words = ("ssh", "-F", tmp_path / "h" / ".ssh" / "config", "-o", "BatchMode=yes", "failing.default.hikube", "id -un")
+    done = host.run(*words, timeout=patience(200), env=real.env, check=False)
+    assert done.stdout.strip() == "debian", done.stderr
 
 
 def test_the_guest_is_what_the_manifest_says(booted):
@@ -154,11 +169,27 @@ def test_ssh_config_makes_plain_ssh_work(booted, host: Host, tmp_path):
         home / ".ssh" / "config",
         "demo@quickstart.default.hikube",
         "id -un",
-        timeout=120,
+        timeout=patience(120),
         env=real.env,
         check=False,
     )
     assert done.stdout.strip() == "demo", done.stderr
+
+
+@pytest.mark.full
+def test_ansible_works_with_the_same_file(booted, host: Host, tmp_path):
+    real, _ = booted
+    home = tmp_path / "h"
+    home.mkdir()
+    env = real.env | {"HOME": str(home), "ANSIBLE_HOST_KEY_CHECKING": "True", "ANSIBLE_LOCAL_TEMP": str(tmp_path)}
+    assert real("ssh-config", "--install", env={"HOME": str(home)}).code == 0
+    (tmp_path / "inventory").write_text("quickstart.default.hikube ansible_user=demo\nfailing.default.hikube\n")
+    env["ANSIBLE_SSH_ARGS"] = f"-F {home / '.ssh' / 'config'}"
+    ansible = Path(sys.executable).parent / "ansible"
+    for module in (["-m", "ping"], ["-m", "command", "-a", "id -u", "--become"]):
+        words = (ansible, "all", "-i", tmp_path / "inventory", *module)
+        done = host.run(*words, timeout=patience(600), env=env, check=False)
+        assert done.returncode == 0 and done.stdout.count("SUCCESS") + done.stdout.count("CHANGED") == 2, done.stdout
 
 
 def test_a_second_up_changes_nothing(booted):
@@ -171,6 +202,16 @@ def test_the_host_is_as_before(booted, host: Host):
     assert host.facts() == booted[1]["before"]
 
 
+def test_the_readmes_order(booted):
+    """U3: up, ssh, reset, ssh: the state that is gone back to knows nothing of the login before."""
+    real, _ = booted
+    guest(real, "echo x > /tmp/mark")
+    back = real("reset", "quickstart", "--yes", timeout=400)
+    assert back.code == 0, back.err
+    assert guest(real, "test -e /tmp/mark || echo gone").strip() == "gone"
+    assert real("ssh", "quickstart", "--", "id -un").out.strip() == "debian"
+
+
 def test_reboot_then_down_and_up(booted, host: Host):
     """The last one: the guest reboots, then is removed and made again; forwards, keys and data are as before."""
     real, _ = booted
@@ -178,7 +219,7 @@ def test_reboot_then_down_and_up(booted, host: Host):
     guest(real, "echo kept | sudo tee /root/kept >/dev/null; sync")
     boot = guest(real, "cat /proc/sys/kernel/random/boot_id")
     real("ssh", "demo@quickstart", "--", "sudo systemctl reboot")
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + patience(240)
     while True:
         result = real("ssh", "demo@quickstart", "--", "cat /proc/sys/kernel/random/boot_id", timeout=200)
         if result.code == 0 and result.out != boot:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import KEPT, TINY, TINY_URL, Host, Real, empty_disk, second, stock
+from tests.growth import patience
 from tests.guests import installer
 
 pytestmark = pytest.mark.e2e
@@ -71,7 +72,7 @@ def test_growth_is_seen_by_the_running_guest(real: Real):
     watch = "(for i in $(seq 1 120); do cat /sys/block/vda/size; sleep 1; done) &"
     assert real("up", real.file("m.yaml", seeded(TINY, watch))).code == 0
     assert real("up", real.file("m.yaml", seeded(TINY.replace("storage: 1Gi", "storage: 2Gi"), watch))).code == 0
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + patience(30)
     while str(2 * (2 << 20)) not in real("logs", "web").out:
         assert time.monotonic() < deadline
         time.sleep(1)
@@ -96,7 +97,7 @@ def test_a_guest_without_space_is_paused_and_goes_on(host: Host, tiny_image: Pat
         ballast.write_bytes(os.urandom(1 << 20) * 200)
         result = program("up", program.file("m.yaml", text))
         assert result.code == 0, result.err
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + patience(90)
         while program.status()["printableStatus"] != "Paused":
             assert time.monotonic() < deadline, program("logs", "web").out[-500:]
             time.sleep(1)

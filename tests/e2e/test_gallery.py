@@ -12,6 +12,7 @@ import yaml
 
 from tests.conftest import EXAMPLES, ROOT
 from tests.e2e.conftest import DEBIAN, Host, Real, stock_recipe
+from tests.growth import patience
 
 pytestmark = [pytest.mark.e2e, pytest.mark.full]
 
@@ -89,7 +90,7 @@ def seen(host: Host, debian: Path, tmp_path_factory) -> dict[str, list[dict]]:
             env=program.env | {"PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
-            timeout=1500,
+            timeout=patience(1500),
         )
         assert done.returncode == 0, done.stderr[-3000:]
         return json.loads(done.stdout)

@@ -14,6 +14,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.e2e.conftest import DEBIAN_DISK, Host, Real, ours, stock_recipe
+from tests.growth import patience
 
 pytestmark = pytest.mark.e2e
 
@@ -178,7 +179,7 @@ def test_the_pytest_plugin_hands_out_hosts(host: Host, debian: Path, tmp_path: P
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", folder]
     inside = [*host.enter[:-1], f"--wd={folder}"]
     env = {**program.env, "PYTHONPATH": str(ROOT), "HIKUBE_LOCAL_HOME": str(program.home)}
-    done = subprocess.run([*inside, *map(str, words)], env=env, capture_output=True, text=True, timeout=600)
+    done = subprocess.run([*inside, *map(str, words)], env=env, capture_output=True, text=True, timeout=patience(600))
     assert "2 passed" in done.stdout, done.stdout + done.stderr
     assert list((program.home / "state" / "lab").iterdir()) == []
     program.close()
@@ -260,3 +261,67 @@ def test_what_holds_cloud_init_up_is_named_while_it_waits(host: Host, debian: Pa
         child.wait(60)
         program.close()
     assert list((program.home / "state" / "lab").iterdir()) == []
+
+
+RESTARTS = (
+    DEBIAN_DISK
+    + DEBIAN_DISK.replace("name: sys", "name: lost-sys")
+    + """\
+apiVersion: apps.cozystack.io/v1alpha1
+kind: VMInstance
+metadata:
+  name: again
+  annotations:
+    hikube.local/checks: |
+      - run: {command: "echo before; sleep 12; echo after", stdout: "before\\nafter\\n"}
+      - run: {command: "wc -l < /var/local/boots", stdout: "2\\n"}
+spec:
+  instanceType: u1.small
+  disks: [sys]
+  cloudInit: |
+    #cloud-config
+    bootcmd: [[sh, -c, "echo boot >> /var/local/boots"]]
+    power_state: {mode: reboot, message: First reboot completed}
+---
+apiVersion: apps.cozystack.io/v1alpha1
+kind: VMInstance
+metadata: {name: lost}
+spec:
+  instanceType: u1.small
+  disks: [lost-sys]
+  cloudInit: |
+    Content-Type: multipart/mixed; boundary="B"
+    MIME-Version: 1.0
+
+    --B
+    Content-Type: text/cloud-config; charset="us-ascii"
+
+    #cloud-config
+    runcmd:
+      - echo one > /run/one
+    --B
+    Content-Type: text/cloud-config; charset="us-ascii"
+
+    #cloud-config
+    runcmd:
+      - echo two > /run/two
+    --B--
+"""
+)
+
+
+@pytest.mark.full
+def test_a_reboot_that_user_data_asks_for_and_a_runcmd_that_was_replaced(host: Host, debian: Path, tmp_path: Path):
+    """C15: the checks are asked after the reboot, not into it. C5: what cloud-init never ran does not pass."""
+    program = Real(tmp_path / "home", host)
+    stock_recipe(program.home, debian)
+    try:
+        result = program("test", program.file("m.yaml", RESTARTS), "-o", "json", timeout=1200)
+        rows = {r["machine"].rpartition("/")[2]: r for r in json.loads(result.out)}
+        assert rows["again"]["result"] == "passed", (rows["again"], result.err)
+        assert all(c["passed"] for c in rows["again"]["checks"]) and len(rows["again"]["checks"]) == 2
+        assert rows["lost"]["result"] == "failed", rows["lost"]
+        (problem,) = [p for p in rows["lost"]["problems"] if "runcmd" in p["message"]]
+        assert problem["line"] == RESTARTS[: RESTARTS.index("echo one")].count("\n"), problem
+    finally:
+        program.close()

@@ -14,6 +14,7 @@ import pytest
 
 from tests.e2e.conftest import TINY, TINY_URL, Real, ours, second, stock
 from tests.e2e.test_disks import seeded
+from tests.growth import patience
 
 pytestmark = pytest.mark.e2e
 
@@ -73,10 +74,8 @@ def test_kept_machines_are_entered_and_ended_with_the_words_that_were_printed(re
 def test_deadlines_are_stretched_by_the_factor(real: Real):
     """By the option and by the variable, which `up` follows too; nonsense is refused."""
     path = real.file("m.yaml", seeded(TINY, "sleep 1000"))
-    begin = time.monotonic()
     short = real("test", path, "--timeout", "100s", "--timeout-factor", "0.05")
     assert short.code == 3 and "timed out after 5 s" in short.out, short.out + short.err
-    assert time.monotonic() - begin < 60
     again = real("test", path, "--timeout", "100s", env={"HIKUBE_LOCAL_TIMEOUT_FACTOR": "0.04"})
     assert again.code == 3 and "timed out after 4 s" in again.out, again.out + again.err
     assert real("test", path, "--timeout-factor", "0").code == 2
@@ -92,7 +91,7 @@ def test_watching_tries_again_on_every_save(real: Real, tmp_path: Path):
     child = subprocess.Popen([*words, "--watch"], env=real.env, stdout=out, stderr=subprocess.STDOUT)
 
     def until(what: str, times: int) -> str:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + patience(120)
         while (text := (tmp_path / "out").read_text()).count(what) < times:
             assert time.monotonic() < deadline and child.poll() is None, text
             time.sleep(0.2)

@@ -19,6 +19,7 @@ import pytest
 from hikube_local.backends.qemu import helpers
 from hikube_local.paths import layout
 from tests.e2e.conftest import TINY, AsUser, Host, Lan, Real, ours, second
+from tests.growth import patience
 from tests.guests.udpecho import PORT as UDP
 
 pytestmark = pytest.mark.e2e
@@ -236,7 +237,7 @@ echo LIED
 
     for _ in range(3):
         assert uuid in page(ip) and uuid in page(name("honest"))
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + patience(60)
     while "STOLE" not in real("logs", "liar").out:
         assert time.monotonic() < deadline
         time.sleep(1)
@@ -271,7 +272,7 @@ def test_a_machine_on_a_bridge_of_the_hosts(real: Real, host: Host, lan: Lan):
     def address() -> str:
         return next((a["address"] for a in real.status()["addresses"] if a["type"] == "ExternalIP"), "")
 
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + patience(30)
     while not address():
         assert time.monotonic() < deadline
         time.sleep(0.5)
@@ -338,7 +339,7 @@ def test_root_in_a_container_is_told_what_it_lacks_and_works_with_it(real: Real,
     words = [sys.executable, "-m", "hikube_local"]
     script = f"{shlex.join([*words, 'up', str(path)])} && {shlex.join([*words, 'down', '--disks', '--yes'])}"
     argv = [*host.enter, *container("net_admin sys_ptrace sys_admin"), "sh", "-c", script]
-    done = subprocess.run(argv, env=real.env, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(argv, env=real.env, capture_output=True, text=True, timeout=patience(200))
     assert done.returncode == 0 and "ready after" in done.stderr, done.stderr
     real.confine = []
     assert real.processes() == []
@@ -410,7 +411,7 @@ def test_up_rebuilds_everything_after_a_reboot_of_the_host(real: Real, host: Hos
     for pid in real.processes():
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + patience(20)
     while real.processes():
         assert time.monotonic() < deadline
         time.sleep(0.2)

@@ -17,6 +17,7 @@ import pytest
 from hikube_local.backends.qemu import helpers
 from tests.contract import Contract
 from tests.e2e.conftest import TINY, Host, Real, second
+from tests.growth import patience
 
 pytestmark = pytest.mark.e2e
 
@@ -120,7 +121,7 @@ def test_forwards_survive_a_reboot_and_what_died_comes_back(real: Real, host: Ho
     assert up(real).code == 0
     where = real.access(80)
     real("virsh", "reset", "default_vm-instance-web")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + patience(30)
     while host.http(where, 1) is None:
         assert time.monotonic() < deadline
     for lock in ("libvirtd", "slirp", "ns"):
@@ -147,7 +148,7 @@ def test_a_port_that_is_taken_is_named_and_moves(real: Real, host: Host):
         stderr=subprocess.DEVNULL,
     )
     try:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + patience(5)
         while host.http("127.0.0.1:80", 1) is None:
             assert time.monotonic() < deadline
         result = up(real)
@@ -161,7 +162,6 @@ def test_a_port_that_is_taken_is_named_and_moves(real: Real, host: Host):
 
 
 def test_an_empty_system_disk_boots_nothing(real: Real):
-    begin = time.monotonic()
     result = up(
         real,
         TINY.replace('source: {http: {url: "http://tiny.invalid/tiny.qcow2"}}', "source: {}"),
@@ -171,7 +171,7 @@ def test_an_empty_system_disk_boots_nothing(real: Real):
     assert result.code == 1
     assert "HK901" in result.err or "nothing to boot from" in result.err
     assert "No bootable device" in result.err
-    assert time.monotonic() - begin < 40
+    assert "timed out" not in result.err  # known from what the firmware says, not waited for
 
 
 def test_a_kernel_panic_is_recognised(real: Real):
@@ -254,7 +254,7 @@ def test_the_console_takes_what_is_typed(real: Real, host: Host):
     try:
         process.stdin.write(b"\necho typed-$((40+2))\n")
         process.stdin.flush()
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + patience(15)
         while b"typed-42" not in b"".join(seen):
             assert time.monotonic() < deadline, b"".join(seen)[-300:]
             time.sleep(0.1)

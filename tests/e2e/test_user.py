@@ -12,6 +12,7 @@ import pytest
 
 from hikube_local.backends.qemu import helpers
 from tests.e2e.conftest import TINY, AsUser, Host, empty_disk, ours, second
+from tests.growth import patience
 
 pytestmark = pytest.mark.e2e
 
@@ -68,7 +69,7 @@ def test_without_namespaces_each_machine_is_alone_and_that_is_said(user: AsUser,
         return user("up", path)
 
     try:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + patience(5)
         while not os.readlink(f"/proc/{jail.pid}/exe").endswith("/sleep"):
             assert time.monotonic() < deadline
             time.sleep(0.02)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PAIR, ROOT
-from tests.growth import unit
+from tests.growth import patience, unit
 
 HEAD = "apiVersion: apps.cozystack.io/v1alpha1\nkind: VMDisk\nmetadata: {name: a}\nspec:\n"
 BOMB = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10))
@@ -72,7 +72,7 @@ def test_hostile_yaml_gets_a_message_with_its_place(name, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "hikube_local", "validate", "-o", "json", str(path)],
         capture_output=True,
-        timeout=30,
+        timeout=patience(30),
         preexec_fn=_limits,
         cwd=ROOT,
         env={"HIKUBE_LOCAL_HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "OPENBLAS_NUM_THREADS": "1"},

@@ -17,7 +17,7 @@ from hikube_local.lab.trial import Report
 from hikube_local.readiness import cloudinit
 from hikube_local.readiness.stages import Result, Stage, Verdict
 from hikube_local.render import domain, machine
-from tests.growth import is_linear
+from tests.growth import is_linear, patience
 
 # Logs of a real Debian 12 guest without a network, whose user-data names a package and a command that do not exist.
 LOGS = Path(__file__).parent / "lab"
@@ -315,12 +315,14 @@ def test_the_page_is_what_a_browser_shows(failed, tmp_path):
     page, picture = tmp_path / "r.html", tmp_path / "r.png"
     page.write_text(report.page([failed], place))
     words = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    shown = subprocess.run([*words, "--dump-dom", f"file://{page}"], capture_output=True, text=True, timeout=120).stdout
+    shown = subprocess.run(
+        [*words, "--dump-dom", f"file://{page}"], capture_output=True, text=True, timeout=patience(120)
+    ).stdout
     assert shown.count('class="bar stage"') == 3 and "&lt;script&gt;" in shown
     subprocess.run(
         [*words, f"--screenshot={picture}", "--window-size=1000,1200", f"file://{page}"],
         check=True,
-        timeout=120,
+        timeout=patience(120),
         capture_output=True,
     )
     raw = picture.read_bytes()

@@ -14,6 +14,7 @@ import time
 import pytest
 
 from tests.conftest import PAIR, ROOT, Program, instance
+from tests.growth import patience
 
 SIM = ("--backend", "simulator")
 
@@ -262,7 +263,7 @@ def test_two_ups_at_once_wait_for_one_another(hikube, pair):
         subprocess.Popen(argv, env=env, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=hikube.folder)
         for _ in range(4)
     ]
-    outs = [p.communicate(timeout=60) for p in processes]
+    outs = [p.communicate(timeout=patience(60)) for p in processes]
     assert [p.returncode for p in processes] == [0, 0, 0, 0], outs
     steps = [e for e in hikube("events", "-o", "json").json if e.get("step") == "start"]
     assert len(steps) == 1
@@ -405,12 +406,12 @@ def test_an_interrupt_is_told_and_leaves_nothing_half_done(hikube, pair):
     argv = [sys.executable, "-m", "hikube_local", "up", str(pair), *SIM, "--pace", "60"]
     up = subprocess.Popen(argv, env=hikube.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + patience(30)
         while "Booting" not in hikube("get", "vm").out:
             assert time.monotonic() < deadline
         time.sleep(0.3)
         up.send_signal(signal.SIGINT)
-        _, err = up.communicate(timeout=20)
+        _, err = up.communicate(timeout=patience(20))
     finally:
         up.kill()
     assert up.returncode == 130 and "interrupted" in err and "Traceback" not in err

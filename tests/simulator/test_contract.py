@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import Program
 from tests.contract import Contract
+from tests.growth import patience
 
 SIMULATED = """\
 apiVersion: apps.cozystack.io/v1alpha1
@@ -71,7 +72,7 @@ def killed_at(world: Program, n: int, *words: object) -> bool:
         [sys.executable, "-c", KILLER, str(n), *map(str, words)],
         env=world.env,
         capture_output=True,
-        timeout=60,
+        timeout=patience(60),
         cwd=world.folder,
     )
     assert done.returncode in (0, -signal.SIGKILL), done.stderr.decode()
@@ -106,7 +107,7 @@ def test_killed_at_every_step_the_next_up_heals(hikube: Program, verb: str):
 
 def _sweep(call: str, tmp_path: Path, n: int, argv: list[str], env: dict[str, str]) -> int:
     strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"inject={call}:signal=KILL:when={n}", *argv]
-    return subprocess.run(strace, env=env, capture_output=True, timeout=60).returncode
+    return subprocess.run(strace, env=env, capture_output=True, timeout=patience(60)).returncode
 
 
 @pytest.mark.full
@@ -132,7 +133,7 @@ def test_a_disk_full_of_something_else_is_told(hikube: Program, tmp_path: Path):
     path = hikube.file("m.yaml", SIMULATED)
     argv = [sys.executable, "-m", "hikube_local", "up", str(path)]
     strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=pwrite64:error=ENOSPC", *argv]
-    done = subprocess.run(strace, env=hikube.env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(strace, env=hikube.env, capture_output=True, text=True, timeout=patience(60))
     assert done.returncode == 1 and "Traceback" not in done.stderr and "HK604" in done.stderr
     assert hikube("up", path).code == 0
 

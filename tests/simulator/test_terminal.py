@@ -13,6 +13,7 @@ import pytest
 
 from tests import terminal
 from tests.conftest import PAIR, Program
+from tests.growth import patience
 
 SIM = ("--backend", "simulator")
 
@@ -162,7 +163,7 @@ def test_ctrl_c_ends_a_wait_without_a_word(hikube: Program, pair):
         assert process.poll() is None
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    rest = process.communicate(timeout=30)[1]
+    rest = process.communicate(timeout=patience(30))[1]
     assert process.returncode == 130 and "interrupted" not in rest and "Traceback" not in rest
 
 
