@@ -306,11 +306,39 @@ class App:
         return [self.machine(w) for w in names]
 
 
-def manifests(files: tuple[str, ...], filename: tuple[str, ...]) -> tuple[str, ...]:
-    """The manifests that a command names, as arguments or with -f: at least one."""
+def manifests(files: tuple[str, ...], filename: tuple[str, ...], offline: bool = False) -> tuple[str, ...]:
+    """The manifests that a command names, as arguments or with -f: at least one; those at a URL are read at once."""
     if not (*files, *filename):
         raise UsageError("HK810", "no manifest is named", fix="name a file, a folder or - for standard input")
-    return (*files, *filename)
+    return urls((*files, *filename), offline)
+
+
+def urls(words: tuple[str, ...], offline: bool = False) -> tuple[str, ...]:
+    """`words` with what was read at those that are URLs."""
+    return tuple(_fetched(w, offline) if w.startswith(("http://", "https://")) else w for w in words)
+
+
+def _fetched(url: str, offline: bool) -> str:
+    """A manifest at a URL that was typed here: read whole, within the bounds of any other."""
+    from hikube_local.images import http
+    from hikube_local.manifests import load, nodes
+    from hikube_local.text import mask_url
+
+    if offline:
+        raise UsageError("HK810", f"--offline, but the manifest {mask_url(url)} is elsewhere", fix="download it before")
+    content = bytearray()
+    try:
+        with http.get(url, {}) as answer:
+            for block in answer.iter_content(1 << 16):
+                content += block
+                if len(content) > nodes.MAX_BYTES:
+                    break  # the reader says that it is too long
+    except (http.Again, HikubeError) as e:
+        error = e.error if isinstance(e, http.Again) else e
+        raise UsageError(
+            "HK101", error.what, why=error.why, fix="open the URL in a browser; download it before"
+        ) from None
+    return load.Fetched.of(mask_url(url), bytes(content))
 
 
 def reference(word: str, default_kind: str | None = None) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from hikube_local.errors import ExitCode, UsageError
 
 @click.command("convert")
 @click.argument("files", nargs=-1)
-@option("-f", "--filename", multiple=True, help="A file, a folder or -.")
+@option("-f", "--filename", multiple=True, help="A file, a folder, a URL or -.")
 @common
 def convert(app: App, files: tuple[str, ...], filename: tuple[str, ...]) -> int:
     """Print what the platform's own migration made of a retired VirtualMachine: a VMDisk and a VMInstance."""

@@ -19,6 +19,7 @@ from hikube_local.cli.app import (
     reference,
     references,
     seconds,
+    urls,
 )
 from hikube_local.cli.ssh import refresh
 from hikube_local.cli.up import load
@@ -44,7 +45,7 @@ def _remove(app: App, keys: list[Any], grace: float = 30.0, force: bool = False)
 
 @click.command("down")
 @click.argument("words", shell_complete=complete_object, metavar="[FILE|NAME]...", nargs=-1)
-@option("-f", "--filename", multiple=True, help="A file, a folder or -.")
+@option("-f", "--filename", multiple=True, help="A file, a folder, a URL or -.")
 @option("--disks", is_flag=True, help="Delete the disks and their data too.")
 @option("-A", "--all-namespaces", is_flag=True, help="In every namespace.")
 @option("--grace", default="30s", callback=seconds, help="How long a machine may take to shut down (30s).")
@@ -66,7 +67,7 @@ def down(
 
     known = app.store.names(INSTANCE, app.namespace)
     # A folder that happens to be called like a machine does not hide the machine.
-    files = [w for w in words if w == "-" or (w not in known and os.path.exists(w))] + list(filename)
+    files = [w for w in words if w == "-" or (w not in known and os.path.exists(w))] + [*urls(filename)]
     names = [w for w in words if w not in files]
     stored = app.store.objects(None, None if all_namespaces else app.namespace)
     if files or names:
@@ -95,7 +96,7 @@ def down(
 
 @click.command("delete")
 @click.argument("words", shell_complete=complete_object, metavar="KIND/NAME...", nargs=-1)
-@option("-f", "--filename", multiple=True, help="A file, a folder or -.")
+@option("-f", "--filename", multiple=True, help="A file, a folder, a URL or -.")
 @option("--yes", is_flag=True, help="Answer questions with yes.")
 @option("--grace", default="30s", callback=seconds, help="How long a machine may take to shut down (30s).")
 @option("--force", is_flag=True, help="Do not wait for the guests.")
@@ -148,7 +149,9 @@ def delete(
                 raise
     if filename:
         here = {o.key for o in app.store.objects()}
-        keys += [k for i in load(app, filename, for_plan=False, quiet=True).objects if (k := i.object.key) in here]
+        keys += [
+            k for i in load(app, urls(filename), for_plan=False, quiet=True).objects if (k := i.object.key) in here
+        ]
     if not words and not filename:
         raise UsageError("HK810", "nothing is named", fix="write delete vminstance/NAME, or delete -f FILE")
     disks = [k for k in keys if k[0] == DISK]

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, complete_object, option, output_option, references
+from hikube_local.cli.app import App, common, complete_object, option, output_option, references, urls
 from hikube_local.errors import ExitCode, NotFound, UsageError
 
 _SET = re.compile(r"(?P<key>\S+)\s+(?P<op>in|notin)\s*\((?P<values>[^()]*)\)$")
@@ -147,7 +147,7 @@ def _get(
     if filename:
         from hikube_local.cli.up import load
 
-        known = [app.store.get(i.object.key) for i in load(app, filename, for_plan=False, quiet=True).objects]
+        known = [app.store.get(i.object.key) for i in load(app, urls(filename), for_plan=False, quiet=True).objects]
         objects, single = [o for o in known if o], False
     else:
         try:

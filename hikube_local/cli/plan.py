@@ -156,7 +156,7 @@ def _plan(
 def _options(command: Any) -> Any:
     options = [
         click.argument("files", nargs=-1),
-        option("-f", "--filename", multiple=True, help="A file, a folder or -."),
+        option("-f", "--filename", multiple=True, help="A file, a folder, a URL or -."),
         option("--detailed-exitcode", is_flag=True, help="Exit 4 when there is something to do."),
         option("--backend", type=click.Choice(["qemu", "simulator"]), default=None, help="What carries the objects."),
         option("--exact", is_flag=True, help="Refuse machines that this host would have to make smaller."),

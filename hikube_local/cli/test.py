@@ -24,7 +24,7 @@ def _number(context: click.Context, parameter: click.Parameter, value: float) ->
 
 @click.command("test")
 @click.argument("files", nargs=-1)
-@option("-f", "--filename", multiple=True, help="A file, a folder or -.")
+@option("-f", "--filename", multiple=True, help="A file, a folder, a URL or -.")
 @option("--checks", "checks_file", type=click.Path(path_type=Path), default=None, help="A YAML list of checks.")
 @option("--image", "images", multiple=True, help="Boot it on this image (a name or a URL); may be given several times.")
 @option(

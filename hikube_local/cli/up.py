@@ -89,7 +89,7 @@ def _remember(app: App, loaded: Any) -> None:
 def _up_options(command: Any) -> Any:
     options = [
         click.argument("files", nargs=-1),
-        option("-f", "--filename", multiple=True, help="A file, a folder or -."),
+        option("-f", "--filename", multiple=True, help="A file, a folder, a URL or -."),
         option("--timeout", default=None, callback=seconds, help="How long to wait for readiness (5m)."),
         dry_run_option(),
         option("--restart", is_flag=True, help="Restart machines whose changes need it."),
@@ -174,7 +174,7 @@ def _up(
     from hikube_local.backends.protocol import Options
     from hikube_local.cli.story import Story
 
-    named = manifests(files, filename)
+    named = manifests(files, filename, offline)
     loaded = load(app, named, for_plan=True, quiet=output == "json", unknown=unknown)
     wanted = _with_backend(app, [item.object for item in loaded.objects], backend)
     if not allow_inner and not dry_run:
@@ -271,7 +271,7 @@ def _take_bundles(app: App, named: tuple[str, ...], objects: list[Any], story: A
     from hikube_local.images import bundle, sources
 
     for source in named:
-        if source != "-" and (Path(source) / bundle.FOLDER / bundle.INDEX).is_file():
+        if (Path(source) / bundle.FOLDER / bundle.INDEX).is_file():
             app.layout.make()
             keys = {k for o in objects if o.kind == "VMDisk" for k in sources.keys(o, app.image_settings, app.cache)}
             bundle.read(Path(source), keys, app.cache, story)

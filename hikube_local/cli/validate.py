@@ -10,7 +10,7 @@ from hikube_local.errors import ExitCode
 
 @click.command("validate")
 @click.argument("files", nargs=-1)
-@option("-f", "--filename", multiple=True, help="A file, a folder or -.")
+@option("-f", "--filename", multiple=True, help="A file, a folder, a URL or -.")
 @option("--strict", is_flag=True, help="Warnings count as errors.")
 @validate_option()
 @output_option("json")

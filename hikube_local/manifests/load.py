@@ -17,6 +17,18 @@ from hikube_local.manifests.nodes import Node, Refused, Text
 SUFFIXES = (".yaml", ".yml", ".json")
 
 
+class Fetched(str):
+    """The URL of a manifest, with what was read there."""
+
+    content: bytes
+
+    @classmethod
+    def of(cls, url: str, content: bytes) -> Fetched:
+        made = cls(url)
+        made.content = content
+        return made
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """One object of the input with its place."""
@@ -81,6 +93,9 @@ def parse(
 def contents(sources: Iterable[str], findings: Findings) -> Iterator[tuple[str, bytes]]:
     """(name, content) of files, of the manifests in folders, and of standard input; what cannot be read is a finding."""
     for source in sources:
+        if isinstance(source, Fetched):
+            yield str(source), source.content
+            continue
         if source == "-":
             yield "<stdin>", sys.stdin.buffer.read(nodes.MAX_BYTES + 1)
             continue

@@ -24,7 +24,8 @@ from hikube_local.locks import locked
 from hikube_local.render import domain, firewall
 from hikube_local.render.machine import DiskDevice
 from hikube_local.text import Cleaner, one_line, sanitize
-from tests.conftest import Program, disk, instance
+from tests.components.server import serving
+from tests.conftest import PAIR, Program, disk, instance
 from tests.pure.test_network import PORTS, rules
 
 HOSTILE = "x\n::stop-commands::tok\nvminstance/web: ready after 1 s: cloud-init is done\u009b31m\u202e"
@@ -366,3 +367,28 @@ def test_no_program_of_ours_imports_from_the_folder_it_stands_in():
     )
     rows = [line for line in found.stdout.splitlines() if line]
     assert rows and all('"-P"' in row or '"-I"' in row for row in rows), rows
+
+
+def test_a_manifest_at_a_url_is_read_whole_and_within_bounds(hikube: Program):
+    """F10, as kubectl takes it: named by the user, so wherever it is; what is wrong is told under its URL."""
+    with serving() as served:
+        served.files["/m.yaml"] = PAIR.encode()
+        url = f"{served.url}/m.yaml"
+        assert hikube("up", "-f", url, "--backend", "simulator").code == 0
+        assert "web" in hikube("get", "-f", url).out
+        assert "nothing to do" in hikube("plan", url).out
+        assert hikube("plan", url, "--output", "json").json[0]["action"] == "none"
+        refused = hikube("up", url, "--offline")
+        assert refused.code == 2 and "--offline" in refused.err
+        served.files["/bad.yaml"] = PAIR.replace("u1.medium", "u1.huge").encode()
+        bad = hikube("validate", f"{served.url}/bad.yaml")
+        assert bad.code == 2 and f"{served.url}/bad.yaml:" in bad.err + bad.out
+        missing = hikube("up", f"{served.url}/none.yaml")
+        assert missing.code == 2 and "HK101" in missing.err and "404" in missing.err
+        served.files["/huge.yaml"] = b"a: b\n" * 4_000_000
+        huge = hikube("validate", f"{served.url}/huge.yaml")
+        assert huge.code == 2 and "Traceback" not in huge.err
+        dead = hikube("validate", "http://127.0.0.1:1/m.yaml")
+        assert dead.code == 2 and "could not be reached" in dead.err
+        assert hikube("delete", "-f", url, "--yes").code == 0
+        assert hikube("get", "vm").out == ""
