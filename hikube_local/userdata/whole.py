@@ -84,7 +84,7 @@ class Ending:
 SOON = 60.0  # seconds: power_state waits for cloud-init's own end first (cc_power_state_change.py)
 MAYBE = 10.0  # for a command that may or may not come to be run
 _POWER = re.compile(
-    r"(?<![\w./-])(?:/\S{1,40}/)?(?:(reboot)\b|shutdown\s+(?:-\w+\s+)*-(r|h|P)\b|systemctl\s+(reboot|poweroff)\b|(poweroff)\b)"
+    r"(?<![\w./-])(?:/\S{1,40}/)?(?:(reboot)|shutdown\s+(?:-\w+\s+)*-(r|h|P)|systemctl\s+(reboot|poweroff)|(poweroff))(?![\w./-])"
 )
 
 

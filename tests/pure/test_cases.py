@@ -8,7 +8,7 @@ import pytest
 
 from hikube_local.manifests.diagnostics import Severity
 from hikube_local.manifests.validate import Known, validate
-from hikube_local.userdata import shell, template
+from hikube_local.userdata import shell, template, whole
 from hikube_local.userdata.check import check
 from tests.conftest import Program, disk, instance
 
@@ -278,3 +278,25 @@ def test_two_objects_of_one_uuid_are_refused(hikube: Program):
     result = hikube("validate", hikube.file("u.yaml", text))
     assert result.code == 2 and "HK407" in result.out and "x-vm-instance-y" in result.out
     assert validate([str(hikube.folder / "u.yaml")], None, "default", Known.nothing()).findings.failed
+
+
+@pytest.mark.parametrize(
+    "text, how",
+    [
+        ("power_state: {mode: reboot}\n", "reboot"),
+        ("power_state: {mode: poweroff, delay: now, message: bye}\n", "poweroff"),
+        ("power_state: {mode: halt, delay: '+1'}\n", "halt"),
+        ("power_state: {mode: reboot, delay: 30}\n", ""),
+        ("power_state: {mode: reboot, condition: false}\n", ""),
+        ("power_state: {delay: now}\n", ""),
+        ("runcmd:\n- [systemctl, daemon-reload]\n- reboot\n", "reboot"),
+        ("runcmd:\n- /sbin/shutdown -r now\n", "reboot"),
+        ("runcmd:\n- systemctl poweroff\n", "poweroff"),
+        ("runcmd:\n- touch /var/run/reboot-required\n- ./reboot.sh\n", ""),
+        ("packages: [curl]\n", ""),
+    ],
+)
+def test_how_a_first_boot_ends_is_known_before_it_begins(text: str, how: str):
+    """C15: what is waited for after cloud-init is done."""
+    found = whole.ending(f"#cloud-config\n{text}")
+    assert (found.how if found else "") == how
