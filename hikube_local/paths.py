@@ -51,6 +51,11 @@ class Layout:
         return self.state / "ssh" / "id_ed25519"
 
     @property
+    def ssh_config(self) -> Path:
+        """Where the blocks of all machines lie; it is there once `ssh-config --install` made it."""
+        return self.state / "ssh" / "config"
+
+    @property
     def mode(self) -> int:
         """Of folders: nobody else's, but as root QEMU's user must pass through them."""
         return 0o711 if self.root else 0o700

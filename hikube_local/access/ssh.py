@@ -225,13 +225,8 @@ def config(world: Qemu, obj: Object) -> str:
     return "\n".join(lines) + "\n"
 
 
-def config_file(layout: Layout) -> Path:
-    """Where the blocks of all machines lie; it is there once `ssh-config --install` made it."""
-    return layout.state / "ssh" / "config"
-
-
 def write_config(layout: Layout, blocks: Iterable[str]) -> Path:
-    path = config_file(layout)
+    path = layout.ssh_config
     files.write(
         path, "# written by hikube-local ssh-config --install, kept current by up and down\n" + "\n".join(blocks)
     )
@@ -239,7 +234,7 @@ def write_config(layout: Layout, blocks: Iterable[str]) -> Path:
 
 
 def include_line(layout: Layout) -> str:
-    return f'Include "{config_file(layout)}"'
+    return f'Include "{layout.ssh_config}"'
 
 
 def user_config() -> Path:
@@ -264,7 +259,7 @@ def forget_config(layout: Layout) -> bool:
     main, line = user_config(), include_line(layout)
     before = main.read_text() if main.exists() else ""
     kept = [row for row in before.splitlines() if row != line]
-    config_file(layout).unlink(missing_ok=True)
+    layout.ssh_config.unlink(missing_ok=True)
     if len(kept) == len(before.splitlines()):
         return False
     text = "\n".join(kept).lstrip("\n")

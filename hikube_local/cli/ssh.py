@@ -184,9 +184,8 @@ def _blocks(app: App, namespace: str | None) -> list[str]:
 
 def refresh(app: App) -> None:
     """Bring what `ssh-config --install` wrote to the machines that there are now."""
-    from hikube_local.access import ssh as access
+    if app.layout.ssh_config.exists():
+        from hikube_local.access import ssh as access
 
-    path = access.config_file(app.layout)
-    if path.exists():
         with contextlib.suppress(HikubeError, OSError):  # nothing that was asked for depends on it
             access.write_config(app.layout, _blocks(app, None))

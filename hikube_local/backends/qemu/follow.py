@@ -82,6 +82,7 @@ class Follower:
         self._told = ""
         self._first = True  # nothing was waited for yet
         self._silence_told = False
+        self._boots = 0  # of the guest's own, since this start
 
     @property
     def spent(self) -> float:
@@ -101,13 +102,9 @@ class Follower:
         next_alive = next_ask = 0.0
         at_end = False
         trouble_since: float | None = None
-        module, boots = "", 0
+        module = ""
         while True:
             now = time.monotonic()
-            if self.console.again != boots:
-                # Another boot: what was known of the one before says nothing of it.
-                boots = self.console.again
-                self.cloud, self.connected, self.agent_blind, self.module = None, False, False, ""
             if self._read() or self.module != module:
                 last_sign, self._silence_told, module = now, False, self.module
                 self._worked = (now, self._cpu())
@@ -155,6 +152,10 @@ class Follower:
             if block := tail.more():
                 self.console.feed(block, name == "firmware")
                 any_text = any_text or name == "console"
+        if self.console.again != self._boots:
+            # Another boot: what was known of the one before says nothing of it.
+            self._boots = self.console.again
+            self.cloud, self.connected, self.agent_blind, self.module = None, False, False, ""
         return any_text
 
     def _alive(self) -> bool:
@@ -229,8 +230,8 @@ class Follower:
                 return self._ready("")
             return None
         if self.cloud and self.cloud.done:
-            self._read()
-            if self._goes_down():
+            self._read()  # the last lines before a guest goes down, or the first ones of its next boot
+            if self.cloud is None or self._goes_down():
                 return None
             if self.cloud.ok:
                 return self._ready("cloud-init is done", cloud_init=True)
