@@ -5,6 +5,7 @@ What is drawn last stays: the end of a command shows how each object ended.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import threading
@@ -88,7 +89,10 @@ class Board:
 
     def _run(self) -> None:
         while not self._stop.wait(EVERY):
-            with self._lock:
+            with (
+                contextlib.suppress(OSError, ValueError),
+                self._lock,
+            ):  # a terminal that went is the command's to notice
                 self._tick += 1
                 self._draw()
 
