@@ -94,7 +94,10 @@ def layout(environ: dict[str, str] | None = None) -> Layout:
         ):
             what = "HIKUBE_LOCAL_HOME holds a quote, a backslash, a control character or bytes that are not UTF-8"
             raise UsageError("HK112", what, fix="name another folder")
-        base = Path(home).expanduser().absolute()
+        try:
+            base = Path(home).expanduser().absolute()
+        except RuntimeError:
+            raise UsageError("HK112", "HIKUBE_LOCAL_HOME names the folder of a user that is not here") from None
         state, cache, config = base / "state", base / "cache", base / "config.yaml"
     elif root:
         state, cache = Path("/var/lib/hikube-local"), Path("/var/cache/hikube-local")
@@ -121,7 +124,7 @@ def below(where: Layout, state: Path) -> Layout:
 
 
 def _trusted(folder: Path, owners: tuple[int, ...]) -> None:
-    """HK608 for a folder that somebody else owns or may write to: what lies in it could be anybody's."""
+    """HK608 for a folder that somebody else owns or that every user may write to: what lies in it could be anybody's."""
     st = os.stat(folder)
     if st.st_uid not in owners:
         what, fix = (

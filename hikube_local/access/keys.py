@@ -69,8 +69,6 @@ def pinned(layout: Layout, obj: Object) -> list[str]:
 
 def pin(layout: Layout, obj: Object, keys: list[str]) -> None:
     """Pin these host keys for the machine, in place of those before."""
-    from hikube_local.locks import locked
-
     with locked(layout.locks / "known_hosts"):
         lines = layout.known_hosts.read_text(errors="replace").splitlines() if layout.known_hosts.exists() else []
         kept = [line for line in lines if line.split(" ", 1)[0] != alias(obj)]

@@ -24,6 +24,8 @@ from hikube_local.text import one_line
 HOST_KEY_FILES = tuple(f"/etc/ssh/ssh_host_{kind}_key.pub" for kind in ("ed25519", "ecdsa", "rsa"))
 
 
+# Characters of a folder with sockets of ssh's: /ssh-, 40 of %C, a dot and 16 that ssh adds come behind, 107 are let.
+CONTROL_MOST = 107 - 5 - 40 - 17
 # A user's name as a guest may have it; what begins with a dash would be an option of ssh's.
 _USER = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.@$+-]{0,255}")
 
@@ -37,7 +39,7 @@ def proxy_command(world: Qemu, obj: Object, login: bool = False) -> str:
     """A way in that needs no port on the host; with `login` it also lets ssh's user in. Percent signs are ssh's own."""
     words = [*program(), "-n", obj.namespace, "port-forward", obj.name, "22", "--stdio"]
     if home := os.environ.get("HIKUBE_LOCAL_HOME"):
-        words = ["env", f"HIKUBE_LOCAL_HOME={home}", *words]
+        words = ["env", f"HIKUBE_LOCAL_HOME={Path(home).expanduser().absolute()}", *words]
     return shlex.join(words).replace("%", "%%") + (" --login %r" if login else "")
 
 
@@ -123,14 +125,14 @@ def prepare(
     """(user, ssh's options): -i, else ~/.ssh's keys if one of them gets in, else our own key, let in by the agent."""
     learn_host_keys(world, obj)
     user = user or user_of(world, obj)
+    if not _USER.fullmatch(user):
+        raise HikubeError("HK810", f"{user[:60]!r} is not a user name", exit_code=ExitCode.USAGE)
     ssh = find("ssh")
     if identity is not None:
         return user, options(world, obj, [identity])
     own = world.layout.own_key
     plain = options(world, obj, keys.user_keys())
     kept = world.store.allocation(f"ssh/{obj.namespace}/{obj.name}")
-    if not _USER.fullmatch(user):
-        raise HikubeError("HK810", f"{user[:60]!r} is not a user name", exit_code=ExitCode.USAGE)
     if own.exists() and user in kept.get("users", []) and let_in(world, obj, user, say):
         return user, options(world, obj, [*keys.user_keys(), own])
     if (
@@ -216,11 +218,10 @@ def config(world: Qemu, obj: Object) -> str:
         "  StrictHostKeyChecking accept-new",  # pinned by the ProxyCommand, where the guest tells its keys
         "  CheckHostIP no",
         f"  ProxyCommand {proxy_command(world, obj, login=True)}",
-        # The next one within a minute shares the connection.
-        "  ControlMaster auto",
-        f'  ControlPath "{make_runtime(world.layout)}/ssh-%C"',
-        "  ControlPersist 60",
     ]
+    folder = str(make_runtime(world.layout))
+    if len(folder) <= CONTROL_MOST:  # the next one within a minute shares the connection
+        lines += ["  ControlMaster auto", f'  ControlPath "{folder}/ssh-%C"', "  ControlPersist 60"]
     lines += [f'  IdentityFile "{p}"' for p in [*keys.user_keys(), own]]
     return "\n".join(lines) + "\n"
 
@@ -246,22 +247,22 @@ def user_config() -> Path:
 def include(layout: Layout) -> Path:
     """Name our file in the user's own; at its top, since ssh takes the first value of each option."""
     main, line = user_config(), include_line(layout)
-    before = main.read_text() if main.exists() else ""
+    before = main.read_text(errors="surrogateescape") if main.exists() else ""
     if line not in before.splitlines():
         files.make_folder(main.parent)
         mode = main.stat().st_mode & 0o777 if main.exists() else 0o600
-        files.write(main, f"{line}\n\n{before}" if before else f"{line}\n", mode)
+        files.write(main, (f"{line}\n\n{before}" if before else f"{line}\n").encode("utf-8", "surrogateescape"), mode)
     return main
 
 
 def forget_config(layout: Layout) -> bool:
     """Take our line out of the user's configuration again; whether it was there."""
     main, line = user_config(), include_line(layout)
-    before = main.read_text() if main.exists() else ""
+    before = main.read_text(errors="surrogateescape") if main.exists() else ""
     kept = [row for row in before.splitlines() if row != line]
     layout.ssh_config.unlink(missing_ok=True)
     if len(kept) == len(before.splitlines()):
         return False
     text = "\n".join(kept).lstrip("\n")
-    files.write(main, f"{text}\n" if text else "", main.stat().st_mode & 0o777)
+    files.write(main, (f"{text}\n" if text else "").encode("utf-8", "surrogateescape"), main.stat().st_mode & 0o777)
     return True

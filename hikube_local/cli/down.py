@@ -67,8 +67,9 @@ def down(
 
     known = app.store.names(INSTANCE, app.namespace)
     # A folder that happens to be called like a machine does not hide the machine.
-    files = [w for w in words if w == "-" or (w not in known and os.path.exists(w))] + [*urls(filename)]
-    names = [w for w in words if w not in files]
+    named = [w for w in words if w == "-" or "://" in w or (w not in known and os.path.exists(w))]
+    names = [w for w in words if w not in named]
+    files = urls((*named, *filename))
     stored = app.store.objects(None, None if all_namespaces else app.namespace)
     if files or names:
         keys = {(app.find(*reference(n, INSTANCE)) if "/" in n else app.machine(n)).key for n in names}

@@ -9,7 +9,7 @@ import click
 from hikube_local.cli.app import App, common, manifests, option, output_option
 from hikube_local.errors import ExitCode, HikubeError
 
-# Fields that a running machine takes at once; the others are real after a restart.
+# Fields that need no restart by us: taken at once, or (keys, user-data) written to the seed, which the guest reads at its next boot.
 LIVE = (
     "external",
     "externalMethod",
@@ -80,7 +80,7 @@ def rows(app: App, reconciler: Any, objects: list[Any]) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"kind": obj.kind, "namespace": obj.namespace, "name": obj.name}
         row["changes"] = changes(plain_spec(old.spec) if old else {}, plain_spec(obj.spec)) if old else []
         row["notes"] = notes(old, obj)
-        row["unknown"] = []
+        row["unknown"], row["steps"] = [], []
         try:
             planned = reconciler.plan(fresh)
         except HikubeError as e:

@@ -145,9 +145,8 @@ def scp(app: App, identity_file: Path | None, recursive: bool, words: tuple[str,
         options = next(iter(prepared.values()))[1]
     else:
         # Each machine by its own block; the data pass through this host.
-        machines = [app.machine(name) for name in prepared]
         path = files.make_folder(app.layout.state / "ssh") / "several"
-        files.write(path, "\n".join(access.config(access.real(app.backend(o.backend), o), o) for o in machines))
+        files.write(path, "\n".join(_blocks(app, None)))  # of all machines: another scp may read it at the same time
         options = ["-3", "-F", str(path), *(["-i", str(identity_file)] if identity_file else [])]
     changed = [f"{prepared[w.split(':', 1)[0]][0]}:{w.split(':', 1)[1]}" if w in remotes else w for w in words]
     # Without -q scp shows how far it is, on a terminal alone.

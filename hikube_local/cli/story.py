@@ -40,7 +40,7 @@ class Story:
         self._no_differences = app.no_differences
         self.mode = app.progress_mode
         self._board = Board(sys.stderr, self._colour, self._lock) if self.mode == "tty" and not json_lines else None
-        self._last: dict[str, float] = {}
+        self._last: dict[tuple[str, str], float] = {}
         self._once: set[tuple[str, str]] = set()
 
     def __enter__(self) -> Story:
@@ -77,9 +77,12 @@ class Story:
                 return False
             self._once.add(key)
         # Off a terminal progress is a line every few seconds, not each.
-        if event.type is EventType.PROGRESS and event.time - self._last.get(event.object, 0.0) < PLAIN_EVERY:
+        if (
+            event.type is EventType.PROGRESS
+            and event.time - self._last.get((event.namespace, event.object), 0.0) < PLAIN_EVERY
+        ):
             return False
-        self._last[event.object] = event.time
+        self._last[event.namespace, event.object] = event.time
         return True
 
     def _print(self, event: Event) -> None:

@@ -252,7 +252,11 @@ def changed(before: str, after: str) -> tuple[list[str], list[str]]:
 def again(user_data: str) -> list[str]:
     """What a new instance-id has cloud-init do once more: the keys (and scripts) that it acts on once per instance."""
     rows = data.cloudinit()["keys"]
-    return [k for k in _asked(user_data) if k != BOOTHOOK and (k not in rows or rows[k].get("frequency") == "instance")]
+    return [
+        k
+        for k in _asked(user_data)
+        if k != BOOTHOOK and (k in _NAMES.values() or rows.get(k, {}).get("frequency") == "instance")
+    ]
 
 
 def formats(user_data: str) -> list[str]:

@@ -83,9 +83,26 @@ class Ending:
 
 SOON = 60.0  # seconds: power_state waits for cloud-init's own end first (cc_power_state_change.py)
 MAYBE = 10.0  # for a command that may or may not come to be run
+# At the place of a command: a line's beginning, or behind what ends another one.
 _POWER = re.compile(
-    r"(?<![\w./-])(?:/\S{1,40}/)?(?:(reboot)|shutdown\s+(?:-\w+\s+)*-(r|h|P)|systemctl\s+(reboot|poweroff)|(poweroff))(?![\w./-])"
+    r"(?:^|[;&|({]|\bthen\b|\bdo\b)\s*(?:sudo\s+(?:-\w+\s+)*)?(?:/\S{1,40}/)?"
+    r"(?:systemctl\s+(?:-\S+\s+)*)?(reboot|poweroff|shutdown)(?![\w./=-])([^;&|\n)}#]*)",
+    re.M,
 )
+
+
+def _power(commands: object) -> str:
+    """reboot or poweroff where a command of runcmd asks for it, soon; empty where none does."""
+    for command in commands if isinstance(commands, list) else ():
+        text = " ".join(map(str, command)) if isinstance(command, list) else str(command)
+        for match in _POWER.finditer(text):
+            word, rest = match[1], match[2].split()
+            times = [w.lstrip("+") for w in rest if not w.startswith("-")][:1]
+            if word != "shutdown":
+                return word
+            if "-c" not in rest and all(t in ("now", "0", "1") for t in times):
+                return "reboot" if any(w in ("-r", "--reboot") for w in rest) else "poweroff"
+    return ""
 
 
 def ending(user_data: str) -> Ending | None:
@@ -95,7 +112,7 @@ def ending(user_data: str) -> Ending | None:
     if row is not None and isinstance(row.value, dict):
         value = tree.data(row)
         delay = str(value.get("delay") or "now").lstrip("+")
-        late = delay != "now" and not (delay.isdigit() and int(delay) <= 1)
+        late = delay != "now" and delay not in ("0", "1")
         if (
             value.get("mode") in ("reboot", "poweroff", "halt")
             and value.get("condition", True) is not False
@@ -104,7 +121,5 @@ def ending(user_data: str) -> Ending | None:
             return Ending(str(value["mode"]), "power_state", SOON + (60.0 if delay == "1" else 0.0))
         return None
     commands = root.get("runcmd") if root is not None else None
-    if commands is not None and (m := _POWER.search(str(tree.data(commands)))):
-        word = next(g for g in m.groups() if g)
-        return Ending("reboot" if word in ("reboot", "r") else "poweroff", "a command of runcmd", MAYBE)
-    return None
+    how = _power(tree.data(commands)) if commands is not None else ""
+    return Ending(how, "a command of runcmd", MAYBE) if how else None

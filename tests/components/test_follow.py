@@ -72,6 +72,7 @@ def followed(
     cloud_init: str,
     steps: list[tuple[bytes, bytes | None]],
     gone: bool = False,
+    fresh: bool = True,
 ) -> tuple[Verdict, Guest, list[str]]:
     text = instance(disks=["sys"], cloudInit=f"#cloud-config\n{cloud_init}\n")
     (folder / "m.yaml").write_text(text)
@@ -86,7 +87,7 @@ def followed(
     for name in ("ASK_EVERY", "ASK_BLIND", "ASK_AT_END", "ALIVE_EVERY"):
         monkeypatch.setattr(follow, name, 0.0)
     told: list[str] = []
-    verdict = follow.Follower(world, obj, lambda e: told.append(e.message)).run(60.0)  # type: ignore[arg-type]
+    verdict = follow.Follower(world, obj, lambda e: told.append(e.message), fresh).run(60.0)  # type: ignore[arg-type]
     return verdict, guest, told
 
 
@@ -137,3 +138,11 @@ def test_without_an_end_nothing_is_waited_for(monkeypatch, tmp_path):
     steps = [(BOOT, status(False)), (DONE, status(True)), (b"", status(True))]
     verdict, guest, _ = followed(monkeypatch, tmp_path, "packages: []", steps)
     assert verdict.result is Result.READY and guest.at == 2
+
+
+def test_a_later_start_waits_for_no_end_that_comes_once(monkeypatch, tmp_path):
+    """power_state and runcmd are of the first boot of an instance-id; `restart` has cloud-init do neither again."""
+    patient(monkeypatch)
+    steps = [(BOOT, status(False)), (DONE, status(True)), (b"", status(True))]
+    verdict, guest, _ = followed(monkeypatch, tmp_path, REBOOT, steps, fresh=False)
+    assert verdict.result is Result.READY and guest.at == 2 and "reboot" not in verdict.message

@@ -390,5 +390,5 @@ def test_a_manifest_at_a_url_is_read_whole_and_within_bounds(hikube: Program):
         assert huge.code == 2 and "Traceback" not in huge.err
         dead = hikube("validate", "http://127.0.0.1:1/m.yaml")
         assert dead.code == 2 and "could not be reached" in dead.err
-        assert hikube("delete", "-f", url, "--yes").code == 0
+        assert hikube("down", url).code == 0
         assert hikube("get", "vm").out == ""

@@ -281,6 +281,20 @@ def test_two_objects_of_one_uuid_are_refused(hikube: Program):
 
 
 @pytest.mark.parametrize(
+    "hostile",
+    [
+        "a: {{ 9**(9**9) }}",
+        "{% for a in range(99999) %}{{ a ~ 'x'*100000 }}{% endfor %}",
+        "{% set x = 'x' * 9000000 %}" + "{% set x = x ~ x %}" * 40 + "{{ x }}",
+        "a: {{ 'x' | center(99999999999) }}",
+    ],
+)
+def test_a_template_is_rendered_within_bounds(hostile: str):
+    """Neither numbers nor texts nor filters are bounded by jinja's sandbox: the process is."""
+    assert template.rendered(f"## template: jinja\n#cloud-config\n{hostile}\n") is None
+
+
+@pytest.mark.parametrize(
     "text, how",
     [
         ("power_state: {mode: reboot}\n", "reboot"),
@@ -293,6 +307,12 @@ def test_two_objects_of_one_uuid_are_refused(hikube: Program):
         ("runcmd:\n- /sbin/shutdown -r now\n", "reboot"),
         ("runcmd:\n- systemctl poweroff\n", "poweroff"),
         ("runcmd:\n- touch /var/run/reboot-required\n- ./reboot.sh\n", ""),
+        ("runcmd:\n- [shutdown, -r, now]\n- [echo, reboot]\n", "reboot"),
+        ("runcmd:\n- cd / && sudo reboot\n", "reboot"),
+        ("runcmd:\n- shutdown now\n", "poweroff"),
+        ("runcmd:\n- shutdown -r +60\n", ""),
+        ("runcmd:\n- echo please reboot later\n- '# reboot'\n- systemctl mask poweroff\n", ""),
+        ("power_state: {mode: reboot, delay: '²'}\n", ""),
         ("packages: [curl]\n", ""),
     ],
 )

@@ -62,7 +62,8 @@ def patience(facts: HostFacts) -> float:
 class Follower:
     """One wait for one machine."""
 
-    def __init__(self, world: Qemu, obj: Object, emit: Emit) -> None:
+    def __init__(self, world: Qemu, obj: Object, emit: Emit, fresh: bool = True) -> None:
+        """`fresh`: cloud-init was not yet seen to be done under this instance-id, so what it does once is still to come."""
         self.world, self.obj, self.emit = world, obj, emit
         folder = world.folder(obj)
         rows = starts.all(folder)
@@ -77,7 +78,7 @@ class Follower:
         self.busy = ""  # the command that cloud-init waited for when it was asked
         self.module = ""  # of cloud-init, by its log
         self._worked = (0.0, 0.0)  # when it gave the last sign, and the seconds that its processors had worked by then
-        self.ending = whole.ending(obj.instance.cloudInit)
+        self.ending = whole.ending(obj.instance.cloudInit) if fresh else None
         self._done_since: float | None = None  # when cloud-init was done, before the guest goes down
         self._told = ""
         self._first = True  # nothing was waited for yet

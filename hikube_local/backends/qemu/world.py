@@ -361,7 +361,10 @@ class Qemu:
     # looking
 
     def follow(self, obj: Object, timeout: float | None, emit: Emit) -> Verdict:
-        verdict = follow.Follower(self, obj, emit).run(timeout)
+        done_as = self.store.allocation(scope(obj.key)).get(
+            "done_as"
+        )  # the instance-id under which cloud-init was done
+        verdict = follow.Follower(self, obj, emit, fresh=done_as != self.uuid(obj)).run(timeout)
         if verdict.result in (Result.READY, Result.NO_SIGNAL):
             rows = starts.all(self.folder(obj))
             self.store.note(scope(obj.key), up=rows[-1]["time"] if rows else 0)
@@ -372,7 +375,7 @@ class Qemu:
                 "ok": verdict.cloud_init,
                 "message": verdict.trouble.message if verdict.trouble else "",
             }
-            self.store.note(scope(obj.key), cloud_init=kept)
+            self.store.note(scope(obj.key), cloud_init=kept, done_as=self.uuid(obj))
         if (dom := self.domain(obj)) is not None and dom.isActive():
             looks.look(self, obj, dom, emit, soon=True)
         return verdict
