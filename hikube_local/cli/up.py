@@ -368,7 +368,7 @@ def _finish(app: App, stored: list[Any], results: dict, as_json: bool) -> int:
         if results[obj.key].restart_required:
             where = in_namespace(app, obj)
             fix = f"hikube-local restart{where} {obj.name}, or up --restart"
-            print(f"{obj.ref}: a change takes effect after a restart: {fix}", file=sys.stderr)
+            print(f"{obj.ref}: a change is real after a restart: {fix}", file=sys.stderr)
     statuses = Statuses(app.store, app.backend)
     for obj in stored:
         if obj.kind == "VMInstance" and results[obj.key].exit_code == ExitCode.DONE:
