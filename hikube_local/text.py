@@ -15,7 +15,10 @@ _ESCAPES = re.compile(
     "|\x1b[ -/]*[0-~]?"
 )
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_BIDI = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_TURNS = "\u200e\u200f\u202a-\u202e\u2066-\u2069"  # what turns text around
+_BIDI = re.compile(f"[{_TURNS}]")
+# What a terminal acts on behind ASCII's own controls, which JSON escapes by itself.
+UNSAFE = re.compile(f"[\x7f-\x9f{_TURNS}]")
 
 
 def sanitize(text: str | bytes) -> str:

@@ -55,8 +55,7 @@ def wait_for(log: Path, what: str) -> str:
 def ours(program, tiny: str, second) -> tuple[list[float], list[float]]:
     """(guest to host, guest to guest): MiB/s of each fetch."""
 
-    def seeded(text: str, script: str) -> str:
-        return text + "  cloudInit: |\n    #!/bin/sh\n" + "".join(f"    {line}\n" for line in script.splitlines())
+    from tests.e2e.conftest import seeded
 
     text = tiny.replace("u1.nano", "u1.small").replace("external: true", "external: false")
     a = seeded(second(text, "a"), SERVE)

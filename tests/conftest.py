@@ -45,6 +45,8 @@ def said(words: tuple, done: subprocess.CompletedProcess) -> Result:
 class Program:
     """hikube-local in a state root of its own."""
 
+    LONG = 120.0  # seconds of a fast machine that a command may take (patience)
+
     def __init__(self, home: Path) -> None:
         self.home = home
         self.folder = home / "files"
@@ -55,19 +57,19 @@ class Program:
         self.env["HIKUBE_LOCAL_ALLOW_INNER"] = "true"
 
     def __call__(
-        self, *words: object, input: str | None = None, timeout: float = 120, env: dict | None = None
+        self, *words: object, input: str | None = None, timeout: float = 0.0, env: dict | None = None
     ) -> Result:
-        argv = [sys.executable, "-m", "hikube_local", *map(str, words)]
+        env = {**self.env, **(env or {})}
+        argv = [*self.before(env), "-m", "hikube_local", *map(str, words)]
+        limit = patience(timeout or self.LONG)
         done = subprocess.run(
-            argv,
-            input=input,
-            capture_output=True,
-            text=True,
-            timeout=patience(timeout),
-            env={**self.env, **(env or {})},
-            cwd=self.folder,
+            argv, input=input, capture_output=True, text=True, timeout=limit, env=env, cwd=self.folder
         )
         return said(words, done)
+
+    def before(self, env: dict[str, str]) -> list[str]:
+        """The interpreter, and what stands before it."""
+        return [sys.executable]
 
     def file(self, name: str, text: str) -> Path:
         path = self.folder / name

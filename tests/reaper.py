@@ -1,5 +1,5 @@
 """Run a command to its end, and end whatever it started and left behind: also what made itself a daemon, also when the
-command is interrupted or dies.
+command is interrupted or dies. Runtime folders of state roots in the temporary folder go with it.
 
     python -m tests.reaper COMMAND...
 
@@ -12,10 +12,15 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+
+from hikube_local.paths import layout
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
@@ -36,9 +41,33 @@ def descendants(of: int) -> list[int]:
     return found
 
 
+RUNTIME = layout({}).runtime.parent
+DEEP = 6  # folders below the temporary one in which tests have their state roots
+
+
+def state_roots(folder: Path, deep: int = DEEP) -> Iterator[Path]:
+    """What tests gave as HIKUBE_LOCAL_HOME below `folder`; links are not followed."""
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name == "state":
+                    yield folder
+                elif deep:
+                    yield from state_roots(Path(entry.path), deep - 1)
+
+
+def left_folders(before: set[str]) -> list[Path]:
+    """Runtime folders that were not there before and belong to a state root of a test that was cut short."""
+    now = {p.name for p in RUNTIME.glob("*")} - before
+    homes = state_roots(Path(tempfile.gettempdir())) if now else ()
+    found = (layout({"HIKUBE_LOCAL_HOME": str(home)}).runtime for home in homes)
+    return sorted({p for p in found if p.parent == RUNTIME and p.name in now})
+
+
 def main(argv: list[str]) -> int:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     started: list[int] = []
+    before = {p.name for p in RUNTIME.glob("*")}
     # Ctrl-C reaches the command by itself; what is meant for one process is handed on.
     signal.signal(signal.SIGINT, lambda *_: None)
     signal.signal(signal.SIGTERM, lambda *_: [os.kill(pid, signal.SIGTERM) for pid in started])
@@ -58,6 +87,9 @@ def main(argv: list[str]) -> int:
                 os.kill(p, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
             os.wait()
+    for folder in left_folders(before):
+        print(f"left over and removed now: {folder}", file=sys.stderr)
+        shutil.rmtree(folder, ignore_errors=True)
     return os.waitstatus_to_exitcode(status)
 
 

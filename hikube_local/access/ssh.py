@@ -132,8 +132,7 @@ def prepare(
         return user, options(world, obj, [identity])
     own = world.layout.own_key
     plain = options(world, obj, keys.user_keys())
-    kept = world.store.allocation(f"ssh/{obj.namespace}/{obj.name}")
-    if own.exists() and user in kept.get("users", []) and let_in(world, obj, user, say):
+    if own.exists() and noted(world, obj, user) and let_in(world, obj, user, say):
         return user, options(world, obj, [*keys.user_keys(), own])
     if (
         (keys.user_keys() or os.environ.get("SSH_AUTH_SOCK"))
@@ -146,10 +145,16 @@ def prepare(
     return user, plain
 
 
+def noted(world: Qemu, obj: Object, user: str) -> bool:
+    """Whether our key was added for this user since the machine was made, or went back to a checkpoint."""
+    return user in world.store.allocation(f"ssh/{obj.namespace}/{obj.name}").get("users", [])
+
+
 def let_in(world: Qemu, obj: Object, user: str, say: Callable[[str], None]) -> bool:
-    """Whether our key lets this user in: as noted, unless the guest says that it does not have it (any more)."""
-    have = authorised(world, obj, user)
-    return have if have else have is None or authorise(world, obj, user, say)
+    """Have our key let this user in: as noted, unless the guest says that it does not have it (any more)."""
+    if noted(world, obj, user) and authorised(world, obj, user) is not False:
+        return True
+    return authorise(world, obj, user, say)
 
 
 def authorised(world: Qemu, obj: Object, user: str) -> bool | None:
@@ -192,9 +197,7 @@ def log_in(world: Qemu, obj: Object, user: str, say: Callable[[str], None]) -> N
     if not _USER.fullmatch(user):
         return
     learn_host_keys(world, obj)
-    kept = world.store.allocation(f"ssh/{obj.namespace}/{obj.name}").get("users", [])
-    if user not in kept or authorised(world, obj, user) is False:
-        authorise(world, obj, user, say)
+    let_in(world, obj, user, say)
 
 
 def real(world: object, obj: Object) -> Qemu:
@@ -246,23 +249,23 @@ def user_config() -> Path:
 
 def include(layout: Layout) -> Path:
     """Name our file in the user's own; at its top, since ssh takes the first value of each option."""
-    main, line = user_config(), include_line(layout)
-    before = main.read_text(errors="surrogateescape") if main.exists() else ""
+    main, line = user_config(), include_line(layout).encode()
+    before = main.read_bytes() if main.exists() else b""  # whatever its encoding is
     if line not in before.splitlines():
         files.make_folder(main.parent)
         mode = main.stat().st_mode & 0o777 if main.exists() else 0o600
-        files.write(main, (f"{line}\n\n{before}" if before else f"{line}\n").encode("utf-8", "surrogateescape"), mode)
+        files.write(main, line + b"\n\n" + before if before else line + b"\n", mode)
     return main
 
 
 def forget_config(layout: Layout) -> bool:
     """Take our line out of the user's configuration again; whether it was there."""
-    main, line = user_config(), include_line(layout)
-    before = main.read_text(errors="surrogateescape") if main.exists() else ""
-    kept = [row for row in before.splitlines() if row != line]
+    main, line = user_config(), include_line(layout).encode()
     layout.ssh_config.unlink(missing_ok=True)
-    if len(kept) == len(before.splitlines()):
+    before = main.read_bytes().splitlines() if main.exists() else []
+    kept = [row for row in before if row != line]
+    if len(kept) == len(before):
         return False
-    text = "\n".join(kept).lstrip("\n")
-    files.write(main, (f"{text}\n" if text else "").encode("utf-8", "surrogateescape"), main.stat().st_mode & 0o777)
+    text = b"\n".join(kept).lstrip(b"\n")
+    files.write(main, text + b"\n" if text else b"", main.stat().st_mode & 0o777)
     return True

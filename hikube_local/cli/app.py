@@ -60,6 +60,11 @@ def validate_option() -> Callable:
     )
 
 
+def files_option(help: str = "A file, a folder, a URL or -.") -> Callable:
+    """kubectl's -f: manifests, as often as wanted."""
+    return option("-f", "--filename", multiple=True, help=help)
+
+
 def dry_run_option() -> Callable:
     """kubectl's --dry-run[=client|server|none]; what is given here is the same for client and server."""
     return option(
@@ -257,6 +262,10 @@ class App:
             return self._progress
         return "tty" if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else "plain"
 
+    def in_namespace(self, obj: Object) -> str:
+        """The words that name the object's namespace to the next command, where it is not the default one."""
+        return "" if obj.namespace == self.default_namespace else f" -n {obj.namespace}"
+
     def find(self, kind: str, name: str, namespace: str | None = None) -> Object:
         """A stored object by its name, or HK804 with the nearest name; `namespace`: one that the name itself says."""
         from hikube_local.text import nearest
@@ -292,11 +301,12 @@ class App:
             raise UsageError("HK810", f"{word} is not a machine", fix="name a VMInstance")
         return self.find(INSTANCE, name, namespace.removesuffix(".hikube") or None)
 
-    def machines(self, words: tuple[str, ...], everything: bool = False, all_namespaces: bool = False) -> list[Object]:
+    def machines(self, names: tuple[str, ...], everything: bool = False, all_namespaces: bool = False) -> list[Object]:
         """The machines named, also as `vm web`; all of the namespace (or of every one) with --all."""
         from hikube_local.api.objects import INSTANCE, KIND_WORDS
 
-        names = words[1:] if words and words[0].lower() in KIND_WORDS else words
+        if names and names[0].lower() in KIND_WORDS and (len(names) > 1 or everything):
+            names = names[1:]  # alone it is the name of a machine
         if everything:
             if names:
                 raise UsageError("HK810", "names and --all exclude each other", fix="leave one of them out")

@@ -7,20 +7,20 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, manifests, option
+from hikube_local.cli.app import App, common, files_option, manifests, option
 from hikube_local.errors import ExitCode
 
 
 @click.command("bundle")
 @click.argument("files", nargs=-1)
-@option("-f", "--filename", multiple=True, help="A file, a folder or -.")
+@files_option()
 @option("--to", "folder", type=click.Path(path_type=Path), required=True, help="A new folder.")
 @common
 def bundle(app: App, files: tuple[str, ...], filename: tuple[str, ...], folder: Path) -> int:
     """Gather manifests and images, so that `up --offline FOLDER` works on another machine."""
     from hikube_local.api.objects import DISK
+    from hikube_local.cli.load import load
     from hikube_local.cli.story import Story
-    from hikube_local.cli.up import load
     from hikube_local.images import bundle as bundles
     from hikube_local.images import sources
     from hikube_local.manifests.diagnostics import Findings

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, annotate, common, manifests, option, output_option
+from hikube_local.cli.app import App, annotate, common, files_option, manifests, option, output_option
 from hikube_local.errors import ExitCode, HikubeError, NotFound
 
 
@@ -19,7 +19,7 @@ def cloudinit() -> None:
 
 @cloudinit.command("check")
 @click.argument("files", nargs=-1)
-@option("-f", "--filename", multiple=True, help="A manifest or user-data: a file, or -.")
+@files_option("A manifest or user-data: a file, a URL or -.")
 @option("--strict", is_flag=True, help="Warnings count as errors.")
 @output_option("json")
 @common

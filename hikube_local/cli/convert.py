@@ -6,13 +6,13 @@ import sys
 
 import click
 
-from hikube_local.cli.app import App, common, manifests, option
+from hikube_local.cli.app import App, common, files_option, manifests
 from hikube_local.errors import ExitCode, UsageError
 
 
 @click.command("convert")
 @click.argument("files", nargs=-1)
-@option("-f", "--filename", multiple=True, help="A file, a folder, a URL or -.")
+@files_option()
 @common
 def convert(app: App, files: tuple[str, ...], filename: tuple[str, ...]) -> int:
     """Print what the platform's own migration made of a retired VirtualMachine: a VMDisk and a VMInstance."""

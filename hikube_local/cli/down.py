@@ -14,6 +14,7 @@ from hikube_local.cli.app import (
     complete_object,
     confirm,
     dry_run_option,
+    files_option,
     ignored,
     option,
     reference,
@@ -21,8 +22,8 @@ from hikube_local.cli.app import (
     seconds,
     urls,
 )
+from hikube_local.cli.load import load
 from hikube_local.cli.ssh import refresh
-from hikube_local.cli.up import load
 from hikube_local.errors import ExitCode, UsageError
 
 
@@ -45,7 +46,7 @@ def _remove(app: App, keys: list[Any], grace: float = 30.0, force: bool = False)
 
 @click.command("down")
 @click.argument("words", shell_complete=complete_object, metavar="[FILE|NAME]...", nargs=-1)
-@option("-f", "--filename", multiple=True, help="A file, a folder, a URL or -.")
+@files_option()
 @option("--disks", is_flag=True, help="Delete the disks and their data too.")
 @option("-A", "--all-namespaces", is_flag=True, help="In every namespace.")
 @option("--grace", default="30s", callback=seconds, help="How long a machine may take to shut down (30s).")
@@ -97,7 +98,7 @@ def down(
 
 @click.command("delete")
 @click.argument("words", shell_complete=complete_object, metavar="KIND/NAME...", nargs=-1)
-@option("-f", "--filename", multiple=True, help="A file, a folder, a URL or -.")
+@files_option()
 @option("--yes", is_flag=True, help="Answer questions with yes.")
 @option("--grace", default="30s", callback=seconds, help="How long a machine may take to shut down (30s).")
 @option("--force", is_flag=True, help="Do not wait for the guests.")

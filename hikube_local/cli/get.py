@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, complete_object, option, output_option, references, urls
+from hikube_local.cli.app import App, common, complete_object, files_option, option, output_option, references, urls
 from hikube_local.errors import ExitCode, NotFound, UsageError
 
 _SET = re.compile(r"(?P<key>\S+)\s+(?P<op>in|notin)\s*\((?P<values>[^()]*)\)$")
@@ -145,7 +145,7 @@ def _get(
         raise UsageError("HK810", "events are no objects here", fix="hikube-local events [-f] [--for vm/NAME]")
     statuses = Statuses(app.store, app.backend)
     if filename:
-        from hikube_local.cli.up import load
+        from hikube_local.cli.load import load
 
         known = [app.store.get(i.object.key) for i in load(app, urls(filename), for_plan=False, quiet=True).objects]
         objects, single = [o for o in known if o], False
@@ -229,7 +229,7 @@ def _options(command: Any) -> Any:
         option("-l", "--selector", "labels", default="", help="Label selector: a=b,c!=d."),
         option("-w", "--watch", is_flag=True, help="Print a line at each change."),
         option("--watch-only", is_flag=True, help="Watch without the list first."),
-        option("-f", "--filename", multiple=True, help="The objects of a file, a folder or -."),
+        files_option("The objects of a file, a folder, a URL or -."),
         option("--field-selector", "field", default="", help="metadata.name=NAME."),
         option("--sort-by", default="", help="A jsonpath: .metadata.creationTimestamp."),
         option("--no-headers", is_flag=True, help="Without the line of column names."),

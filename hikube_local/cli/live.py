@@ -102,25 +102,26 @@ class Board:
         return a * full + b * (BAR - full)
 
     def _draw(self, last: bool = False) -> None:
-        try:
-            size = os.get_terminal_size(self._stream.fileno())
-        except (OSError, ValueError):
-            size = os.terminal_size((80, 24))
-        width = max(20, size.columns or 80)
-        lines = self._lines(width, None if last else max(1, (size.lines or 24) - 2))
+        width, height = self._size()
+        lines = self._lines(max(20, width), None if last else max(1, height - 2))
         text = self._erased() + "".join(f"{shown}\n" for shown, _ in lines)
         self._drawn = [] if last else [n for _, n in lines]
         self._stream.write(text)
         self._stream.flush()
 
+    def _size(self) -> tuple[int, int]:
+        """(columns, lines) of the terminal as it is now."""
+        try:
+            size = os.get_terminal_size(self._stream.fileno())
+        except (OSError, ValueError):
+            return 80, 24
+        return size.columns or 80, size.lines or 24
+
     def _erased(self) -> str:
         """What takes the drawn lines off the screen, also when the window became narrower and they were wrapped."""
         if not self._drawn:
             return ""
-        try:
-            width = max(1, os.get_terminal_size(self._stream.fileno()).columns)
-        except (OSError, ValueError):
-            width = 80
+        width, _ = self._size()
         rows = sum(max(1, -(-n // width)) for n in self._drawn)
         self._drawn = []
         return f"\x1b[{rows}A\r\x1b[J"

@@ -44,6 +44,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "vnc": ("console", "Open a machine's screen."),
         "port-forward": ("ports", "Forward local ports to a machine."),
         "network": ("network", "Run a command of this host inside a tenant's network."),
+        "virsh": ("ports", "Run virsh, connected to the libvirt that runs the machines."),
     },
     "Manifests": {
         "validate": ("validate", "Check manifests; nothing is changed."),
@@ -72,22 +73,21 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "help": ("settings", "Show the help of a command."),
     },
 }
-# The same command under the name that fingers type; the first three are listed, as kubectl and compose have them.
-ALIASES = {"apply": ("up", "up"), "diff": ("plan", "plan"), "ps": ("get", "get"), "virsh": ("ports", "virsh")}
-ALIASES |= {"ls": ("get", "get"), "list": ("get", "get"), "status": ("get", "get"), "info": ("describe", "describe")}
-ALIASES |= {"shell": ("ssh", "ssh"), "exec": ("ssh", "ssh"), "cp": ("ssh", "scp"), "rm": ("down", "delete")}
+# The same command under the names that fingers type; apply, diff and ps have functions of their own.
+ALIASES = {"apply": "up", "diff": "plan", "ps": "get", "ls": "get", "list": "get", "status": "get", "info": "describe"}
+ALIASES |= {"shell": "ssh", "exec": "ssh", "cp": "scp", "rm": "delete"}
 VERBS: dict[str, tuple[str, str]] = {v: row for section in SECTIONS.values() for v, row in section.items()}
-VERBS |= {alias: (module, f"The same as `{verb}`.") for alias, (module, verb) in ALIASES.items()}
+VERBS |= {alias: (VERBS[verb][0], f"The same as `{verb}`.") for alias, verb in ALIASES.items()}
 # What people of other tools type, and the command that does it. No word is ever taken for one that removes something.
 MEANT = {
     **dict.fromkeys(("shutdown", "poweroff", "halt"), "stop"),
     **dict.fromkeys(("launch", "create", "run", "deploy", "boot"), "up"),
-    **dict.fromkeys(("reboot",), "restart"),
-    **dict.fromkeys(("edit",), "up"),
+    "reboot": "restart",
+    "edit": "up",
     **dict.fromkeys(("login", "connect"), "ssh"),
     **dict.fromkeys(("pull", "build", "import"), "images"),
     **dict.fromkeys(("suspend", "freeze"), "pause"),
-    **dict.fromkeys(("resume",), "unpause"),
+    "resume": "unpause",
     **dict.fromkeys(("lint", "check"), "validate"),
     **dict.fromkeys(("serial", "attach"), "console"),
 }
@@ -155,7 +155,7 @@ class Lazy(click.Group):
             return None
         module = importlib.import_module(f"hikube_local.cli.{VERBS[name][0]}")
         own = name.replace("-", "_")
-        command = getattr(module, own if hasattr(module, own) else ALIASES[name][1].replace("-", "_"))
+        command = getattr(module, own if hasattr(module, own) else ALIASES[name].replace("-", "_"))
         if (shown := EXAMPLES.get(name)) and not command.epilog:
             command.epilog = "\b\nExamples:\n" + "\n".join(f"  hikube-local {line}" for line in shown)
         return command
@@ -164,7 +164,7 @@ class Lazy(click.Group):
         for title, verbs in SECTIONS.items():
             with formatter.section(title):
                 formatter.write_dl([(name, text) for name, (_, text) in verbs.items()])
-        also = ", ".join(f"{alias} ({verb})" for alias, (_, verb) in ALIASES.items() if alias != verb)
+        also = ", ".join(f"{alias} ({verb})" for alias, verb in ALIASES.items())
         formatter.write_paragraph()
         formatter.write_text(f"Also: {also}. `hikube-local help COMMAND` shows its options and examples.")
 
@@ -247,35 +247,23 @@ def run(argv: list[str]) -> int:
 
 
 # Commands that end by Ctrl-C in the ordinary course: nothing is to be said.
-_STREAMS = (
-    "logs",
-    "get",
-    "ps",
-    "ls",
-    "list",
-    "status",
-    "events",
-    "wait",
-    "port-forward",
-    "vnc",
-    "console",
-    "top",
-    "ssh",
-)
-_STREAMS += ("scp", "network", "virsh", "shell", "exec", "cp")
+_STREAMS = ("logs", "get", "events", "wait", "port-forward", "vnc", "console", "top", "ssh", "scp", "network", "virsh")
+# And those that the same words carry on with.
+_GO_ON = ("up", "down", "delete", "start", "stop", "restart", "purge", "reset", "image-upload")
 
 
 def _interrupted(argv: list[str]) -> str:
     """What an interrupt left, in the words of the command that was interrupted."""
-    verb = argv[0] if argv else ""
+    typed = argv[0] if argv else ""
+    verb = ALIASES.get(typed, typed)
     if verb in _STREAMS:
         return ""
     if verb == "test":
         return "interrupted: the machines are removed" if "--keep" not in argv else "interrupted"
     if verb == "images":
         return "interrupted: run it again, it goes on where it was" if argv[1:2] == ["pull"] else "interrupted"
-    if verb in ("up", "apply", "down", "delete", "rm", "start", "stop", "restart", "purge", "reset", "image-upload"):
-        return f"interrupted: the same command again goes on from here: hikube-local {verb}"
+    if verb in _GO_ON:
+        return f"interrupted: the same command again goes on from here: hikube-local {typed}"
     return "interrupted"
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, manifests, option, output_option
+from hikube_local.cli.app import App, common, files_option, manifests, option, output_option
 from hikube_local.errors import ExitCode, HikubeError
 
 # Fields that need no restart by us: taken at once, or (keys, user-data) written to the seed, which the guest reads at its next boot.
@@ -142,11 +142,11 @@ def _plan(
 ) -> int:
     from hikube_local.backends.protocol import Options
     from hikube_local.cli import tables
-    from hikube_local.cli.up import _with_backend, load
+    from hikube_local.cli.load import load, with_backend
     from hikube_local.events import ignore
 
     loaded = load(app, manifests(files, filename), for_plan=True, quiet=output in ("json", "yaml"))
-    wanted = _with_backend(app, [i.object for i in loaded.objects], backend)
+    wanted = with_backend(app, [i.object for i in loaded.objects], backend)
     planned = rows(app, app.reconciler(ignore, Options(exact=exact, restart=restart, dry=True)), wanted)
     print(tables.show(planned, output, lambda: text(planned, app.color())))
     todo = any(r["action"] != "none" for r in planned)
@@ -156,7 +156,7 @@ def _plan(
 def _options(command: Any) -> Any:
     options = [
         click.argument("files", nargs=-1),
-        option("-f", "--filename", multiple=True, help="A file, a folder, a URL or -."),
+        files_option(),
         option("--detailed-exitcode", is_flag=True, help="Exit 4 when there is something to do."),
         option("--backend", type=click.Choice(["qemu", "simulator"]), default=None, help="What carries the objects."),
         option("--exact", is_flag=True, help="Refuse machines that this host would have to make smaller."),

@@ -40,10 +40,6 @@ def _reconcile(
 _ALREADY = {"was scheduled to start": "is already running", "was stopped": "is already stopped"}
 
 
-def _named(app: App, names: tuple[str, ...], everything: bool, all_namespaces: bool) -> list[Any]:
-    return app.machines(names, everything, all_namespaces)
-
-
 def _wish(app: App, obj: Any, power: str | None, end_boot: float | None = None) -> None:
     from hikube_local.store.db import scope
 
@@ -58,7 +54,7 @@ def _wish(app: App, obj: Any, power: str | None, end_boot: float | None = None) 
 @common
 def start(app: App, wait: bool, timeout: float | None, pace: float, **named: Any) -> int:
     """Start machines."""
-    objects = _named(app, **named)
+    objects = app.machines(**named)
     for obj in objects:
         _wish(app, obj, "start")
     return _reconcile(app, objects, "was scheduled to start", wait, timeout, pace=pace)
@@ -71,7 +67,7 @@ def start(app: App, wait: bool, timeout: float | None, pace: float, **named: Any
 @common
 def stop(app: App, force: bool, grace: float, **named: Any) -> int:
     """Stop machines; they stay stopped until `start`, or an `up` of a manifest that says they run."""
-    objects = _named(app, **named)
+    objects = app.machines(**named)
     for obj in objects:
         _wish(app, obj, "stop")
     return _reconcile(app, objects, "was stopped", force=force, grace=grace)
@@ -87,7 +83,7 @@ def stop(app: App, force: bool, grace: float, **named: Any) -> int:
 @common
 def restart(app: App, force: bool, grace: float, wait: bool, timeout: float | None, pace: float, **named: Any) -> int:
     """Stop machines and start them again."""
-    objects = _named(app, **named)
+    objects = app.machines(**named)
     for obj in objects:
         # One wish for both halves: the boot that is to end, and that the machine runs. A kill in between leaves it so.
         _wish(app, obj, "start", app.backend(obj.backend).observe_machine(obj).started)
@@ -113,7 +109,7 @@ def _freeze(app: App, objects: list[Any], action: str, wanted: str, word: str) -
 @common
 def pause(app: App, **named: Any) -> int:
     """Freeze running machines."""
-    return _freeze(app, _named(app, **named), "pause", "running", "paused")
+    return _freeze(app, app.machines(**named), "pause", "running", "paused")
 
 
 @click.command("unpause")
@@ -121,4 +117,4 @@ def pause(app: App, **named: Any) -> int:
 @common
 def unpause(app: App, **named: Any) -> int:
     """Let frozen machines go on."""
-    return _freeze(app, _named(app, **named), "unpause", "paused", "unpaused")
+    return _freeze(app, app.machines(**named), "unpause", "paused", "unpaused")

@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, manifests, option
+from hikube_local.cli.app import App, common, files_option, manifests, option
 from hikube_local.errors import ExitCode, UsageError
 
 
 @click.command("render")
 @click.argument("files", nargs=-1)
-@option("-f", "--filename", multiple=True, help="A file, a folder, a URL or -.")
+@files_option()
 @option("--to", default="", help="Folder to write into; - prints one stream of documents.")
 @option("--as", "form", type=click.Choice(["libvirt", "kubevirt"]), default="libvirt", help="What to write.")
 @option("--host", is_flag=True, help="As this host would really run it.")

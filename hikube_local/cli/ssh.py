@@ -111,11 +111,9 @@ def ssh(
 
 def _told_phase(app: App, obj: Any) -> None:
     """A machine that is still booting may not let anybody in yet: said before ssh waits."""
-    from hikube_local.cli.up import in_namespace
-
     view = app.backend(obj.backend).view(obj)
     if view.observed.state == "running" and not view.ready and view.progress:
-        where = in_namespace(app, obj)
+        where = app.in_namespace(obj)
         wait = f"hikube-local wait{where} vm/{obj.name} --for=condition=Ready --timeout=10m"
         _say(f"{obj.name} is still booting ({WORDS[view.progress.stage]}); to wait: {wait}")
 

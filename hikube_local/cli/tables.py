@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from hikube_local.errors import UsageError
-from hikube_local.text import age, columns, one_line, size
+from hikube_local.text import UNSAFE, age, columns, one_line, size
 
 
 def table(header: Sequence[str] | None, rows: Iterable[Sequence[str]]) -> str:
@@ -32,12 +32,8 @@ def table(header: Sequence[str] | None, rows: Iterable[Sequence[str]]) -> str:
     )
 
 
-# What a terminal acts on, or what turns text around: in JSON such a character is written as its number.
-_UNSAFE = re.compile("[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
-
 def as_json(value: Any) -> str:
-    return _UNSAFE.sub(lambda m: f"\\u{ord(m[0]):04x}", json.dumps(value, indent=4, ensure_ascii=False))
+    return UNSAFE.sub(lambda m: f"\\u{ord(m[0]):04x}", json.dumps(value, indent=4, ensure_ascii=False))
 
 
 def as_yaml(value: Any) -> str:
@@ -51,7 +47,7 @@ def as_yaml(value: Any) -> str:
         return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
     Dumper.add_representer(str, text)
-    plain = not _UNSAFE.search(json.dumps(value, ensure_ascii=False, default=str))  # else all of it by numbers
+    plain = not UNSAFE.search(json.dumps(value, ensure_ascii=False, default=str))  # else all of it by numbers
     return yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=plain, default_flow_style=False).rstrip("\n")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, annotate, common, manifests, option, output_option, seconds
+from hikube_local.cli.app import App, annotate, common, files_option, manifests, option, output_option, seconds
 from hikube_local.errors import ExitCode, HikubeError, UsageError, unexpected
 
 
@@ -24,7 +24,7 @@ def _number(context: click.Context, parameter: click.Parameter, value: float) ->
 
 @click.command("test")
 @click.argument("files", nargs=-1)
-@option("-f", "--filename", multiple=True, help="A file, a folder, a URL or -.")
+@files_option()
 @option("--checks", "checks_file", type=click.Path(path_type=Path), default=None, help="A YAML list of checks.")
 @option("--image", "images", multiple=True, help="Boot it on this image (a name or a URL); may be given several times.")
 @option(
@@ -202,7 +202,7 @@ def _load(app: App, named: tuple[str, ...], checks_file: Path | None) -> tuple[A
 
     What `cloudinit check` finds is told as well, and never stops it; of a trap that both know, it knows the line.
     """
-    from hikube_local.cli.up import Invalid
+    from hikube_local.cli.load import Invalid
     from hikube_local.lab import checklist
     from hikube_local.manifests.validate import Known, validate
     from hikube_local.userdata.places import of_manifest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 import time
@@ -12,10 +11,10 @@ import click
 
 from hikube_local.cli.app import (
     App,
-    annotate,
     common,
     confirm,
     dry_run_option,
+    files_option,
     ignored,
     manifests,
     option,
@@ -23,73 +22,15 @@ from hikube_local.cli.app import (
     seconds,
     validate_option,
 )
+from hikube_local.cli.load import Invalid, load, remember, with_backend
 from hikube_local.errors import ExitCode, HikubeError, UsageError, unexpected
-from hikube_local.text import mask_url, one_line
-
-
-class Invalid(click.exceptions.Exit):
-    """The manifests have errors, which were told; nothing was changed."""
-
-    def __init__(self, findings: list[dict[str, object]]) -> None:
-        super().__init__(ExitCode.USAGE)
-        self.findings = findings
-
-
-def load(app: App, files: tuple[str, ...], for_plan: bool, quiet: bool = False, unknown: str = "strict") -> Any:
-    """Validate everything, tell the findings, and stop before anything is changed when there is an error."""
-    from hikube_local.manifests.diagnostics import Severity, folded
-    from hikube_local.manifests.validate import Known, validate
-
-    known = Known({o.key: o for o in app.store.objects()}, app.image_names)
-    result = validate(files, app.flag_namespace, app.default_namespace, known, for_plan, unknown)
-    for d in folded(result.findings.items):
-        if d.severity is Severity.ERROR or (d.severity is Severity.WARNING and not quiet):
-            print(d.render(), file=sys.stderr)
-    if not quiet:
-        _tell_differences(app, [d for d in result.findings.items if d.severity is Severity.DIFFERENCE], files)
-    annotate(result.findings.items)
-    if result.findings.failed:
-        count = len(result.findings.of(Severity.ERROR))
-        print(f"{count} error{'s' if count > 1 else ''}; nothing was changed", file=sys.stderr)
-        raise Invalid([d.as_json() for d in result.findings.items])
-    return result
-
-
-TOLD, TOLD_MOST = "told", 50  # the store's own row of what was told at length
-
-
-def _tell_differences(app: App, found: list[Any], files: tuple[str, ...]) -> None:
-    """At length the first time that these are met, then as a count."""
-    from hikube_local.manifests.diagnostics import counted
-
-    if app.no_differences or not found:
-        return
-    if _digest(found) in app.store.allocation(TOLD):
-        print(f"{counted(found)} from Hikube: hikube-local validate {' '.join(files)}", file=sys.stderr)
-        return
-    for d in found:
-        word = "note" if d.word == "note" else "differs from Hikube"
-        print(f"{word} [{d.code}]: {d.object + ': ' if d.object else ''}{one_line(d.message)}", file=sys.stderr)
-
-
-def _digest(found: list[Any]) -> str:
-    return hashlib.sha256(repr([(d.code, d.message) for d in found]).encode()).hexdigest()[:16]
-
-
-def _remember(app: App, loaded: Any) -> None:
-    """These differences were told at length."""
-    from hikube_local.manifests.diagnostics import Severity
-
-    found = loaded.findings.of(Severity.DIFFERENCE)
-    if found and not app.no_differences and (digest := _digest(found)) not in (old := app.store.allocation(TOLD)):
-        kept = sorted(old, key=lambda k: old[k])[: max(0, len(old) + 1 - TOLD_MOST)]
-        app.store.note(TOLD, **{**dict.fromkeys(kept), digest: time.time()})
+from hikube_local.text import mask_url
 
 
 def _up_options(command: Any) -> Any:
     options = [
         click.argument("files", nargs=-1),
-        option("-f", "--filename", multiple=True, help="A file, a folder, a URL or -."),
+        files_option(),
         option("--timeout", default=None, callback=seconds, help="How long to wait for readiness (5m)."),
         dry_run_option(),
         option("--restart", is_flag=True, help="Restart machines whose changes need it."),
@@ -176,7 +117,7 @@ def _up(
 
     named = manifests(files, filename, offline)
     loaded = load(app, named, for_plan=True, quiet=output == "json", unknown=unknown)
-    wanted = _with_backend(app, [item.object for item in loaded.objects], backend)
+    wanted = with_backend(app, [item.object for item in loaded.objects], backend)
     if not allow_inner and not dry_run:
         _no_inner(app, wanted)
     options = Options(exact=exact, pull=pull, offline=offline, restart=restart, pace=pace, dry=dry_run)
@@ -197,7 +138,7 @@ def _up(
             confirm(f"Remove the machines {', '.join(o.name for o in extra)} (their disks stay)?", yes)
         _tell_again(app, wanted)
         stored = app.store.put(wanted)
-        _remember(app, loaded)
+        remember(app, loaded)
         _record_bridge(app, stored, bridge)
         app.store.mark_deleted(o.key for o in extra)
         _clear_stops(app, stored)
@@ -223,7 +164,7 @@ def _tell_again(app: App, wanted: list[Any]) -> None:
 def _no_inner(app: App, wanted: list[Any]) -> None:
     """A manifest is often somebody else's: what it may fetch from this host itself is for its user to say."""
     from hikube_local.images.fetch import mirrored
-    from hikube_local.manifests.rules import is_this_host
+    from hikube_local.urls import is_this_host
 
     for obj in wanted:
         url = obj.disk.source.http.url if obj.kind == "VMDisk" and obj.disk.source.http else ""
@@ -233,22 +174,6 @@ def _no_inner(app: App, wanted: list[Any]) -> None:
             what = f"{obj.ref} would be fetched from this host itself ({mask_url(url)[:120]})"
             why = "a manifest of somebody else's could bring what a service of this host answers into a guest"
             raise UsageError("HK319", what, why, "if you mean it: --allow-inner")
-
-
-def _with_backend(app: App, objects: list[Any], backend: str | None) -> list[Any]:
-    """The backend is recorded with each object: the one asked for, else the one it has, else qemu."""
-    out = []
-    for obj in objects:
-        old = app.store.get(obj.key)
-        out.append(obj.model_copy(update={"backend": backend or (old.backend if old else "qemu")}))
-    worlds = {o.key: o.backend for o in [*app.store.objects(), *out]}
-    for obj in out:
-        for ref in obj.instance.disks if obj.kind == "VMInstance" else ():
-            other = worlds.get(("VMDisk", obj.namespace, ref.name), obj.backend)
-            if other != obj.backend:
-                what = f"{obj.ref} would have the backend {obj.backend}, its disk {ref.name} has {other}"
-                raise UsageError("HK807", what, fix=f"add --backend {other}, or delete the disk first")
-    return out
 
 
 def preflight(app: App, objects: list[Any]) -> None:
@@ -366,7 +291,7 @@ def _finish(app: App, stored: list[Any], results: dict, as_json: bool) -> int:
         return worst
     for obj in stored:
         if results[obj.key].restart_required:
-            where = in_namespace(app, obj)
+            where = app.in_namespace(obj)
             fix = f"hikube-local restart{where} {obj.name}, or up --restart"
             print(f"{obj.ref}: a change is real after a restart: {fix}", file=sys.stderr)
     statuses = Statuses(app.store, app.backend)
@@ -400,16 +325,11 @@ def _item(obj: Any, done: Any) -> dict[str, Any]:
     return item
 
 
-def in_namespace(app: App, obj: Any) -> str:
-    """The words that name the object's namespace to the next command, where it is not the default one."""
-    return "" if obj.namespace == app.default_namespace else f" -n {obj.namespace}"
-
-
 def _way_in(app: App, obj: Any, resource: dict) -> list[str]:
     """How the machine is reached; without a promise while it boots."""
     from hikube_local.cli import tables
 
-    status, where = resource["status"], in_namespace(app, obj)
+    status, where = resource["status"], app.in_namespace(obj)
     row = tables.machine_row(resource, False)
     lines = [f"{obj.name}: {row[1]}" + (f", {row[4]} ports {row[5]}" if row[5] != "<none>" else ", no ports")]
     if status["ready"]:

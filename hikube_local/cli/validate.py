@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from hikube_local.cli.app import App, annotate, common, manifests, option, output_option, validate_option
+from hikube_local.cli.app import App, annotate, common, files_option, manifests, option, output_option, validate_option
 from hikube_local.errors import ExitCode
 
 
 @click.command("validate")
 @click.argument("files", nargs=-1)
-@option("-f", "--filename", multiple=True, help="A file, a folder, a URL or -.")
+@files_option()
 @option("--strict", is_flag=True, help="Warnings count as errors.")
 @validate_option()
 @output_option("json")

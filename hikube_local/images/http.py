@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
-import socket
 import time
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
@@ -13,6 +11,7 @@ from urllib.parse import urljoin, urlsplit
 
 from hikube_local.errors import HikubeError
 from hikube_local.text import mask_url, sanitize
+from hikube_local.urls import is_inner
 
 CONNECT_TIMEOUT = 10
 STALL_TIMEOUT = 30  # seconds without a byte
@@ -69,24 +68,8 @@ def _follow(here: str, there: str, known: bool) -> None:
         raise HikubeError("HK701", f"{shown}: only http and https are followed")
     if a.scheme == "https" and b.scheme == "http" and not known:
         raise HikubeError("HK701", f"{shown}: it leaves TLS", fix="give a checksum, or name that URL itself")
-    if not _inner(a.hostname) and _inner(b.hostname):
+    if not is_inner(a.hostname) and is_inner(b.hostname):
         raise HikubeError("HK701", f"{shown}: an address inside this network", fix="name that URL itself")
-
-
-def _inner(host: str | None) -> bool:
-    """A host that is this one or of this network, in any of the forms that resolvers take (127.1, 0x7f000001)."""
-    name = (host or "").rstrip(".").lower()
-    if not name or name == "localhost" or name.endswith(".localhost"):
-        return True
-    ip: ipaddress.IPv4Address | ipaddress.IPv6Address
-    try:
-        ip = ipaddress.IPv4Address(socket.inet_aton(name))
-    except (OSError, UnicodeError):
-        try:
-            ip = ipaddress.ip_address(name)
-        except ValueError:
-            return False
-    return not (getattr(ip, "ipv4_mapped", None) or ip).is_global
 
 
 def _status(url: str, answer: Any) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -19,6 +16,7 @@ from hikube_local.manifests.scalars import disagreement
 from hikube_local.manifests.userdata import userdata_rules
 from hikube_local.render.sizing import Unsized, requested
 from hikube_local.text import mask_url, nearest
+from hikube_local.urls import is_link_local, is_this_host
 
 METHODS = ("PortList", "WholeIP")
 BUSES = ("virtio", "sata", "scsi")
@@ -313,7 +311,7 @@ def _url(url: str) -> Iterator[Finding]:
         yield Finding("HK319", _E, f"{mask_url(url)[:80]!r} is no http or https URL", path)
     elif not host or not host.strip(".") or "<" in url or url.endswith("..."):
         yield Finding("HK319", _W, f"{mask_url(url)[:80]!r} is a placeholder", path, "put the image's URL here")
-    elif _link_local(host):
+    elif is_link_local(host):
         what = f"{host} is a link-local address: there the credentials of cloud hosts are handed out, no images"
         yield Finding("HK319", _E, what, path, "put the image's URL here")
     elif is_this_host(url):
@@ -321,39 +319,6 @@ def _url(url: str) -> Iterator[Finding]:
         yield Finding("HK319", _W, what, path, "up --allow-inner fetches it")
     elif parts.password or parts.username:
         yield Finding("HK319", _W, "a user name or password stands in the URL", path)
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """A host that is written as an address, also in the forms that resolvers take (127.1, 0x7f000001)."""
-    try:
-        return ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        pass
-    try:
-        return ipaddress.IPv4Address(socket.inet_aton(host)) if re.fullmatch(r"[0-9a-fA-Fx.]+", host) else None
-    except OSError:
-        return None
-
-
-def _link_local(host: str) -> bool:
-    found = _address(host)
-    found = getattr(found, "ipv4_mapped", None) or found
-    return bool(found and found.is_link_local)
-
-
-def is_this_host(url: str) -> bool:
-    """Whether a URL names the host that it is fetched on."""
-    try:
-        host = (urlsplit(url).hostname or "").rstrip(".").lower()
-    except ValueError:
-        return False
-    found = _address(host)
-    found = getattr(found, "ipv4_mapped", None) or found
-    return (
-        host == "localhost"
-        or host.endswith(".localhost")
-        or bool(found and (found.is_loopback or found.is_unspecified))
-    )
 
 
 def disk_storage(spec: VMDiskSpec) -> Iterator[Finding]:

@@ -36,10 +36,24 @@ class Config:
     def line(self, number: int) -> int:
         return self.fixed or self.before + number
 
+    @property
+    def mapping(self) -> Node | None:
+        """The tree, where it is the mapping of keys that cloud-init wants."""
+        return self.root if self.root is not None and isinstance(self.root.value, dict) else None
 
-def configs(user_data: str) -> list[Config]:
+    def get(self, key: str) -> Node | None:
+        return self.mapping.get(key) if self.mapping is not None else None
+
+    def items(self, key: str) -> list[Node]:
+        """What is listed under a key; nothing where it is no list."""
+        node = self.get(key)
+        return node.value if node is not None and isinstance(node.value, list) else []
+
+
+@lru_cache(maxsize=4)
+def configs(user_data: str) -> tuple[Config, ...]:
     """The cloud-configs, also those in a MIME message, an archive or a template."""
-    return [c for part in _parts(user_data) for c in _configs(part)]
+    return tuple(c for part in _parts(user_data) for c in _configs(part))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +101,10 @@ def _exploded(part: parts.Part) -> Iterator[parts.Part]:
         yield part
         return
     root, _ = tree.read(part.text)
+    lines = part.text.split("\n")
     for _, content, kind in tree.archived(root) if root is not None and isinstance(root.value, list) else ():
         if content is not None:
-            block = tree.is_literal(part.text, content)
+            block = tree.is_literal(lines, content)
             inside = 0 if part.encoded else content.line - (not block)
             yield parts.Part(kind, content.value, part.offset + inside, part.encoded or not block)
 
@@ -130,14 +145,13 @@ class Commands:
         # For each line from the second on: its text, and the user-data's line.
         self._rows: list[str] = []
         self._lines: list[int] = []
-        found = [c for c in configs(user_data) if c.root is not None and isinstance(c.root.value, dict)]
-        found = [c for c in found if c.root.get("runcmd") is not None]  # type: ignore[union-attr]
+        found = [c for c in configs(user_data) if c.get("runcmd") is not None]
         for config in found:
             self._take(config, known=len(found) == 1 and not config.template)
 
     def _take(self, config: Config, known: bool) -> None:
-        node = config.root.get("runcmd")  # type: ignore[union-attr]
-        for item in node.value if node is not None and isinstance(node.value, list) else []:
+        lines = config.text.split("\n")
+        for item in config.items("runcmd"):
             if tree.value(item) is None:
                 continue
             if isinstance(item.value, list):
@@ -145,7 +159,7 @@ class Commands:
             else:
                 text = str(item.value)
             self._items.append(text)
-            block = tree.is_literal(config.text, item)
+            block = tree.is_literal(lines, item)
             for n, line in enumerate(text.split("\n") if known else []):
                 self._rows.append(line)
                 self._lines.append(config.line(item.line + (1 + n if block else 0)))
@@ -175,8 +189,7 @@ def package_lines(user_data: str) -> dict[str, int]:
     """The line at which each package is asked for: its item under `packages`, else the first command that installs it."""
     found: dict[str, int] = {}
     for config in configs(user_data):
-        node = config.root.get("packages") if config.root is not None and isinstance(config.root.value, dict) else None
-        for name, item in _packages(node):
+        for name, item in _packages(config.items("packages")):
             found.setdefault(name.partition("=")[0].partition("/")[0], config.line(item.line))
     for number, line in enumerate(user_data.splitlines(), 1):
         if not line.lstrip().startswith("#") and (m := _INSTALLS.search(line[:2000])):
@@ -188,15 +201,15 @@ def package_lines(user_data: str) -> dict[str, int]:
 _INSTALLS = re.compile(r"\b(?:apt|apt-get|dnf|yum|zypper|apk)\b[^\n;&|]{0,120}?\b(?:install|add)\b([^\n;&|]*)")
 
 
-def _packages(node: Node | None) -> Iterator[tuple[str, Node]]:
+def _packages(items: list[Node]) -> Iterator[tuple[str, Node]]:
     """(name, its node) of `packages`: names, [name, version], and lists by package manager."""
-    for item in node.value if node is not None and isinstance(node.value, list) else ():
+    for item in items:
         if isinstance(item.value, list):
             if item.value and isinstance(item.value[0].value, str):
                 yield item.value[0].value, item.value[0]
         elif isinstance(item.value, dict):
             for _, inner in item.value.values():
-                yield from _packages(inner)
+                yield from _packages(inner.value if isinstance(inner.value, list) else [])
         elif item.value is not None:
             yield str(item.text), item
 
@@ -261,15 +274,8 @@ def again(user_data: str) -> list[str]:
 
 def formats(user_data: str) -> list[str]:
     """The devices of fs_setup: with a new instance-id they are looked at again, and formatted where it says so."""
-    found = []
-    for config in configs(user_data):
-        rows = tree.data(config.root).get("fs_setup") if config.root and isinstance(config.root.value, dict) else None
-        found += (
-            [str(r["device"]) for r in rows if isinstance(r, dict) and r.get("device")]
-            if isinstance(rows, list)
-            else []
-        )
-    return found
+    rows = [tree.data(item) for config in configs(user_data) for item in config.items("fs_setup")]
+    return [str(r["device"]) for r in rows if isinstance(r, dict) and r.get("device")]
 
 
 def _each_boot(row: dict[str, object]) -> bool:
@@ -280,9 +286,9 @@ def _asked(user_data: str) -> dict[str, str]:
     """By key what a cloud-config says, by type the other parts' text; a template is taken as it is written."""
     found: dict[str, str] = {}
     for part in _parts(user_data):
-        own = [c for c in _configs(part) if c.root is not None and isinstance(c.root.value, dict)]
+        own = [c for c in _configs(part) if c.mapping is not None]
         for config in own:
-            for key, (_, node) in config.root.value.items():  # type: ignore[union-attr]
+            for key, (_, node) in config.mapping.value.items():
                 found[key] = found.get(key, "") + (part.text if config.template else repr(tree.data(node)))
         if not own and part.text.strip() and part.kind != CLOUD_CONFIG:
             name = _NAMES.get(part.kind, part.kind or "the text")

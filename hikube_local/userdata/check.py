@@ -15,7 +15,7 @@ from hikube_local.manifests.nodes import Node
 from hikube_local.manifests.userdata import CLOUD_CONFIG, SECRET_LIMIT
 from hikube_local.text import nearest
 from hikube_local.userdata import parts, schema, template, traps, tree, whole
-from hikube_local.userdata.notes import Note
+from hikube_local.userdata.notes import Note, known
 
 SCHEMA = Path("/usr/lib/python3/dist-packages/cloudinit/config/schemas/schema-cloud-config-v1.json")
 _HEADERS = ["#cloud-config", "#include", "#cloud-boothook", "#part-handler", "#cloud-config-archive"]
@@ -171,7 +171,7 @@ def _header(part: parts.Part) -> Iterator[Note]:
         what = f"the first line {first[:60]!r} is no header that cloud-init knows: all of it is ignored"
         yield Note("HK344", Severity.WARNING, what, 1, help=f"write {near or '#cloud-config'}")
         return
-    yield traps.known("HK316", 1)
+    yield known("HK316", 1)
 
 
 def _config(text: str) -> Iterator[Note]:

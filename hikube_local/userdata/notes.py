@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hikube_local.manifests.diagnostics import Severity
+from hikube_local.manifests.userdata import WORDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +27,9 @@ class Note:
     @property
     def column(self) -> int:
         return 1 if isinstance(self.at, int) else self.at.column
+
+
+def known(code: str, at: Any, path: str = "", about: str = "") -> Note:
+    """A warning that `validate` gives too, in the same words."""
+    what, help = WORDS[code]
+    return Note(code, Severity.WARNING, what.format(about), at, path, help)

@@ -67,12 +67,14 @@ def take_apart(raw: bytes) -> Iterator[Part]:
         boundary = message.get_boundary()
         why = f"its boundary {boundary!r} stands nowhere below" if boundary else "its Content-Type names no boundary"
         raise Unreadable(f"it is a MIME message without parts: {why}")
-    at = 0
+    at = counted = line = 0
     for part in message.walk():
         if not part.is_multipart():
             given = str(part.get_payload())
             at = max(at, text.find(given[:200], at)) if given.strip() else at
-            yield _mime(part, text.count("\n", 0, at))
+            line += text.count("\n", counted, at)
+            counted = at
+            yield _mime(part, line)
             at += len(given)
 
 

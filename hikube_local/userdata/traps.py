@@ -11,15 +11,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from hikube_local.catalogue import data
-from hikube_local.manifests import keys
 from hikube_local.manifests.diagnostics import Severity
 from hikube_local.manifests.nodes import Node
-from hikube_local.manifests.userdata import WORDS, clear_passwords, shuts_ssh_out
-from hikube_local.userdata import parts, schema, shell, tree
-from hikube_local.userdata.notes import Note
+from hikube_local.manifests.userdata import clear_passwords, shuts_ssh_out
+from hikube_local.userdata import accounts, parts, schema, shell, tree
+from hikube_local.userdata.notes import Note, known
 
 WARNING, TOLD = Severity.WARNING, Severity.DIFFERENCE
-_COMMANDS = ("runcmd", "bootcmd")
 # Users that an image has before cloud-init makes any.
 _SYSTEM = frozenset(
     [
@@ -99,16 +97,10 @@ def _own_names(lines: list[str]) -> frozenset[str]:
     return frozenset(found)
 
 
-def known(code: str, at: Any, path: str = "", about: str = "") -> Note:
-    """A warning that `validate` gives too, in the same words."""
-    what, help = WORDS[code]
-    return Note(code, WARNING, what.format(about), at, path, help)
-
-
 def of_config(root: Node, text: str) -> Iterator[Note]:
     """Traps of one cloud-config, each part for itself."""
-    yield from _commands(root, text.split("\n"))
-    yield from _keys(root)
+    yield from shell.of_commands(root, text.split("\n"))
+    yield from accounts.of_keys(root)
     yield from _contents(root)
     yield from _network(root)
     yield from _passwords(root)
@@ -117,123 +109,11 @@ def of_config(root: Node, text: str) -> Iterator[Note]:
 
 def of_whole(root: Node, keys_given: bool, bare: bool, text: str) -> Iterator[Note]:
     """Traps of what all parts come to together; `text` is the whole user-data."""
-    yield from _users(root, keys_given, bare, text)
-    yield from _groups(root)
+    yield from accounts.of_users(root, keys_given, bare, text)
+    yield from accounts.of_groups(root)
     yield from _owners(root)
     yield from _packages(root)
     yield from _formats(root)
-
-
-def _commands(root: Node, lines: list[str]) -> Iterator[Note]:
-    for name in _COMMANDS:
-        node = root.get(name)
-        if node is None or not isinstance(node.value, list):
-            continue
-        for i, item in enumerate(node.value):
-            path, value = f"{name}[{i}]", tree.value(item)
-            if isinstance(item.value, dict):
-                first = next(iter(item.value), "")
-                what = f"{path} is a mapping, because of the ': ' behind {first[:40]!r}: cloud-init cannot run it"
-                yield Note("HK345", Severity.ERROR, what, item, path, "put the whole command in quotes, or write `- |`")
-            elif isinstance(item.value, list):
-                for part in item.value:
-                    yield from _word(part, path)
-                yield from shell.of_list(item, path)
-            elif value is not None and not isinstance(value, str):
-                what = f"{path}: YAML 1.1 reads {item.text} as {value!r}, and cloud-init then runs no command of {name} at all"
-                yield Note("HK345", Severity.ERROR, what, item, path, "put it in quotes")
-            elif value is not None:
-                yield from shell.of_text(item, lines, path)
-        yield from _masked(node, name)
-
-
-def _word(part: Node, path: str) -> Iterator[Note]:
-    """An argument that YAML makes another one: 0755 becomes 493, no becomes False."""
-    if isinstance(part.value, dict | list):
-        return
-    found = tree.value(part)
-    if part.plain and not isinstance(found, str) and found is not None and str(found) != part.text:
-        what = f"{path}: the argument {part.text} is read as {found!r} by YAML 1.1"
-        yield Note("HK353", WARNING, what, part, path, "put it in quotes")
-
-
-def _masked(node: Node, name: str) -> Iterator[Note]:
-    texts = [" ".join(str(p) for p in tree.data(i)) if isinstance(i.value, list) else i.text for i in node.value]
-    careful = any(re.match(r"set -(?:[a-z]*e|o errexit)", t) for t in texts[:2])
-    if name == "runcmd" and len(texts) > 1 and not careful:
-        what = "only the last command's exit code counts: one that fails before it is reported as success"
-        yield Note("HK346", TOLD, what, node, name, "begin with `- set -e`, or join what belongs together with &&")
-
-
-def _users(root: Node, keys_given: bool, bare: bool, text: str) -> Iterator[Note]:
-    node = root.get("users")
-    if node is None or tree.data(node) is None:
-        return
-    users, rest = listed(tree.data(node)), tree.data(root)
-    # With `user:` cloud-init adds the default user by itself (ug_util.py).
-    if isinstance(rest.get("user"), dict | str):
-        return
-    if any(u == "default" or (isinstance(u, dict) and u.get("name") == "default") for u in users):
-        return
-    if keys_given:
-        yield known("HK317", node, "users")
-    named = [u for u in users if isinstance(u, dict)]
-    words = ("passwd", "hashed_passwd", "plain_text_passwd")
-    locked = [
-        u for u in named if any(u.get(w) for w in words) and schema.truth(u.get("lock_passwd", True)) is not False
-    ]
-    change = rest.get("chpasswd")
-    given = rest.get("password") or (isinstance(change, dict) and (change.get("list") or change.get("users")))
-    opened = [u for u in named if u not in locked and any(u.get(w) for w in words)]
-    keyed = any(u.get(w) for u in named for w in ("ssh_authorized_keys", "ssh_import_id"))
-    root_keys = rest.get("ssh_authorized_keys") and schema.truth(rest.get("disable_root", True)) is False
-    # Keys may come another way: by a file, or by a command.
-    elsewhere = _ELSEWHERE.search(_without_comments(text))
-    enter = given or opened or keyed or root_keys or elsewhere
-    if not enter and (bare or not keys_given):
-        what = "users: has no `default`, and none of these users has a key or a password: nobody can log in"
-        help = "add `- default`, or ssh_authorized_keys to a user"
-        if locked:
-            what = f"users: the password of {locked[0].get('name', '')} is locked, which is cloud-init's default: nobody can log in"
-            help = "add `lock_passwd: false`, or ssh_authorized_keys"
-        yield Note("HK317", WARNING, what, node, "users", help)
-
-
-_ELSEWHERE = re.compile(
-    r"/authorized_keys|\bssh-import-id\b(?!\s*:)|\bchpasswd\b(?!\s*:)|\bssh-copy-id\b|\bpasswd\s+-d\b"
-)
-
-
-def _without_comments(text: str) -> str:
-    return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
-
-
-def _groups(root: Node) -> Iterator[Note]:
-    """A group is made before the users: one of a user's own name makes useradd refuse that user."""
-    node = root.get("groups")
-    if node is None:
-        return
-    rows: list[tuple[str, Node]] = []
-    for item in node.value if isinstance(node.value, list) else [node]:
-        if isinstance(item.value, dict):
-            rows += [(name, key) for name, (key, _) in item.value.items()]
-        elif isinstance(item.value, str):
-            rows += [(name.strip(), item) for name in item.value.split(",")]
-    users = listed(tree.data(root).get("users", ["default"]))
-    fine = ("primary_group", "no_user_group")
-    made = {
-        u["name"]
-        for u in users
-        if isinstance(u, dict) and isinstance(u.get("name"), str) and not any(u.get(k) for k in fine)
-    }
-    made |= {u for u in users if isinstance(u, str)} - {"default"}
-    if any(u == "default" or (isinstance(u, dict) and u.get("name") == "default") for u in users):
-        made |= {image.user for image in data.images().values() if image.user}
-    for name, at in rows:
-        if name in made:
-            what = f"groups: {name} is made before the user of that name, and useradd then refuses the user"
-            help = f"leave the group out (each user has one), or write primary_group: {name} for the user"
-            yield Note("HK359", WARNING, what, at, "groups", help)
 
 
 def _formats(root: Node) -> Iterator[Note]:
@@ -246,46 +126,6 @@ def _formats(root: Node) -> Iterator[Note]:
             what = f"fs_setup[{i}] formats {str(row.get('device'))[:60]} again, with the data on it, whenever the instance-id changes ({why})"
             help = "leave partition out (auto looks for a file system first), and overwrite: false"
             yield Note("HK360", WARNING, what, item, f"fs_setup[{i}]", help)
-
-
-def _keys(root: Node) -> Iterator[Note]:
-    """Keys that let nobody in: those of users, and the default user's at the top."""
-    users = root.get("users")
-    rows = users.value if users is not None and isinstance(users.value, list) else []
-    for owner in [root, *(r for r in rows if isinstance(r.value, dict))]:
-        for name in (n for n in owner.value if n.replace("-", "_") == "ssh_authorized_keys"):
-            node = owner.get(name)
-            texts = node.value if node is not None and isinstance(node.value, list) else [node] if node else []
-            for item in texts:
-                if not isinstance(text := tree.value(item), str):
-                    continue
-                kind = keys.examine(text)
-                if kind is keys.KeyKind.PRIVATE:
-                    what = f"a private key stands in {name}: the guest and whoever reads this file can read it"
-                    yield Note(
-                        "HK314", Severity.ERROR, what, item, name, "put the .pub file's line here, and replace that key"
-                    )
-                elif kind is keys.KeyKind.MALFORMED:
-                    what = f"{name}: this is no public key that sshd would take (a placeholder?)"
-                    yield Note("HK313", WARNING, what, item, name, "paste the line of ~/.ssh/id_ed25519.pub")
-
-
-def listed(users: object) -> list[Any]:
-    """users: as a list of names and mappings, whichever of its forms was written; the mappings' keys with underscores."""
-    out: list[Any] = []
-    if isinstance(users, list):
-        for u in users:
-            out += listed(u) if isinstance(u, list | str) else [_plain(u)]
-    elif isinstance(users, str):
-        out += [u.strip() for u in users.split(",") if u.strip()]
-    elif isinstance(users, dict):
-        rows = {k: v for k, v in users.items() if isinstance(v, dict) or schema.truth(v) is True}
-        out += [{"name": k, **(_plain(v) if isinstance(v, dict) else {})} for k, v in rows.items()]
-    return out
-
-
-def _plain(user: Any) -> Any:
-    return {str(k).replace("-", "_"): v for k, v in user.items()} if isinstance(user, dict) else user
 
 
 def _items(root: Node) -> Iterator[tuple[str, Node, dict[str, Any]]]:
@@ -343,11 +183,9 @@ def packed(content: str, encoding: object) -> str:
 def _owners(root: Node) -> Iterator[Note]:
     """Files that are written before their owner, or the home folder around them, is made."""
     rest = tree.data(root)
-    users = listed(rest.get("users", ["default"]))
+    users = accounts.listed(rest.get("users", ["default"]))
     made = {u["name"] for u in users if isinstance(u, dict) and isinstance(u.get("name"), str)}
-    made |= {u for u in users if isinstance(u, str)}
-    if "default" in made:
-        made |= {image.user for image in data.images().values() if image.user}
+    made |= {u for u in users if isinstance(u, str)} | accounts.default_users(users)
     first = repr(rest.get("bootcmd") or "")
     for path, item, row in _items(root):
         if schema.truth(row.get("defer")) is True:

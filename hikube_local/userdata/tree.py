@@ -121,7 +121,6 @@ def archived(root: Node) -> Iterator[tuple[Node, Node | None, str]]:
         yield item, content, str(said.value) if said else parts.kind_of(content.value) or CLOUD_CONFIG
 
 
-def is_literal(text: str, node: Node) -> bool:
+def is_literal(lines: list[str], node: Node) -> bool:
     """Whether a value is a block whose lines are those of the file, from the line below its indicator on."""
-    lines = text.split("\n")
-    return 0 < node.line <= len(lines) and bool(_LITERAL.match(lines[node.line - 1][node.column - 1 :]))
+    return 0 < node.line <= len(lines) and bool(_LITERAL.match(lines[node.line - 1], node.column - 1))

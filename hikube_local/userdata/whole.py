@@ -6,7 +6,6 @@ Without words of its own a later part's key takes the place of an earlier one's,
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hikube_local.manifests.nodes import Node
@@ -29,21 +28,16 @@ class Replaced:
         return f"{self.key} of part {self.part} is replaced by part {self.by_part} (line {self.by_line}): it is lost"
 
 
+def _mappings(user_data: str) -> list[tuple[int, Config, Node]]:
+    """(number from 1, config, its mapping) of those that can be read."""
+    return [(n, c, c.mapping) for n, c in enumerate(configs(user_data), 1) if c.mapping is not None]
+
+
 def replaced(user_data: str) -> list[Replaced]:
     """What is lost, in the order of the lines; of templates with branches nothing can be said."""
-    return _replaced(_plain(configs(user_data)))
-
-
-def _plain(found: Sequence[Config]) -> list[tuple[int, Config, Node]]:
-    """(number from 1, config, its mapping) of those that can be read."""
-    rows = [(n, c, c.root) for n, c in enumerate(found, 1)]
-    return [(n, c, root) for n, c, root in rows if root is not None and isinstance(root.value, dict)]
-
-
-def _replaced(rows: list[tuple[int, Config, Node]]) -> list[Replaced]:
     seen: dict[str, tuple[int, int, object]] = {}
     lost = []
-    for n, config, root in rows:
+    for n, config, root in _mappings(user_data):
         for key, (at, node) in root.value.items():
             value = tree.data(node)
             if schema.aside(key) or value is None:
@@ -61,7 +55,7 @@ def merged(user_data: str) -> Node | None:
     Lists of parts that say how they merge stand one behind the other.
     """
     out: dict[str, tuple[Node, Node]] = {}
-    rows = _plain(configs(user_data))
+    rows = _mappings(user_data)
     for _, config, root in rows:
         for key, (at, node) in tree.shifted(root, config.line).value.items():
             old = out[key][1] if key in out else None
@@ -112,12 +106,8 @@ def ending(user_data: str) -> Ending | None:
     if row is not None and isinstance(row.value, dict):
         value = tree.data(row)
         delay = str(value.get("delay") or "now").lstrip("+")
-        late = delay != "now" and delay not in ("0", "1")
-        if (
-            value.get("mode") in ("reboot", "poweroff", "halt")
-            and value.get("condition", True) is not False
-            and not late
-        ):
+        soon = delay in ("now", "0", "1")
+        if soon and value.get("mode") in ("reboot", "poweroff", "halt") and value.get("condition", True) is not False:
             return Ending(str(value["mode"]), "power_state", SOON + (60.0 if delay == "1" else 0.0))
         return None
     commands = root.get("runcmd") if root is not None else None

@@ -18,6 +18,7 @@ from hikube_local.events import Event, ignore
 from hikube_local.images import checksums, download, fetch, http
 from hikube_local.images.cache import Cache
 from hikube_local.images.inspect import inspect
+from hikube_local.urls import is_inner
 from tests.components.refusal import refusal
 from tests.components.server import Act, Served, authority, serve_file, serving
 
@@ -458,7 +459,7 @@ def test_a_redirect_to_no_url_is_an_answer(cache, served, image, where):
 def test_hosts_of_this_network_are_known_in_all_their_forms(host, inner):
     from urllib.parse import urlsplit
 
-    assert http._inner(urlsplit(f"http://{host}/").hostname) is inner
+    assert is_inner(urlsplit(f"http://{host}/").hostname) is inner
 
 
 def test_a_checksum_of_another_kind_given_later_is_compared(cache, served, image):

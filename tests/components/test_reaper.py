@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from hikube_local.paths import layout
 from tests.growth import patience
 
 ROOT = Path(__file__).parents[2]
@@ -39,3 +41,19 @@ def test_what_a_command_leaves_is_ended_with_it(tmp_path: Path, then: str, sent:
         _, told = reaper.communicate(timeout=patience(30))
     assert reaper.returncode == code
     assert not alive(pid) and f"ended now: {pid} " in told
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="as root the runtime folders lie in /run")
+def test_runtime_folders_of_tests_go_with_them_and_others_stay(tmp_path: Path):
+    """A run that was cut short leaves no folder in /run; one of somebody's own state root is not ours to remove."""
+    mine, others = tmp_path / "mine" / "home", tmp_path / "others"
+    tags = {home: layout({"HIKUBE_LOCAL_HOME": str(home)}).runtime for home in (mine, others)}
+    script = f"mkdir -p {mine}/state {' '.join(str(p) for p in tags.values())}"
+    try:
+        done = subprocess.run([sys.executable, "-m", "tests.reaper", "sh", "-c", script], cwd=ROOT, capture_output=True)
+        assert done.returncode == 0
+        assert not tags[mine].exists() and str(tags[mine]) in done.stderr.decode()
+        assert tags[others].exists()
+    finally:
+        for folder in tags.values():
+            shutil.rmtree(folder, ignore_errors=True)

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from hikube_local.manifests.diagnostics import Severity
-from hikube_local.userdata import traps, tree, whole
+from hikube_local.userdata import accounts, tree, whole
 from hikube_local.userdata.check import check
 from tests.conftest import ROOT
 from tests.pure.test_cases import CLASSES, CORPUS
@@ -86,9 +86,11 @@ def test_parts_come_to_the_same_configuration(truth):
         if root is not None and root.get("users") is not None and row.get("users"):
             rest = tree.data(root)
             named = {
-                u["name"] for u in traps.listed(rest["users"]) if isinstance(u, dict) and isinstance(u.get("name"), str)
+                u["name"]
+                for u in accounts.listed(rest["users"])
+                if isinstance(u, dict) and isinstance(u.get("name"), str)
             }
-            named |= {u for u in traps.listed(rest["users"]) if isinstance(u, str)} - {"default"}
+            named |= {u for u in accounts.listed(rest["users"]) if isinstance(u, str)} - {"default"}
             assert named - set(row["users"]) <= {"default"}, name
 
 

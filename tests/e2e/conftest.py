@@ -20,7 +20,7 @@ from hikube_local.events import ignore
 from hikube_local.images import build
 from hikube_local.images.cache import Cache
 from tests import wheel
-from tests.conftest import Program, Result, said
+from tests.conftest import Program
 from tests.growth import patience
 from tests.guests import tiny
 
@@ -77,24 +77,15 @@ class Host:
 class Real(Program):
     """The program on such a host; everything it started is ended at the end."""
 
+    LONG = 400.0
+
     def __init__(self, home: Path, host: Host) -> None:
         super().__init__(home)
         self.host = host
         self.confine: list[str] = []  # words before the program's own
 
-    def __call__(
-        self, *words: object, input: str | None = None, timeout: float = 400, env: dict | None = None
-    ) -> Result:
-        argv = [*self.host.enter, *self.confine, sys.executable, "-m", "hikube_local", *map(str, words)]
-        done = subprocess.run(
-            argv,
-            input=input,
-            capture_output=True,
-            text=True,
-            timeout=patience(timeout),
-            env={**self.env, **(env or {})},
-        )
-        return said(words, done)
+    def before(self, env: dict[str, str]) -> list[str]:
+        return [*self.host.enter, *self.confine, sys.executable]
 
     def status(self, name: str = "web") -> dict:
         return self("get", "vm", name, "-o", "json").json["status"]
@@ -209,6 +200,12 @@ def empty_disk(name: str, storage: str = "1Gi") -> str:
     return f"{head}metadata: {{name: {name}}}\nspec: {{storage: {storage}, storageClass: local}}\n"
 
 
+def seeded(text: str, script: str) -> str:
+    """The tiny machine with a shell script as its user-data."""
+    body = "".join(f"    {line}\n" for line in script.splitlines())
+    return f"{text}  cloudInit: |\n    #!/bin/sh\n{body}"
+
+
 def second(text: str, name: str, **changes: str) -> str:
     """The tiny pair under another name."""
     return (
@@ -264,14 +261,10 @@ class AsUser(Real):
             "PYTHONPATH": str(self.user_home / "site"),
         }
 
-    def __call__(
-        self, *words: object, input: str | None = None, timeout: float = 400, env: dict | None = None
-    ) -> Result:
+    def before(self, env: dict[str, str]) -> list[str]:
         become = ["setpriv", f"--reuid={self.name}", f"--regid={self.name}", "--clear-groups", "env", "-i"]
-        become += [f"{k}={v}" for k, v in {**self.env, **(env or {})}.items()]
-        argv = [*self.host.enter, *become, *self.confine, "/usr/bin/python3", "-m", "hikube_local", *map(str, words)]
-        done = subprocess.run(argv, input=input, capture_output=True, text=True, timeout=patience(timeout))
-        return said(words, done)
+        become += [f"{k}={v}" for k, v in env.items()]
+        return [*self.host.enter, *become, *self.confine, "/usr/bin/python3"]
 
     @property
     def runtime(self) -> Path:

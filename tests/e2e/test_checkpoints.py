@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import KEPT, TINY, Real, empty_disk
-from tests.e2e.test_disks import seeded
+from tests.e2e.conftest import KEPT, TINY, Real, empty_disk, seeded
 from tests.e2e.test_firmware import put
 from tests.growth import patience
 from tests.guests import efi

@@ -12,16 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import KEPT, TINY, TINY_URL, Host, Real, empty_disk, second, stock
+from tests.e2e.conftest import KEPT, TINY, TINY_URL, Host, Real, empty_disk, second, seeded, stock
 from tests.growth import patience
 from tests.guests import installer
 
 pytestmark = pytest.mark.e2e
-
-
-def seeded(text: str, script: str) -> str:
-    body = "".join(f"    {line}\n" for line in script.splitlines())
-    return f"{text}  cloudInit: |\n    #!/bin/sh\n{body}"
 
 
 @pytest.mark.parametrize("kind", ["raw.xz", pytest.param("vmdk", marks=pytest.mark.full)])

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import KEPT, TINY, TINY_URL, Host, Real, stock
-from tests.e2e.test_disks import seeded
+from tests.e2e.conftest import KEPT, TINY, TINY_URL, Host, Real, seeded, stock
 from tests.guests import efi
 
 pytestmark = pytest.mark.e2e

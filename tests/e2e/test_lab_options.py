@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import TINY, TINY_URL, Real, ours, second, stock
-from tests.e2e.test_disks import seeded
+from tests.e2e.conftest import TINY, TINY_URL, Real, ours, second, seeded, stock
 from tests.growth import patience
 
 pytestmark = pytest.mark.e2e

@@ -18,7 +18,7 @@ import pytest
 
 from hikube_local.backends.qemu import helpers
 from hikube_local.paths import layout
-from tests.e2e.conftest import TINY, AsUser, Host, Lan, Real, ours, second
+from tests.e2e.conftest import TINY, AsUser, Host, Lan, Real, ours, second, seeded
 from tests.growth import patience
 from tests.guests.udpecho import PORT as UDP
 
@@ -63,11 +63,6 @@ def closed(text: str) -> str:
 
 def in_namespace(text: str, machine: str, namespace: str) -> str:
     return text.replace(f"name: {machine}", f"namespace: {namespace}, name: {machine}")
-
-
-def seeded(text: str, script: str) -> str:
-    body = "".join(f"    {line}\n" for line in script.splitlines())
-    return f"{text}  cloudInit: |\n    #!/bin/sh\n{body}"
 
 
 def write(real: Real, text: str):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.e2e.conftest import TINY, Host, Real
+from tests.e2e.conftest import TINY, Host, Real, seeded
 
 pytestmark = pytest.mark.e2e
 
@@ -25,10 +25,6 @@ see() {{ get $2 8765 && echo "$1 open" || echo "$1 shut"; }}
 see metadata {METADATA}; see loopback {LOOPBACK}; see alias 127.77.0.9; echo LOOKED
 (while :; do sleep 2; see later {METADATA}; done) &
 """
-
-
-def seeded(text: str, script: str) -> str:
-    return f"{text}  cloudInit: |\n    #!/bin/sh\n" + "".join(f"    {line}\n" for line in script.splitlines())
 
 
 @pytest.fixture

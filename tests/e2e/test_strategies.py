@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.conftest import TINY, Real
-from tests.e2e.test_disks import seeded
+from tests.e2e.conftest import TINY, Real, seeded
 
 pytestmark = pytest.mark.e2e
 

@@ -16,7 +16,7 @@ import pytest
 
 from hikube_local.backends.qemu import helpers
 from tests.contract import Contract
-from tests.e2e.conftest import TINY, Host, Real, second
+from tests.e2e.conftest import TINY, Host, Real, second, seeded
 from tests.growth import patience
 
 pytestmark = pytest.mark.e2e
@@ -34,12 +34,6 @@ class TestReal(Contract):
 
 def up(real: Real, text: str = TINY, *words: object):
     return real("up", real.file("m.yaml", text), *words)
-
-
-def seeded(text: str, script: str) -> str:
-    """The tiny machine with a shell script as its user-data."""
-    body = "".join(f"    {line}\n" for line in script.splitlines())
-    return f"{text}  cloudInit: |\n    #!/bin/sh\n{body}"
 
 
 def test_ports_are_open_as_declared_and_closed_otherwise(real: Real, host: Host):

@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 PACKAGE = ROOT / "hikube_local"
 # From the bottom up; a room imports from its own row and the rows before it.
 ORDER = [
-    {"errors", "codes", "text"},
+    {"errors", "codes", "text", "urls"},
     {"events", "files"},
     {"locks", "run", "paths"},
     {"api"},

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from hikube_local.catalogue import data
+from hikube_local.userdata import parts, shell, tree
 from hikube_local.userdata.check import check
 from tests.conftest import EXAMPLES, Program, instance
 from tests.growth import is_linear
@@ -375,6 +376,18 @@ def test_parts_take_time_in_proportion():
     part = "--b\nContent-Type: text/cloud-config\n\n#cloud-config\nruncmd: [ls]\n"
     head = 'Content-Type: multipart/mixed; boundary="b"\nMIME-Version: 1.0\n\n'
     is_linear(check, lambda n: (head + part * n + "--b--\n").encode(), 60)
+
+
+def test_many_parts_and_one_long_line_take_time_in_proportion():
+    """What `check` does for each part, or for each command of a line, is not done over the whole text."""
+    part = "--b\nContent-Type: text/plain\n\nx\n"
+    is_linear(lambda raw: list(parts.take_apart(raw)), lambda n: (MIME + part * n + "--b--\n").encode(), 8000)
+
+    def made(n: int) -> tuple:
+        text = "runcmd: [" + "ls, " * n + "ls]"
+        return tree.read(text)[0], [text]
+
+    is_linear(lambda given: list(shell.of_commands(*given)), made, 10_000)
 
 
 def test_a_folder_holds_manifests_and_what_else_lies_there(hikube: Program):

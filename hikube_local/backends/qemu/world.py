@@ -361,20 +361,16 @@ class Qemu:
     # looking
 
     def follow(self, obj: Object, timeout: float | None, emit: Emit) -> Verdict:
-        done_as = self.store.allocation(scope(obj.key)).get(
-            "done_as"
-        )  # the instance-id under which cloud-init was done
+        # The instance-id under which cloud-init was seen to be done.
+        done_as = self.store.allocation(scope(obj.key)).get("done_as")
         verdict = follow.Follower(self, obj, emit, fresh=done_as != self.uuid(obj)).run(timeout)
+        rows = starts.all(self.folder(obj))
+        start = rows[-1]["time"] if rows else 0
         if verdict.result in (Result.READY, Result.NO_SIGNAL):
-            rows = starts.all(self.folder(obj))
-            self.store.note(scope(obj.key), up=rows[-1]["time"] if rows else 0)
+            self.store.note(scope(obj.key), up=start)
         if verdict.cloud_init is not None:
-            rows = starts.all(self.folder(obj))
-            kept = {
-                "start": rows[-1]["time"] if rows else 0,
-                "ok": verdict.cloud_init,
-                "message": verdict.trouble.message if verdict.trouble else "",
-            }
+            message = verdict.trouble.message if verdict.trouble else ""
+            kept = {"start": start, "ok": verdict.cloud_init, "message": message}
             self.store.note(scope(obj.key), cloud_init=kept, done_as=self.uuid(obj))
         if (dom := self.domain(obj)) is not None and dom.isActive():
             looks.look(self, obj, dom, emit, soon=True)
