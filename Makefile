@@ -7,6 +7,9 @@ PYTEST = $(SUDO) $(VENV)/bin/python -m tests.reaper $(VENV)/bin/python -m pytest
 # Two files at a time, the long ones first (tests/conftest.py).
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
 STAMP := $(VENV)/.ready
+PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+# Every package from the registry in one version, with the hashes of its files: `make lock` writes it anew.
+LOCK := .ci/requirements.txt
 CLOUD_INIT := $(VENV)/cloud-init/.ready
 
 PACKAGES := qemu-system-x86 qemu-utils libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients python3-libvirt python3-venv \
@@ -29,15 +32,17 @@ help:
 	@echo "make test-kvm  the tests that need hardware virtualisation"
 	@echo "make bench     timings as ratios to the bare tools"
 	@echo "make lint      ruff"
+	@echo "make lock      the newest versions of the Python packages, with their hashes, into $(LOCK)"
 
-$(STAMP): pyproject.toml Makefile
+$(STAMP): pyproject.toml Makefile $(LOCK)
 	@echo "== system packages"
 	@missing=; for p in $(PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
 	if [ -n "$$missing" ]; then echo "installing:$$missing"; $(SUDO) apt-get update -qq && \
 	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
 	@echo "== Python environment in $(VENV)"
 	@[ -x $(VENV)/bin/python ] || /usr/bin/python3 -m venv --system-site-packages $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test]' 2>&1 | grep -v 'is ignored: it is neither' || true
+	@$(PIP) --require-hashes -r $(LOCK) 2> >(grep -v 'is ignored: it is neither' >&2)
+	@$(PIP) --no-deps --no-build-isolation -e . 2> >(grep -v 'is ignored: it is neither' >&2)
 	@$(RUN) version >/dev/null
 	@touch $@
 
@@ -85,11 +90,15 @@ bench: test-packages
 	@$(SUDO) $(VENV)/bin/python -m tests.bench
 
 lint: $(STAMP)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check ruff 2>/dev/null
 	@$(VENV)/bin/ruff check hikube_local tests && $(VENV)/bin/ruff format --check hikube_local tests
 
+.PHONY: lock
+lock: $(STAMP)
+	@$(PIP) uv && $(VENV)/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 --extra test \
+	  --no-header pyproject.toml -o $(LOCK)
+
 wheel: $(STAMP)
-	@$(VENV)/bin/python -m pip wheel --quiet --no-deps -w dist .
+	@$(VENV)/bin/python -m pip wheel --quiet --no-deps --no-build-isolation -w dist .
 
 clean:
 	rm -rf $(VENV) dist build

@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from hikube_local.backends.qemu.leftovers import processes
 from hikube_local.paths import layout
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
@@ -57,11 +58,15 @@ def state_roots(folder: Path, deep: int = DEEP) -> Iterator[Path]:
 
 
 def left_folders(before: set[str]) -> list[Path]:
-    """Runtime folders that were not there before and belong to a state root of a test that was cut short."""
+    """Runtime folders that were not there before and belong to a state root of a test that was cut short.
+
+    Those in which something lives are another run's: of ours nothing does any more.
+    """
     now = {p.name for p in RUNTIME.glob("*")} - before
     homes = state_roots(Path(tempfile.gettempdir())) if now else ()
-    found = (layout({"HIKUBE_LOCAL_HOME": str(home)}).runtime for home in homes)
-    return sorted({p for p in found if p.parent == RUNTIME and p.name in now})
+    found = (layout({"HIKUBE_LOCAL_HOME": str(home)}) for home in homes)
+    ours = {p.runtime for p in found if p.runtime.parent == RUNTIME and p.runtime.name in now and not processes(p)}
+    return sorted(ours)
 
 
 def main(argv: list[str]) -> int:

@@ -54,7 +54,7 @@ Quantity = Annotated[StrictStr, BeforeValidator(_quantity)]
 class Shape(BaseModel):
     """What both kinds' parts have in common: unknown keys are errors, values are never converted in silence."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class DiskRef(Shape):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -15,7 +15,7 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def _table(name: str) -> dict[str, dict[str, Any]]:
-    return yaml.load(files(__package__).joinpath(name).read_bytes(), Loader=_Loader)
+    return yaml.load(Path(__file__).with_name(name).read_bytes(), Loader=_Loader)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +111,14 @@ def fields() -> dict[str, Any]:
 
 @cache
 def cloudinit() -> dict[str, Any]:
-    """cloud-init's keys, modules and headers (cloudinit.yaml)."""
+    """cloud-init's keys and modules (cloudinit.yaml)."""
     return _table("cloudinit.yaml")
+
+
+@cache
+def headers() -> dict[str, Any]:
+    """`headers`: the MIME type that a part's first line stands for; `gone`: the release that took one no more."""
+    return _table("headers.yaml")
 
 
 def default_user(profile: str, image_name: str | None = None) -> str:

@@ -166,14 +166,17 @@ def _no_inner(app: App, wanted: list[Any]) -> None:
     from hikube_local.images.fetch import mirrored
     from hikube_local.urls import is_this_host
 
+    inner = []
     for obj in wanted:
         url = obj.disk.source.http.url if obj.kind == "VMDisk" and obj.disk.source.http else ""
-        if url and obj.backend == "qemu" and is_this_host(url) and mirrored(url, app.config.mirrors) == url:
-            if app.backend("qemu").observe_disk(obj).exists:
-                continue
-            what = f"{obj.ref} would be fetched from this host itself ({mask_url(url)[:120]})"
-            why = "a manifest of somebody else's could bring what a service of this host answers into a guest"
-            raise UsageError("HK319", what, why, "if you mean it: --allow-inner")
+        if not url or obj.backend != "qemu" or not is_this_host(url) or mirrored(url, app.config.mirrors) != url:
+            continue
+        if not app.backend("qemu").observe_disk(obj).exists:
+            inner.append(f"{obj.ref} ({mask_url(url)[:120]})")
+    if inner:
+        what = f"{', '.join(inner)} would be fetched from this host itself"
+        why = "a manifest of somebody else's could bring what a service of this host answers into a guest"
+        raise UsageError("HK319", what, why, "if you mean it: --allow-inner")
 
 
 def preflight(app: App, objects: list[Any]) -> None:

@@ -19,7 +19,7 @@ def kind_of(text: str) -> str:
     """The MIME type that the first line stands for, as cloud-init sees it (handlers, type_from_starts_with), or an
     empty string: blank lines before it and capitals do not matter."""
     head = text.lstrip()[:200].lower()
-    headers = data.cloudinit()["headers"]
+    headers = data.headers()["headers"]
     found = [h for h in headers if head.startswith(h.lower())]
     return headers[max(found, key=len)] if found else ""
 

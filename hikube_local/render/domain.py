@@ -48,6 +48,9 @@ def domain(machine: Machine) -> str:
         },
     )
     root.insert(2, metadata)
+    if machine.owner:
+        label = _add(root, "seclabel", type="static", model="dac", relabel="yes")
+        _add(label, "label", "+{}:+{}".format(*machine.owner))
     ET.indent(root)
     return ET.tostring(root, encoding="unicode") + "\n"
 

@@ -63,6 +63,7 @@ class Machine:
     unsafe: bool = False  # a throw-away machine: its disks are never flushed
     cpu_model: str = ""  # with KVM; empty is the host's
     spare_ports: int = SPARE_PORTS
+    owner: tuple[int, int] | None = None  # user and group of its QEMU; None: whoever runs libvirt
     oem: tuple[str, ...] = ()  # SMBIOS' OEM strings, from which systemd takes credentials
 
     @property

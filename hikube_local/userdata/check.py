@@ -92,7 +92,7 @@ def _part(part: parts.Part) -> Iterator[Note]:
         return
     yield from _header(part)
     script = part.kind.startswith(parts.SCRIPT) or part.kind == "text/cloud-boothook"
-    gone = data.cloudinit().get("header_gone", {})
+    gone = data.headers()["gone"]
     if part.kind == "text/upstart-job":
         version = gone.get("#upstart-job", "")
         yield Note(

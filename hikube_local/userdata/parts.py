@@ -111,7 +111,7 @@ def _unpacked(raw: bytes) -> bytes:
 
 def known(kind: str) -> bool:
     """Whether cloud-init has a handler for parts of this MIME type."""
-    return kind in data.cloudinit()["headers"].values() or kind.startswith((SCRIPT, "text/cloud-config-jsonp"))
+    return kind in data.headers()["headers"].values() or kind.startswith((SCRIPT, "text/cloud-config-jsonp"))
 
 
 def under_template(text: str) -> tuple[str, str]:

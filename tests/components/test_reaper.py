@@ -45,15 +45,23 @@ def test_what_a_command_leaves_is_ended_with_it(tmp_path: Path, then: str, sent:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="as root the runtime folders lie in /run")
 def test_runtime_folders_of_tests_go_with_them_and_others_stay(tmp_path: Path):
-    """A run that was cut short leaves no folder in /run; one of somebody's own state root is not ours to remove."""
-    mine, others = tmp_path / "mine" / "home", tmp_path / "others"
-    tags = {home: layout({"HIKUBE_LOCAL_HOME": str(home)}).runtime for home in (mine, others)}
-    script = f"mkdir -p {mine}/state {' '.join(str(p) for p in tags.values())}"
+    """A run that was cut short leaves no folder in /run; somebody's own state root and another run's are not ours."""
+    mine, others, lives = tmp_path / "mine" / "home", tmp_path / "others", tmp_path / "lives" / "home"
+    tags = {home: layout({"HIKUBE_LOCAL_HOME": str(home)}).runtime for home in (mine, others, lives)}
+    folders = " ".join(str(p) for p in tags.values())
+    script = f"mkdir -p {mine}/state {lives}/state {folders}; touch {tags[lives]}/made"
+    (tmp_path / "wait.sh").write_text(
+        f"until [ -e {tags[lives]}/made ]; do sleep 0.05; done; exec <{tags[lives]}/made sleep 600"
+    )
+    other_run = subprocess.Popen(["sh", str(tmp_path / "wait.sh")], stdin=subprocess.DEVNULL)
+    script += f'; until [ "$(readlink /proc/{other_run.pid}/fd/0)" = {tags[lives]}/made ]; do sleep 0.05; done'
     try:
         done = subprocess.run([sys.executable, "-m", "tests.reaper", "sh", "-c", script], cwd=ROOT, capture_output=True)
         assert done.returncode == 0
         assert not tags[mine].exists() and str(tags[mine]) in done.stderr.decode()
-        assert tags[others].exists()
+        assert tags[others].exists() and tags[lives].exists()
     finally:
+        other_run.kill()
+        other_run.wait()
         for folder in tags.values():
             shutil.rmtree(folder, ignore_errors=True)

@@ -9,10 +9,12 @@ import subprocess
 import tarfile
 import threading
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from hikube_local.backends.qemu import owners
 from hikube_local.backends.qemu.lan import Lan, believable
 from hikube_local.cli.story import Story
 from hikube_local.errors import HikubeError
@@ -22,11 +24,13 @@ from hikube_local.images import inspect
 from hikube_local.images.cache import Cache
 from hikube_local.locks import locked
 from hikube_local.render import domain, firewall
+from hikube_local.render import machine as render
 from hikube_local.render.machine import DiskDevice
 from hikube_local.text import Cleaner, one_line, sanitize
 from tests.components.server import serving
 from tests.conftest import PAIR, Program, disk, instance
 from tests.pure.test_network import PORTS, rules
+from tests.pure.test_render import web
 
 HOSTILE = "x\n::stop-commands::tok\nvminstance/web: ready after 1 s: cloud-init is done\u009b31m\u202e"
 
@@ -101,11 +105,13 @@ def test_control_characters_of_a_manifest_reach_no_output(hikube: Program):
 )
 def test_a_manifest_fetches_nothing_from_this_host_unasked(hikube: Program, url):
     """A6."""
-    path = hikube.file("d.yaml", disk(source={"http": {"url": url}}))
+    text = disk(source={"http": {"url": url}})
+    path = hikube.file("d.yaml", f"{text}\n---\n{text.replace('sys', 'too')}")
     env = {"HIKUBE_LOCAL_ALLOW_INNER": "false"}
     assert "HK319" in hikube("validate", path).out
     result = hikube("up", path, env=env)
     assert result.code == 2 and "--allow-inner" in result.err
+    assert "vmdisk/too" in result.err and result.err.count("vmdisk/") == 2  # both at once
     assert not (hikube.home / "state" / "disks").exists()
 
 
@@ -392,3 +398,18 @@ def test_a_manifest_at_a_url_is_read_whole_and_within_bounds(hikube: Program):
         assert dead.code == 2 and "could not be reached" in dead.err
         assert hikube("down", url).code == 0
         assert hikube("get", "vm").out == ""
+
+
+def test_each_machine_has_a_user_of_its_own_where_this_root_has_ids_for_it(tmp_path):
+    """A8: no account, service or container has those ids; in a container with 65,536 of them all machines share one."""
+    a, b = (owners.of_machine(f"1b1cf0c4-0000-4000-8000-00000000000{n}", few=False) for n in "12")
+    assert a[0] != b[0] and a[1] == b[1]
+    assert all(1879048192 <= uid < 2147352576 and owners.is_ours(uid) for uid, _ in (a, b))
+    assert owners.of_machine("x", few=True) == owners.shared()
+    for text, few in (("0 0 4294967295\n", False), ("0 100000 65536\n", True), ("", True), ("what\n", True)):
+        (tmp_path / "map").write_text(text)
+        assert owners.few(str(tmp_path / "map")) is few
+    machine = render.portable(web(disks=["sys"]), {})
+    plain, own = (domain.domain(m) for m in (machine, replace(machine, owner=a)))
+    assert owners.in_xml(own) == a and owners.in_xml(plain) is None
+    assert domain.digest(own) == domain.digest(plain)  # a machine that runs since before the update is no other one

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from hikube_local.backends.qemu import owners
 from tests.conftest import ROOT
-from tests.e2e.conftest import TINY, Host, Real, seeded
+from tests.e2e.conftest import TINY, Host, Real, second, seeded
 
 pytestmark = pytest.mark.e2e
 
@@ -64,6 +66,28 @@ def test_doctor_then_a_machine_that_sees_nothing_of_the_host(real: Real, host: H
     assert opened.code == 0, opened.err
     real.wait_for(lambda: "later open" in real("logs", "web").out, "the link-local address to open")
     assert real.status()["instanceID"] == started
+
+
+def test_the_user_of_one_machines_qemu_reads_no_disk_and_no_seed_of_another(real: Real):
+    """A8: whoever breaks out of one guest has that guest's files, and no more."""
+    both = seeded(TINY, "true") + "---\n" + seeded(second(TINY, "other"), "true")
+    assert real("up", real.file("m.yaml", both)).code == 0
+    running = {}
+    for pid in real.processes():
+        words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+        if words[0].endswith("qemu-system-x86_64"):
+            name = next(w for w in words if w.startswith("guest=")).split(",")[0].rpartition("-")[2]
+            running[name] = (pid, os.stat(f"/proc/{pid}").st_uid)
+    users = {user for _, user in running.values()}
+    assert len(users) == 2 and not users & {0, owners.shared()[0]}, running
+    for name, (pid, user) in running.items():
+        enter = ["nsenter", "-t", str(pid), "-m", "setpriv", "--reuid", str(user), "--clear-groups"]
+        enter += ["--regid", str(owners.shared()[1]), "cat"]
+        for owner in running:
+            state, disk = real.runtime / "state", "sys" if owner == "web" else "other-sys"
+            for path in (state / f"machines/default/{owner}/seed.iso", state / f"disks/default/{disk}/disk.qcow2"):
+                read = subprocess.run([*enter, str(path)], capture_output=True)
+                assert (read.returncode == 0) is (owner == name), (name, path, read.stderr)
 
 
 @pytest.mark.full

@@ -7,10 +7,8 @@ and its own libvirt are never touched.
 from __future__ import annotations
 
 import contextlib
-import grp
 import json
 import os
-import pwd
 import secrets
 import subprocess
 import sys
@@ -18,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hikube_local import files
-from hikube_local.backends.qemu import helpers, mounts
+from hikube_local.backends.qemu import helpers, mounts, owners
 from hikube_local.backends.qemu.daemon import Daemon
 from hikube_local.backends.qemu.wayout import WayOut
 from hikube_local.errors import HikubeError
@@ -31,7 +29,6 @@ from hikube_local.run import clean_environment, find
 
 ENTER = Path(__file__).with_name("enter.py")
 SYS6 = "/proc/sys/net/ipv6/conf/all"
-DEBIAN_QEMU_ID = 64055  # libvirt-qemu, when the package that makes that user is not installed
 
 
 class Carrier:
@@ -71,25 +68,16 @@ class Carrier:
     def sockets(self, tap: str) -> Path:
         return self.run / "m" / tap
 
-    def make_sockets(self, tap: str) -> Path:
+    def make_sockets(self, tap: str, owner: owners.Ids | None) -> Path:
         folder = files.make_folder(self.sockets(tap), self.layout.mode)
-        if self.root:
-            os.chown(folder, self.qemu_ids[0], -1)
+        if owner:
+            os.chown(folder, owner[0], -1)
             os.chmod(folder, 0o700)
         return folder
 
-    @property
-    def qemu_ids(self) -> tuple[int, int]:
-        """User and group that QEMU runs as, for root."""
-        for name in ("libvirt-qemu", "qemu"):
-            with contextlib.suppress(KeyError):
-                user = pwd.getpwnam(name)
-                with contextlib.suppress(KeyError):
-                    return user.pw_uid, grp.getgrnam("kvm").gr_gid
-                return user.pw_uid, user.pw_gid
-        with contextlib.suppress(KeyError):
-            return DEBIAN_QEMU_ID, grp.getgrnam("kvm").gr_gid
-        return DEBIAN_QEMU_ID, DEBIAN_QEMU_ID
+    def owner(self, uuid: str) -> owners.Ids | None:
+        """User and group of this machine's QEMU; a user's guests are all the user's own."""
+        return owners.of_machine(uuid, owners.few()) if self.root else None
 
     # the namespace
 
@@ -190,7 +178,7 @@ class Carrier:
         helpers.name(self.holder_lock, pid)
         ops: list[dict[str, Any]] = []
         if self.root:
-            ops += [{"run": ["mount", *words]} for words in mounts.words(self.layout, self.qemu_ids)]
+            ops += [{"run": ["mount", *words]} for words in mounts.words(self.layout, owners.shared())]
         ops += [
             {"run": ["ip", "link", "set", "lo", "up"]},
             {"write": "/proc/sys/net/ipv4/ip_forward", "text": "1"},

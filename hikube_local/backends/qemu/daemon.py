@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hikube_local import files
-from hikube_local.backends.qemu import firmware, helpers
+from hikube_local.backends.qemu import firmware, helpers, owners
 from hikube_local.backends.qemu.mounts import VIRTLOGD, lost
 from hikube_local.host.doctor import path_of
 from hikube_local.run import clean_environment, find
@@ -71,7 +71,7 @@ class Daemon:
         if not self.pid():
             self.socket.unlink(missing_ok=True)
             if carrier.root:
-                gone = lost(pid, carrier.run, carrier.qemu_ids)
+                gone = lost(pid, carrier.run, owners.shared())
                 carrier.batch(pid, [{"run": ["mount", *words]} for words in gone])
         helpers.ensure(self.lock, argv, carrier.log("libvirtd"), env, ready=30, check=lambda _: _answers(self.socket))
 

@@ -25,10 +25,11 @@ def machine(world: Qemu, obj: Object, options: Options, keep: bool = False) -> r
     if spec.has_seed:
         devices.append(render.seed_device(spec, world.carrier.seen(folder / SEED)))
     tap = world.tenants.tap(obj)
+    uuid = world.uuid(obj, keep)
     return render.Machine(
         namespace=obj.namespace,
         name=obj.name,
-        uuid=world.uuid(obj, keep),
+        uuid=uuid,
         size=size,
         profile=render.profile_of(spec),
         disks=tuple(devices),
@@ -42,6 +43,7 @@ def machine(world: Qemu, obj: Object, options: Options, keep: bool = False) -> r
         # Each costs an emulated guest about a tenth of a second of its boot.
         spare_ports=0 if world.throwaway else render.SPARE_PORTS,
         cpu_model=spec.cpuModel,
+        owner=world.carrier.owner(uuid),
         oem=world.oem,
     )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hikube_local import files
-from hikube_local.backends.qemu import helpers
+from hikube_local.backends.qemu import helpers, owners
 from hikube_local.paths import Layout
 
 if TYPE_CHECKING:
@@ -29,19 +29,16 @@ def processes(layout: Layout) -> list[tuple[int, str]]:
             continue
         with contextlib.suppress(OSError):
             name = os.path.basename(os.readlink(f"/proc/{entry}/exe")).removesuffix(" (deleted)")
-            if not name.startswith(PROGRAMS) or os.stat(f"/proc/{entry}").st_uid not in (os.geteuid(), _qemu(layout)):
+            if not name.startswith(PROGRAMS) or (
+                os.stat(f"/proc/{entry}").st_uid != os.geteuid()
+                and not (layout.root and owners.is_ours(os.stat(f"/proc/{entry}").st_uid))
+            ):
                 continue
             words = Path(f"/proc/{entry}/cmdline").read_bytes()
             stdin = os.fsencode(os.readlink(f"/proc/{entry}/fd/0"))
             if stdin.startswith(root + b"/") or root + b"/" in words:
                 found.append((int(entry), name))
     return sorted(found)
-
-
-def _qemu(layout: Layout) -> int:
-    from hikube_local.backends.qemu.carrier import Carrier
-
-    return Carrier(layout).qemu_ids[0] if layout.root else os.geteuid()
 
 
 def end(carrier: Carrier) -> None:

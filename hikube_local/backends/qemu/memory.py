@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hikube_local.api.objects import Object, RunStrategy
 from hikube_local.backends.protocol import Options
-from hikube_local.backends.qemu import libvirt
+from hikube_local.backends.qemu import libvirt, owners
 from hikube_local.plan.steps import RunState, Step, Verb
 from hikube_local.render import domain
 from hikube_local.render.machine import SEED_DISK
@@ -37,7 +37,8 @@ def write(world: Qemu, obj: Object, dom: Any, target: Path, new: dict[str, str])
     root = ET.Element("domainsnapshot")
     ET.SubElement(root, "memory", snapshot="external", file=world.carrier.seen(target / FILE))
     disks = ET.SubElement(root, "disks")
-    for name, element in libvirt.disks(dom.XMLDesc(0)).items():
+    xml = dom.XMLDesc(0)
+    for name, element in libvirt.disks(xml).items():
         dev = element.find("target").get("dev")  # type: ignore[union-attr]
         if name not in new:
             ET.SubElement(disks, "disk", name=dev, snapshot="no")
@@ -45,7 +46,8 @@ def write(world: Qemu, obj: Object, dom: Any, target: Path, new: dict[str, str])
         disk = ET.SubElement(disks, "disk", name=dev, snapshot="external", type="file")
         ET.SubElement(disk, "driver", type="qcow2")
         path = world.layout.disk(obj.namespace, name) / new[name]
-        _give(world, path)
+        if owner := owners.in_xml(xml) or (owners.shared() if world.layout.root else None):
+            os.chown(path, *owner)  # made by root, opened by QEMU while it runs
         ET.SubElement(disk, "source", file=world.carrier.seen(path))
     flags = lv.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA | lv.VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
     flags |= lv.VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT
@@ -55,12 +57,6 @@ def write(world: Qemu, obj: Object, dom: Any, target: Path, new: dict[str, str])
         dom.snapshotCreateXML(ET.tostring(root, encoding="unicode"), flags)
     except lv.libvirtError as e:
         raise libvirt.translated(e, f"the checkpoint of {obj.name} could not be taken") from None
-
-
-def _give(world: Qemu, path: Path) -> None:
-    """A layer made by root that QEMU, another user, opens while it runs."""
-    if world.layout.root:
-        os.chown(path, *world.carrier.qemu_ids)
 
 
 def whole(path: Path) -> bool:
@@ -76,7 +72,7 @@ def resume(world: Qemu, obj: Object, target: Path) -> None:
     lv = libvirt.module()
     connection = world.connection()
     assert connection is not None
-    world.carrier.make_sockets(world.tenants.tap(obj))
+    world.carrier.make_sockets(world.tenants.tap(obj), world.carrier.owner(world.uuid(obj, keep=True)))
     image = world.carrier.seen(target / FILE)
     try:
         xml = _with_layers(world, obj, connection.saveImageGetXMLDesc(image, lv.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE))
@@ -95,7 +91,11 @@ def _with_layers(world: Qemu, obj: Object, xml: str) -> str:
     ET.register_namespace("hikube", domain.NAMESPACE)
     root = ET.fromstring(xml)
     machine = world.machine(obj, Options(), keep=True)
-    _rehome(root, ET.fromstring(domain.domain(machine)))
+    fresh = ET.fromstring(domain.domain(machine))
+    _rehome(root, fresh)
+    for old in root.findall("seclabel[@model='dac']"):
+        root.remove(old)
+    root.extend(fresh.findall("seclabel"))
     devices = {d.name: d for d in machine.disks}
     for name, element in libvirt.disks(root).items():
         device = devices.get(name)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hikube_local import files
 from hikube_local.api.objects import Object, RunStrategy
 from hikube_local.backends.protocol import Options
-from hikube_local.backends.qemu import firmware, libvirt, sizes, starts
+from hikube_local.backends.qemu import firmware, libvirt, owners, sizes, starts
 from hikube_local.backends.qemu.alone import LOST
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
@@ -30,7 +30,7 @@ def start(world: Qemu, obj: Object, options: Options, emit: Emit) -> None:
     if dom is None:
         raise HikubeError("HK801", f"{obj.name} is not defined")
     world.disks.sound_bases(obj)
-    if _gives_bases_away(world, dom):
+    if _trusts_too_much(world, dom):
         world.perform(Step(Verb.DEFINE, obj.key), obj, options, emit)
         dom = world.domain(obj)
     if world.carrier.alone:
@@ -52,7 +52,7 @@ def start(world: Qemu, obj: Object, options: Options, emit: Emit) -> None:
     folder = world.make_folder(obj)
     if obj.instance.has_seed and profile.disk_bus == "sata" and (content := seed.seed(obj, dom.UUIDString())):
         files.write(folder / SEED, seed.volume(content), 0o600)  # the guest may have written to it
-    world.carrier.make_sockets(world.tenants.tap(obj))
+    world.carrier.make_sockets(world.tenants.tap(obj), world.carrier.owner(dom.UUIDString()))
     starts.mark(folder, {"console": folder / "console.log", "firmware": folder / "firmware.log"})
     world.store.note(scope(obj.key), started_before=True, cloud_init=None, asleep=asleep(), again=None, answered=None)
     try:
@@ -64,12 +64,12 @@ def start(world: Qemu, obj: Object, options: Options, emit: Emit) -> None:
             raise libvirt.translated(e, f"{obj.name} did not start") from None
 
 
-def _gives_bases_away(world: Qemu, dom: Any) -> bool:
-    """A definition that an earlier version wrote lets libvirt give shared images to QEMU's user."""
+def _trusts_too_much(world: Qemu, dom: Any) -> bool:
+    """A definition that an earlier version wrote: one user for all machines, who is given the shared images."""
     if not world.layout.root or dom.isActive():
         return False
     xml = dom.XMLDesc(libvirt.module().VIR_DOMAIN_XML_INACTIVE)
-    return str(world.cache.folder.name) in xml and 'relabel="no"' not in xml and "relabel='no'" not in xml
+    return owners.in_xml(xml) != world.carrier.owner(dom.UUIDString())
 
 
 def stop(world: Qemu, obj: Object, options: Options, emit: Emit) -> None:

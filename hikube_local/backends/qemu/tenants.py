@@ -12,7 +12,7 @@ from typing import Any
 from hikube_local import files
 from hikube_local.api import names
 from hikube_local.api.objects import INSTANCE, Object
-from hikube_local.backends.qemu import helpers
+from hikube_local.backends.qemu import helpers, owners
 from hikube_local.backends.qemu.alone import UserNet
 from hikube_local.backends.qemu.carrier import Carrier, add_bridge
 from hikube_local.backends.qemu.lan import Lan
@@ -183,7 +183,7 @@ class Tenants:
         tenants = self.all()
         mine = next(t for t in tenants if t.namespace == obj.namespace)
         seat = next(s for s in mine.seats if s.name == obj.name)
-        user = str(carrier.qemu_ids[0]) if carrier.root else carrier.door.owner
+        user = str(owners.shared()[0]) if carrier.root else carrier.door.owner
         master = self.lan.ensure(pid, seat.lan) if seat.lan else mine.bridge
         v6 = mine.range.v6
         carrier.batch(

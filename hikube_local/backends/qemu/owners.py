@@ -1,0 +1,61 @@
+"""Whose a machine's QEMU is, as root: a user of its own, so that one that was broken out of reads no other's disks."""
+
+from __future__ import annotations
+
+import grp
+import hashlib
+import pwd
+import xml.etree.ElementTree as ET
+from contextlib import suppress
+from pathlib import Path
+
+Ids = tuple[int, int]
+DEBIAN_QEMU_ID = 64055  # libvirt-qemu, when the package that makes that user is not installed
+# Ids that no user, container or service has: systemd's UIDS-GIDS.md gives those up to 1879048191 to containers,
+# and leaves these to 2147352575 alone.
+FIRST, COUNT = 0x70000000, 0x0FFE0000
+
+
+def shared() -> Ids:
+    """User and group of whatever QEMU is no machine's: libvirt's own trials, and of every one where ids are few."""
+    for name in ("libvirt-qemu", "qemu"):
+        with suppress(KeyError):
+            user = pwd.getpwnam(name)
+            with suppress(KeyError):
+                return user.pw_uid, grp.getgrnam("kvm").gr_gid
+            return user.pw_uid, user.pw_gid
+    with suppress(KeyError):
+        return DEBIAN_QEMU_ID, grp.getgrnam("kvm").gr_gid
+    return DEBIAN_QEMU_ID, DEBIAN_QEMU_ID
+
+
+def of_machine(uuid: str, few: bool) -> Ids:
+    """The ids of one machine: its user follows from its UUID, its group opens /dev/kvm. `few`: this host has no such ids."""
+    user, group = shared()
+    if few:
+        return user, group
+    return FIRST + int.from_bytes(hashlib.sha256(uuid.encode()).digest()[:8]) % COUNT, group
+
+
+def few(uid_map: str = "/proc/self/uid_map") -> bool:
+    """Whether root here is a container's that was given a part of the host's ids only."""
+    with suppress(OSError, ValueError):
+        for line in Path(uid_map).read_text().splitlines():
+            first, _, count = map(int, line.split())
+            if first <= FIRST and first + count >= FIRST + COUNT:
+                return False
+    return True
+
+
+def is_ours(uid: int) -> bool:
+    """Whether a process of this user may be a QEMU of ours."""
+    return uid == shared()[0] or FIRST <= uid < FIRST + COUNT
+
+
+def in_xml(xml: str) -> Ids | None:
+    """The ids that a domain runs as, or None where it has no word of it (an earlier version's, or a user's)."""
+    label = ET.fromstring(xml).findtext("seclabel[@model='dac']/label")
+    with suppress(ValueError, AttributeError):
+        user, group = (int(part.lstrip("+")) for part in (label or "").split(":"))
+        return user, group
+    return None
