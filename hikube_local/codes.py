@@ -141,7 +141,8 @@ CODES: dict[str, str] = {
     "HK807": "the backend of an object cannot change",
     "HK809": "a confirmation is needed",
     "HK811": "no such bridge on this host",
-    "HK810": "the words of the command are off",
+    "HK810": "invalid command line",
+    "HK812": "changes that are not kept any more",
     # the guest
     "HK901": "no bootable device",
     "HK902": "the boot loader stopped",

@@ -1,5 +1,9 @@
-"""The store: objects (what was asked for), allocations (what must stay the same), events, status (a cache). SQLite.
+"""The store: objects (what was asked for), allocations (what must stay the same), events, status (a cache), and a log of
+changes with one counter of revisions.
 
+Each change of an object or of its status gets a revision that was never given before. The log tells which object changed, not
+how: whoever reads it gets the objects as they are now. What was deleted leaves a tombstone with its last state. The log is
+kept short; a reader that is behind its oldest revision must list anew.
 A lost or damaged store is rebuilt from the objects that lie in the machines' and disks' own folders.
 """
 
@@ -7,37 +11,46 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
 import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from hikube_local.api.objects import Key, Object, plain_spec, spec_of
-from hikube_local.errors import HikubeError
+from hikube_local.errors import HikubeError, UsageError
 from hikube_local.events import Event
-from hikube_local.files import beside, read_json, sweep_partials, write_json
-from hikube_local.locks import locked
+from hikube_local.files import read_json, write_json
 from hikube_local.paths import Layout
+from hikube_local.store.file import File, has_log, newest
 
-SCHEMA = 1
 KEEP_EVENTS = 5000
-ATTEMPTS = 5  # of several commands that find it damaged one rebuilds it, the others come again
-_TABLES = """
-CREATE TABLE IF NOT EXISTS objects(kind TEXT, namespace TEXT, name TEXT, body TEXT NOT NULL, version INTEGER NOT NULL,
-  PRIMARY KEY(kind, namespace, name));
-CREATE TABLE IF NOT EXISTS allocations(scope TEXT PRIMARY KEY, body TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS events(id INTEGER PRIMARY KEY, time REAL, namespace TEXT, object TEXT, body TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS status(kind TEXT, namespace TEXT, name TEXT, body TEXT NOT NULL, version INTEGER NOT NULL,
-  PRIMARY KEY(kind, namespace, name));
-"""
+KEEP_CHANGES = 2000
 OBJECT_FILE = "object.json"
-SPARE = 1 << 20  # bytes
-_BESIDE = ("-journal", "-wal", "-shm")  # what SQLite keeps with a file, by the file's mode
+
+
+class ChangeType(StrEnum):
+    """Kubernetes' words for what happened to an object since a revision."""
+
+    ADDED = "ADDED"
+    MODIFIED = "MODIFIED"
+    DELETED = "DELETED"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What became of one object since a revision: as it is now, or, when it is gone, as it last was."""
+
+    revision: int
+    type: ChangeType
+    object: Object
+
+
+class Compacted(HikubeError):
+    """The log does not reach back to the revision that was asked for."""
 
 
 def to_json(obj: Object) -> dict[str, Any]:
@@ -60,114 +73,12 @@ class Store:
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self._path = layout.store
-        self._spare = layout.state / "spare"
+        self._file = File(layout, self._rebuild)
+        self._do = self._file.do
 
-    def exists(self) -> bool:
-        return self._path.exists()
-
-    @contextlib.contextmanager
-    def _open(self, write: bool) -> Iterator[sqlite3.Connection]:
-        file: int | None = None  # not looked at yet
-        try:
-            if not self._path.exists():
-                self._create()
-            file = self._file()
-            with contextlib.closing(_connect(self._path)) as connection:
-                # A rollback journal: a look at it needs no room on the disk, which a full one has not. It is kept, so
-                # that a small change finds its room too.
-                with contextlib.suppress(sqlite3.OperationalError):  # an older build has it open in its own mode
-                    connection.execute("PRAGMA journal_mode=PERSIST")
-                connection.execute("PRAGMA synchronous=FULL")
-                self._know(connection)
-                if write:
-                    connection.execute("BEGIN IMMEDIATE")
-                    try:
-                        yield connection
-                    except BaseException:
-                        connection.rollback()
-                        raise
-                    connection.commit()
-                else:
-                    yield connection
-        except sqlite3.DatabaseError as e:
-            aside = file is not None and (not file or file != self._file())
-            if aside or not isinstance(e, sqlite3.OperationalError):
-                raise _Damaged from e  # or it was set aside this moment
-            if "disk is full" in str(e) or "disk I/O" in str(e):
-                raise HikubeError(
-                    "HK604", f"the store cannot be written: {e}", fix=f"free space in {self.layout.state}"
-                ) from e
-            if "readonly" in str(e) or "unable to open" in str(e):
-                raise HikubeError("HK608", f"the store cannot be opened: {e}", why=str(self._path)) from e
-            raise
-
-    def _file(self) -> int:
-        """What tells the file from another one of its name; 0 when there is none."""
-        try:
-            return os.stat(self._path).st_ino
-        except FileNotFoundError:
-            return 0
-
-    def _know(self, connection: sqlite3.Connection) -> None:
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            raise _Damaged  # an empty file
-        if version > SCHEMA:
-            raise HikubeError(
-                "HK608",
-                f"{self._path} was written by a newer hikube-local (schema {version}, this one knows {SCHEMA})",
-                fix="use the newer version, or another HIKUBE_LOCAL_HOME",
-            )
-
-    def _set_aside(self) -> None:
-        """Move a damaged file away, so that the next opening rebuilds it; of two who found it so, one does."""
-        with locked(self.layout.locks / "store-file"):
-            if not self._path.exists():
-                return
-            try:
-                with contextlib.closing(_connect(self._path)) as connection:
-                    whole = connection.execute("PRAGMA quick_check").fetchone()[0] == "ok"
-                    if whole and connection.execute("PRAGMA user_version").fetchone()[0]:
-                        return
-            except sqlite3.OperationalError:
-                return  # somebody is at it: that says nothing about the file
-            except sqlite3.DatabaseError:
-                pass
-            aside = f"{self._path}.damaged-{time.time_ns()}"
-            for suffix in ("", *_BESIDE):
-                with contextlib.suppress(FileNotFoundError):
-                    os.rename(f"{self._path}{suffix}", f"{aside}{suffix}")
-
-    def _create(self) -> None:
-        """A new store with the objects of the folders; it is whole when it gets its name, so that nobody opens half."""
-        self.layout.make()
-        with locked(self.layout.locks / "store-file"):
-            if self._path.exists():
-                return
-            sweep_partials(self._path.parent)
-            with beside(self._path) as path, contextlib.closing(_connect(path, "rwc")) as connection:
-                connection.execute("BEGIN IMMEDIATE")
-                for statement in _TABLES.split(";"):
-                    connection.execute(statement)
-                for body in self._in_folders():
-                    self._write(connection, from_json(body))
-                connection.execute(f"PRAGMA user_version={SCHEMA}")
-                connection.commit()
-                for suffix in _BESIDE:  # of a store that was taken away: it is not this one's
-                    with contextlib.suppress(FileNotFoundError):
-                        os.unlink(f"{self._path}{suffix}")
-
-    def _lay_aside(self) -> None:
-        """Keep a little room, so that on a full disk it can still be written down what is stopped and deleted."""
-        with contextlib.suppress(OSError):
-            if self._spare.exists() or shutil.disk_usage(self.layout.state).free < 8 * SPARE:
-                return
-            fd = os.open(self._spare, os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                os.posix_fallocate(fd, 0, SPARE)
-            finally:
-                os.close(fd)
+    def _rebuild(self, connection: sqlite3.Connection) -> None:
+        for body in self._in_folders():
+            self._write(connection, from_json(body), ChangeType.ADDED)
 
     def _in_folders(self) -> Iterator[dict[str, Any]]:
         for top in ("machines", "disks"):
@@ -177,60 +88,44 @@ class Store:
                     from_json(body)
                     yield body
 
-    def _do(self, write: bool, action: Callable[[sqlite3.Connection], Any], frees: bool = False) -> Any:
-        """Carry out `action` in a transaction. What `frees` room may take what was laid aside."""
-        made = any((self.layout.state / top).exists() for top in ("machines", "disks"))
-        if not write and not made and not self._path.exists():
-            return None
-        for attempt in range(ATTEMPTS):
-            try:
-                with self._open(write) as connection:
-                    found = action(connection)
-                if write:
-                    self._lay_aside()
-                return found
-            except _Damaged:
-                self._set_aside()
-            except HikubeError as e:
-                if not frees or e.code != "HK604" or attempt:
-                    raise
-                self._spare.unlink(missing_ok=True)  # or another command has just done so
-        raise HikubeError("HK608", f"the store {self._path} is damaged and cannot be rebuilt")
-
     # objects
 
     @staticmethod
     def _read(row: tuple) -> Object:
         return from_json(json.loads(row[0])).model_copy(update={"resource_version": row[1]})
 
+    def _find(self, connection: sqlite3.Connection, key: Key) -> Object | None:
+        row = connection.execute(f"{_SELECT} WHERE kind=? AND namespace=? AND name=?", key).fetchone()
+        return self._read(row) if row else None
+
     @staticmethod
-    def _write(connection: sqlite3.Connection, obj: Object) -> Object:
-        version = connection.execute(
-            "SELECT 1 + max((SELECT ifnull(max(version), 0) FROM objects), (SELECT ifnull(max(version), 0) FROM status))"
-        ).fetchone()[0]
-        connection.execute(
-            "INSERT OR REPLACE INTO objects VALUES(?,?,?,?,?)",
-            (obj.kind, obj.namespace, obj.name, json.dumps(to_json(obj)), version),
-        )
-        return obj.model_copy(update={"resource_version": version})
+    def _log(connection: sqlite3.Connection, type: ChangeType, key: Key, body: str | None = None) -> int:
+        """The revision of this change."""
+        sql = "INSERT INTO changes(type, kind, namespace, name, body) VALUES(?,?,?,?,?)"
+        revision = connection.execute(sql, (type, *key, body)).lastrowid or 0
+        connection.execute("DELETE FROM changes WHERE revision <= ?", (revision - KEEP_CHANGES,))
+        return revision
+
+    def _write(self, connection: sqlite3.Connection, obj: Object, type: ChangeType) -> Object:
+        revision = self._log(connection, type, obj.key)
+        body = json.dumps(to_json(obj))
+        connection.execute("INSERT OR REPLACE INTO objects VALUES(?,?,?,?,?)", (*obj.key, body, revision))
+        return obj.model_copy(update={"resource_version": revision})
 
     def get(self, key: Key) -> Object | None:
-        def read(c: sqlite3.Connection) -> Object | None:
-            sql = "SELECT body, version FROM objects WHERE kind=? AND namespace=? AND name=?"
-            row = c.execute(sql, key).fetchone()
-            return self._read(row) if row else None
-
-        return self._do(False, read)
+        return self._do(False, lambda c: self._find(c, key))
 
     def objects(self, kind: str | None = None, namespace: str | None = None) -> list[Object]:
         """The objects, sorted by kind (disks first), namespace and name."""
 
         def read(c: sqlite3.Connection) -> list[Object]:
-            sql = "SELECT body, version FROM objects WHERE (?1 IS NULL OR kind=?1) AND (?2 IS NULL OR namespace=?2)"
-            rows = c.execute(sql + " ORDER BY kind, namespace, name", (kind, namespace)).fetchall()
-            return [self._read(row) for row in rows]
+            return self._list(c, kind, namespace)
 
         return self._do(False, read) or []
+
+    def _list(self, connection: sqlite3.Connection, kind: str | None, namespace: str | None) -> list[Object]:
+        sql = f"{_SELECT} WHERE (?1 IS NULL OR kind=?1) AND (?2 IS NULL OR namespace=?2) ORDER BY kind, namespace, name"
+        return [self._read(row) for row in connection.execute(sql, (kind, namespace)).fetchall()]
 
     def names(self, kind: str, namespace: str | None = None) -> list[str]:
         """Names alone, for completion: nothing is parsed."""
@@ -247,19 +142,16 @@ class Store:
         def write(c: sqlite3.Connection) -> list[Object]:
             out = []
             for obj in wanted:
-                sql = "SELECT body, version FROM objects WHERE kind=? AND namespace=? AND name=?"
-                row = c.execute(sql, obj.key).fetchone()
-                if row is None:
+                old = self._find(c, obj.key)
+                if old is None:
                     fresh = {"uid": str(uuid.uuid4()), "created": time.time(), "generation": 1}
-                    out.append(self._write(c, obj.model_copy(update=fresh)))
+                    out.append(self._write(c, obj.model_copy(update=fresh), ChangeType.ADDED))
                     continue
-                old = self._read(row)
                 if old.backend != obj.backend:
-                    raise HikubeError(
+                    raise UsageError(
                         "HK807",
                         f"{obj.ref} was made with the backend {old.backend}, not {obj.backend}",
                         fix=f"hikube-local delete {obj.ref} first, or leave --backend out",
-                        exit_code=2,  # type: ignore[arg-type]
                     )
                 kept = {"uid": old.uid, "created": old.created, "generation": old.generation, "deletion": None}
                 new = obj.model_copy(update=kept)
@@ -268,7 +160,7 @@ class Store:
                 elif (new.labels, new.annotations) == (old.labels, old.annotations):
                     out.append(old)
                     continue
-                out.append(self._write(c, new))
+                out.append(self._write(c, new, ChangeType.MODIFIED))
             return out
 
         return self._do(True, write)
@@ -278,10 +170,9 @@ class Store:
 
         def write(c: sqlite3.Connection) -> None:
             for key in keys:
-                sql = "SELECT body, version FROM objects WHERE kind=? AND namespace=? AND name=?"
-                if (row := c.execute(sql, key).fetchone()) and not (old := self._read(row)).deletion:
+                if (old := self._find(c, key)) and not old.deletion:
                     fresh = {"deletion": time.time(), "generation": old.generation + 1}
-                    self._write(c, old.model_copy(update=fresh))
+                    self._write(c, old.model_copy(update=fresh), ChangeType.MODIFIED)
 
         self._do(True, write, frees=True)
 
@@ -289,14 +180,73 @@ class Store:
         """The last step of a deletion: the row, its status, its allocations. One that was put again meanwhile stays."""
 
         def write(c: sqlite3.Connection) -> None:
-            sql = "SELECT body, version FROM objects WHERE kind=? AND namespace=? AND name=?"
-            if (row := c.execute(sql, key).fetchone()) and not self._read(row).deletion:
+            old = self._find(c, key)
+            if old and not old.deletion:
                 return
+            if old:
+                self._log(c, ChangeType.DELETED, key, json.dumps(to_json(old)))
             for table in ("objects", "status"):
                 c.execute(f"DELETE FROM {table} WHERE kind=? AND namespace=? AND name=?", key)
             c.execute("DELETE FROM allocations WHERE scope=?", (scope(key),))
 
         self._do(True, write, frees=True)
+
+    # revisions
+
+    def revision(self) -> int:
+        """The number of the newest change; 0 where there was none."""
+        return self._do(False, newest) or 0
+
+    def snapshot(self, kind: str | None = None, namespace: str | None = None) -> tuple[int, list[Object]]:
+        """(revision, the objects at that revision), from one look."""
+
+        def read(c: sqlite3.Connection) -> tuple[int, list[Object]]:
+            c.execute("BEGIN")  # both from the same state of the file
+            try:
+                return newest(c), self._list(c, kind, namespace)
+            finally:
+                c.execute("ROLLBACK")
+
+        return self._do(False, read) or (0, [])
+
+    def changes(self, after: int, kind: str | None = None, namespace: str | None = None) -> tuple[int, list[Change]]:
+        """(revision, what became of the objects that changed after the revision `after`, oldest first): an object once,
+        or twice when it was deleted and made again. HK812 (Compacted) when the log does not reach back so far.
+        """
+
+        def read(c: sqlite3.Connection) -> tuple[int, list[Change]]:
+            c.execute("BEGIN")
+            try:
+                now, oldest = newest(c), _oldest(c)
+                if not oldest <= after <= now:
+                    what = f"the changes after revision {after} are not kept any more (the oldest is {oldest})"
+                    raise Compacted("HK812", what, fix="list the objects again, and watch from there")
+                sql = (
+                    "SELECT revision, type, kind, namespace, name, body FROM changes WHERE revision > ?1"
+                    " AND (?2 IS NULL OR kind=?2) AND (?3 IS NULL OR namespace=?3) ORDER BY revision"
+                )
+                rows = c.execute(sql, (after, kind, namespace)).fetchall() if now > oldest else []
+                return now, self._became(c, rows)
+            finally:
+                c.execute("ROLLBACK")
+
+        return self._do(False, read) or (0, [])
+
+    def _became(self, connection: sqlite3.Connection, rows: list[tuple]) -> list[Change]:
+        by: dict[Key, list[tuple]] = {}
+        for row in rows:
+            by.setdefault((row[2], row[3], row[4]), []).append(row)
+        out = []
+        for key, own in by.items():
+            gone = [row for row in own if row[1] == ChangeType.DELETED]
+            was_there = own[0][1] != ChangeType.ADDED
+            if gone and was_there:
+                last = from_json(json.loads(gone[0][5])).model_copy(update={"resource_version": gone[0][0]})
+                out.append(Change(gone[0][0], ChangeType.DELETED, last))
+            if now := self._find(connection, key):
+                kind = ChangeType.MODIFIED if was_there and not gone else ChangeType.ADDED
+                out.append(Change(own[-1][0], kind, now))
+        return sorted(out, key=lambda change: change.revision)
 
     # allocations
 
@@ -368,24 +318,30 @@ class Store:
         return self._do(False, read) or {}
 
     def set_status(self, key: Key, body: dict[str, Any]) -> None:
+        """Keep what was last seen of an object; what is the same gets no new revision, and an object that is gone no status."""
+
         def write(c: sqlite3.Connection) -> None:
             sql = "SELECT body FROM status WHERE kind=? AND namespace=? AND name=?"
             row = c.execute(sql, key).fetchone()
-            if row and json.loads(row[0]) == body:
+            if (row and json.loads(row[0]) == body) or self._find(c, key) is None:
                 return
-            version = "(SELECT 1 + max((SELECT ifnull(max(version), 0) FROM objects), (SELECT ifnull(max(version), 0) FROM status)))"
-            c.execute(f"INSERT OR REPLACE INTO status VALUES(?,?,?,?,{version})", (*key, json.dumps(body)))
+            revision = self._log(c, ChangeType.MODIFIED, key)
+            c.execute("INSERT OR REPLACE INTO status VALUES(?,?,?,?,?)", (*key, json.dumps(body), revision))
 
         self._do(True, write)
 
 
-def _connect(path: Path, mode: str = "rw") -> sqlite3.Connection:
-    """A connection that waits up to 30 s for others, without transactions of its own making; a look makes no file."""
-    return sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True, timeout=30, isolation_level=None)
+# An object's version rises with its status, too.
+_SELECT = (
+    "SELECT body, max(version, ifnull((SELECT s.version FROM status s WHERE s.kind = objects.kind AND"
+    " s.namespace = objects.namespace AND s.name = objects.name), 0)) FROM objects"
+)
 
 
-class _Damaged(Exception):
-    """The file is no database, or its pages are damaged."""
+def _oldest(connection: sqlite3.Connection) -> int:
+    """The revision from which the log is whole."""
+    first = connection.execute("SELECT min(revision) FROM changes").fetchone()[0] if has_log(connection) else None
+    return newest(connection) if first is None else first - 1
 
 
 def record(folder: Path, obj: Object) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import random
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -19,7 +21,10 @@ from hikube_local.api.objects import Object, spec_of
 from hikube_local.errors import HikubeError
 from hikube_local.events import Event, EventType
 from hikube_local.paths import Layout
-from hikube_local.store import db
+from hikube_local.store import db, file
+from hikube_local.store.bell import Bell
+from tests.conftest import ROOT
+from tests.growth import patience
 
 
 @pytest.fixture
@@ -63,6 +68,9 @@ def test_a_lost_store_is_rebuilt_from_the_folders(store, layout):
         path.unlink()
     (layout.state / "machines").mkdir()
     assert db.Store(layout).get(obj.key).disk.storage == "7Gi"
+    assert not layout.store.exists()  # a look makes nothing
+    assert db.Store(layout).put([disk("7Gi")])[0].resource_version > 1_000_000  # beyond what the lost one had given
+    assert layout.store.exists() and store.get(obj.key).uid == obj.uid
 
 
 def test_a_damaged_store_is_moved_aside_and_rebuilt(store, layout):
@@ -71,6 +79,9 @@ def test_a_damaged_store_is_moved_aside_and_rebuilt(store, layout):
     for path in layout.state.glob("store.sqlite-*"):
         path.unlink()
     layout.store.write_bytes(b"this is no database at all" * 100)
+    assert db.Store(layout).get(obj.key).disk.storage == "7Gi"
+    assert not list(layout.state.glob("store.sqlite.damaged-*"))  # a look changes nothing
+    store.note("x", a=1)
     assert db.Store(layout).get(obj.key).disk.storage == "7Gi"
     assert list(layout.state.glob("store.sqlite.damaged-*"))
 
@@ -81,8 +92,11 @@ def test_allocations_and_status_and_events(store):
     assert store.allocation("x") == {"ip": "1", "a": 1}
     store.note("x", a=None)
     assert store.allocations() == {"x": {"ip": "1"}}
-    store.set_status(("k", "n", "d"), {"a": 1})
-    assert store.status(("k", "n", "d")) == {"a": 1}
+    store.set_status(("VMDisk", "n", "d"), {"a": 1})
+    assert store.status(("VMDisk", "n", "d")) == {}  # there is no such object
+    key = store.put([disk()])[0].key
+    store.set_status(key, {"a": 1})
+    assert store.status(key) == {"a": 1}
     store.append(Event(EventType.STEP, "hello", "vmdisk/d", "n"))
     assert [e["message"] for _, _, e in store.events(namespace="n", obj="vmdisk/d")] == ["hello"]
 
@@ -154,6 +168,8 @@ def test_a_page_damaged_inside_is_noticed_and_rebuilt(store, layout):
         f.seek(page)
         f.write(b"\xff" * (layout.store.stat().st_size - page))
     assert db.Store(layout).get(objects[0].key).disk.storage == "7Gi"
+    store.note("x", a=1)
+    assert db.Store(layout).get(objects[0].key).disk.storage == "7Gi"
     aside = layout.state.glob("store.sqlite.damaged-*")
     assert len([p for p in aside if not p.name.endswith("-journal")]) == 1
 
@@ -204,6 +220,8 @@ def test_an_empty_file_is_no_store(store, layout):
         path.unlink()
     layout.store.touch()
     assert db.Store(layout).get(obj.key).disk.storage == "7Gi"
+    store.note("x", a=1)
+    assert db.Store(layout).get(obj.key).disk.storage == "7Gi" and layout.store.stat().st_size
 
 
 def test_what_another_store_left_beside_is_not_read_into_a_new_one(store, layout):
@@ -213,6 +231,7 @@ def test_what_another_store_left_beside_is_not_read_into_a_new_one(store, layout
     for suffix in ("-journal", "-wal", "-shm"):
         Path(f"{layout.store}{suffix}").write_bytes(b"of another one" * 400)
     layout.store.unlink()
+    store.note("x", a=1)
     assert store.get(obj.key).disk.storage == "7Gi"
     assert not [p for p in layout.state.glob("store.sqlite*") if b"another" in p.read_bytes()]
 
@@ -232,8 +251,8 @@ def test_a_store_that_an_older_build_has_open_is_used_as_it_is(store, layout):
 def test_the_room_laid_aside_goes_to_what_frees_room_alone(store, layout, monkeypatch):
     obj = store.put([disk()])[0]
     spare = layout.state / "spare"
-    assert spare.stat().st_size == db.SPARE and spare.stat().st_mode & 0o777 == 0o600
-    real, full = store._open, True
+    assert spare.stat().st_size == file.SPARE and spare.stat().st_mode & 0o777 == 0o600
+    real, full = store._file._open, True
 
     @contextlib.contextmanager
     def opened(write):
@@ -242,7 +261,7 @@ def test_the_room_laid_aside_goes_to_what_frees_room_alone(store, layout, monkey
         with real(write) as connection:
             yield connection
 
-    monkeypatch.setattr(store, "_open", opened)
+    monkeypatch.setattr(store._file, "_open", opened)
     with pytest.raises(HikubeError, match="full"):
         store.set_status(obj.key, {"a": 1})
     assert spare.exists()
@@ -251,3 +270,196 @@ def test_the_room_laid_aside_goes_to_what_frees_room_alone(store, layout, monkey
     assert spare.exists(), "laid aside again, as there is room"
     full = False
     assert store.get(obj.key) is None
+
+
+# revisions
+
+
+def apply(known: dict, changes: list[db.Change]) -> None:
+    """What a watch makes of the changes."""
+    for change in changes:
+        if change.type is db.ChangeType.DELETED:
+            known.pop(change.object.key)
+        else:
+            assert (change.object.key in known) is (change.type is db.ChangeType.MODIFIED)
+            known[change.object.key] = change.object
+
+
+def some(name: str, **more) -> Object:
+    return Object(kind="VMDisk", namespace="n", name=name, spec=spec_of("VMDisk", more))
+
+
+def gone(store: db.Store, *names: str) -> None:
+    keys = [("VMDisk", "n", name) for name in names]
+    store.mark_deleted(keys)
+    for key in keys:
+        store.forget(key)
+
+
+def test_a_revision_is_never_given_twice(store):
+    """After the newest object is gone its number is not given to the next one."""
+    a, b = store.put([some("a"), some("b")])
+    gone(store, "b")
+    after = store.revision()
+    c = store.put([some("c")])[0]
+    assert a.resource_version < b.resource_version < after < c.resource_version == store.revision()
+
+
+def test_an_objects_version_rises_with_its_status(store):
+    first = store.put([some("a")])[0]
+    store.set_status(first.key, {"conditions": []})
+    second = store.get(first.key)
+    assert second.resource_version > first.resource_version and second.generation == first.generation
+    store.set_status(first.key, {"conditions": []})
+    assert store.get(first.key).resource_version == second.resource_version == store.revision()
+
+
+def test_a_tombstone_tells_what_was_deleted_and_a_life_between_two_looks_is_no_news(store):
+    store.put([some("a", storage="7Gi")])
+    then, _ = store.snapshot()
+    store.put([some("short")])
+    gone(store, "a", "short")
+    _, changes = store.changes(then)
+    assert [(c.type, c.object.name, c.object.disk.storage) for c in changes] == [("DELETED", "a", "7Gi")]
+    store.put([some("a", storage="8Gi")])
+    _, changes = store.changes(then)
+    assert [(str(c.type), c.object.disk.storage) for c in changes] == [("DELETED", "7Gi"), ("ADDED", "8Gi")]
+    assert changes[0].object.uid != changes[1].object.uid
+
+
+def test_the_log_is_kept_short_and_says_how_far_back_it_reaches(store, monkeypatch):
+    monkeypatch.setattr(db, "KEEP_CHANGES", 10)
+    store.put([some(f"d{n}") for n in range(5)])
+    begin = store.revision()
+    for n in range(20):
+        store.put([some("d0", storage=f"{n + 6}Gi")])
+    with pytest.raises(db.Compacted, match=f"after revision {begin} "):
+        store.changes(begin)
+    now, changes = store.changes(store.revision() - 10)
+    assert now == store.revision() and [c.object.name for c in changes] == ["d0"]
+    with pytest.raises(db.Compacted):
+        store.changes(now + 1)  # of another store
+
+
+def _wildly(folder: str, seed: int, turns: int) -> None:
+    chance = random.Random(seed)
+    store = db.Store(
+        Layout(Path(folder, "s"), Path(folder, "c"), Path(folder, "config.yaml"), Path(folder, "r"), False)
+    )
+    for _ in range(turns):
+        name = f"d{chance.randrange(6)}"
+        match chance.randrange(4):
+            case 0 | 1:
+                store.put([some(name, storage=f"{chance.randrange(1, 9)}Gi")])
+            case 2:
+                gone(store, name)
+            case 3:
+                store.set_status(("VMDisk", "n", name), {"at": chance.random()})
+
+
+def test_a_list_and_the_changes_since_are_the_list_now(layout):
+    """Several processes at work, and a reader that never sees a revision go back or an object that is not there."""
+    store = db.Store(layout)
+    store.put([some("d0")])
+    revision, objects = store.snapshot()
+    known = {o.key: o for o in objects}
+    context = multiprocessing.get_context("fork")
+    folder = str(layout.state.parent)
+    workers = [context.Process(target=_wildly, args=(folder, seed, 60)) for seed in range(3)]
+    for worker in workers:
+        worker.start()
+    while any(worker.is_alive() for worker in workers):
+        new, changes = store.changes(revision)
+        assert new >= revision and all(c.revision > revision for c in changes)
+        apply(known, changes)
+        revision = new
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    revision, changes = store.changes(revision)
+    apply(known, changes)
+    assert store.snapshot() == (revision, sorted(known.values(), key=lambda o: o.key))
+
+
+def test_a_bell_rings_when_another_process_wrote(layout, store):
+    store.put([some("a")])
+    bell = Bell(layout.store)
+    assert bell.wait(0) is False
+    context = multiprocessing.get_context("fork")
+    worker = context.Process(target=_wildly, args=(str(layout.state.parent), 1, 1))
+    worker.start()
+    assert bell.wait(patience(30)) is True
+    worker.join()
+    bell.wait(0.2)
+    assert bell.wait(0.1) is False
+    store.objects()
+    store.changes(store.revision())
+    assert bell.wait(0) is False  # a look is no change
+
+
+def _of_schema_1(layout: Layout) -> dict[str, int]:
+    """A store as c24fceb wrote it, with versions."""
+    archive = next((ROOT / "tests" / "simulator" / "roots").glob("c24fceb.tar.gz"))
+    layout.state.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["tar", "-xzf", archive, "-C", layout.state.parent], check=True)
+    (layout.state.parent / "state").rename(layout.state)
+    with contextlib.closing(sqlite3.connect(layout.store)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone()[0] == 1
+        rows = connection.execute("SELECT name, version FROM objects UNION SELECT name, version FROM status").fetchall()
+    return {name: max(v for n, v in rows if n == name) for name, _ in rows}
+
+
+def test_a_store_of_schema_1_is_read_as_it_is_and_migrated_at_the_first_change(layout):
+    versions = _of_schema_1(layout)
+    before = layout.store.read_bytes()
+    store = db.Store(layout)
+    assert {o.name: o.resource_version for o in store.objects()} == versions
+    revision, objects = store.snapshot()
+    assert revision == max(versions.values()) and store.changes(revision) == (revision, [])
+    with pytest.raises(db.Compacted):
+        store.changes(revision - 1)
+    assert layout.store.read_bytes() == before
+    made = store.put([some("new")])[0]
+    assert made.resource_version == revision + 1
+    assert [c.object.name for c in store.changes(revision)[1]] == ["new"]
+    assert {o.name: o.resource_version for o in store.objects()} == {**versions, "new": revision + 1}
+    assert len(store.objects()) == len(objects) + 1 and store.events() and store.allocations()
+
+
+def test_a_migration_that_is_killed_leaves_the_one_schema_or_the_other(layout, tmp_path):
+    """Killed before each system call that writes, until one run gets through; nothing is lost at any of them."""
+    versions = _of_schema_1(layout)
+    kept = tmp_path / "kept"
+    shutil.copytree(layout.state, kept)
+    code = (
+        "from pathlib import Path\nfrom hikube_local.paths import Layout\nfrom hikube_local.store.db import Store\n"
+        f"b = Path({str(layout.state.parent)!r})\n"
+        "Store(Layout(b / 's', b / 'c', b / 'config.yaml', b / 'r', False)).note('x', mark=1)\n"
+    )
+    calls = "pwrite64,fdatasync,fsync,ftruncate,unlink"
+    for at in range(1, 200):
+        shutil.rmtree(layout.state)
+        shutil.copytree(kept, layout.state)
+        inject = f"inject={calls}:signal=KILL:when={at}"
+        words = [
+            "strace",
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            f"trace={calls}",
+            "-e",
+            inject,
+            sys.executable,
+            "-c",
+            code,
+        ]
+        done = subprocess.run(words, capture_output=True, text=True)
+        store = db.Store(layout)
+        assert {o.name: o.resource_version for o in store.objects()} == versions, at
+        made = store.put([some("new")])[0]
+        assert made.resource_version == max(versions.values()) + 1 and store.events(), at
+        if done.returncode == 0:
+            break
+    assert done.returncode == 0 and at > 5, (at, done.stderr)

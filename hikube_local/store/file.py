@@ -1,0 +1,241 @@
+"""The store's file: SQLite, opened for each transaction, migrated in place, set aside and made anew when it is damaged.
+
+Reading needs no room on the disk, and a little is laid aside, so that on a full one machines can still be stopped and deleted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from hikube_local.errors import HikubeError
+from hikube_local.files import beside, sweep_partials
+from hikube_local.locks import locked
+from hikube_local.paths import Layout
+
+SCHEMA = 2
+ATTEMPTS = 5  # of several commands that find it damaged one rebuilds it, the others come again
+_OBJECT = "kind TEXT, namespace TEXT, name TEXT"
+_TABLES = (
+    f"CREATE TABLE IF NOT EXISTS objects({_OBJECT}, body TEXT NOT NULL, version INTEGER NOT NULL,"
+    " PRIMARY KEY(kind, namespace, name))",
+    "CREATE TABLE IF NOT EXISTS allocations(scope TEXT PRIMARY KEY, body TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS events(id INTEGER PRIMARY KEY, time REAL, namespace TEXT, object TEXT, body TEXT NOT NULL)",
+    f"CREATE TABLE IF NOT EXISTS status({_OBJECT}, body TEXT NOT NULL, version INTEGER NOT NULL,"
+    " PRIMARY KEY(kind, namespace, name))",
+)
+# Schema 2. AUTOINCREMENT gives no number twice, also when the row that had it is gone (sqlite.org/autoinc.html).
+_CHANGES = f"CREATE TABLE IF NOT EXISTS changes(revision INTEGER PRIMARY KEY AUTOINCREMENT, type TEXT NOT NULL, {_OBJECT}, body TEXT)"
+SPARE = 1 << 20  # bytes
+_BESIDE = ("-journal", "-wal", "-shm")  # what SQLite keeps with a file, by the file's mode
+
+
+class File:
+    """One state root's store file. `rebuild` puts into a new one what the folders still tell."""
+
+    def __init__(self, layout: Layout, rebuild: Callable[[sqlite3.Connection], None]) -> None:
+        self.layout = layout
+        self.path = layout.store
+        self._rebuild = rebuild
+        self._spare = layout.state / "spare"
+
+    @contextlib.contextmanager
+    def _open(self, write: bool) -> Iterator[sqlite3.Connection]:
+        file: int | None = None  # not looked at yet
+        try:
+            if write and not self.path.exists():
+                self._create()
+            file = self._file()
+            with contextlib.closing(connect(self.path)) as connection:
+                # A rollback journal: a look at it needs no room on the disk, which a full one has not. It is kept, so
+                # that a small change finds its room too.
+                with contextlib.suppress(sqlite3.OperationalError):  # an older build has it open in its own mode
+                    connection.execute("PRAGMA journal_mode=PERSIST")
+                connection.execute("PRAGMA synchronous=FULL")
+                self._know(connection, write)
+                if write:
+                    connection.execute("BEGIN IMMEDIATE")
+                    try:
+                        yield connection
+                    except BaseException:
+                        connection.rollback()
+                        raise
+                    connection.commit()
+                else:
+                    yield connection
+        except sqlite3.DatabaseError as e:
+            aside = file is not None and (not file or file != self._file())
+            if aside or not isinstance(e, sqlite3.OperationalError):
+                raise _Damaged from e  # or it was set aside this moment
+            if "disk is full" in str(e) or "disk I/O" in str(e):
+                raise HikubeError(
+                    "HK604", f"the store cannot be written: {e}", fix=f"free space in {self.layout.state}"
+                ) from e
+            if "readonly" in str(e) or "unable to open" in str(e):
+                raise HikubeError("HK608", f"the store cannot be opened: {e}", why=str(self.path)) from e
+            raise
+
+    def _file(self) -> int:
+        """What tells the file from another one of its name; 0 when there is none."""
+        try:
+            return os.stat(self.path).st_ino
+        except FileNotFoundError:
+            return 0
+
+    def _know(self, connection: sqlite3.Connection, write: bool) -> None:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            raise _Damaged  # an empty file
+        if version < SCHEMA and write:
+            _migrate(connection)
+        if version > SCHEMA:
+            raise HikubeError(
+                "HK608",
+                f"{self.path} was written by a newer hikube-local (schema {version}, this one knows {SCHEMA})",
+                fix="use the newer version, or another HIKUBE_LOCAL_HOME",
+            )
+
+    def _set_aside(self) -> None:
+        """Move a damaged file away, so that the next opening rebuilds it; of two who found it so, one does."""
+        with locked(self.layout.locks / "store-file"):
+            if not self.path.exists():
+                return
+            try:
+                with contextlib.closing(connect(self.path)) as connection:
+                    whole = connection.execute("PRAGMA quick_check").fetchone()[0] == "ok"
+                    if whole and connection.execute("PRAGMA user_version").fetchone()[0]:
+                        return
+            except sqlite3.OperationalError:
+                return  # somebody is at it: that says nothing about the file
+            except sqlite3.DatabaseError:
+                pass
+            aside = f"{self.path}.damaged-{time.time_ns()}"
+            for suffix in ("", *_BESIDE):
+                with contextlib.suppress(FileNotFoundError):
+                    os.rename(f"{self.path}{suffix}", f"{aside}{suffix}")
+
+    def _create(self) -> None:
+        """A new store with the objects of the folders; it is whole when it gets its name, so that nobody opens half."""
+        known = self.known()
+        self.layout.make()
+        with locked(self.layout.locks / "store-file"):
+            if self.path.exists():
+                return
+            sweep_partials(self.path.parent)
+            with beside(self.path) as path, contextlib.closing(connect(path, "rwc")) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                # Whoever watched the store that was lost has seen its numbers: these are beyond them.
+                self._fill(connection, int(time.time() * 1000) if known else 0)
+                connection.commit()
+                for suffix in _BESIDE:  # of a store that was taken away: it is not this one's
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(f"{self.path}{suffix}")
+
+    def _lay_aside(self) -> None:
+        """Keep a little room, so that on a full disk it can still be written down what is stopped and deleted."""
+        with contextlib.suppress(OSError):
+            if self._spare.exists() or shutil.disk_usage(self.layout.state).free < 8 * SPARE:
+                return
+            fd = os.open(self._spare, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                os.posix_fallocate(fd, 0, SPARE)
+            finally:
+                os.close(fd)
+
+    def known(self) -> bool:
+        """Whether anything was ever made here."""
+        return any((self.layout.state / top).exists() for top in ("machines", "disks"))
+
+    def do(self, write: bool, action: Callable[[sqlite3.Connection], Any], frees: bool = False) -> Any:
+        """Carry out `action` in a transaction. What `frees` room may take what was laid aside.
+
+        A look writes nothing: None where nothing was ever made, and the folders' own objects where the file is lost.
+        """
+        if not write:
+            return self._look(action)
+        for attempt in range(ATTEMPTS):
+            try:
+                with self._open(True) as connection:
+                    found = action(connection)
+                self._lay_aside()
+                return found
+            except _Damaged:
+                self._set_aside()
+            except HikubeError as e:
+                if not frees or e.code != "HK604" or attempt:
+                    raise
+                self._spare.unlink(missing_ok=True)  # or another command has just done so
+        raise HikubeError("HK608", f"the store {self.path} is damaged and cannot be rebuilt")
+
+    def _look(self, action: Callable[[sqlite3.Connection], Any]) -> Any:
+        for _ in range(ATTEMPTS):
+            if not self.path.exists():
+                break
+            try:
+                with self._open(False) as connection:
+                    return action(connection)
+            except _Damaged:
+                pass  # or another command makes it anew at this moment
+        if not self.known():
+            return None
+        with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+            self._fill(connection, 0)
+            return action(connection)
+
+    def _fill(self, connection: sqlite3.Connection, revision: int) -> None:
+        """The tables, and what the folders tell; the first change gets the number after `revision`."""
+        for statement in (*_TABLES, _CHANGES):
+            connection.execute(statement)
+        _start_at(connection, revision)
+        self._rebuild(connection)
+        connection.execute(f"PRAGMA user_version={SCHEMA}")
+
+
+def has_log(connection: sqlite3.Connection) -> bool:
+    """Whether this file has the log of changes; one that an earlier version wrote gets it at the first change."""
+    return connection.execute("SELECT 1 FROM sqlite_master WHERE name='changes'").fetchone() is not None
+
+
+def newest(connection: sqlite3.Connection) -> int:
+    """The highest revision that was given."""
+    if has_log(connection):
+        sql = "SELECT ifnull((SELECT seq FROM sqlite_sequence WHERE name='changes'), 0)"
+    else:
+        sql = "SELECT max(ifnull((SELECT max(version) FROM objects), 0), ifnull((SELECT max(version) FROM status), 0))"
+    return connection.execute(sql).fetchone()[0]
+
+
+def _start_at(connection: sqlite3.Connection, revision: int) -> None:
+    """The next change gets the number after `revision`."""
+    connection.execute("INSERT INTO sqlite_sequence(name, seq) VALUES('changes', ?)", (revision,))
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    """Schema 1 to 2, in one transaction: a kill leaves the one or the other. Numbers go on from the highest one given."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if connection.execute("PRAGMA user_version").fetchone()[0] < SCHEMA:  # nobody else did it meanwhile
+            before = newest(connection)
+            connection.execute(_CHANGES)
+            _start_at(connection, before)
+            connection.execute(f"PRAGMA user_version={SCHEMA}")
+    except BaseException:
+        connection.rollback()
+        raise
+    connection.commit()
+
+
+def connect(path: Path, mode: str = "rw") -> sqlite3.Connection:
+    """A connection that waits up to 30 s for others, without transactions of its own making; a look makes no file."""
+    return sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True, timeout=30, isolation_level=None)
+
+
+class _Damaged(Exception):
+    """The file is no database, or its pages are damaged."""
