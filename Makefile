@@ -31,7 +31,7 @@ help:
 	@echo "make chaos     kills, full disks and slow clocks under a random run of commands, FOR=600 seconds"
 	@echo "make test-kvm  the tests that need hardware virtualisation"
 	@echo "make bench     timings as ratios to the bare tools"
-	@echo "make lint      ruff"
+	@echo "make lint      ruff and mypy"
 	@echo "make lock      the newest versions of the Python packages, with their hashes, into $(LOCK)"
 
 $(STAMP): pyproject.toml Makefile $(LOCK)
@@ -90,7 +90,7 @@ bench: test-packages
 	@$(SUDO) $(VENV)/bin/python -m tests.bench
 
 lint: $(STAMP)
-	@$(VENV)/bin/ruff check hikube_local tests && $(VENV)/bin/ruff format --check hikube_local tests
+	@$(VENV)/bin/ruff check hikube_local tests && $(VENV)/bin/ruff format --check hikube_local tests && $(VENV)/bin/mypy
 
 .PHONY: lock
 lock: $(STAMP)

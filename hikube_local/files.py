@@ -81,7 +81,7 @@ def write_json(path: Path, value: Any, mode: int = 0o600) -> None:
     write(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n", mode)
 
 
-def read_json(path: Path) -> Any | None:
+def read_json(path: Path) -> Any:
     """The value in `path`, or None when there is no such file or it is damaged."""
     try:
         return json.loads(path.read_bytes())

@@ -42,7 +42,7 @@ def attach(path: Path, name: str) -> None:
 
 
 def _carry(s: socket.socket, terminal: bool) -> None:
-    sources: list[object] = [0, s]
+    sources: list[int | socket.socket] = [0, s]
     while True:
         ready, _, _ = select.select(sources, [], [])
         if s in ready:

@@ -43,20 +43,19 @@ def serve(listeners: dict[socket.socket, Target], say: Say = lambda text: None) 
             selector.register(s, selectors.EVENT_READ)
         while True:
             for key, _ in selector.select():
-                s = key.fileobj
-                assert isinstance(s, socket.socket)
-                connection, _ = s.accept()
-                say(f"Handling connection for {s.getsockname()[1]}")
-                threading.Thread(target=_carry, args=(connection, listeners[s], say), daemon=True).start()
+                listener = key.fileobj
+                assert isinstance(listener, socket.socket)
+                connection, _ = listener.accept()
+                say(f"Handling connection for {listener.getsockname()[1]}")
+                threading.Thread(target=_carry, args=(connection, listeners[listener], say), daemon=True).start()
 
 
 def _carry(connection: socket.socket, target: Target, say: Say) -> None:
     with contextlib.suppress(OSError), connection:
         if isinstance(target, list):
             # The child gets the connection itself as its standard input and output: nothing is copied here.
-            done = subprocess.run(
-                target, stdin=connection, stdout=connection, stderr=subprocess.PIPE, env=clean_environment()
-            )
+            fd, env = connection.fileno(), clean_environment()
+            done = subprocess.run(target, stdin=fd, stdout=fd, stderr=subprocess.PIPE, env=env)
             if done.returncode and done.stderr:
                 say(one_line(done.stderr.decode("utf-8", "replace"))[:200])
             return

@@ -6,7 +6,7 @@ import re
 from fractions import Fraction
 
 _FORM = re.compile(r"([+-]?)(\d+(?:\.\d*)?|\.\d+)(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?\d{1,3}))?")
-_FACTOR = {
+_FACTOR: dict[str | None, Fraction] = {
     None: Fraction(1),
     **{s: Fraction(1, 1000**i) for i, s in ((3, "n"), (2, "u"), (1, "m"))},
     **{s: Fraction(1000**i) for i, s in enumerate("kMGTPE", 1)},

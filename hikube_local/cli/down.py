@@ -150,9 +150,9 @@ def delete(
             if not ignore_not_found:
                 raise
     if filename:
-        here = {o.key for o in app.store.objects()}
+        stored = {o.key for o in app.store.objects()}
         keys += [
-            k for i in load(app, urls(filename), for_plan=False, quiet=True).objects if (k := i.object.key) in here
+            k for i in load(app, urls(filename), for_plan=False, quiet=True).objects if (k := i.object.key) in stored
         ]
     if not words and not filename:
         raise UsageError("HK810", "nothing is named", fix="write delete vminstance/NAME, or delete -f FILE")
@@ -170,8 +170,8 @@ def delete(
                 fix=f"delete vminstance/{users[0]} first",
             )
     if dry_run:
-        for kind, _, name in sorted(set(keys)):
-            print(f"{kind.lower()}.apps.cozystack.io/{name} deleted (dry run)")
+        for key in sorted(set(keys)):
+            print(f"{key[0].lower()}.apps.cozystack.io/{key[2]} deleted (dry run)")
         return ExitCode.DONE
     if disks:
         confirm(f"Delete the disks {', '.join('/'.join(k[1:]) for k in disks)} with all their data?", yes)

@@ -23,13 +23,11 @@ def selector(text: str) -> Callable[[dict[str, str]], bool]:
     tests: list[Callable[[dict[str, str]], bool]] = []
     for part in filter(None, (p.strip() for p in re.split(r",(?![^(]*\))", text))):
         if m := _SET.match(part):
-            key, values, inside = m["key"], {v.strip() for v in m["values"].split(",")}, m["op"] == "in"
-            tests.append(lambda labels, k=key, vs=values, i=inside: (labels.get(k) in vs) == i)
+            tests.append(_member(m["key"], {v.strip() for v in m["values"].split(",")}, m["op"] == "in"))
         elif m := _PLAIN.match(part):
-            key, value, same = m["key"], m["value"], m["op"] != "!="
-            tests.append(lambda labels, k=key, v=value, s=same: (labels.get(k) == v) == s)
+            tests.append(_member(m["key"], {m["value"]}, m["op"] != "!="))
         elif m := _EXISTS.match(part):
-            tests.append(lambda labels, k=m["key"], there=not m["no"]: (k in labels) == there)
+            tests.append(_present(m["key"], not m["no"]))
         else:
             fix = "write a=b, a!=b, 'a in (b,c)', 'a notin (b)', a or !a"
             raise UsageError("HK810", f"the label selector {part!r} is not understood", fix=fix)
@@ -38,15 +36,22 @@ def selector(text: str) -> Callable[[dict[str, str]], bool]:
 
 def fields(text: str) -> Callable[[Any], bool]:
     """kubectl's field selector, as far as its API knows fields of ours: metadata.name and metadata.namespace."""
-    tests: list[Callable[[Any], bool]] = []
+    tests: list[Callable[[dict[str, str]], bool]] = []
     for part in filter(None, (p.strip() for p in text.split(","))):
         m = _PLAIN.match(part)
         if not m or m["key"] not in ("metadata.name", "metadata.namespace"):
             fix = "write metadata.name=NAME or metadata.namespace=NAMESPACE"
             raise UsageError("HK810", f"the field selector {part!r} is not understood", fix=fix)
-        key, value, same = m["key"].removeprefix("metadata."), m["value"], m["op"] != "!="
-        tests.append(lambda o, k=key, v=value, s=same: (getattr(o, k) == v) == s)
-    return lambda obj: all(t(obj) for t in tests)
+        tests.append(_member(m["key"].removeprefix("metadata."), {m["value"]}, m["op"] != "!="))
+    return lambda obj: all(t({"name": obj.name, "namespace": obj.namespace}) for t in tests)
+
+
+def _member(key: str, values: set[str], inside: bool) -> Callable[[dict[str, str]], bool]:
+    return lambda labels: (labels.get(key) in values) == inside
+
+
+def _present(key: str, there: bool) -> Callable[[dict[str, str]], bool]:
+    return lambda labels: (key in labels) == there
 
 
 def chosen(app: App, words: tuple[str, ...], all_namespaces: bool, labels: str) -> tuple[list[Any], bool]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -154,7 +155,7 @@ def list_(app: App, output: str) -> int:
     from hikube_local.text import age, size, timestamp
 
     by, now = users(app), time.time()
-    rows = []
+    rows: list[tuple[dict[str, Any], Sequence[str]]] = []
     for e in app.cache.entries():
         row = {
             "name": own_name(e.key),
@@ -169,8 +170,8 @@ def list_(app: App, output: str) -> int:
             "usedBy": by.get(e.digest, []),
             "sources": e.sources,
         }
-        shown = [
-            row["name"] or e.origin.rpartition("/")[2] or e.origin,
+        shown: list[str] = [
+            str(row["name"]) or e.origin.rpartition("/")[2] or e.origin,
             size(e.size),
             size(e.virtual_size),
             ",".join(by.get(e.digest, [])) or "<none>",

@@ -56,7 +56,7 @@ def _tell_differences(app: App, found: list[Any], files: tuple[str, ...]) -> Non
         return
     for d in found:
         word = "note" if d.word == "note" else "differs from Hikube"
-        print(f"{word} [{d.code}]: {d.object + ': ' if d.object else ''}{one_line(d.message)}", file=sys.stderr)
+        print(f"{word} [{d.code}]: {d.ref + ': ' if d.ref else ''}{one_line(d.message)}", file=sys.stderr)
 
 
 def _digest(found: list[Any]) -> str:

@@ -176,8 +176,8 @@ class Lazy(click.Group):
 
             safe = [v for v in VERBS if v not in REMOVES]
             near = MEANT.get(args[0].lower()) or nearest(args[0], safe)
-            e.message += f" Did you mean {near!r}?" if near else " `hikube-local help` lists the commands."
-            raise
+            more = f" Did you mean {near!r}?" if near else " `hikube-local help` lists the commands."
+            raise click.UsageError(e.message + more, e.ctx) from None
 
 
 @click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

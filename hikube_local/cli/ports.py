@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 
@@ -60,7 +61,7 @@ def port_forward(app: App, stdio: bool, login: str, address: str, name: str, por
                 return subprocess.run(words).returncode
             os.execv(words[0], words)
     with contextlib.ExitStack() as held:
-        listeners = {}
+        listeners: dict[socket.socket, forward.Target] = {}
         for near, far in pairs:
             s = forward.listen(address, near)
             listeners[s] = held.enter_context(world.connector(obj, far))

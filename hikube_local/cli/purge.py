@@ -72,8 +72,8 @@ def purge(app: App, all_namespaces: bool, disks: bool, images: bool, yes: bool) 
 
         if ssh.forget_config(app.layout):
             print(f"the Include line of {ssh.user_config()}")
-    for e in failed:
-        print(f"removed by force: {e.what}", file=sys.stderr)
+    for error in failed:
+        print(f"removed by force: {error.what}", file=sys.stderr)
     print("purged")
     return ExitCode.DONE
 

@@ -180,9 +180,9 @@ def _once(
     if artifacts:
         _artifacts(reports, artifacts)
     if in_actions():
-        print("\n".join(report.annotations(reports, place)), file=sys.stderr if output else sys.stdout)
-        if path := os.environ.get("GITHUB_STEP_SUMMARY"):
-            with open(path, "a", encoding="utf-8") as f:
+        print("\n".join(report.in_ci(reports, place)), file=sys.stderr if output else sys.stdout)
+        if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+            with open(summary, "a", encoding="utf-8") as f:
                 f.write(report.summary(reports))
     if len(images) > 1 and output != "json":
         print(report.summary(reports), end="")
@@ -219,8 +219,8 @@ def _load(app: App, named: tuple[str, ...], checks_file: Path | None) -> tuple[A
     machines = [i for i in result.objects if i.object.kind == "VMInstance"]
     wanted, wrong = checklist.gather(machines, str(checks_file or ""), text)
     exact = [d for item in machines if item.object.instance.cloudInit for d in of_manifest(item)]
-    told = {(d.object, d.code) for d in exact}
-    _tell([*(d for d in result.findings.items if (d.object, d.code) not in told), *exact, *wrong])
+    told = {(d.ref, d.code) for d in exact}
+    _tell([*(d for d in result.findings.items if (d.ref, d.code) not in told), *exact, *wrong])
     if result.findings.failed or wrong:
         raise Invalid([d.as_json() for d in (*result.findings.items, *wrong)])
     return result, wanted

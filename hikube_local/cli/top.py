@@ -68,7 +68,7 @@ def top(app: App, all_namespaces: bool, words: tuple[str, ...], output: str) -> 
     if domains:
         time.sleep(INTERVAL)
     spent = time.monotonic() - begin
-    rows = []
+    rows: list[dict[str, Any]] = []
     for (obj, dom), a in zip(domains, before, strict=True):
         b = _sample(dom)
         rate = {k: int((b[k] - a[k]) / spent) for k in ("read", "written", "received", "sent")}

@@ -48,7 +48,7 @@ def image_upload(app: App, words: tuple[str, ...], image_path: Path, size: str, 
         if not size or more.get("no_create"):
             raise
         spec = VMDiskSpec.model_validate({"source": {"upload": {}}, "storage": size})
-        obj = app.store.put([Object(kind=DISK, namespace=app.namespace, name=name, spec=spec)])[0]
+        obj = app.store.put([Object(kind="VMDisk", namespace=app.namespace, name=name, spec=spec)])[0]
     if obj.disk.source.upload is None:
         fix = "its source is read once; write source: {upload: {}} for a new disk"
         raise HikubeError("HK806", f"{obj.ref} does not wait for an upload", fix=fix)

@@ -130,7 +130,7 @@ class _Zstd:
                     part = b""
 
 
-STREAMS = {"gzip": _Gzip, "bzip2": _Bzip2, "xz": _Lzma, "zstd": _Zstd}
+STREAMS: dict[str, type[Stream]] = {"gzip": _Gzip, "bzip2": _Bzip2, "xz": _Lzma, "zstd": _Zstd}
 
 
 class Unpacker:
@@ -210,7 +210,7 @@ class Unpacker:
             )
 
     def _unpack(self) -> None:
-        stream: Stream = STREAMS[self.kind]()
+        stream = STREAMS[self.kind]()
         fd = os.open(self.target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "wb") as out:
             total = checked = 0

@@ -56,7 +56,7 @@ def gather(machines: Sequence[Loaded], file: str, text: str) -> tuple[list[Check
         at = item.place("metadata", "annotations", ANNOTATION)
         own, wrong = parse(item.object.annotations.get(ANNOTATION, ""), item.object.ref)
         checks += [replace(c, machine=item.object.name, place=_there(item, at, c.place)) for c in own]
-        found += [replace(d, object=item.object.ref, place=_there(item, at, d.place)) for d in wrong]
+        found += [replace(d, ref=item.object.ref, place=_there(item, at, d.place)) for d in wrong]
     return checks, found
 
 

@@ -89,8 +89,8 @@ class OverSsh:
                 why = "sshd did not answer in time"
                 break
             assert self._master.stderr is not None
-            why = sanitize(self._master.stderr.read(2000)).strip().splitlines()[-1:] or ["ssh ended without a word"]
-            why = why[0]
+            said = sanitize(self._master.stderr.read(2000)).strip().splitlines()
+            why = said[-1] if said else "ssh ended without a word"
             if "denied" in why:
                 break  # it answers, and does not know the key: no systemd that takes credentials
             time.sleep(0.5)
@@ -129,10 +129,10 @@ class OverSsh:
 
 def _bounded(process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, bytes]:
     """What it writes, of each stream the first 4 MiB: the guest decides how much there is."""
-    kept = {process.stdout: b"", process.stderr: b""}
+    kept: dict[Any, bytes] = {process.stdout: b"", process.stderr: b""}
     with selectors.DefaultSelector() as waiting:
         for stream in kept:
-            waiting.register(stream, selectors.EVENT_READ)  # type: ignore[arg-type]
+            waiting.register(stream, selectors.EVENT_READ)
         while waiting.get_map():
             if (left := deadline - time.monotonic()) <= 0:
                 raise TimeoutError
@@ -140,6 +140,5 @@ def _bounded(process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, 
                 block = os.read(key.fd, 1 << 16)
                 if not block:
                     waiting.unregister(key.fileobj)
-                stream: Any = key.fileobj
-                kept[stream] += block[: MOST - len(kept[stream])]
+                kept[key.fileobj] += block[: MOST - len(kept[key.fileobj])]
     return kept[process.stdout], kept[process.stderr]

@@ -189,7 +189,7 @@ def _clean(text: str) -> str:
     return _NO_XML.sub("", sanitize(text))
 
 
-def annotations(reports: Sequence[Report], place: Place) -> list[str]:
+def in_ci(reports: Sequence[Report], place: Place) -> list[str]:
     """For CI: each finding at its line, each check that failed, and what else was the cause."""
     out = []
     for r in reports:

@@ -21,6 +21,7 @@ from hikube_local.events import Emit, Event, EventType
 from hikube_local.images.sources import Settings
 from hikube_local.lab import checks, evidence, units, warm
 from hikube_local.lab.checklist import Check
+from hikube_local.lab.evidence import Problem
 from hikube_local.lab.guest import Guest, cut, host, read
 from hikube_local.lab.overssh import SAID, OverSsh, credential
 from hikube_local.paths import Layout
@@ -63,7 +64,7 @@ class Report:
     warm: bool = False  # it was resumed, not booted
 
     @property
-    def problems(self) -> list[evidence.Problem]:
+    def problems(self) -> list[Problem]:
         return [p for p in self.evidence.problems if not p.recoverable]
 
     @property
@@ -298,13 +299,13 @@ class Trial:
         except (OSError, HikubeError) as e:
             return 0, f"nobody answers on port {port}: {getattr(e, 'strerror', None) or e}"
         head, _, body = raw.partition(b"\r\n\r\n")
-        words = head.split(None, 2)
-        if len(words) < 2 or not words[1].isdigit():
+        status = head.split(None, 2)
+        if len(status) < 2 or not status[1].isdigit():
             return (
                 0,
                 f"port {port} does not speak HTTP: {sanitize(raw[:60])!r}" if raw else f"port {port} gave no answer",
             )
-        return int(words[1]), sanitize(body)
+        return int(status[1]), sanitize(body)
 
 
 @contextlib.contextmanager
@@ -313,7 +314,7 @@ def _pipe(words: list[str], patience: float) -> Iterator[socket.socket]:
     ours, theirs = socket.socketpair()
     with ours:
         ours.settimeout(patience)
-        process = subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(words, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=subprocess.DEVNULL)
         theirs.close()
         try:
             yield ours

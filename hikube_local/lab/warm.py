@@ -119,8 +119,10 @@ def _resume(world: Qemu, obj: Object, source: Path, emit: Emit) -> float | None:
     begin = time.monotonic()
     own = world.make_folder(obj)
     db.record(own, obj)
-    point = points.Checkpoint(**files.read_json(source / "checkpoint" / points.RECORD))
-    if any(f != layers.FIRST or not (source / f"disk-{d}.qcow2").exists() for d, f in point.frozen.items()):
+    point = points.of_record(files.read_json(source / "checkpoint" / points.RECORD))
+    if point is None or any(
+        f != layers.FIRST or not (source / f"disk-{d}.qcow2").exists() for d, f in point.frozen.items()
+    ):
         return None
     for disk in point.frozen:
         target = world.layout.disk(obj.namespace, disk) / layers.FIRST

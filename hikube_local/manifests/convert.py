@@ -69,7 +69,9 @@ def _resources(old: dict[str, Any], spec: dict[str, Any]) -> tuple[dict[str, Any
     found = {k: v for k, v in old.items() if k in ("cpu", "memory", "sockets") and v not in (None, "")}
     for name in ("requests", "limits"):
         part = old.get(name)
-        for key in ("cpu", "memory") if isinstance(part, dict) else ():
+        if not isinstance(part, dict):
+            continue
+        for key in ("cpu", "memory"):
             if part.get(key) not in (None, "") and key not in found:
                 found[key] = part[key]
                 told.append(f"resources.{name}.{key} became resources.{key}")

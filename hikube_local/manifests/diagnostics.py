@@ -35,7 +35,7 @@ class Diagnostic:
     severity: Severity
     message: str
     place: Place = Place()
-    object: str = ""
+    ref: str = ""  # KIND/NAME of the object
     path: str = ""
     help: str = ""
 
@@ -53,7 +53,7 @@ class Diagnostic:
             "file": self.place.file,
             "line": self.place.line,
             "column": self.place.column,
-            "object": self.object,
+            "object": self.ref,
             "path": self.path,
             "message": self.message,
             "help": self.help,
@@ -93,8 +93,8 @@ def folded(items: Iterable[Diagnostic]) -> list[Diagnostic]:
     more: dict[int, list[str]] = {}
     for d in items:
         at = first.get((d.code, d.message))
-        if at is not None and d.severity is Severity.WARNING and d.object and d.object != out[at].object:
-            more.setdefault(at, []).append(d.object)
+        if at is not None and d.severity is Severity.WARNING and d.ref and d.ref != out[at].ref:
+            more.setdefault(at, []).append(d.ref)
             continue
         first.setdefault((d.code, d.message), len(out))
         out.append(d)

@@ -163,18 +163,17 @@ def _document(result: Input, text: Text, node: Node, namespace: str | None, defa
     if verdict.what == "list":
         items = node.get("items")
         if items is not None and isinstance(items.value, list):
-            for item in items.value:
-                _document(result, text, item, namespace, default, unknown)
+            for one in items.value:
+                _document(result, text, one, namespace, default, unknown)
         return
-    at = node.get(verdict.at) or node
+    part = node.get(verdict.at) or node
+    where = text.place(part.line, part.column)
     if verdict.what == "error":
-        where = text.place(at.line, at.column)
         result.findings.add(Diagnostic(verdict.code, Severity.ERROR, verdict.message, where, help=verdict.help))
     elif verdict.what == "other":
-        name = node.get("metadata", "name")
-        label = f"{words['kind']}/{name.value}" if name and isinstance(name.value, str) else words["kind"]
+        named = node.get("metadata", "name")
+        label = f"{words['kind']}/{named.value}" if named and isinstance(named.value, str) else words["kind"]
         what = f"{label[:80]} ({words['apiVersion'][:60]}) is passed over: it is nothing that hikube-local makes"
-        where = text.place(at.line, at.column)
         result.findings.add(Diagnostic("HK207", Severity.DIFFERENCE, what, where, label[:80]))
     else:
         built = shape.build(node, text, words["kind"], namespace, default, result.findings, unknown)

@@ -21,6 +21,7 @@ MAX_DOCUMENTS = 10_000
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAGS = {f"tag:yaml.org,2002:{t}": t for t in ("str", "int", "bool", "null", "float", "map", "seq")}
+_TYPES: dict[str, type | tuple[type, ...]] = {"int": int, "bool": bool, "float": (int, float)}
 _BREAKS = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
@@ -239,7 +240,7 @@ class _Builder:
         node.text = text
         node.plain = event.style in (None, "") and event.tag is None
         node.value = resolve(text) if node.plain or kind in ("int", "bool", "null", "float") else text
-        wanted = {"int": int, "bool": bool, "float": (int, float)}.get(kind or "")
+        wanted = _TYPES.get(kind or "")
         if wanted and not isinstance(node.value, wanted):
             raise self.refuse("HK205", f"{text[:40]!r} is not what !!{kind} says", event.start_mark)
 

@@ -271,7 +271,7 @@ class _Reporter:
         """The known keys of the mapping at `path`."""
         from hikube_local.api import objects
 
-        parts = {
+        parts: dict[str, type[objects.Shape]] = {
             "disks": objects.DiskRef,
             "resources": objects.Resources,
             "source": objects.Source,

@@ -182,7 +182,7 @@ def _lets_in(words: str, ports: set[int]) -> bool:
         if any(int(low) <= p <= int(high or low) for p in ports):
             return True
     name = re.search(r"^[\s,\"']*([A-Z][\w -]{1,40})", words)  # an application profile
-    return bool(name) and name[1].split()[0] not in (
+    return name is not None and name[1].split()[0] not in (
         "Nginx",
         "Apache",
         "WWW",
@@ -231,7 +231,8 @@ def clear_passwords(config: dict[str, Any]) -> list[str]:
         word = entry.get("password") if isinstance(entry, dict) else None
         if word and entry.get("type", "hash") == "text":
             found.append("chpasswd.users: password")
-    for user in config.get("users") if isinstance(config.get("users"), list) else []:
+    users = config.get("users")
+    for user in users if isinstance(users, list) else []:
         if isinstance(user, dict) and user.get("plain_text_passwd"):
             found.append(f"users: {str(user.get('name', '?'))[:40]}: plain_text_passwd")
         for word in ("passwd", "hashed_passwd"):

@@ -84,8 +84,8 @@ def busy_with(processes: str) -> str:
             below = [c for c in children.get(pid, []) if not _own(c[2])]
             if not below:
                 break
-            spent, pid, args = min(below)
-            found = f"`{sanitize(args)[:120]}` for {spent} s"
+            seconds, pid, args = min(below)
+            found = f"`{sanitize(args)[:120]}` for {seconds} s"
     return found
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as settled
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from hikube_local.api.objects import DISK, INSTANCE, Key, Object, RunStrategy
@@ -125,7 +126,7 @@ class Reconciler:
             with contextlib.ExitStack() as locks:
                 for key in sorted({*ordered, *self._disks_of(ordered)}):
                     path = self.layout.lock(*key)
-                    locks.enter_context(locked(path, lambda who, k=key: self._waiting(k, who)))
+                    locks.enter_context(locked(path, partial(self._waiting, key)))
                 futures: dict[Key, Future[Done]] = {}
                 # Machines that go, then disks, then machines that come: whoever is waited for is submitted first.
                 going = [k for k in ordered if k[0] == INSTANCE and (o := self.store.get(k)) and o.deletion]
@@ -137,14 +138,14 @@ class Reconciler:
                         results[key] = future.result()
             # The locks are free while we wait for the guests.
             if wait:
-                waits = {
+                waits: dict[Key, Future[None]] = {
                     key: pool.submit(self._follow, key, done, timeout)
                     for key, done in results.items()
                     if key[0] == INSTANCE and not done.error
                 }
                 with self._together(waits.values()):
-                    for future in waits.values():
-                        future.result()
+                    for followed in waits.values():
+                        followed.result()
         return results
 
     def _disks_of(self, keys: Iterable[Key]) -> list[Key]:

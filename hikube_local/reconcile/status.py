@@ -90,8 +90,8 @@ class Statuses:
         before = {c["type"]: c for c in self.store.status(key).get("conditions", [])}
         for c in status["conditions"]:
             old = before.get(c["type"])
-            same = old is not None and old["status"] == c["status"]
-            c["lastTransitionTime"] = old["lastTransitionTime"] if same else timestamp(time.time())
+            same = old and old["status"] == c["status"]
+            c["lastTransitionTime"] = old["lastTransitionTime"] if old and same else timestamp(time.time())
         if status["conditions"] != list(before.values()):
             with contextlib.suppress(HikubeError):  # a look does not fail for a disk that is full
                 self.store.set_status(key, {"conditions": status["conditions"]})

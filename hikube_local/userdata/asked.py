@@ -92,7 +92,7 @@ def script(user_data: str, name: str = "") -> Script | None:
         own = found[at]
     if own is None and (not name or len(scripts) == 1):
         own = next(iter(scripts), None)
-    return own and Script(own.text, own.offset + 1, own.encoded)
+    return Script(own.text, own.offset + 1, own.encoded) if own else None
 
 
 def _exploded(part: parts.Part) -> Iterator[parts.Part]:
@@ -288,6 +288,7 @@ def _asked(user_data: str) -> dict[str, str]:
     for part in _parts(user_data):
         own = [c for c in _configs(part) if c.mapping is not None]
         for config in own:
+            assert config.mapping is not None
             for key, (_, node) in config.mapping.value.items():
                 found[key] = found.get(key, "") + (part.text if config.template else repr(tree.data(node)))
         if not own and part.text.strip() and part.kind != CLOUD_CONFIG:

@@ -75,7 +75,7 @@ def _environment():
         def __str__(self) -> str:
             return "value"
 
-        def __call__(self, *args: object, **kwargs: object) -> Word:
+        def __call__(self, *args: object, **kwargs: object) -> Word:  # type: ignore[override]
             return self
 
     return SandboxedEnvironment(undefined=Word, trim_blocks=True, extensions=["jinja2.ext.do"])

@@ -64,6 +64,7 @@ def no_binaries(text: str) -> list[tuple[int, int]]:
                 try:
                     base64.decodebytes(event.value.encode("ascii"))
                 except ValueError:
+                    assert event.start_mark is not None
                     found.append((event.start_mark.line + 1, event.start_mark.column + 1))
     except yaml.YAMLError:
         pass  # told where the text is read

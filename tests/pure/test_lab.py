@@ -248,7 +248,7 @@ def test_the_page_holds_everything_and_runs_nothing(failed):
 
 
 def test_ci_sees_findings_at_their_lines(failed):
-    lines = report.annotations([failed], place)
+    lines = report.in_ci([failed], place)
     assert any(line.startswith("::error file=m%2C1.yaml,line=") and "no-such-package" in line for line in lines)
     assert all("\n" not in line for line in lines)
     assert any("the exit code is 1" in line for line in lines), "a check that failed stands there too"

@@ -201,7 +201,7 @@ def test_near_misses_of_our_kinds_are_errors(check, name):
 def test_other_kinds_are_passed_over_with_a_line(check, version, kind):
     result = check(f"{PAIR}---\napiVersion: {version}\nkind: {kind}\nmetadata: {{name: other}}\nspec: {{}}\n")
     assert errors(result) == []
-    assert [d.object for d in result.findings.items if d.code == "HK207"] == [f"{kind}/other"]
+    assert [d.ref for d in result.findings.items if d.code == "HK207"] == [f"{kind}/other"]
 
 
 def test_what_kubectl_printed_is_read(check):

@@ -31,7 +31,7 @@ class Agent:
             return xml[at : at + 120]
         return ""
 
-    def call(self, command: str, timeout: int = 5, **arguments: Any) -> Any | None:
+    def call(self, command: str, timeout: int = 5, **arguments: Any) -> Any:
         import libvirt_qemu
 
         lv = libvirt.module()

@@ -85,6 +85,12 @@ def disks(domain: str | ET.Element) -> dict[str, ET.Element]:
     return found
 
 
+def device(disk: ET.Element) -> str:
+    """What libvirt calls a disk of a domain: vda, sdb."""
+    target = disk.find("target")
+    return "" if target is None else target.get("dev", "")
+
+
 def ends(dom: Any, again: bool) -> None:
     """Whether a running domain whose guest powers itself off starts again (runStrategy Always) or stays off."""
     lv = module()

@@ -39,7 +39,7 @@ def write(world: Qemu, obj: Object, dom: Any, target: Path, new: dict[str, str])
     disks = ET.SubElement(root, "disks")
     xml = dom.XMLDesc(0)
     for name, element in libvirt.disks(xml).items():
-        dev = element.find("target").get("dev")  # type: ignore[union-attr]
+        dev = libvirt.device(element)
         if name not in new:
             ET.SubElement(disks, "disk", name=dev, snapshot="no")
             continue

@@ -65,7 +65,7 @@ def down(world: Qemu, obj: Object, dom: Any | None, flip: Flip) -> None:
         return
     lv = libvirt.module()
     element = libvirt.disks(dom.XMLDesc(0))[name]
-    dev = element.find("target").get("dev")  # type: ignore[union-attr]
+    dev = libvirt.device(element)
     base, top = (world.carrier.seen(folder / part) for part in (lower, upper))
     try:
         dom.blockCommit(dev, base, top, 0, lv.VIR_DOMAIN_BLOCK_COMMIT_RELATIVE)
@@ -163,7 +163,7 @@ def settle(world: Qemu, obj: Object, row: dict[str, Any], emit: Emit) -> None:
         finish = False  # the disk is another machine's now, which may have written to it
     elif dom:
         if (disk := libvirt.disks(dom.XMLDesc(0)).get(name)) is not None:
-            await_end(dom, disk.find("target").get("dev"))  # type: ignore[union-attr]
+            await_end(dom, libvirt.device(disk))
         now = chain(dom.XMLDesc(0), name)
         finish = lower in now and upper not in now
     else:

@@ -56,12 +56,16 @@ def records(folder: Path) -> Iterator[tuple[Path, Any]]:
             yield Path(top, RECORD), files.read_json(Path(top, RECORD))
 
 
+def of_record(row: Any) -> Checkpoint | None:
+    """The checkpoint that a record's content tells of, or None where it is damaged."""
+    with contextlib.suppress(TypeError):
+        return Checkpoint(**row)
+    return None
+
+
 def all(world: Qemu, obj: Object) -> list[Checkpoint]:
     """The whole ones, oldest first."""
-    found = []
-    for _, row in records(place(world, obj)):
-        with contextlib.suppress(TypeError):
-            found.append(Checkpoint(**row))
+    found = [c for _, row in records(place(world, obj)) if (c := of_record(row))]
     return sorted(found, key=lambda c: c.created)
 
 

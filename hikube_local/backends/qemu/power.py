@@ -32,7 +32,7 @@ def start(world: Qemu, obj: Object, options: Options, emit: Emit) -> None:
     world.disks.sound_bases(obj)
     if _trusts_too_much(world, dom):
         world.perform(Step(Verb.DEFINE, obj.key), obj, options, emit)
-        dom = world.domain(obj)
+        dom = world.domain(obj) or dom
     if world.carrier.alone:
         emit(Event(EventType.DIFFERENCE, LOST, obj.ref, obj.namespace, code="HK518"))
     if not world.facts.kvm:

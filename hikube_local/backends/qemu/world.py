@@ -168,7 +168,7 @@ class Qemu:
             generation=recorded.get("generation", 0),
             started=rows[-1]["time"] if rows else None,
             clean_end=clean,
-            renamed=bool(dom and on) and dom.UUIDString() != self.uuid(obj),
+            renamed=on and dom is not None and dom.UUIDString() != self.uuid(obj),
         )
 
     # deciding what it should be
