@@ -124,6 +124,7 @@ CODES: dict[str, str] = {
     "HK607": "a program failed",
     "HK608": "the state belongs to another user or version",
     "HK609": "waited for another command",
+    "HK610": "the libvirt that runs the machines has ended",
     # images and disks
     "HK701": "the image could not be fetched",
     "HK702": "the image is refused",

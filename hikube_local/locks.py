@@ -26,7 +26,7 @@ def _command() -> str:
 def holder(path: Path) -> str | None:
     """Who holds the lock at `path`, in words, or None when nobody does."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     try:

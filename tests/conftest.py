@@ -55,6 +55,7 @@ class Program:
         self.env |= {"HIKUBE_LOCAL_HOME": str(home), "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
         # Servers of tests stand on this host.
         self.env["HIKUBE_LOCAL_ALLOW_INNER"] = "true"
+        self.confine: list[str] = []  # words before the program's own
 
     def __call__(
         self, *words: object, input: str | None = None, timeout: float = 0.0, env: dict | None = None
@@ -69,7 +70,7 @@ class Program:
 
     def before(self, env: dict[str, str]) -> list[str]:
         """The interpreter, and what stands before it."""
-        return [sys.executable]
+        return [*self.confine, sys.executable]
 
     def file(self, name: str, text: str) -> Path:
         path = self.folder / name

@@ -45,7 +45,10 @@ class View:
 
 
 class Backend(Protocol):
-    """`observe` reads what is true, `desired` what should be, `perform` carries out one step."""
+    """`prepare` heals and allocates, and `refresh` acts on what was seen of a guest: with `perform` they are what writes.
+
+    `observe` reads what is true, `desired` what should be, `view` what is shown; `perform` carries out one step.
+    """
 
     name: str
 
@@ -53,13 +56,21 @@ class Backend(Protocol):
 
     def observe_machine(self, obj: Object) -> MachineObserved: ...
 
-    def desired(self, obj: Object, options: Options, emit: Emit) -> MachineDesired: ...
+    def prepare(self, obj: Object, options: Options, emit: Emit) -> None:
+        """Before the first plan: what a kill cut short is brought to an end, and what must stay the same is chosen."""
+        ...
+
+    def desired(self, obj: Object, options: Options) -> MachineDesired: ...
 
     def perform(self, step: Step, obj: Object, options: Options, emit: Emit) -> None: ...
 
     def follow(self, obj: Object, timeout: float | None, emit: Emit) -> Verdict: ...
 
     def view(self, obj: Object) -> View: ...
+
+    def refresh(self, obj: Object, emit: Emit) -> None:
+        """Bring what follows from a running guest to what the guest does now."""
+        ...
 
     def power(self, obj: Object, action: str) -> None:
         """`pause` or `unpause` a running machine."""

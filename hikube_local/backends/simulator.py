@@ -137,7 +137,13 @@ class Simulator:
             started=s.get("started"),
         )
 
-    def desired(self, obj: Object, options: Options, emit: Emit) -> MachineDesired:
+    def prepare(self, obj: Object, options: Options, emit: Emit) -> None:
+        """Nothing is chosen here."""
+
+    def refresh(self, obj: Object, emit: Emit) -> None:
+        """A simulated guest does nothing by itself."""
+
+    def desired(self, obj: Object, options: Options) -> MachineDesired:
         spec = plain_spec(obj.spec)
         # What a restart is needed for; ports, keys and running are not part of the machine's definition.
         fixed = {k: spec.get(k) for k in ("instanceType", "instanceProfile", "disks", "resources", "cpuModel", "gpus")}
@@ -187,7 +193,7 @@ class Simulator:
         addresses = [{"type": "Hostname", "address": names.fqdn(obj.namespace, obj.name)}]
         if on and access:
             addresses.insert(0, {"type": "ExternalIP", "address": str(access[0]["address"])})
-        want = self.desired(obj, Options(), lambda e: None)
+        want = self.desired(obj, Options())
         return View(
             observed=seen,
             ready=cloud_init is not None or bool(moment and moment.progress.stage is Stage.DONE),
@@ -225,7 +231,7 @@ class Simulator:
         if obj.kind != INSTANCE:
             self._disk(step, obj)
             return
-        want = self.desired(obj, options, emit)
+        want = self.desired(obj, options)
         match step.verb:
             case Verb.RECORD:
                 self._change(obj, generation=obj.generation)

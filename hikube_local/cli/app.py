@@ -60,6 +60,12 @@ def validate_option() -> Callable:
     )
 
 
+def refresh_option() -> Callable:
+    """Whether a look brings the ways in of WholeIP machines along first."""
+    help = "Bring the ways in of WholeIP machines to what their guests do now, first."
+    return option("--refresh/--no-refresh", default=True, help=help)
+
+
 def files_option(help: str = "A file, a folder, a URL or -.") -> Callable:
     """kubectl's -f: manifests, as often as wanted."""
     return option("-f", "--filename", multiple=True, help=help)
@@ -261,6 +267,17 @@ class App:
         if self._progress != "auto":
             return self._progress
         return "tty" if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else "plain"
+
+    def refresh(self, objects: Iterable[Object], wanted: bool = True) -> None:
+        """Before a look: the ways in of WholeIP machines follow their guests, since no process of ours stays to watch."""
+        from hikube_local.api.objects import INSTANCE
+        from hikube_local.reconcile.status import Statuses
+
+        if wanted:
+            statuses = Statuses(self.store, self.backend)
+            for obj in objects:
+                if obj.kind == INSTANCE and obj.instance.whole_ip:
+                    statuses.refresh(obj)
 
     def in_namespace(self, obj: Object) -> str:
         """The words that name the object's namespace to the next command, where it is not the default one."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, complete_object, option
+from hikube_local.cli.app import App, common, complete_object, option, refresh_option
 from hikube_local.cli.get import chosen
 from hikube_local.errors import ExitCode
 from hikube_local.paths import document
@@ -18,8 +18,9 @@ from hikube_local.text import sanitize
 @click.argument("words", shell_complete=complete_object, metavar="[KIND [NAME]...]", nargs=-1)
 @option("-A", "--all-namespaces", is_flag=True, help="In every namespace.")
 @option("-l", "--selector", "labels", default="", help="Label selector.")
+@refresh_option()
 @common
-def describe(app: App, words: tuple[str, ...], all_namespaces: bool, labels: str) -> int:
+def describe(app: App, words: tuple[str, ...], all_namespaces: bool, labels: str, refresh: bool) -> int:
     """Show objects with their status, disks, ways in, differences from Hikube and last events."""
     from hikube_local.reconcile.status import Statuses
 
@@ -30,6 +31,7 @@ def describe(app: App, words: tuple[str, ...], all_namespaces: bool, labels: str
             words = ("vm", words[0])
     statuses = Statuses(app.store, app.backend)
     objects, _ = chosen(app, words, all_namespaces, labels)
+    app.refresh(objects, refresh)
     # What came from elsewhere stays in its line.
     print("\n\n".join("\n".join(map(_shown, _lines(app, statuses, o))) for o in objects))
     return ExitCode.DONE

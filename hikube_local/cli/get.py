@@ -10,7 +10,17 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, complete_object, files_option, option, output_option, references, urls
+from hikube_local.cli.app import (
+    App,
+    common,
+    complete_object,
+    files_option,
+    option,
+    output_option,
+    references,
+    refresh_option,
+    urls,
+)
 from hikube_local.errors import ExitCode, NotFound, UsageError
 
 _SET = re.compile(r"(?P<key>\S+)\s+(?P<op>in|notin)\s*\((?P<values>[^()]*)\)$")
@@ -140,6 +150,7 @@ def _get(
     show_labels: bool,
     label_columns: tuple[str, ...],
     ignore_not_found: bool,
+    refresh: bool,
 ) -> int:
     import sys
 
@@ -162,6 +173,7 @@ def _get(
                 raise
             return ExitCode.DONE
     objects = list(filter(fields(field), objects))
+    app.refresh(objects, refresh)
     resources = [statuses.resource(o) for o in objects]
     if sort_by:
         path = sort_by if sort_by.startswith("{") else "{" + ("" if sort_by.startswith(".") else ".") + sort_by + "}"
@@ -169,7 +181,7 @@ def _get(
             key=lambda r: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", tables.jsonpath(path, r))]
         )
     if watch or watch_only:
-        return _watch(app, statuses, words, all_namespaces, labels, output, resources, watch_only)
+        return _watch(app, statuses, words, all_namespaces, labels, output, resources, watch_only, refresh)
     if (not resources and output in ("", "wide")) or (not resources and output.startswith("custom-columns=")):
         where = "" if all_namespaces else f" in {app.namespace} namespace"
         print(f"No resources found{where}.", file=sys.stderr)
@@ -184,7 +196,7 @@ def _get(
     return ExitCode.DONE
 
 
-def _watch(app, statuses, words, all_namespaces, labels, output, resources, watch_only) -> int:
+def _watch(app, statuses, words, all_namespaces, labels, output, resources, watch_only, refresh) -> int:
     """A line for each change, until interrupted."""
     from hikube_local.cli import tables
 
@@ -224,6 +236,7 @@ def _watch(app, statuses, words, all_namespaces, labels, output, resources, watc
             objects, _ = chosen(app, words, all_namespaces, labels)
         except NotFound:
             return ExitCode.DONE
+        app.refresh(objects, refresh)
         resources = [statuses.resource(o) for o in objects]
 
 
@@ -240,6 +253,7 @@ def _options(command: Any) -> Any:
         option("--no-headers", is_flag=True, help="Without the line of column names."),
         option("--show-labels", is_flag=True, help="A column with the labels."),
         option("-L", "--label-columns", multiple=True, help="A column for a label."),
+        refresh_option(),
         option("--ignore-not-found", is_flag=True, help="What is not there is not an error."),
         output_option("wide", "json", "yaml", "name", "jsonpath=…", "custom-columns=…"),
         common,

@@ -10,7 +10,7 @@ import sys
 
 import click
 
-from hikube_local.cli.app import App, common, complete_machine, option, output_option
+from hikube_local.cli.app import App, common, complete_machine, option, output_option, refresh_option
 from hikube_local.errors import ExitCode, HikubeError, UsageError
 
 
@@ -73,8 +73,9 @@ def port_forward(app: App, stdio: bool, login: str, address: str, name: str, por
 @click.command("ports")
 @option("-A", "--all-namespaces", is_flag=True, help="Of every namespace.")
 @output_option("json")
+@refresh_option()
 @common
-def ports(app: App, all_namespaces: bool, output: str) -> int:
+def ports(app: App, all_namespaces: bool, output: str, refresh: bool) -> int:
     """Every way in: machine, port, where it stands on this host."""
     from hikube_local.api.objects import INSTANCE
     from hikube_local.cli import tables
@@ -82,7 +83,9 @@ def ports(app: App, all_namespaces: bool, output: str) -> int:
 
     statuses = Statuses(app.store, app.backend)
     rows = []
-    for obj in app.store.objects(INSTANCE, None if all_namespaces else app.namespace):
+    objects = app.store.objects(INSTANCE, None if all_namespaces else app.namespace)
+    app.refresh(objects, refresh)
+    for obj in objects:
         status = statuses.resource(obj)["status"]
         every = [a["address"] for a in status["addresses"] if a["type"] == "ExternalIP" and status.get("bridge")]
         access = status["access"] or [

@@ -8,6 +8,7 @@ import click
 
 from hikube_local.cli.app import App, common, complete_machine, option, seconds
 from hikube_local.errors import ExitCode, HikubeError
+from hikube_local.events import ignore
 
 
 def _all(command: Any) -> Any:
@@ -85,6 +86,7 @@ def restart(app: App, force: bool, grace: float, wait: bool, timeout: float | No
     """Stop machines and start them again."""
     objects = app.machines(**named)
     for obj in objects:
+        app.backend(obj.backend).refresh(obj, ignore)
         # One wish for both halves: the boot that is to end, and that the machine runs. A kill in between leaves it so.
         _wish(app, obj, "start", app.backend(obj.backend).observe_machine(obj).started)
     return _reconcile(app, objects, "was restarted", wait, timeout, force=force, grace=grace, pace=pace)
@@ -93,6 +95,7 @@ def restart(app: App, force: bool, grace: float, wait: bool, timeout: float | No
 def _freeze(app: App, objects: list[Any], action: str, wanted: str, word: str) -> int:
     for obj in objects:
         world = app.backend(obj.backend)
+        world.refresh(obj, ignore)
         state = str(world.observe_machine(obj).state)
         if state not in ("running", "paused"):
             raise HikubeError("HK805", f"{obj.name} is not running", fix=f"hikube-local start {obj.name}")

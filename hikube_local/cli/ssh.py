@@ -15,6 +15,7 @@ from hikube_local import files
 from hikube_local.access import keys
 from hikube_local.cli.app import App, common, complete_machine, option
 from hikube_local.errors import ExitCode, HikubeError, UsageError
+from hikube_local.events import ignore
 from hikube_local.readiness.stages import WORDS
 
 
@@ -111,7 +112,9 @@ def ssh(
 
 def _told_phase(app: App, obj: Any) -> None:
     """A machine that is still booting may not let anybody in yet: said before ssh waits."""
-    view = app.backend(obj.backend).view(obj)
+    world = app.backend(obj.backend)
+    world.refresh(obj, ignore)
+    view = world.view(obj)
     if view.observed.state == "running" and not view.ready and view.progress:
         where = app.in_namespace(obj)
         wait = f"hikube-local wait{where} vm/{obj.name} --for=condition=Ready --timeout=10m"

@@ -58,7 +58,11 @@ def top(app: App, all_namespaces: bool, words: tuple[str, ...], output: str) -> 
     objects = [app.machine(w) for w in named] or app.store.objects(INSTANCE, None if all_namespaces else app.namespace)
     domains = []
     for obj in objects:
-        if obj.backend == "qemu" and (dom := real(app.backend("qemu"), obj).domain(obj)) is not None and dom.isActive():
+        if (
+            obj.backend == "qemu"
+            and (dom := real(app.backend("qemu"), obj).existing_domain(obj)) is not None
+            and dom.isActive()
+        ):
             domains.append((obj, dom))
     for obj in objects:
         if obj.backend != "qemu":

@@ -80,6 +80,8 @@ def wait(
             test = test_of(text)
             while True:
                 obj = app.store.get((kind, app.namespace, str(name)))
+                if obj:
+                    statuses.refresh(obj)
                 resource = statuses.resource(obj) if obj else None
                 if test(resource):
                     break

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 
 from hikube_local import files
 from hikube_local.errors import UsageError
@@ -30,6 +31,7 @@ CODE = bytes.fromhex(
     "00000f22d80f20e06683c8200f22e066b9800000c00f32660d000100000f300f0116a07c0f20c0660d010000800f22c0ea6d7c0800b90009"
     "3d004801ca4889142500500000ffc975f1b02166baf400eef4ebfd0f1f440000000000000000000000000000009a20000f00907c"
 )
+FILE = "accelerator.json"
 EXIT = 0x21 << 1 | 1
 # Seconds that the same guest takes on working KVM; TCG's time over this is its slowness.
 KVM_NOMINAL = 0.03
@@ -95,16 +97,30 @@ def probe() -> Verdict:
 
 
 def verdict(layout: Layout) -> Verdict:
-    """The verdict of this boot of the host; tried at its first use and kept in the cache."""
-    path = layout.cache / "accelerator.json"
-    key = {"boot": facts.boot_id(), "access": _access()}
-    row = files.read_json(path)
-    if isinstance(row, dict) and row.get("key") == key:
+    """The verdict of this boot of the host: what was kept, else tried. Writes nothing."""
+    row = files.read_json(layout.cache / FILE)
+    if isinstance(row, dict) and row.get("key") == _key():
         return Verdict(**row["verdict"])
-    found = probe()
-    layout.make()
-    files.write_json(path, {"key": key, "verdict": asdict(found)})
-    return found
+    return _tried(_access())
+
+
+def keep(layout: Layout) -> None:
+    """Keep the verdict, so that it need not be tried again until the host boots anew."""
+    found, path = verdict(layout), layout.cache / FILE
+    row = {"key": _key(), "verdict": asdict(found)}
+    if files.read_json(path) != row:
+        layout.make()
+        files.write_json(path, row)
+
+
+def _key() -> dict[str, str]:
+    return {"boot": facts.boot_id(), "access": _access()}
+
+
+@lru_cache(maxsize=1)
+def _tried(access: str) -> Verdict:
+    """A trial once a process."""
+    return probe()
 
 
 def host_facts(layout: Layout) -> facts.HostFacts:

@@ -39,7 +39,7 @@ def folder(layout: Layout) -> Path:
 
 def key(world: Qemu, obj: Object) -> str:
     """What must be the same, as a digest; the disks must be there."""
-    machine = world.machine(obj, Options(), keep=True)
+    machine = world.machine(obj, Options())
     content = seed.seed(obj, machine.uuid)
     disks = []
     for device in machine.disks:

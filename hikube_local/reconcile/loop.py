@@ -102,13 +102,11 @@ class Reconciler:
         self.emit(Event(EventType.FAILED, e.what, obj.ref, obj.namespace, code=e.code, data=data))
 
     def plan(self, obj: Object) -> Planned:
-        """What would be done now."""
+        """What would be done now; a look, which changes nothing."""
         world = self.backend(obj.backend)
         if obj.kind == DISK:
             return plan_disk(obj, world.observe_disk(obj))
-        return plan_machine(
-            obj, world.desired(obj, self.options, self.emit), world.observe_machine(obj), self._wish(obj)
-        )
+        return plan_machine(obj, world.desired(obj, self.options), world.observe_machine(obj), self._wish(obj))
 
     def _wish(self, obj: Object) -> Wish:
         kept = self.store.allocation(scope(obj.key))
@@ -146,7 +144,17 @@ class Reconciler:
                 with self._together(waits.values()):
                     for followed in waits.values():
                         followed.result()
+        self._keep_status(results)
         return results
+
+    def _keep_status(self, results: dict[Key, Done]) -> None:
+        """What became of the objects is status: whoever watches the store is told of it."""
+        from hikube_local.reconcile.status import Statuses
+
+        statuses = Statuses(self.store, self.backend)
+        for key, done in results.items():
+            if (done.changed or done.error or done.verdict) and (obj := self.store.get(key)):
+                statuses.keep(obj)
 
     def _disks_of(self, keys: Iterable[Key]) -> list[Key]:
         """The disks of these machines: nobody else changes them while their machine is worked on."""
@@ -278,11 +286,15 @@ class Reconciler:
     def _steps(self, obj: Object, done: Done) -> None:
         world = self.backend(obj.backend)
         options = self.options
+        prepared = 0
         for _ in range(MOST_STEPS):
             fresh = self.store.get(obj.key)
             if fresh is None:
                 return
             obj = fresh  # it may have been asked for anew, or deleted, meanwhile
+            if obj.generation != prepared:
+                world.prepare(obj, options, self.emit)
+                prepared = obj.generation
             planned = self.plan(obj)
             done.restart_required = planned.restart_required
             if not planned.steps:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import Any
 
-from hikube_local.api.objects import API_VERSION, DISK, Key, Object, RunStrategy, plain_spec
+from hikube_local.api.objects import API_VERSION, DISK, Object, RunStrategy, plain_spec
 from hikube_local.backends.protocol import Backend, View
 from hikube_local.errors import HikubeError
+from hikube_local.events import Emit, ignore
 from hikube_local.plan.steps import DiskObserved, MachineObserved, RunState
 from hikube_local.readiness.stages import Stage
 from hikube_local.store.db import Store, scope
@@ -55,7 +57,7 @@ def machine_word(obj: Object, view: View, disks: dict[str, tuple[Object | None, 
 
 
 class Statuses:
-    """Builds the Kubernetes form of stored objects from what is true now."""
+    """The Kubernetes form of stored objects, from what is true now. Reads only, `refresh` and `keep` apart."""
 
     def __init__(self, store: Store, backend: Any) -> None:
         self.store, self._backend = store, backend
@@ -64,9 +66,8 @@ class Statuses:
         return self._backend(obj.backend)
 
     def resource(self, obj: Object) -> dict[str, Any]:
-        """The object with its status; transition times come from the status cache."""
-        status = self._disk(obj) if obj.kind == DISK else self._machine(obj)
-        self._times(obj.key, status)
+        """The object with its status; the times of transitions are those that were kept."""
+        status = self._status(obj)
         metadata: dict[str, Any] = {
             "name": obj.name,
             "namespace": obj.namespace,
@@ -83,18 +84,26 @@ class Statuses:
         spec = plain_spec(obj.spec)
         return {"apiVersion": API_VERSION, "kind": obj.kind, "metadata": metadata, "spec": spec, "status": status}
 
-    def _times(self, key: Key, status: dict[str, Any]) -> None:
-        """lastTransitionTime: when the condition's status last changed, as far as anybody looked."""
-        import time
+    def refresh(self, obj: Object, emit: Emit = ignore) -> None:
+        """Bring what follows from a running guest to what it does now, and keep the status that it has then."""
+        with contextlib.suppress(HikubeError):  # what cannot be brought along is shown as it is
+            self.backend(obj).refresh(obj, emit)
+        self.keep(obj)
 
-        before = {c["type"]: c for c in self.store.status(key).get("conditions", [])}
+    def keep(self, obj: Object) -> None:
+        """Keep the conditions with the times of their transitions; the same ones make no new revision."""
+        with contextlib.suppress(HikubeError):  # as on a disk that is full
+            self.store.set_status(obj.key, {"conditions": self._status(obj)["conditions"]})
+
+    def _status(self, obj: Object) -> dict[str, Any]:
+        """The status now; lastTransitionTime: when a condition's status last changed, as far as it was kept."""
+        status = self._disk(obj) if obj.kind == DISK else self._machine(obj)
+        before = {c["type"]: c for c in self.store.status(obj.key).get("conditions", [])}
         for c in status["conditions"]:
             old = before.get(c["type"])
             same = old and old["status"] == c["status"]
             c["lastTransitionTime"] = old["lastTransitionTime"] if old and same else timestamp(time.time())
-        if status["conditions"] != list(before.values()):
-            with contextlib.suppress(HikubeError):  # a look does not fail for a disk that is full
-                self.store.set_status(key, {"conditions": status["conditions"]})
+        return status
 
     def _disk(self, obj: Object) -> dict[str, Any]:
         seen = self.backend(obj).observe_disk(obj)
@@ -124,14 +133,16 @@ class Statuses:
         return found
 
     def _machine(self, obj: Object) -> dict[str, Any]:
+        unknown = False
         try:
             view = self.backend(obj).view(obj)
         except HikubeError as e:
             # What there is to be shown is shown in every state, also when libvirt cannot be reached.
-            view = View(MachineObserved(), trouble=f"{e.what}: {e.why}"[:300])
+            view = View(MachineObserved(), trouble="; ".join(filter(None, (e.what, e.why, e.fix)))[:300])
+            unknown = True
         power = self.store.allocation(scope(obj.key)).get("power", "")
         disks = self.disks_of(obj)
-        word = machine_word(obj, view, disks, power)
+        word = "Unknown" if unknown and not obj.deletion else machine_word(obj, view, disks, power)
         missing = [
             n for n, (d, seen) in disks.items() if d is None or not seen.exists or seen.problem or seen.importing
         ]

@@ -53,12 +53,13 @@ class File:
             if write and not self.path.exists():
                 self._create()
             file = self._file()
-            with contextlib.closing(connect(self.path)) as connection:
-                # A rollback journal: a look at it needs no room on the disk, which a full one has not. It is kept, so
-                # that a small change finds its room too.
-                with contextlib.suppress(sqlite3.OperationalError):  # an older build has it open in its own mode
-                    connection.execute("PRAGMA journal_mode=PERSIST")
-                connection.execute("PRAGMA synchronous=FULL")
+            with contextlib.closing(connect(self.path) if write else _reader(self.path)) as connection:
+                if write:
+                    # A rollback journal: a look at it needs no room on the disk, which a full one has not. It is kept,
+                    # so that a small change finds its room too.
+                    with contextlib.suppress(sqlite3.OperationalError):  # an older build has it open in its own mode
+                        connection.execute("PRAGMA journal_mode=PERSIST")
+                    connection.execute("PRAGMA synchronous=FULL")
                 self._know(connection, write)
                 if write:
                     connection.execute("BEGIN IMMEDIATE")
@@ -196,6 +197,17 @@ class File:
         _start_at(connection, revision)
         self._rebuild(connection)
         connection.execute(f"PRAGMA user_version={SCHEMA}")
+
+
+def _reader(path: Path) -> sqlite3.Connection:
+    """A connection that cannot write, but for a journal of a writer that was killed, which SQLite must bring to its end."""
+    connection = connect(path, "ro")
+    try:
+        connection.execute("PRAGMA user_version").fetchone()
+        return connection
+    except sqlite3.OperationalError:
+        connection.close()
+        return connect(path)
 
 
 def has_log(connection: sqlite3.Connection) -> bool:

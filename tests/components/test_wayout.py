@@ -57,6 +57,6 @@ def test_no_port_moves_for_a_way_out_that_does_not_answer(tmp_path: Path):
         ways = Ways(out, store, "root")  # type: ignore[arg-type]
         with pytest.raises(HikubeError, match="does not answer"):
             out.forwards()
-        (forward,) = ways.wanted(obj, True, print)  # type: ignore[arg-type]
+        (forward,) = ways.allocate(obj, print)  # type: ignore[arg-type]
         assert (forward.address, forward.host_port, forward.port) == (address, port, port)
         assert ways.observed("10.0.0.2") == frozenset()

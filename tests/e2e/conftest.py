@@ -82,7 +82,6 @@ class Real(Program):
     def __init__(self, home: Path, host: Host) -> None:
         super().__init__(home)
         self.host = host
-        self.confine: list[str] = []  # words before the program's own
 
     def before(self, env: dict[str, str]) -> list[str]:
         return [*self.host.enter, *self.confine, sys.executable]

@@ -378,6 +378,8 @@ def test_a_guests_clock_is_put_right_after_the_host_slept(real: Real):
         row["asleep"] -= 600  # as if the host had slept ten minutes since the start
         store.execute("UPDATE allocations SET body=? WHERE scope=?", (json.dumps(row), name))
     real("get", "vm", "web")
+    assert "clock was set" not in real("logs", "web").out  # a look changes no guest
+    real("wait", "vm/web", "--for=condition=Ready")
     assert "agent: the clock was set" in real("logs", "web").out
 
 

@@ -124,7 +124,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _definition(world: Qemu, obj: Object) -> str:
-    return domain.digest(domain.domain(world.machine(obj, Options(), keep=True)), cold=True)
+    return domain.digest(domain.domain(world.machine(obj, Options())), cold=True)
 
 
 def restore(world: Qemu, obj: Object, name: str, emit: Emit) -> float:

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from hikube_local.backends.qemu.world import Qemu
 
 
-def machine(world: Qemu, obj: Object, options: Options, keep: bool = False) -> render.Machine:
+def machine(world: Qemu, obj: Object, options: Options) -> render.Machine:
     """The frozen description of this machine on this host."""
     spec = obj.instance
-    size, _ = sizes.size(world.store, world.facts, obj, options.exact, keep)
+    size, _ = sizes.size(world.store, world.facts, obj, options.exact)
     devices = [_device(world, obj, i) for i in range(len(spec.disks))]
     folder = world.folder(obj)
     if spec.has_seed:
         devices.append(render.seed_device(spec, world.carrier.seen(folder / SEED)))
     tap = world.tenants.tap(obj)
-    uuid = world.uuid(obj, keep)
+    uuid = world.uuid(obj)
     return render.Machine(
         namespace=obj.namespace,
         name=obj.name,

@@ -22,7 +22,7 @@ from hikube_local.run import find
 def pid_of(lock: Path) -> int | None:
     """The process that holds the lock as its standard input, or None when nobody does."""
     try:
-        fd = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     try:

@@ -55,7 +55,7 @@ def look(world: Qemu, obj: Object, dom: Any, emit: Emit = ignore, soon: bool = F
     came = not own.get("asked") and agent.connected()  # an agent that was not there the last time
     if soon or came or time.time() - own.get("looked", 0) >= own.get("again", 0):
         _ports(world, obj, agent, own)
-    want = world.ways.wanted(obj, True, lambda text: None)
+    want = world.ways.allocate(obj)
     if (ip := world.tenants.ip(obj)) and want != world.ways.observed(ip):
         apply(world, obj, want)
 

@@ -72,7 +72,7 @@ def resume(world: Qemu, obj: Object, target: Path) -> None:
     lv = libvirt.module()
     connection = world.connection()
     assert connection is not None
-    world.carrier.make_sockets(world.tenants.tap(obj), world.carrier.owner(world.uuid(obj, keep=True)))
+    world.carrier.make_sockets(world.tenants.tap(obj), world.carrier.owner(world.uuid(obj)))
     image = world.carrier.seen(target / FILE)
     try:
         xml = _with_layers(world, obj, connection.saveImageGetXMLDesc(image, lv.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE))
@@ -90,7 +90,7 @@ def _with_layers(world: Qemu, obj: Object, xml: str) -> str:
     """The XML of a memory file with the disks as they are now."""
     ET.register_namespace("hikube", domain.NAMESPACE)
     root = ET.fromstring(xml)
-    machine = world.machine(obj, Options(), keep=True)
+    machine = world.machine(obj, Options())
     fresh = ET.fromstring(domain.domain(machine))
     _rehome(root, fresh)
     for old in root.findall("seclabel[@model='dac']"):

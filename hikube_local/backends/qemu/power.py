@@ -46,7 +46,7 @@ def start(world: Qemu, obj: Object, options: Options, emit: Emit) -> None:
             )
         )
     profile = machine.profile_of(obj.instance)
-    told = sizes.size(world.store, world.facts, obj, options.exact, keep=False)[1]
+    told = sizes.size(world.store, world.facts, obj, options.exact)[1]
     for code, text in [*told, *fit.dropped(profile, world.facts.kvm)]:
         emit(Event(EventType.DIFFERENCE, text, obj.ref, obj.namespace, code=code))
     folder = world.make_folder(obj)

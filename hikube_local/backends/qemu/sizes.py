@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from hikube_local.api.objects import INSTANCE, Object, RunStrategy
@@ -10,15 +11,29 @@ from hikube_local.render import fit, machine
 from hikube_local.render.sizing import Size, requested
 from hikube_local.store.db import Store, scope
 
+Told = list[tuple[str, str]]
+Row = dict[str, Any]
 
-def size(store: Store, facts: HostFacts, obj: Object, exact: bool, keep: bool) -> tuple[Size, list[tuple[str, str]]]:
-    """(size, what was told about it as (code, message)); `exact` refuses what would be made smaller."""
+
+def size(store: Store, facts: HostFacts, obj: Object, exact: bool) -> tuple[Size, Told]:
+    """(size, what was told about it as (code, message)) that it has or would get; `exact` refuses a smaller one."""
+    everything = store.allocations()
+    row = _chooser(store, facts, obj, exact)(everything.get(scope(obj.key), {}), everything)["size"]
+    return Size(*row["got"]), [tuple(t) for t in row["told"]]
+
+
+def allocate(store: Store, facts: HostFacts, obj: Object, exact: bool) -> None:
+    """Keep the size that it gets."""
+    store.allocate(scope(obj.key), _chooser(store, facts, obj, exact))
+
+
+def _chooser(store: Store, facts: HostFacts, obj: Object, exact: bool) -> Callable[[Row, dict[str, Row]], Row]:
     want = requested(obj.instance)
     profile = machine.profile_of(obj.instance)
     counted = {scope(o.key) for o in store.objects(INSTANCE) if o.backend == "qemu" and o.key != obj.key and _counts(o)}
     wanted = [want.sockets, want.cores, want.memory]
 
-    def change(own: dict[str, Any], everything: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    def change(own: Row, everything: dict[str, Row]) -> Row:
         kept = own.get("size")
         if kept and kept["want"] == wanted and not (exact and kept["told"]):
             return own
@@ -30,12 +45,7 @@ def size(store: Store, facts: HostFacts, obj: Object, exact: bool, keep: bool) -
         got, said = fit.fit(want, facts.cpus, facts.memory, used, facts.kvm, profile.min_memory, exact)
         return {**own, "size": {"want": wanted, "got": [got.sockets, got.cores, got.memory], "told": said}}
 
-    if keep:
-        row = store.allocate(scope(obj.key), change)["size"]
-    else:
-        everything = store.allocations()
-        row = change(everything.get(scope(obj.key), {}), everything)["size"]
-    return Size(*row["got"]), [tuple(t) for t in row["told"]]
+    return change
 
 
 def _counts(obj: Object) -> bool:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any
 
 from hikube_local.api import names
 from hikube_local.api.objects import Object
 from hikube_local.backends.protocol import View
-from hikube_local.backends.qemu import follow, libvirt, looks, ways
+from hikube_local.backends.qemu import follow, libvirt, ways
 from hikube_local.backends.qemu.alone import LOST
-from hikube_local.errors import HikubeError
 from hikube_local.plan.steps import RunState
 from hikube_local.render import fit, machine
 from hikube_local.store.db import scope
@@ -30,10 +28,7 @@ LINK_LOCAL = (
 
 
 def view(world: Qemu, obj: Object) -> View:
-    dom = world.domain(obj)
-    if dom is not None and dom.isActive():
-        with contextlib.suppress(HikubeError):  # what cannot be brought along is shown as it is
-            looks.look(world, obj, dom)
+    dom = world.existing_domain(obj)
     seen = world.observe_machine(obj)
     own = world.store.allocation(scope(obj.key))
     on = seen.state in (RunState.RUNNING, RunState.PAUSED)

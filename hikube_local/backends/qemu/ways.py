@@ -29,12 +29,27 @@ class Ways:
     def __init__(self, out: WayOut, store: Store, root_id: str) -> None:
         self.out, self.store, self.root_id = out, store, root_id
 
-    def wanted(self, obj: Object, keep: bool, say: Callable[[str], None]) -> frozenset[Forward]:
-        """The ways in that the machine should have."""
+    def wanted(self, obj: Object) -> frozenset[Forward]:
+        """The ways in that the machine should have, on the host ports that were chosen for it or would be."""
+        return self._forwards(obj, *self._choose(obj)[1:])
+
+    def allocate(self, obj: Object, say: Callable[[str], None] = lambda text: None) -> frozenset[Forward]:
+        """The same, and the choice is kept; what has to stand elsewhere than asked for is said."""
+        kept, address, chosen = self._choose(obj)
+        if chosen and kept != {"address": address, "ports": chosen}:
+            self.store.note(scope(obj.key), forwards={"address": address, "ports": chosen})
+            for key, host_port in chosen.items():
+                protocol, port = split_port(key)
+                if port != host_port and kept.get("ports", {}).get(key) != host_port:
+                    say(f"port {key} stands at {address}:{host_port}: {why_not(address, port, protocol)}")
+        return self._forwards(obj, address, chosen)
+
+    def _choose(self, obj: Object) -> tuple[dict[str, Any], str, dict[str, int]]:
+        """(what is kept, the address, the host port of each port)."""
         own = self.store.allocation(scope(obj.key))
         ports = declared(obj, own)
         if not ports:
-            return frozenset()
+            return {}, "", {}
         kept = own.get("forwards", {})
         address = kept.get("address") or self._free_address(obj, ports)
         try:
@@ -52,13 +67,10 @@ class Ways:
             for key, host in kept.get("ports", {}).items()
             if host == split_port(key)[1] or (split_port(key)[0], address, host) in live
         }
-        chosen = assign_ports(ports, stay, usable)
-        if keep and kept != {"address": address, "ports": chosen}:
-            self.store.note(scope(obj.key), forwards={"address": address, "ports": chosen})
-            for key, host_port in chosen.items():
-                protocol, port = split_port(key)
-                if port != host_port and kept.get("ports", {}).get(key) != host_port:
-                    say(f"port {key} stands at {address}:{host_port}: {why_not(address, port, protocol)}")
+        return kept, address, assign_ports(ports, stay, usable)
+
+    def _forwards(self, obj: Object, address: str, chosen: dict[str, int]) -> frozenset[Forward]:
+        ports = declared(obj, self.store.allocation(scope(obj.key)))
         if missing := [p for p in ports if p not in chosen]:
             raise HikubeError("HK803", f"no host port is free for port {missing[0]}")
         return frozenset(Forward(n, address, h, p) for (p, n), h in ((split_port(k), h) for k, h in chosen.items()))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from hikube_local import files
+from hikube_local import files, locks
 from hikube_local.api import names
 from hikube_local.api.objects import INSTANCE, Object, RunStrategy
 from hikube_local.backends.protocol import Options, View
@@ -22,6 +23,7 @@ from hikube_local.backends.qemu import (
     looks,
     plugs,
     power,
+    sizes,
     starts,
     views,
 )
@@ -30,7 +32,8 @@ from hikube_local.backends.qemu.disks import Disks
 from hikube_local.backends.qemu.tenants import Tenants
 from hikube_local.backends.qemu.ways import Ways
 from hikube_local.errors import HikubeError
-from hikube_local.events import Emit, Event, EventType
+from hikube_local.events import Emit, Event, EventType, ignore
+from hikube_local.host import accelerator
 from hikube_local.host.accelerator import host_facts
 from hikube_local.host.facts import HostFacts
 from hikube_local.images import sources
@@ -43,6 +46,8 @@ from hikube_local.render import domain, seed
 from hikube_local.render.machine import SEED, SEED_MARK, Machine
 from hikube_local.store import db
 from hikube_local.store.db import Store, scope
+
+STARTING = 20.0  # seconds that a look waits for a libvirt that somebody is starting
 
 
 class Qemu:
@@ -80,6 +85,25 @@ class Qemu:
 
     def network_lock(self) -> contextlib.AbstractContextManager[None]:
         return locked(self.layout.locks / "network")
+
+    def existing_connection(self) -> Any | None:
+        """For a look: the libvirt of our machines as it is; None when nothing of ours is up, HK610 when it has ended."""
+        end = time.monotonic() + STARTING
+        while self.carrier.lives():
+            if self.carrier.daemon.pid() and self.carrier.holder() is not None:
+                with contextlib.suppress(HikubeError):
+                    return self._connected()
+            # Whoever holds the lock may just be starting it.
+            if locks.holder(self.layout.locks / "network") is None or time.monotonic() > end:
+                what = "libvirt, which runs the machines, has ended or does not answer"
+                raise HikubeError("HK610", what, "the machines themselves go on", "hikube-local up brings it back")
+            time.sleep(0.1)
+        return None
+
+    def existing_domain(self, obj: Object) -> Any | None:
+        """For a look: the machine's domain as it is."""
+        connection = self.existing_connection()
+        return libvirt.domain(connection, names.domain(obj.namespace, obj.name)) if connection else None
 
     def connection(self) -> Any | None:
         """The libvirt of our machines; None when nothing of ours is up. A libvirtd that died is started again."""
@@ -148,7 +172,7 @@ class Qemu:
         mark = files.read_json(folder / SEED_MARK) or {}
         if not (folder / SEED).exists():
             mark = {}
-        dom = self.domain(obj)
+        dom = self.existing_domain(obj)
         state, clean = libvirt.state(dom) if dom else (RunState.ABSENT, False)
         on = state in (RunState.RUNNING, RunState.PAUSED)
         kept = dom.XMLDesc(libvirt.module().VIR_DOMAIN_XML_INACTIVE) if dom else ""
@@ -182,18 +206,14 @@ class Qemu:
         """The one that it sits on."""
         return self.store.allocation(scope(obj.key)).get("lan", "")
 
-    def machine(self, obj: Object, options: Options, keep: bool = False) -> Machine:
-        return described.machine(self, obj, options, keep)
+    def machine(self, obj: Object, options: Options) -> Machine:
+        return described.machine(self, obj, options)
 
-    def uuid(self, obj: Object, keep: bool = False) -> str:
+    def uuid(self, obj: Object) -> str:
         """By the formula; a seed that is set back to empty keeps the UUID that the machine has."""
         new = names.firmware_uuid(obj.namespace, obj.name, obj.instance.cloudInitSeed)
         kept = self.store.allocation(scope(obj.key)).get("uuid")
-        if kept and not obj.instance.cloudInitSeed:
-            return kept
-        if keep and kept != new:
-            self.store.note(scope(obj.key), uuid=new)
-        return new
+        return kept if kept and not obj.instance.cloudInitSeed else new
 
     def _uuid_of_another(self, obj: Object) -> bool:
         """Whether another machine of the store has this one's UUID: its TPM is not ours to take."""
@@ -201,27 +221,35 @@ class Qemu:
         others = [o for o in self.store.objects(INSTANCE) if o.key != obj.key]
         return any(self.uuid(o) in mine for o in others)
 
-    def desired(self, obj: Object, options: Options, emit: Emit) -> MachineDesired:
-        keep = not options.dry
+    def prepare(self, obj: Object, options: Options, emit: Emit) -> None:
+        """Heal what a kill cut short, and choose what must stay the same from now on: UUID, size, host ports."""
+        if obj.kind != INSTANCE:
+            return
+        self.connection()
+        checkpoints.settle(self, obj, emit, going=bool(obj.deletion))
         if obj.deletion:
-            if keep:
-                checkpoints.settle(self, obj, emit, going=True)
-            return MachineDesired("", None)
-        if keep:
-            checkpoints.settle(self, obj, emit)
-            self._heal_stop(obj)
-        spec = self.machine(obj, options, keep)
-        xml = domain.domain(spec)
-        content = seed.seed(obj, self.uuid(obj, keep))
+            return
+        self._heal_stop(obj)
+        accelerator.keep(self.layout)
+        if self.store.allocation(scope(obj.key)).get("uuid") != (uuid := self.uuid(obj)):
+            self.store.note(scope(obj.key), uuid=uuid)
+        sizes.allocate(self.store, self.facts, obj, options.exact)
 
         def say(text: str) -> None:
             emit(Event(EventType.DIFFERENCE, text, obj.ref, obj.namespace, code="HK507"))
 
-        forwards = self.ways.wanted(obj, keep, say)
+        self.ways.allocate(obj, say)
+
+    def desired(self, obj: Object, options: Options) -> MachineDesired:
+        if obj.deletion:
+            return MachineDesired("", None)
+        spec = self.machine(obj, options)
+        xml = domain.domain(spec)
+        content = seed.seed(obj, self.uuid(obj))
         return MachineDesired(
             domain.digest(xml),
             content.digest if content else None,
-            forwards,
+            self.ways.wanted(obj),
             cold=domain.digest(xml, cold=True),
             hot=frozenset(d.name for d in spec.disks if d.hot),
         )
@@ -253,7 +281,7 @@ class Qemu:
 
     def _seed(self, obj: Object, options: Options, emit: Emit) -> None:
         folder = self.make_folder(obj)
-        content = seed.seed(obj, self.uuid(obj, keep=True))
+        content = seed.seed(obj, self.uuid(obj))
         if content is None:
             for name in (SEED, SEED_MARK):
                 (folder / name).unlink(missing_ok=True)
@@ -287,7 +315,7 @@ class Qemu:
             connection = self.connection()
         assert connection is not None
         lv = libvirt.module()
-        xml = domain.domain(self.machine(obj, options, keep=True))
+        xml = domain.domain(self.machine(obj, options))
         try:
             old = libvirt.domain(connection, names.domain(obj.namespace, obj.name))
             if old is not None and old.UUIDString() != self.uuid(obj) and not old.isActive():
@@ -300,10 +328,10 @@ class Qemu:
             raise libvirt.translated(e, f"libvirt refused the machine {obj.name}") from None
 
     def _plug(self, obj: Object, options: Options, emit: Emit) -> None:
-        plugs.bring(self.running(obj), self.machine(obj, options, keep=True), obj, emit)
+        plugs.bring(self.running(obj), self.machine(obj, options), obj, emit)
 
     def _forwards(self, obj: Object, options: Options, emit: Emit) -> None:
-        looks.apply(self, obj, self.ways.wanted(obj, True, lambda text: None))
+        looks.apply(self, obj, self.ways.allocate(obj))
 
     def _delete_machine(self, obj: Object, options: Options, emit: Emit) -> None:
         checkpoints.before_machine(self, obj, emit)
@@ -378,3 +406,8 @@ class Qemu:
 
     def view(self, obj: Object) -> View:
         return views.view(self, obj)
+
+    def refresh(self, obj: Object, emit: Emit = ignore) -> None:
+        """Act on what a running guest does now: its ways in (WholeIP), its clock, a disk that ran out of space."""
+        if obj.kind == INSTANCE and (dom := self.domain(obj)) is not None and dom.isActive():
+            looks.look(self, obj, dom, emit)

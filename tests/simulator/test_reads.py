@@ -1,0 +1,58 @@
+"""Reads never write, on the simulator: with machines that run, boot, are stopped, half made and gone."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hikube_local.paths import layout
+from hikube_local.store.db import Store
+from tests import reads
+from tests.conftest import Program
+
+FULL = pytest.mark.full
+STATES = (
+    "running",
+    "of an earlier version",
+    *(pytest.param(s, marks=FULL) for s in ("nothing", "stopped", "half made", "being deleted", "lost store")),
+)
+FAILS = '{hikube.local/simulate: "stage=import,outcome=fail"}'
+
+
+def arrange(hikube: Program, state: str, pair: Path) -> None:
+    if state == "of an earlier version":
+        archive = Path(__file__).parent / "roots" / "c24fceb.tar.gz"
+        subprocess.run(["tar", "-xzf", archive, "-C", hikube.home], check=True)
+        return
+    if state == "nothing":
+        return
+    if state == "half made":
+        text = pair.read_text().replace("  name: sys\n", f"  name: sys\n  annotations: {FAILS}\n", 1)
+        assert hikube("up", "--backend", "simulator", hikube.file("broken.yaml", text)).code == 1
+        return
+    assert hikube("up", "--backend", "simulator", pair).code == 0
+    if state == "stopped":
+        assert hikube("stop", "web").code == 0
+    if state == "being deleted":
+        Store(layout(hikube.env)).mark_deleted([("VMInstance", "default", "web")])
+    if state == "lost store":
+        layout(hikube.env).store.unlink()
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_look_leaves_every_file_as_it_was(hikube: Program, pair: Path, tmp_path: Path, state: str):
+    arrange(hikube, state, pair)
+    folders = [p for p in (hikube.home,) if p.exists()]
+    before = reads.content(folders)
+    for words in reads.LOOKS:
+        given = [str(pair) if w == "FILE" else w for w in words]
+        extra = ["--backend", "simulator"] if words[0] in ("up", "plan") and state != "of an earlier version" else []
+        trace = tmp_path / "trace"
+        hikube.confine = [*reads.TRACE, "-o", str(trace)]
+        hikube(*given, *extra)
+        assert list(reads.writes(trace, [hikube.home / d for d in ("state", "cache", "run", "config.yaml")])) == [], (
+            words
+        )
+        assert reads.content(folders) == before, words
