@@ -18,11 +18,11 @@ from hikube_local.paths import Layout, layout
 if TYPE_CHECKING:
     from hikube_local.api.objects import Object
     from hikube_local.backends.protocol import Backend, Options
-    from hikube_local.cli.config import Config
+    from hikube_local.config import Config
+    from hikube_local.engine.reconcile import Reconciler
     from hikube_local.events import Emit
     from hikube_local.images.cache import Cache
     from hikube_local.images.sources import Settings
-    from hikube_local.reconcile.loop import Reconciler
     from hikube_local.store.db import Store
 
 
@@ -195,7 +195,7 @@ class App:
 
     @cached_property
     def config(self) -> Config:
-        from hikube_local.cli.config import read
+        from hikube_local.config import read
 
         return read(self._config_path or self.layout.config, must_exist=self._config_path is not None)
 
@@ -248,7 +248,7 @@ class App:
         return frozenset(self.config.images) | {n for e in self.cache.entries() if (n := own_name(e.key))}
 
     def reconciler(self, emit: Emit, options: Options) -> Reconciler:
-        from hikube_local.reconcile.loop import Reconciler
+        from hikube_local.engine.reconcile import Reconciler
 
         return Reconciler(self.layout, self.store, self.backend, emit, options)
 
@@ -271,7 +271,7 @@ class App:
     def refresh(self, objects: Iterable[Object], wanted: bool = True) -> None:
         """Before a look: the ways in of WholeIP machines follow their guests, since no process of ours stays to watch."""
         from hikube_local.api.objects import INSTANCE
-        from hikube_local.reconcile.status import Statuses
+        from hikube_local.engine.status import Statuses
 
         if wanted:
             statuses = Statuses(self.store, self.backend)

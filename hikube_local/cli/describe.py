@@ -22,7 +22,7 @@ from hikube_local.text import sanitize
 @common
 def describe(app: App, words: tuple[str, ...], all_namespaces: bool, labels: str, refresh: bool) -> int:
     """Show objects with their status, disks, ways in, differences from Hikube and last events."""
-    from hikube_local.reconcile.status import Statuses
+    from hikube_local.engine.status import Statuses
 
     if len(words) == 1 and "/" not in words[0]:
         from hikube_local.api.objects import KIND_WORDS

@@ -155,7 +155,7 @@ def _get(
     import sys
 
     from hikube_local.cli import tables
-    from hikube_local.reconcile.status import Statuses
+    from hikube_local.engine.status import Statuses
 
     if words[:1] and words[0].lower() in ("events", "event", "ev"):
         raise UsageError("HK810", "events are no objects here", fix="hikube-local events [-f] [--for vm/NAME]")

@@ -282,7 +282,7 @@ def _defaults(argv: list[str]) -> dict[str, dict]:
     path = Path(named) if named else layout().config
     if not path.exists():
         return {}
-    from hikube_local.cli.config import read
+    from hikube_local.config import read
 
     options = {k.replace("-", "_"): v for k, v in read(path).options.items()}
     # `version` is also a flag of the program itself.

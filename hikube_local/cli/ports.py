@@ -79,7 +79,7 @@ def ports(app: App, all_namespaces: bool, output: str, refresh: bool) -> int:
     """Every way in: machine, port, where it stands on this host."""
     from hikube_local.api.objects import INSTANCE
     from hikube_local.cli import tables
-    from hikube_local.reconcile.status import Statuses
+    from hikube_local.engine.status import Statuses
 
     statuses = Statuses(app.store, app.backend)
     rows = []

@@ -22,7 +22,7 @@ def config() -> None:
 def view(app: App, show_origin: bool, output: str) -> int:
     """Show what the configuration file and the environment say, and where things lie."""
     from hikube_local.cli import tables
-    from hikube_local.cli.config import KEYS
+    from hikube_local.config import KEYS
 
     rows: list[dict] = []
     for key in KEYS:

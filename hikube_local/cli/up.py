@@ -285,7 +285,7 @@ def _keep_first_boots(app: App, stored: list[Any], results: dict, story: Any) ->
 
 
 def _finish(app: App, stored: list[Any], results: dict, as_json: bool) -> int:
-    from hikube_local.reconcile.status import Statuses
+    from hikube_local.engine.status import Statuses
 
     codes = [r.exit_code for r in results.values()]
     worst = next((c for c in (ExitCode.USAGE, ExitCode.FAILED, ExitCode.TIMEOUT) if c in codes), ExitCode.DONE)

@@ -65,7 +65,7 @@ def wait(
     """Wait for a condition of objects: wait vm/web --for=condition=Ready --timeout=5m."""
     from hikube_local.api.objects import INSTANCE
     from hikube_local.cli.get import bare, selector
-    from hikube_local.reconcile.status import Statuses
+    from hikube_local.engine.status import Statuses
 
     statuses = Statuses(app.store, app.backend)
     deadline = time.monotonic() + timeout

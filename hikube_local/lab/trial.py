@@ -16,6 +16,7 @@ from hikube_local.backends.protocol import Options
 from hikube_local.backends.qemu import starts
 from hikube_local.backends.qemu.agent import MOST, Agent
 from hikube_local.backends.qemu.world import Qemu
+from hikube_local.engine.reconcile import Reconciler
 from hikube_local.errors import HikubeError, unexpected
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.images.sources import Settings
@@ -27,7 +28,6 @@ from hikube_local.lab.overssh import SAID, OverSsh, credential
 from hikube_local.paths import Layout
 from hikube_local.plan.steps import Step, Verb
 from hikube_local.readiness.stages import Result, Stage, Verdict
-from hikube_local.reconcile.loop import Reconciler
 from hikube_local.render.seed import user_data
 from hikube_local.store.db import Store
 from hikube_local.text import sanitize

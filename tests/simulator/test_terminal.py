@@ -159,7 +159,7 @@ def test_ctrl_c_ends_a_wait_without_a_word(hikube: Program, pair):
     argv = [sys.executable, "-X", "importtime", "-m", "hikube_local", "wait", "vm/web", "--for=delete", "--timeout=60s"]
     process = subprocess.Popen(argv, env=hikube.env, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
-    while "hikube_local.reconcile.status" not in process.stderr.readline():
+    while "hikube_local.engine.status" not in process.stderr.readline():
         assert process.poll() is None
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)

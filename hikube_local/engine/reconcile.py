@@ -149,7 +149,7 @@ class Reconciler:
 
     def _keep_status(self, results: dict[Key, Done]) -> None:
         """What became of the objects is status: whoever watches the store is told of it."""
-        from hikube_local.reconcile.status import Statuses
+        from hikube_local.engine.status import Statuses
 
         statuses = Statuses(self.store, self.backend)
         for key, done in results.items():
