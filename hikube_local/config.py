@@ -19,6 +19,11 @@ class Config:
     values: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def namespace(self) -> str:
+        """Where an object goes that names no namespace."""
+        return self.values.get("namespace") or "default"
+
+    @property
     def images(self) -> dict[str, dict[str, str]]:
         return self.values.get("images", {})
 

@@ -20,22 +20,25 @@ Boot = Callable[[str | Path], dict[str, Any]]
 @pytest.fixture(scope="session")
 def hikube_machines() -> Iterator[Boot]:
     """A function: manifest to {machine's name: testinfra host}. A machine that does not come up fails the test."""
+    from hikube_local import config
     from hikube_local.access import keys
     from hikube_local.backends.protocol import Options
-    from hikube_local.cli.app import App
+    from hikube_local.engine.session import Session
     from hikube_local.errors import HikubeError
     from hikube_local.events import ignore
     from hikube_local.lab import report, root
     from hikube_local.lab.guest import host
     from hikube_local.lab.trial import Trial
     from hikube_local.manifests.validate import Known, validate
+    from hikube_local.paths import layout
     from hikube_local.readiness.stages import Result
 
-    app = App()
+    places = layout()
+    session = Session(places, config.read(places.config))
     booted: dict[str, dict[str, Any]] = {}
     failed: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
-        stack.enter_context(app.cache.in_use())
+        stack.enter_context(session.cache.in_use())
 
         def boot(manifest: str | Path) -> dict[str, Any]:
             name = str(Path(manifest).resolve())
@@ -43,11 +46,12 @@ def hikube_machines() -> Iterator[Boot]:
                 return booted[name]
             if name in failed:
                 pytest.fail(failed[name], pytrace=False)  # it was tried once
-            loaded = validate([name], None, app.default_namespace, Known({}, app.image_names), for_plan=True)
+            known = Known({}, session.image_names)
+            loaded = validate([name], None, session.config.namespace, known, for_plan=True)
             if loaded.findings.failed:
                 pytest.fail("\n".join(d.render() for d in loaded.findings.items), pytrace=False)
-            own = stack.enter_context(root.made(app.layout))
-            trial = Trial(own, app.image_settings, ignore, Options(), None, keys.own_key(app.layout))
+            own = stack.enter_context(root.made(places))
+            trial = Trial(own, session.image_settings, ignore, Options(), None, keys.own_key(places))
             stack.callback(trial.close)
             hosts = {}
             for r in trial.run([i.object for i in loaded.objects], ()):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hikube_local.backends.protocol import Backend, Options
     from hikube_local.config import Config
     from hikube_local.engine.reconcile import Reconciler
+    from hikube_local.engine.session import Session
     from hikube_local.events import Emit
     from hikube_local.images.cache import Cache
     from hikube_local.images.sources import Settings
@@ -202,55 +203,37 @@ class App:
     @property
     def default_namespace(self) -> str:
         """Where an object goes that names no namespace, when -n is not given."""
-        return self._environment_namespace or self.config.values.get("namespace") or "default"
+        return self._environment_namespace or self.config.namespace
 
     @property
     def namespace(self) -> str:
         return self.flag_namespace or self.default_namespace
 
     @cached_property
+    def session(self) -> Session:
+        from hikube_local.engine.session import Session
+
+        return Session(self.layout, self.config)
+
+    @property
     def store(self) -> Store:
-        from hikube_local.store.db import Store
+        return self.session.store
 
-        return Store(self.layout)
-
-    @functools.cache  # noqa: B019 (one App a process)
     def backend(self, name: str) -> Backend:
-        if name == "simulator":
-            from hikube_local.backends.simulator import Simulator
-
-            return Simulator(self.store)
-        from hikube_local.backends.qemu.world import Qemu
-
-        return Qemu(
-            self.layout, self.store, self.image_settings, self.config.networks, link_local=self.config.link_local
-        )
+        return self.session.backend(name)
 
     @property
     def cache(self) -> Cache:
         """The images that are kept."""
-        from hikube_local.images.cache import Cache
-
-        return Cache(self.layout.images, self.layout.mode)
+        return self.session.cache
 
     @property
     def image_settings(self) -> Settings:
         """What the configuration says about images."""
-        from hikube_local.images.sources import Settings
-
-        return Settings(self.config.images, self.config.mirrors)
-
-    @property
-    def image_names(self) -> frozenset[str]:
-        """Image names beside the catalogue's: of the configuration, and those that were imported under a name."""
-        from hikube_local.images.sources import own_name
-
-        return frozenset(self.config.images) | {n for e in self.cache.entries() if (n := own_name(e.key))}
+        return self.session.image_settings
 
     def reconciler(self, emit: Emit, options: Options) -> Reconciler:
-        from hikube_local.engine.reconcile import Reconciler
-
-        return Reconciler(self.layout, self.store, self.backend, emit, options)
+        return self.session.reconciler(emit, options)
 
     def color(self, stream: Any = None) -> bool:
         """Whether escapes may be written to this stream (default: stdout)."""
@@ -271,13 +254,10 @@ class App:
     def refresh(self, objects: Iterable[Object], wanted: bool = True) -> None:
         """Before a look: the ways in of WholeIP machines follow their guests, since no process of ours stays to watch."""
         from hikube_local.api.objects import INSTANCE
-        from hikube_local.engine.status import Statuses
 
-        if wanted:
-            statuses = Statuses(self.store, self.backend)
-            for obj in objects:
-                if obj.kind == INSTANCE and obj.instance.whole_ip:
-                    statuses.refresh(obj)
+        for obj in objects if wanted else ():
+            if obj.kind == INSTANCE and obj.instance.whole_ip:
+                self.session.statuses.refresh(obj)
 
     def in_namespace(self, obj: Object) -> str:
         """The words that name the object's namespace to the next command, where it is not the default one."""

@@ -22,14 +22,13 @@ from hikube_local.text import sanitize
 @common
 def describe(app: App, words: tuple[str, ...], all_namespaces: bool, labels: str, refresh: bool) -> int:
     """Show objects with their status, disks, ways in, differences from Hikube and last events."""
-    from hikube_local.engine.status import Statuses
 
     if len(words) == 1 and "/" not in words[0]:
         from hikube_local.api.objects import KIND_WORDS
 
         if not all(w in KIND_WORDS or w == "all" for w in words[0].lower().split(",")):
             words = ("vm", words[0])
-    statuses = Statuses(app.store, app.backend)
+    statuses = app.session.statuses
     objects, _ = chosen(app, words, all_namespaces, labels)
     app.refresh(objects, refresh)
     # What came from elsewhere stays in its line.

@@ -155,11 +155,10 @@ def _get(
     import sys
 
     from hikube_local.cli import tables
-    from hikube_local.engine.status import Statuses
 
     if words[:1] and words[0].lower() in ("events", "event", "ev"):
         raise UsageError("HK810", "events are no objects here", fix="hikube-local events [-f] [--for vm/NAME]")
-    statuses = Statuses(app.store, app.backend)
+    statuses = app.session.statuses
     if filename:
         from hikube_local.cli.load import load
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from hikube_local.cli.app import App, annotate
-from hikube_local.errors import ExitCode, UsageError
+from hikube_local.errors import ExitCode
 from hikube_local.text import one_line
 
 
@@ -25,10 +25,9 @@ class Invalid(click.exceptions.Exit):
 def load(app: App, files: tuple[str, ...], for_plan: bool, quiet: bool = False, unknown: str = "strict") -> Any:
     """Validate everything, tell the findings, and stop before anything is changed when there is an error."""
     from hikube_local.manifests.diagnostics import Severity, folded
-    from hikube_local.manifests.validate import Known, validate
+    from hikube_local.manifests.validate import validate
 
-    known = Known({o.key: o for o in app.store.objects()}, app.image_names)
-    result = validate(files, app.flag_namespace, app.default_namespace, known, for_plan, unknown)
+    result = validate(files, app.flag_namespace, app.default_namespace, app.session.known(), for_plan, unknown)
     for d in folded(result.findings.items):
         if d.severity is Severity.ERROR or (d.severity is Severity.WARNING and not quiet):
             print(d.render(), file=sys.stderr)
@@ -71,19 +70,3 @@ def remember(app: App, loaded: Any) -> None:
     if found and not app.no_differences and (digest := _digest(found)) not in (old := app.store.allocation(TOLD)):
         kept = sorted(old, key=lambda k: old[k])[: max(0, len(old) + 1 - TOLD_MOST)]
         app.store.note(TOLD, **{**dict.fromkeys(kept), digest: time.time()})
-
-
-def with_backend(app: App, objects: list[Any], backend: str | None) -> list[Any]:
-    """The backend is recorded with each object: the one asked for, else the one it has, else qemu."""
-    out = []
-    for obj in objects:
-        old = app.store.get(obj.key)
-        out.append(obj.model_copy(update={"backend": backend or (old.backend if old else "qemu")}))
-    worlds = {o.key: o.backend for o in [*app.store.objects(), *out]}
-    for obj in out:
-        for ref in obj.instance.disks if obj.kind == "VMInstance" else ():
-            other = worlds.get(("VMDisk", obj.namespace, ref.name), obj.backend)
-            if other != obj.backend:
-                what = f"{obj.ref} would have the backend {obj.backend}, its disk {ref.name} has {other}"
-                raise UsageError("HK807", what, fix=f"add --backend {other}, or delete the disk first")
-    return out

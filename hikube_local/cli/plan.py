@@ -142,11 +142,12 @@ def _plan(
 ) -> int:
     from hikube_local.backends.protocol import Options
     from hikube_local.cli import tables
-    from hikube_local.cli.load import load, with_backend
+    from hikube_local.cli.load import load
+    from hikube_local.engine.apply import with_backend
     from hikube_local.events import ignore
 
     loaded = load(app, manifests(files, filename), for_plan=True, quiet=output in ("json", "yaml"))
-    wanted = with_backend(app, [i.object for i in loaded.objects], backend)
+    wanted = with_backend(app.session, [i.object for i in loaded.objects], backend)
     planned = rows(app, app.reconciler(ignore, Options(exact=exact, restart=restart, dry=True)), wanted)
     print(tables.show(planned, output, lambda: text(planned, app.color())))
     todo = any(r["action"] != "none" for r in planned)

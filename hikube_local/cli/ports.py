@@ -79,9 +79,8 @@ def ports(app: App, all_namespaces: bool, output: str, refresh: bool) -> int:
     """Every way in: machine, port, where it stands on this host."""
     from hikube_local.api.objects import INSTANCE
     from hikube_local.cli import tables
-    from hikube_local.engine.status import Statuses
 
-    statuses = Statuses(app.store, app.backend)
+    statuses = app.session.statuses
     rows = []
     objects = app.store.objects(INSTANCE, None if all_namespaces else app.namespace)
     app.refresh(objects, refresh)

@@ -107,7 +107,7 @@ def _once(
     from hikube_local.backends.protocol import Options
     from hikube_local.cli.story import Story
     from hikube_local.cli.tables import as_json
-    from hikube_local.cli.up import preflight
+    from hikube_local.engine.apply import preflight
     from hikube_local.lab import report, root
     from hikube_local.lab.guest import needs
     from hikube_local.lab.trial import Report, Trial
@@ -127,7 +127,7 @@ def _once(
     if junit:
         needs("junitparser", "--junit needs")
     items = {i.object.key: i for i in loaded.objects}
-    preflight(app, [o.model_copy(update={"backend": "qemu"}) for o in objects])
+    preflight(app.session, [o.model_copy(update={"backend": "qemu"}) for o in objects])
     reports: list[Report] = []
     failures: list[HikubeError] = []
     key = keys.own_key(app.layout)
@@ -214,7 +214,7 @@ def _load(app: App, named: tuple[str, ...], checks_file: Path | None) -> tuple[A
         except (OSError, UnicodeDecodeError) as e:
             why = getattr(e, "strerror", None) or "it is not UTF-8 text"
             raise UsageError("HK331", f"{checks_file} cannot be read: {why}") from None
-    known = Known({}, app.image_names)
+    known = Known({}, app.session.image_names)
     result = validate(named, app.flag_namespace, app.default_namespace, known, for_plan=True)
     machines = [i for i in result.objects if i.object.kind == "VMInstance"]
     wanted, wrong = checklist.gather(machines, str(checks_file or ""), text)

@@ -21,9 +21,9 @@ def validate(
     """Check manifests: everything wrong at once, each at its place."""
     from hikube_local.cli.tables import as_json
     from hikube_local.manifests.diagnostics import Severity, counted, folded
-    from hikube_local.manifests.validate import Known, validate
+    from hikube_local.manifests.validate import validate
 
-    known = Known({o.key: o for o in app.store.objects()}, app.image_names)
+    known = app.session.known()
     result = validate(manifests(files, filename), app.flag_namespace, app.default_namespace, known, unknown=unknown)
     findings = result.findings
     annotate(findings.items)

@@ -65,9 +65,8 @@ def wait(
     """Wait for a condition of objects: wait vm/web --for=condition=Ready --timeout=5m."""
     from hikube_local.api.objects import INSTANCE
     from hikube_local.cli.get import bare, selector
-    from hikube_local.engine.status import Statuses
 
-    statuses = Statuses(app.store, app.backend)
+    statuses = app.session.statuses
     deadline = time.monotonic() + timeout
     fits = selector(labels)
     targets = references(words, bare(app, words)) or ([(INSTANCE, None)] if labels or everything else [])

@@ -1,0 +1,197 @@
+"""Objects brought to be: what `up`, and whoever else asks for it, comes to after the manifests were judged."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hikube_local.api.objects import DISK, INSTANCE, Key, Object, RunStrategy
+from hikube_local.backends.protocol import Options
+from hikube_local.engine.reconcile import Done
+from hikube_local.engine.session import Session
+from hikube_local.errors import UsageError, unexpected
+from hikube_local.events import Emit, Event, EventType
+from hikube_local.host import network
+from hikube_local.images import bundle, sources
+from hikube_local.images.fetch import mirrored
+from hikube_local.store.db import scope
+from hikube_local.text import mask_url
+from hikube_local.urls import is_this_host
+
+Confirm = Callable[[str], None]  # a question to the user; what is not confirmed raises HK809
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyOptions:
+    """How objects are brought to be. `timeout`: seconds, None for the usual; `bridge`: None leaves it to the configuration."""
+
+    run: Options = field(default_factory=Options)
+    wait: bool = True
+    timeout: float | None = None
+    prune: bool = False
+    checkpoint: bool = True
+    bridge: str | None = None
+    allow_inner: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The objects as the store has them now, and what became of each; those that were pruned are among the results."""
+
+    stored: list[Object]
+    results: dict[Key, Done]
+
+    @property
+    def changed(self) -> int:
+        return sum(done.changed for done in self.results.values())
+
+
+def with_backend(session: Session, objects: Iterable[Object], backend: str | None) -> list[Object]:
+    """The backend is recorded with each object: the one asked for, else the one it has, else qemu."""
+    stored = {o.key: o for o in session.store.objects()}
+    out = []
+    for obj in objects:
+        old = stored.get(obj.key)
+        out.append(obj.model_copy(update={"backend": backend or (old.backend if old else "qemu")}))
+    carriers = {o.key: o.backend for o in [*stored.values(), *out]}
+    for obj in out:
+        for ref in obj.instance.disks if obj.kind == INSTANCE else ():
+            other = carriers.get((DISK, obj.namespace, ref.name), obj.backend)
+            if other != obj.backend:
+                what = f"{obj.ref} would have the backend {obj.backend}, its disk {ref.name} has {other}"
+                raise UsageError("HK807", what, fix=f"add --backend {other}, or delete the disk first")
+    return out
+
+
+def apply(
+    session: Session,
+    wanted: list[Object],
+    options: ApplyOptions,
+    emit: Emit,
+    confirm: Confirm,
+    bundles: Iterable[Path] = (),
+) -> Applied:
+    """Bring these objects to be. What this host lacks, or what is not to be done, is an error before anything is changed.
+
+    `bundles`: folders that may hold the objects' images. Errors of single objects are in the results.
+    """
+    if not options.allow_inner:
+        _fetches_nothing_inner(session, wanted)
+    extra = prunable(session, wanted) if options.prune else []
+    preflight(session, wanted)
+    _take_bundles(session, bundles, wanted, emit)
+    bridge = options.bridge if options.bridge is not None else session.config.values.get("bridge")
+    _check_bridge(session, wanted, bridge, emit)
+    if extra:
+        confirm(f"Remove the machines {', '.join(o.name for o in extra)} (their disks stay)?")
+    stored = session.store.put(wanted)
+    _record_bridge(session, stored, bridge)
+    session.store.mark_deleted(o.key for o in extra)
+    _end_stops(session, stored)
+    keys = [o.key for o in (*stored, *extra)]
+    results = session.reconciler(emit, options.run).reconcile(keys, wait=options.wait, timeout=options.timeout)
+    if options.checkpoint:
+        _keep_first_boots(session, stored, results, emit)
+    return Applied(stored, results)
+
+
+def planned_away(session: Session, wanted: list[Object]) -> list[Object]:
+    """What --prune would delete, as it would be then."""
+    return [o.model_copy(update={"deletion": time.time()}) for o in prunable(session, wanted)]
+
+
+def prunable(session: Session, wanted: list[Object]) -> list[Object]:
+    """The machines of these objects' namespaces that are not among them."""
+    keep = {o.key for o in wanted}
+    found = [o for n in sorted({o.namespace for o in wanted}) for o in session.store.objects(INSTANCE, n)]
+    return [o for o in found if o.key not in keep and not o.deletion]
+
+
+def _fetches_nothing_inner(session: Session, wanted: list[Object]) -> None:
+    """A manifest is often somebody else's: what it may fetch from this host itself is for its user to say."""
+    inner = []
+    for obj in wanted:
+        url = obj.disk.source.http.url if obj.kind == DISK and obj.disk.source.http else ""
+        if not url or obj.backend != "qemu" or not is_this_host(url) or mirrored(url, session.config.mirrors) != url:
+            continue
+        if not session.of(obj).observe_disk(obj).exists:
+            inner.append(f"{obj.ref} ({mask_url(url)[:120]})")
+    if inner:
+        what = f"{', '.join(inner)} would be fetched from this host itself"
+        why = "a manifest of somebody else's could bring what a service of this host answers into a guest"
+        raise UsageError("HK319", what, why, "if you mean it: --allow-inner")
+
+
+def preflight(session: Session, objects: list[Object]) -> None:
+    """What this host lacks is told before anything is changed."""
+    real = [o for o in objects if o.backend == "qemu"]
+    if real:
+        from hikube_local.backends.qemu import firmware
+        from hikube_local.host.doctor import require
+        from hikube_local.render.machine import profile_of
+
+        machines = [o for o in real if o.kind == INSTANCE]
+        lacking = {package for o in machines for package in firmware.missing(profile_of(o.instance))}
+        require(session.layout, bool(machines), sorted(lacking))
+
+
+def _take_bundles(session: Session, folders: Iterable[Path], objects: list[Object], emit: Emit) -> None:
+    """A folder that `bundle` made brings its images along."""
+    for folder in folders:
+        if (folder / bundle.FOLDER / bundle.INDEX).is_file():
+            session.layout.make()
+            disks = [o for o in objects if o.kind == DISK]
+            keys = {k for o in disks for k in sources.keys(o, session.image_settings, session.cache)}
+            bundle.read(folder, keys, session.cache, emit)
+
+
+def _check_bridge(session: Session, wanted: list[Object], name: str | None, emit: Emit) -> None:
+    """A bridge that is not there is told before anything is changed; one that cannot be had is told as a difference."""
+    if not name or not any(o.kind == INSTANCE and o.backend == "qemu" and o.instance.whole_ip for o in wanted):
+        return
+    if session.layout.root:
+        network.bridge(name)
+    else:
+        what = f"only root may put a machine on {name}: WholeIP machines answer at a loopback address of their own"
+        emit(Event(EventType.DIFFERENCE, what, code="HK517"))
+
+
+def _record_bridge(session: Session, stored: list[Object], name: str | None) -> None:
+    for obj in stored if name is not None else ():
+        if obj.kind == INSTANCE and session.store.allocation(scope(obj.key)).get("bridge") != name:
+            session.store.note(scope(obj.key), bridge=name or None)
+
+
+def _end_stops(session: Session, stored: list[Object]) -> None:
+    """A manifest that says the machine runs ends a stop that was asked for."""
+    for obj in stored:
+        always = obj.kind == INSTANCE and obj.instance.strategy is RunStrategy.ALWAYS
+        if always and session.store.allocation(scope(obj.key)).get("power"):
+            session.store.note(scope(obj.key), power=None)
+
+
+def _keep_first_boots(session: Session, stored: list[Object], results: dict[Key, Done], emit: Emit) -> None:
+    """The checkpoint that `reset` goes back to, once, when a machine's cloud-init is done for the first time."""
+    for obj in stored:
+        verdict = results[obj.key].verdict
+        if obj.kind != INSTANCE or obj.backend != "qemu" or not (verdict and verdict.cloud_init):
+            continue
+        from hikube_local.backends.qemu import checkpoints, points
+
+        world = session.real(obj)
+        identity = world.uuid(obj)
+        if session.store.allocation(scope(obj.key)).get("configured") == identity:
+            continue
+        try:
+            with checkpoints.held(world, obj, emit) as obj:
+                if any(c.name == points.FIRST_BOOT for c in points.all(world, obj)):
+                    # Of another identity (a new cloudInitSeed), or its note was lost to a kill.
+                    checkpoints.delete(world, obj, points.FIRST_BOOT, emit)
+                checkpoints.create(world, obj, points.FIRST_BOOT, emit)
+            session.store.note(scope(obj.key), configured=identity)
+        except Exception as error:
+            e = unexpected(error)
+            what = f"no checkpoint for `reset`: {e.what}"
+            emit(Event(EventType.WARNING, what, obj.ref, obj.namespace, code=e.code, data={"why": e.why}))
