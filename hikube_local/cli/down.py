@@ -30,13 +30,13 @@ from hikube_local.errors import ExitCode, UsageError
 def _remove(app: App, keys: list[Any], grace: float = 30.0, force: bool = False) -> int:
     from hikube_local.backends.protocol import Options
     from hikube_local.cli.story import Story
+    from hikube_local.engine.remove import remove
 
     if not keys:
         print("nothing to do", file=sys.stderr)
         return ExitCode.DONE
-    app.store.mark_deleted(keys)
     with Story(app) as story:
-        results = app.reconciler(story, Options(grace=grace, force=force)).reconcile(keys)
+        results = remove(app.session, keys, Options(grace=grace, force=force), story)
     refresh(app)
     for (kind, _, name), done in sorted(results.items()):
         if not done.error and app.store.get(done.key) is None:
@@ -65,6 +65,7 @@ def down(
 ) -> int:
     """Stop and remove the machines named (none: all of the namespace). Their disks stay, unless --disks."""
     from hikube_local.api.objects import DISK, INSTANCE
+    from hikube_local.engine.remove import users, with_disks
 
     known = app.store.names(INSTANCE, app.namespace)
     # A folder that happens to be called like a machine does not hide the machine.
@@ -77,15 +78,17 @@ def down(
         if files:
             keys |= {i.object.key for i in load(app, tuple(files), for_plan=False, quiet=True).objects}
         machines = [o for o in app.store.objects(INSTANCE) if o.key in keys]
-        mentioned = {(DISK, o.namespace, d.name) for o in machines for d in o.instance.disks} | {
-            k for k in keys if k[0] == DISK
-        }
+        named_disks = [o for o in app.store.objects(DISK) if o.key in keys]
+        doomed = list({o.key: o for o in (*with_disks(app.session, machines), *named_disks)}.values())
     else:
         machines = [o for o in stored if o.kind == INSTANCE]
-        mentioned = {o.key for o in stored if o.kind == DISK}
+        doomed = [o for o in stored if o.kind == DISK]
     targets = [o.key for o in machines]
     if disks:
-        doomed = [o for o in app.store.objects(DISK) if o.key in mentioned]
+        used = users(app.session, [*targets, *(o.key for o in doomed)])
+        for disk in (o for o in doomed if o.key in used):
+            print(f"{disk.ref} stays: {', '.join(used[disk.key])} uses it", file=sys.stderr)
+        doomed = [o for o in doomed if o.key not in used]
         if doomed:
             listing = ", ".join(f"{o.namespace}/{o.name}" for o in doomed)
             confirm(f"Delete the disks {listing} with all their data?", yes)
@@ -128,9 +131,10 @@ def delete(
     **_: object,
 ) -> int:
     """Delete objects: a machine (its disks stay), or a disk with its data."""
-    from hikube_local.api.objects import DISK, INSTANCE
+    from hikube_local.api.objects import DISK
     from hikube_local.cli.get import selector
-    from hikube_local.errors import HikubeError, NotFound
+    from hikube_local.engine.remove import free
+    from hikube_local.errors import NotFound
 
     grace, force = (1.0 if now else grace_period if grace_period is not None else grace), force or grace_period == 0
     fits = selector(labels)
@@ -157,18 +161,7 @@ def delete(
     if not words and not filename:
         raise UsageError("HK810", "nothing is named", fix="write delete vminstance/NAME, or delete -f FILE")
     disks = [k for k in keys if k[0] == DISK]
-    for key in disks:
-        users = [
-            o.name
-            for o in app.store.objects(INSTANCE, key[1])
-            if o.key not in keys and key[2] in [d.name for d in o.instance.disks]
-        ]
-        if users:
-            raise HikubeError(
-                "HK809",
-                f"the disk {key[2]} is attached to {', '.join(users)}",
-                fix=f"delete vminstance/{users[0]} first",
-            )
+    free(app.session, keys)
     if dry_run:
         for key in sorted(set(keys)):
             print(f"{key[0].lower()}.apps.cozystack.io/{key[2]} deleted (dry run)")

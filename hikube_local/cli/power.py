@@ -7,8 +7,7 @@ from typing import Any
 import click
 
 from hikube_local.cli.app import App, common, complete_machine, option, seconds
-from hikube_local.errors import ExitCode, HikubeError
-from hikube_local.events import ignore
+from hikube_local.errors import ExitCode
 
 
 def _all(command: Any) -> Any:
@@ -18,16 +17,7 @@ def _all(command: Any) -> Any:
     return click.argument("names", shell_complete=complete_machine, metavar="NAME...", nargs=-1)(command)
 
 
-def _reconcile(
-    app: App, objects: list[Any], word: str, wait: bool = False, timeout: float | None = None, **options: Any
-) -> int:
-    from hikube_local.backends.protocol import Options
-    from hikube_local.cli.story import Story
-
-    with Story(app) as story:
-        results = app.reconciler(story, Options(**options)).reconcile(
-            [o.key for o in objects], wait=wait, timeout=timeout
-        )
+def _tell(objects: list[Any], results: dict[Any, Any], word: str) -> int:
     code = ExitCode.DONE
     for obj in objects:
         done = results[obj.key]
@@ -41,12 +31,6 @@ def _reconcile(
 _ALREADY = {"was scheduled to start": "is already running", "was stopped": "is already stopped"}
 
 
-def _wish(app: App, obj: Any, power: str | None, end_boot: float | None = None) -> None:
-    from hikube_local.store.db import scope
-
-    app.store.note(scope(obj.key), power=power, end_boot=end_boot)
-
-
 @click.command("start")
 @_all
 @option("--wait/--no-wait", default=False, help="Wait until the machine is ready.")
@@ -55,10 +39,14 @@ def _wish(app: App, obj: Any, power: str | None, end_boot: float | None = None) 
 @common
 def start(app: App, wait: bool, timeout: float | None, pace: float, **named: Any) -> int:
     """Start machines."""
+    from hikube_local.backends.protocol import Options
+    from hikube_local.cli.story import Story
+    from hikube_local.engine import power
+
     objects = app.machines(**named)
-    for obj in objects:
-        _wish(app, obj, "start")
-    return _reconcile(app, objects, "was scheduled to start", wait, timeout, pace=pace)
+    with Story(app) as story:
+        results = power.start(app.session, objects, Options(pace=pace), story, power.Wait(wait, timeout))
+    return _tell(objects, results, "was scheduled to start")
 
 
 @click.command("stop")
@@ -68,10 +56,14 @@ def start(app: App, wait: bool, timeout: float | None, pace: float, **named: Any
 @common
 def stop(app: App, force: bool, grace: float, **named: Any) -> int:
     """Stop machines; they stay stopped until `start`, or an `up` of a manifest that says they run."""
+    from hikube_local.backends.protocol import Options
+    from hikube_local.cli.story import Story
+    from hikube_local.engine import power
+
     objects = app.machines(**named)
-    for obj in objects:
-        _wish(app, obj, "stop")
-    return _reconcile(app, objects, "was stopped", force=force, grace=grace)
+    with Story(app) as story:
+        results = power.stop(app.session, objects, Options(force=force, grace=grace), story)
+    return _tell(objects, results, "was stopped")
 
 
 @click.command("restart")
@@ -84,26 +76,23 @@ def stop(app: App, force: bool, grace: float, **named: Any) -> int:
 @common
 def restart(app: App, force: bool, grace: float, wait: bool, timeout: float | None, pace: float, **named: Any) -> int:
     """Stop machines and start them again."""
+    from hikube_local.backends.protocol import Options
+    from hikube_local.cli.story import Story
+    from hikube_local.engine import power
+
     objects = app.machines(**named)
-    for obj in objects:
-        app.backend(obj.backend).refresh(obj, ignore)
-        # One wish for both halves: the boot that is to end, and that the machine runs. A kill in between leaves it so.
-        _wish(app, obj, "start", app.backend(obj.backend).observe_machine(obj).started)
-    return _reconcile(app, objects, "was restarted", wait, timeout, force=force, grace=grace, pace=pace)
+    options = Options(force=force, grace=grace, pace=pace)
+    with Story(app) as story:
+        results = power.restart(app.session, objects, options, story, power.Wait(wait, timeout))
+    return _tell(objects, results, "was restarted")
 
 
-def _freeze(app: App, objects: list[Any], action: str, wanted: str, word: str) -> int:
+def _freeze(app: App, objects: list[Any], action: str) -> int:
+    from hikube_local.engine.power import freeze
+
     for obj in objects:
-        world = app.backend(obj.backend)
-        world.refresh(obj, ignore)
-        state = str(world.observe_machine(obj).state)
-        if state not in ("running", "paused"):
-            raise HikubeError("HK805", f"{obj.name} is not running", fix=f"hikube-local start {obj.name}")
-        if state == wanted:
-            world.power(obj, action)
-            print(f"VM {obj.name} was {word}")
-        else:
-            print(f"VM {obj.name} {'is already paused' if action == 'pause' else 'is not paused'}")
+        was = "is already paused" if action == "pause" else "is not paused"
+        print(f"VM {obj.name} {f'was {action}d' if freeze(app.session, obj, action) else was}")
     return ExitCode.DONE
 
 
@@ -112,7 +101,7 @@ def _freeze(app: App, objects: list[Any], action: str, wanted: str, word: str) -
 @common
 def pause(app: App, **named: Any) -> int:
     """Freeze running machines."""
-    return _freeze(app, app.machines(**named), "pause", "running", "paused")
+    return _freeze(app, app.machines(**named), "pause")
 
 
 @click.command("unpause")
@@ -120,4 +109,4 @@ def pause(app: App, **named: Any) -> int:
 @common
 def unpause(app: App, **named: Any) -> int:
     """Let frozen machines go on."""
-    return _freeze(app, app.machines(**named), "unpause", "paused", "unpaused")
+    return _freeze(app, app.machines(**named), "unpause")

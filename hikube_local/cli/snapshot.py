@@ -9,19 +9,12 @@ from typing import Any
 import click
 
 from hikube_local.cli.app import App, common, complete_machine, confirm, option, output_option
-from hikube_local.errors import ExitCode, HikubeError, UsageError
+from hikube_local.errors import ExitCode
 
 
 @click.group("snapshot")
 def snapshot() -> None:
     """Checkpoints of a machine: disks, and memory, firmware variables and TPM with them while it runs."""
-
-
-def _machine(app: App, name: str) -> tuple[Any, Any]:
-    from hikube_local.access.ssh import real
-
-    obj = app.machine(name)
-    return real(app.backend(obj.backend), obj), obj
 
 
 @snapshot.command("create")
@@ -31,22 +24,12 @@ def _machine(app: App, name: str) -> tuple[Any, Any]:
 @common
 def create(app: App, name: str, snap: str, keep: int | None) -> int:
     """Take one: snapshot create NAME [SNAP]; the machine goes on."""
-    from hikube_local.api.names import DNS_1123
-    from hikube_local.backends.qemu import checkpoints, points
     from hikube_local.cli.story import Story
+    from hikube_local.engine import snapshots
 
-    prefix = "auto-" if keep else "snap-"
-    snap = snap or prefix + time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    if not DNS_1123.fullmatch(snap):
-        raise UsageError(
-            "HK301", f"{snap!r} is no name for a snapshot", fix="write lower-case letters, digits and dashes"
-        )
-    world, obj = _machine(app, name)
-    with Story(app) as story, checkpoints.held(world, obj, story) as obj:
-        checkpoints.create(world, obj, snap, story, kept=keep is not None)
-        old = [c.name for c in points.all(world, obj) if c.kept] if keep else []
-        for gone in old[: -keep if keep else None]:
-            checkpoints.delete(world, obj, gone, story)
+    obj = app.machine(name)
+    with Story(app) as story:
+        snap = snapshots.create(app.session, obj, snap, story, keep)
     print(f"snapshot {snap} of {obj.name} created")
     return ExitCode.DONE
 
@@ -58,16 +41,15 @@ def create(app: App, name: str, snap: str, keep: int | None) -> int:
 def list_(app: App, name: str, output: str) -> int:
     """The snapshots of a machine; without a name of all machines of the namespace."""
     from hikube_local.api.objects import INSTANCE
-    from hikube_local.backends.qemu import points
     from hikube_local.cli import tables
+    from hikube_local.engine import snapshots
     from hikube_local.text import age, size, timestamp
 
     machines = [app.machine(name)] if name else app.store.objects(INSTANCE, app.namespace)
     found = []
     for obj in machines:
         if name or obj.backend == "qemu":
-            world, obj = _machine(app, f"{obj.name}.{obj.namespace}")
-            found += [(obj, c) for c in points.all(world, obj)]
+            found += [(obj, c) for c in snapshots.all(app.session, obj)]
     rows = [
         {
             "machine": o.name,
@@ -99,7 +81,11 @@ def list_(app: App, name: str, output: str) -> int:
 @common
 def restore(app: App, name: str, snap: str, yes: bool) -> int:
     """Go back to one; what the machine did since is lost."""
-    return _back(app, name, snap, yes, f"Go back to {snap}? What {name} wrote since is lost.")
+    from hikube_local.engine import snapshots
+
+    obj = app.machine(name)
+    point = snapshots.find(app.session, obj, snap)
+    return _back(app, obj, point, yes, f"Go back to {snap}? What {name} wrote since is lost.")
 
 
 @snapshot.command("delete")
@@ -109,14 +95,14 @@ def restore(app: App, name: str, snap: str, yes: bool) -> int:
 @common
 def delete(app: App, name: str, snap: str, yes: bool) -> int:
     """Forget one; the machine itself is left as it is."""
-    from hikube_local.backends.qemu import checkpoints, points
     from hikube_local.cli.story import Story
+    from hikube_local.engine import snapshots
 
-    world, obj = _machine(app, name)
-    points.find(world, obj, snap)
+    obj = app.machine(name)
+    snapshots.find(app.session, obj, snap)
     confirm(f"Delete the snapshot {snap} of {obj.name}?", yes)
-    with Story(app) as story, checkpoints.held(world, obj, story) as obj:
-        checkpoints.delete(world, obj, snap, story)
+    with Story(app) as story:
+        snapshots.delete(app.session, obj, snap, story)
     print(f"snapshot {snap} of {obj.name} deleted")
     return ExitCode.DONE
 
@@ -127,31 +113,21 @@ def delete(app: App, name: str, snap: str, yes: bool) -> int:
 @common
 def reset(app: App, name: str, yes: bool) -> int:
     """Back to "just configured": the checkpoint that `up` takes when cloud-init is done for the first time."""
-    from hikube_local.backends.qemu import points
-    from hikube_local.backends.qemu.points import FIRST_BOOT
+    from hikube_local.engine import snapshots
 
-    world, obj = _machine(app, name)
-    if not any(c.name == FIRST_BOOT for c in points.all(world, obj)):
-        why = "`up` takes one when cloud-init is done for the first time, unless --no-checkpoint is given"
-        raise HikubeError(
-            "HK804", f"{obj.name} has no checkpoint of its first boot", why, "snapshot create NAME takes one now"
-        )
-    return _back(app, name, FIRST_BOOT, yes, f"Reset {name}? What it wrote since its first boot is lost.")
+    obj = app.machine(name)
+    point = snapshots.first_boot(app.session, obj)
+    return _back(app, obj, point, yes, f"Reset {name}? What it wrote since its first boot is lost.")
 
 
-def _back(app: App, name: str, snap: str, yes: bool, question: str) -> int:
-    from hikube_local.backends.qemu import checkpoints, looks, points
+def _back(app: App, obj: Any, point: Any, yes: bool, question: str) -> int:
     from hikube_local.cli.story import Story
+    from hikube_local.engine import snapshots
 
-    world, obj = _machine(app, name)
-    point = points.find(world, obj, snap)
     confirm(question, yes)
     with Story(app) as story:
-        with checkpoints.held(world, obj, story) as obj:
-            seconds = checkpoints.restore(world, obj, snap, story)
-        if point.memory:
-            looks.woken(world, obj, time.time() - point.created, story)
-    print(f"{obj.name} is back at {snap} ({seconds:.1f} s)")
-    if not point.memory:
+        done = snapshots.restore(app.session, obj, point, story)
+    print(f"{obj.name} is back at {point.name} ({done.seconds:.1f} s)")
+    if not done.running:
         print(f"it is off: hikube-local start {obj.name}", file=sys.stderr)
     return ExitCode.DONE

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
 from hikube_local.cli.app import App, common, ignored, option, reference
-from hikube_local.errors import ExitCode, HikubeError, NotFound, UsageError
+from hikube_local.errors import ExitCode, NotFound, UsageError
 
 # virtctl's options that mean nothing on one host.
 _ignored = ignored(
@@ -31,9 +30,9 @@ _ignored = ignored(
 @common
 def image_upload(app: App, words: tuple[str, ...], image_path: Path, size: str, **more: object) -> int:
     """Bring the content of a VMDisk: image-upload vmdisk NAME --image-path FILE (virtctl's form)."""
-    from hikube_local.api.objects import DISK, INSTANCE, Object, VMDiskSpec
-    from hikube_local.backends.protocol import Options
+    from hikube_local.api.objects import DISK
     from hikube_local.cli.story import Story
+    from hikube_local.engine import upload as engine
 
     kind, name = (
         reference("/".join(words) if len(words) == 2 else words[0], DISK)
@@ -47,38 +46,13 @@ def image_upload(app: App, words: tuple[str, ...], image_path: Path, size: str, 
     except NotFound:
         if not size or more.get("no_create"):
             raise
-        spec = VMDiskSpec.model_validate({"source": {"upload": {}}, "storage": size})
-        obj = app.store.put([Object(kind="VMDisk", namespace=app.namespace, name=name, spec=spec)])[0]
-    if obj.disk.source.upload is None:
-        fix = "its source is read once; write source: {upload: {}} for a new disk"
-        raise HikubeError("HK806", f"{obj.ref} does not wait for an upload", fix=fix)
-    from hikube_local.access.ssh import real
-
-    world = real(app.backend(obj.backend), obj)
-    waiting = _copies(app.store.objects(DISK, obj.namespace), name)
-    names = {name, *(o.name for o in waiting)}
-    machines = app.store.objects(INSTANCE, obj.namespace)
-    users = [o for o in machines if names & {d.name for d in o.instance.disks} and not o.deletion]
+        obj = engine.new_disk(app.session, app.namespace, name, size)
     with Story(app) as story:
-        world.disks.upload(obj, image_path.absolute(), story)
+        engine.fill(app.session, obj, image_path, story)
         print(f"Uploading {image_path} completed successfully")
-        if not users and not waiting:
-            return ExitCode.DONE
-        results = app.reconciler(story, Options()).reconcile([o.key for o in (*waiting, *users)])
-    if any(done.error for done in results.values()):
+        done = engine.go_on(app.session, obj, story)
+    if any(d.error for d in done.results.values()):
         return ExitCode.FAILED
-    if users:
-        print(f"started: {', '.join(o.name for o in users)}", file=sys.stderr)
+    if done.users:
+        print(f"started: {', '.join(o.name for o in done.users)}", file=sys.stderr)
     return ExitCode.DONE
-
-
-def _copies(disks: list[Any], name: str) -> list[Any]:
-    """The disks that are copies of this one, and copies of those."""
-    found: dict[str, Any] = {}
-    while more := [
-        d
-        for d in disks
-        if d.disk.source.disk and d.disk.source.disk.name in {name, *found} and d.name not in found and not d.deletion
-    ]:
-        found |= {d.name: d for d in more}
-    return list(found.values())

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from tests.conftest import PAIR, ROOT, Program, instance
+from tests.conftest import PAIR, ROOT, Program, disk, instance
 from tests.growth import patience
 
 SIM = ("--backend", "simulator")
@@ -594,3 +594,18 @@ def test_wrong_checks_are_told_at_once_at_their_lines_before_anything_boots(hiku
     line = text.splitlines().index("      - file: {path: x}") + 1
     for where in (f"m.yaml:{line}:22: ", "c.yaml:1:16: ", "c.yaml:2:3: "):
         assert where in result.err
+
+
+def test_a_disk_that_another_machine_uses_stays_when_its_own_goes(hikube: Program):
+    """A CD-ROM of two machines: `down --disks` of one leaves the other one's, and says so."""
+    cd = disk(storage="4Gi", optical=True, source={"image": {"name": "debian-12"}}).replace('"sys"', '"cd"')
+    machines = [instance(disks=["cd"]).replace('"web"', f'"{name}"') for name in ("a", "b")]
+    paths = [hikube.file(f"{name}.yaml", text) for name, text in zip(("cd", "a", "b"), (cd, *machines), strict=True)]
+    assert hikube("up", "--backend", "simulator", *paths).code == 0
+    gone = hikube("down", "a", "--disks", "--yes")
+    assert gone.code == 0 and "vmdisk/cd stays: b uses it" in gone.err
+    assert {i["metadata"]["name"] for i in hikube("get", "-A", "-o", "json").json["items"]} == {"cd", "b"}
+    refused = hikube("delete", "vmdisk/cd", "--yes")
+    assert refused.code == 1 and "the disk cd is attached to b" in refused.err
+    assert hikube("down", "b", "--disks", "--yes").code == 0
+    assert hikube("get", "-A", "-o", "json").json["items"] == []

@@ -1,0 +1,71 @@
+"""Machines switched on and off, frozen and let go on. What is asked for is kept first: a kill in between leaves it so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from hikube_local.api.objects import Key, Object
+from hikube_local.backends.protocol import Options
+from hikube_local.engine.reconcile import Done
+from hikube_local.engine.session import Session
+from hikube_local.errors import HikubeError
+from hikube_local.events import Emit, ignore
+from hikube_local.plan.steps import RunState
+from hikube_local.store.db import scope
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Whether to wait until machines are ready, and how many seconds (None: the usual)."""
+
+    ready: bool = False
+    timeout: float | None = None
+
+
+def start(
+    session: Session, machines: list[Object], options: Options, emit: Emit, wait: Wait = Wait()
+) -> dict[Key, Done]:
+    """They run, also where their manifest does not start them."""
+    _keep(session, machines, "start")
+    return _reconcile(session, machines, options, emit, wait)
+
+
+def stop(session: Session, machines: list[Object], options: Options, emit: Emit) -> dict[Key, Done]:
+    """They are off until somebody starts them, or applies a manifest that says they run."""
+    _keep(session, machines, "stop")
+    return _reconcile(session, machines, options, emit, Wait())
+
+
+def restart(
+    session: Session, machines: list[Object], options: Options, emit: Emit, wait: Wait = Wait()
+) -> dict[Key, Done]:
+    """The boot that they are in ends, and another one begins: one wish for both halves."""
+    for obj in machines:
+        backend = session.of(obj)
+        backend.refresh(obj, ignore)
+        _keep(session, [obj], "start", backend.observe_machine(obj).started)
+    return _reconcile(session, machines, options, emit, wait)
+
+
+def freeze(session: Session, obj: Object, action: str) -> bool:
+    """`pause` or `unpause` a running machine; False where it is so already, HK805 where it does not run."""
+    backend = session.of(obj)
+    backend.refresh(obj, ignore)
+    state = backend.observe_machine(obj).state
+    if state not in (RunState.RUNNING, RunState.PAUSED):
+        raise HikubeError("HK805", f"{obj.name} is not running", fix=f"hikube-local start {obj.name}")
+    if (state is RunState.PAUSED) == (action == "pause"):
+        return False
+    backend.power(obj, action)
+    return True
+
+
+def _keep(session: Session, machines: Iterable[Object], power: str, end_boot: float | None = None) -> None:
+    for obj in machines:
+        session.store.note(scope(obj.key), power=power, end_boot=end_boot)
+
+
+def _reconcile(session: Session, machines: list[Object], options: Options, emit: Emit, wait: Wait) -> dict[Key, Done]:
+    keys = [o.key for o in machines]
+    return session.reconciler(emit, options).reconcile(keys, wait=wait.ready, timeout=wait.timeout)

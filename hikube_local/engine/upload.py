@@ -1,0 +1,57 @@
+"""The content of a disk that waits for it, from a file of this host; whoever waited for the disk goes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hikube_local.api.objects import DISK, INSTANCE, Key, Object, VMDiskSpec
+from hikube_local.backends.protocol import Options
+from hikube_local.engine.reconcile import Done
+from hikube_local.engine.session import Session
+from hikube_local.errors import HikubeError
+from hikube_local.events import Emit
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """The machines that waited for the disk, and what became of them and of its copies."""
+
+    users: list[Object]
+    results: dict[Key, Done]
+
+
+def new_disk(session: Session, namespace: str, name: str, storage: str) -> Object:
+    """A disk that waits for an upload."""
+    spec = VMDiskSpec.model_validate({"source": {"upload": {}}, "storage": storage})
+    return session.store.put([Object(kind="VMDisk", namespace=namespace, name=name, spec=spec)])[0]
+
+
+def fill(session: Session, disk: Object, file: Path, emit: Emit) -> None:
+    """Bring the content; it is never overwritten."""
+    if disk.disk.source.upload is None:
+        fix = "its source is read once; write source: {upload: {}} for a new disk"
+        raise HikubeError("HK806", f"{disk.ref} does not wait for an upload", fix=fix)
+    session.real(disk).disks.upload(disk, file.absolute(), emit)
+
+
+def go_on(session: Session, disk: Object, emit: Emit) -> Uploaded:
+    """Make the disk's copies, and start the machines that waited for it or for one of them."""
+    waiting = _copies(session.store.objects(DISK, disk.namespace), disk.name)
+    names = {disk.name, *(o.name for o in waiting)}
+    machines = session.store.objects(INSTANCE, disk.namespace)
+    users = [o for o in machines if names & {d.name for d in o.instance.disks} and not o.deletion]
+    keys = [o.key for o in (*waiting, *users)]
+    return Uploaded(users, session.reconciler(emit, Options()).reconcile(keys) if keys else {})
+
+
+def _copies(disks: list[Object], name: str) -> list[Object]:
+    """The disks that are copies of this one, and copies of those."""
+    found: dict[str, Object] = {}
+    while more := [
+        d
+        for d in disks
+        if d.disk.source.disk and d.disk.source.disk.name in {name, *found} and d.name not in found and not d.deletion
+    ]:
+        found |= {d.name: d for d in more}
+    return list(found.values())
