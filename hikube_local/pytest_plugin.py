@@ -22,7 +22,6 @@ def hikube_machines() -> Iterator[Boot]:
     """A function: manifest to {machine's name: testinfra host}. A machine that does not come up fails the test."""
     from hikube_local import config
     from hikube_local.access import keys
-    from hikube_local.backends.protocol import Options
     from hikube_local.engine.session import Session
     from hikube_local.errors import HikubeError
     from hikube_local.events import ignore
@@ -31,6 +30,7 @@ def hikube_machines() -> Iterator[Boot]:
     from hikube_local.lab.trial import Trial
     from hikube_local.manifests.validate import Known, validate
     from hikube_local.paths import layout
+    from hikube_local.plan.steps import RunOptions
     from hikube_local.readiness.stages import Result
 
     places = layout()
@@ -51,7 +51,7 @@ def hikube_machines() -> Iterator[Boot]:
             if loaded.findings.failed:
                 pytest.fail("\n".join(d.render() for d in loaded.findings.items), pytrace=False)
             own = stack.enter_context(root.made(places))
-            trial = Trial(own, session.image_settings, ignore, Options(), None, keys.own_key(places))
+            trial = Trial(own, session.image_settings, ignore, RunOptions(), None, keys.own_key(places))
             stack.callback(trial.close)
             hosts = {}
             for r in trial.run([i.object for i in loaded.objects], ()):

@@ -200,15 +200,6 @@ def log_in(world: Qemu, obj: Object, user: str, say: Callable[[str], None]) -> N
     let_in(world, obj, user, say)
 
 
-def real(world: object, obj: Object) -> Qemu:
-    """The QEMU world of a machine; a simulated one has nobody to talk to."""
-    if not isinstance(world, Qemu):
-        raise HikubeError(
-            "HK510", f"{obj.name} is simulated: there is no guest to reach", fix="bring it up with --backend qemu"
-        )
-    return world
-
-
 def config(world: Qemu, obj: Object) -> str:
     """The Host block of ssh's configuration for a machine."""
     own = keys.own_key(world.layout)

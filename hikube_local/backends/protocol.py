@@ -7,22 +7,8 @@ from typing import Any, Protocol
 
 from hikube_local.api.objects import Object
 from hikube_local.events import Emit
-from hikube_local.plan.steps import DiskObserved, MachineDesired, MachineObserved, Step
+from hikube_local.plan.steps import DiskObserved, MachineDesired, MachineObserved, RunOptions, Step
 from hikube_local.readiness.stages import Progress, Verdict
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a command said that is nobody's lasting wish."""
-
-    exact: bool = False
-    pull: bool = False
-    offline: bool = False
-    restart: bool = False
-    pace: float = 0.0
-    grace: float = 30.0
-    force: bool = False
-    dry: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +42,13 @@ class Backend(Protocol):
 
     def observe_machine(self, obj: Object) -> MachineObserved: ...
 
-    def prepare(self, obj: Object, options: Options, emit: Emit) -> None:
+    def prepare(self, obj: Object, options: RunOptions, emit: Emit) -> None:
         """Before the first plan: what a kill cut short is brought to an end, and what must stay the same is chosen."""
         ...
 
-    def desired(self, obj: Object, options: Options) -> MachineDesired: ...
+    def desired(self, obj: Object, options: RunOptions) -> MachineDesired: ...
 
-    def perform(self, step: Step, obj: Object, options: Options, emit: Emit) -> None: ...
+    def perform(self, step: Step, obj: Object, options: RunOptions, emit: Emit) -> None: ...
 
     def follow(self, obj: Object, timeout: float | None, emit: Emit) -> Verdict: ...
 

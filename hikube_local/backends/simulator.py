@@ -14,10 +14,19 @@ from typing import Any
 
 from hikube_local.api import names
 from hikube_local.api.objects import INSTANCE, Object, plain_spec
-from hikube_local.backends.protocol import Options, View
+from hikube_local.backends.protocol import View
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
-from hikube_local.plan.steps import DiskObserved, Forward, MachineDesired, MachineObserved, RunState, Step, Verb
+from hikube_local.plan.steps import (
+    DiskObserved,
+    Forward,
+    MachineDesired,
+    MachineObserved,
+    RunOptions,
+    RunState,
+    Step,
+    Verb,
+)
 from hikube_local.readiness.stages import WORDS, Progress, Result, Stage, Trouble, Verdict
 from hikube_local.render import seed
 from hikube_local.render.machine import storage_bytes
@@ -137,13 +146,13 @@ class Simulator:
             started=s.get("started"),
         )
 
-    def prepare(self, obj: Object, options: Options, emit: Emit) -> None:
+    def prepare(self, obj: Object, options: RunOptions, emit: Emit) -> None:
         """Nothing is chosen here."""
 
     def refresh(self, obj: Object, emit: Emit) -> None:
         """A simulated guest does nothing by itself."""
 
-    def desired(self, obj: Object, options: Options) -> MachineDesired:
+    def desired(self, obj: Object, options: RunOptions) -> MachineDesired:
         spec = plain_spec(obj.spec)
         # What a restart is needed for; ports, keys and running are not part of the machine's definition.
         fixed = {k: spec.get(k) for k in ("instanceType", "instanceProfile", "disks", "resources", "cpuModel", "gpus")}
@@ -193,7 +202,7 @@ class Simulator:
         addresses = [{"type": "Hostname", "address": names.fqdn(obj.namespace, obj.name)}]
         if on and access:
             addresses.insert(0, {"type": "ExternalIP", "address": str(access[0]["address"])})
-        want = self.desired(obj, Options())
+        want = self.desired(obj, RunOptions())
         return View(
             observed=seen,
             ready=cloud_init is not None or bool(moment and moment.progress.stage is Stage.DONE),
@@ -227,7 +236,7 @@ class Simulator:
 
     # doing
 
-    def perform(self, step: Step, obj: Object, options: Options, emit: Emit) -> None:
+    def perform(self, step: Step, obj: Object, options: RunOptions, emit: Emit) -> None:
         if obj.kind != INSTANCE:
             self._disk(step, obj)
             return

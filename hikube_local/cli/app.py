@@ -17,14 +17,13 @@ from hikube_local.paths import Layout, layout
 
 if TYPE_CHECKING:
     from hikube_local.api.objects import Object
-    from hikube_local.backends.protocol import Backend, Options
     from hikube_local.config import Config
     from hikube_local.engine.reconcile import Reconciler
-    from hikube_local.engine.session import Session
+    from hikube_local.engine.session import Backend, Session, Store
     from hikube_local.events import Emit
     from hikube_local.images.cache import Cache
     from hikube_local.images.sources import Settings
-    from hikube_local.store.db import Store
+    from hikube_local.plan.steps import RunOptions
 
 
 def option(*names: str, **settings: Any) -> Callable:
@@ -145,17 +144,17 @@ def annotate(found: Iterable[Any]) -> None:
 
 def complete_machine(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """Names of machines for the shell: read from the store, nothing is parsed."""
-    from hikube_local.store.db import Store
+    from hikube_local.engine.names import of_kind
 
     namespace = context.params.get("namespace") or os.environ.get("HIKUBE_LOCAL_NAMESPACE") or "default"
     user, at, part = incomplete.rpartition("@")
-    return [f"{user}{at}{n}" for n in Store(layout()).names("VMInstance", namespace) if n.startswith(part)]
+    return [f"{user}{at}{n}" for n in of_kind(layout(), "VMInstance", namespace) if n.startswith(part)]
 
 
 def complete_object(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """Kinds, then names of the kind, also as KIND/NAME."""
     from hikube_local.api.objects import KIND_WORDS, PLURAL
-    from hikube_local.store.db import Store
+    from hikube_local.engine.names import of_kind
 
     namespace = context.params.get("namespace") or os.environ.get("HIKUBE_LOCAL_NAMESPACE") or "default"
     before = context.params.get(parameter.name or "") or ()
@@ -164,7 +163,7 @@ def complete_object(context: click.Context, parameter: click.Parameter, incomple
     kind = KIND_WORDS.get(word.lower())
     if kind is None:
         return [p for p in PLURAL.values() if p.startswith(incomplete)]
-    return [f"{head}{slash}{n}" for n in Store(layout()).names(kind, namespace) if n.startswith(part)]
+    return [f"{head}{slash}{n}" for n in of_kind(layout(), kind, namespace) if n.startswith(part)]
 
 
 class App:
@@ -232,7 +231,7 @@ class App:
         """What the configuration says about images."""
         return self.session.image_settings
 
-    def reconciler(self, emit: Emit, options: Options) -> Reconciler:
+    def reconciler(self, emit: Emit, options: RunOptions) -> Reconciler:
         return self.session.reconciler(emit, options)
 
     def color(self, stream: Any = None) -> bool:

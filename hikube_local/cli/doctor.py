@@ -15,11 +15,10 @@ from hikube_local.errors import ExitCode
 @common
 def doctor(app: App, output: str) -> int:
     """Whether this host can run machines; each check with the command that mends it."""
-    from hikube_local.backends.qemu.checks import address_range
     from hikube_local.cli import tables
-    from hikube_local.host.doctor import examine
+    from hikube_local.engine.doctor import examine
 
-    checks = [*examine(app.layout), address_range(app.store)]
+    checks = examine(app.session)
     ok = all(c.ok for c in checks if c.needed)
     value = {"ok": ok, "checks": [asdict(c) for c in checks]}
 

@@ -28,15 +28,15 @@ from hikube_local.errors import ExitCode, UsageError
 
 
 def _remove(app: App, keys: list[Any], grace: float = 30.0, force: bool = False) -> int:
-    from hikube_local.backends.protocol import Options
     from hikube_local.cli.story import Story
     from hikube_local.engine.remove import remove
+    from hikube_local.plan.steps import RunOptions
 
     if not keys:
         print("nothing to do", file=sys.stderr)
         return ExitCode.DONE
     with Story(app) as story:
-        results = remove(app.session, keys, Options(grace=grace, force=force), story)
+        results = remove(app.session, keys, RunOptions(grace=grace, force=force), story)
     refresh(app)
     for (kind, _, name), done in sorted(results.items()):
         if not done.error and app.store.get(done.key) is None:
@@ -95,7 +95,7 @@ def down(
         targets += [o.key for o in doomed]
     code = _remove(app, targets, grace, force)
     if not files and not names and app.layout.runtime.exists():
-        app.backend("qemu").tidy()  # type: ignore[attr-defined]
+        app.session.qemu.tidy()
     return code
 
 

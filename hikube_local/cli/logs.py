@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections import deque
 
 import click
 
 from hikube_local.cli.app import App, common, complete_machine, option, seconds
-from hikube_local.errors import ExitCode, HikubeError
+from hikube_local.errors import ExitCode
 
 
 @click.command("logs")
@@ -22,34 +21,16 @@ from hikube_local.errors import ExitCode, HikubeError
 @common
 def logs(app: App, name: str, follow: bool, tail: int, since: float | None, previous: bool, firmware: bool) -> int:
     """What a machine said on its serial console since its last start."""
-    from hikube_local.access.ssh import real
-    from hikube_local.backends.qemu import starts
-    from hikube_local.text import Cleaner
+    from hikube_local.access.logs import Log
 
     obj = app.machine(name)
-    world = real(app.backend(obj.backend), obj)
-    folder = world.folder(obj)
-    rows = starts.all(folder)
-    kind = "firmware" if firmware else "console"
-    log = folder / f"{kind}.log"
-    if previous and len(rows) < 2:
-        raise HikubeError("HK804", f"{obj.name} has no boot before this one")
-    row = rows[-2 if previous else -1] if rows else {}
-    if since is not None:
-        recent = [r for r in rows if r["time"] >= time.time() - since]
-        row = recent[0] if recent else row
-    end = rows[-1].get(kind) if previous else None
-    cleaner = Cleaner()
-    text = "".join(map(cleaner.feed, starts.read(log, row.get(kind), end))) + ("" if follow else cleaner.end())
+    log = Log(app.session.real(obj), obj, firmware)
+    text = log.read(previous, since, whole=not follow)
     if tail >= 0:
         text = "".join(deque(text.splitlines(keepends=True), maxlen=tail)) if tail else ""
     sys.stdout.write(text)
     sys.stdout.flush()
-    if not follow:
-        return ExitCode.DONE
-    tail_of = starts.Tail(log, [log.stat().st_ino, log.stat().st_size] if log.exists() else None)
-    while True:
-        if block := tail_of.more():
-            sys.stdout.write(cleaner.feed(block))
-            sys.stdout.flush()
-        time.sleep(0.2)
+    for more in log.more() if follow else ():
+        sys.stdout.write(more)
+        sys.stdout.flush()
+    return ExitCode.DONE

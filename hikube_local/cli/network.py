@@ -21,11 +21,6 @@ def exec_(app: App, command: tuple[str, ...]) -> int:
 
     Hands back the command's own exit code.
     """
-    from hikube_local.backends.qemu.pod import run
-    from hikube_local.backends.qemu.world import Qemu
-
     if not command:
         raise UsageError("HK810", "no command is given", fix="hikube-local network exec -n NAMESPACE -- COMMAND")
-    world = app.backend("qemu")
-    assert isinstance(world, Qemu)
-    return run(world, app.namespace, list(command))
+    return app.session.qemu.execute(app.namespace, list(command))

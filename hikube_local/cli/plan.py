@@ -140,15 +140,15 @@ def _plan(
     exact: bool,
     restart: bool,
 ) -> int:
-    from hikube_local.backends.protocol import Options
     from hikube_local.cli import tables
     from hikube_local.cli.load import load
     from hikube_local.engine.apply import with_backend
     from hikube_local.events import ignore
+    from hikube_local.plan.steps import RunOptions
 
     loaded = load(app, manifests(files, filename), for_plan=True, quiet=output in ("json", "yaml"))
     wanted = with_backend(app.session, [i.object for i in loaded.objects], backend)
-    planned = rows(app, app.reconciler(ignore, Options(exact=exact, restart=restart, dry=True)), wanted)
+    planned = rows(app, app.reconciler(ignore, RunOptions(exact=exact, restart=restart, dry=True)), wanted)
     print(tables.show(planned, output, lambda: text(planned, app.color())))
     todo = any(r["action"] != "none" for r in planned)
     return ExitCode.CHANGES if detailed_exitcode and todo else ExitCode.DONE

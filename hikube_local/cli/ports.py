@@ -42,10 +42,9 @@ def _pair(text: str) -> tuple[int, int]:
 def port_forward(app: App, stdio: bool, login: str, address: str, name: str, ports: tuple[str, ...]) -> int:
     """Forward local ports to a machine, whatever its `external` says, until interrupted."""
     from hikube_local.access import forward
-    from hikube_local.access.ssh import real
 
     obj = app.machine(name)
-    world = real(app.backend(obj.backend), obj)
+    world = app.session.real(obj)
     world.running(obj)
     pairs = [_pair(p) for p in ports]
     if stdio:
@@ -108,12 +107,10 @@ def ports(app: App, all_namespaces: bool, output: str, refresh: bool) -> int:
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 def virsh(words: tuple[str, ...]) -> int:
     """virsh, connected to the libvirt that runs the machines."""
-    from hikube_local.backends.qemu.world import Qemu
     from hikube_local.run import find
 
     app = App()
-    world = app.backend("qemu")
-    assert isinstance(world, Qemu)
+    world = app.session.qemu
     if world.connection() is None:
         if {"-h", "--help"} & set(words[:1]):
             print("usage: hikube-local virsh [COMMAND…]   virsh's own commands, on the machines that are up")

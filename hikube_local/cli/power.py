@@ -39,13 +39,13 @@ _ALREADY = {"was scheduled to start": "is already running", "was stopped": "is a
 @common
 def start(app: App, wait: bool, timeout: float | None, pace: float, **named: Any) -> int:
     """Start machines."""
-    from hikube_local.backends.protocol import Options
     from hikube_local.cli.story import Story
     from hikube_local.engine import power
+    from hikube_local.plan.steps import RunOptions
 
     objects = app.machines(**named)
     with Story(app) as story:
-        results = power.start(app.session, objects, Options(pace=pace), story, power.Wait(wait, timeout))
+        results = power.start(app.session, objects, RunOptions(pace=pace), story, power.Wait(wait, timeout))
     return _tell(objects, results, "was scheduled to start")
 
 
@@ -56,13 +56,13 @@ def start(app: App, wait: bool, timeout: float | None, pace: float, **named: Any
 @common
 def stop(app: App, force: bool, grace: float, **named: Any) -> int:
     """Stop machines; they stay stopped until `start`, or an `up` of a manifest that says they run."""
-    from hikube_local.backends.protocol import Options
     from hikube_local.cli.story import Story
     from hikube_local.engine import power
+    from hikube_local.plan.steps import RunOptions
 
     objects = app.machines(**named)
     with Story(app) as story:
-        results = power.stop(app.session, objects, Options(force=force, grace=grace), story)
+        results = power.stop(app.session, objects, RunOptions(force=force, grace=grace), story)
     return _tell(objects, results, "was stopped")
 
 
@@ -76,12 +76,12 @@ def stop(app: App, force: bool, grace: float, **named: Any) -> int:
 @common
 def restart(app: App, force: bool, grace: float, wait: bool, timeout: float | None, pace: float, **named: Any) -> int:
     """Stop machines and start them again."""
-    from hikube_local.backends.protocol import Options
     from hikube_local.cli.story import Story
     from hikube_local.engine import power
+    from hikube_local.plan.steps import RunOptions
 
     objects = app.machines(**named)
-    options = Options(force=force, grace=grace, pace=pace)
+    options = RunOptions(force=force, grace=grace, pace=pace)
     with Story(app) as story:
         results = power.restart(app.session, objects, options, story, power.Wait(wait, timeout))
     return _tell(objects, results, "was restarted")

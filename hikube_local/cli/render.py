@@ -49,9 +49,9 @@ def render(app: App, files: tuple[str, ...], filename: tuple[str, ...], to: str,
         if obj.kind != INSTANCE:
             continue
         if host:
-            from hikube_local.backends.protocol import Options
+            from hikube_local.plan.steps import RunOptions
 
-            spec = app.backend("qemu").machine(obj, Options())  # type: ignore[attr-defined]
+            spec = app.session.qemu.machine(obj, RunOptions())
         else:
             spec = machine.portable(obj, {n: v for (ns, n), v in optical.items() if ns == obj.namespace})
         content = seed.portable(obj)

@@ -98,7 +98,7 @@ def ssh(
     run = [command] if command else run[1:] if run[:1] == ["--"] else run
     try:
         obj = app.machine(target)
-        world = access.real(app.backend(obj.backend), obj)
+        world = app.session.real(obj)
         _told_phase(app, obj)
         user, options = access.prepare(world, obj, target.rpartition("@")[0] or username, identity_file, _say)
     except HikubeError as e:
@@ -139,7 +139,7 @@ def scp(app: App, identity_file: Path | None, recursive: bool, words: tuple[str,
     prepared: dict[str, tuple[str, list[str]]] = {}
     for name in dict.fromkeys(w.split(":", 1)[0] for w in remotes):
         obj = app.machine(name)
-        world = access.real(app.backend(obj.backend), obj)
+        world = app.session.real(obj)
         user, options = access.prepare(world, obj, name.rpartition("@")[0], identity_file, _say)
         prepared[name] = (f"{user}@{keys.alias(obj)}", options)
     if len(prepared) == 1:
@@ -179,7 +179,7 @@ def _blocks(app: App, namespace: str | None) -> list[str]:
     from hikube_local.api.objects import INSTANCE
 
     machines = [o for o in app.store.objects(INSTANCE, namespace) if o.backend == "qemu" and not o.deletion]
-    return [access.config(access.real(app.backend("qemu"), o), o) for o in machines]
+    return [access.config(app.session.real(o), o) for o in machines]
 
 
 def refresh(app: App) -> None:

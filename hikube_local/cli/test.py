@@ -104,13 +104,13 @@ def _once(
     output: str,
 ) -> int:
     from hikube_local.access import keys
-    from hikube_local.backends.protocol import Options
     from hikube_local.cli.story import Story
     from hikube_local.cli.tables import as_json
     from hikube_local.engine.apply import preflight
     from hikube_local.lab import report, root
     from hikube_local.lab.guest import needs
     from hikube_local.lab.trial import Report, Trial
+    from hikube_local.plan.steps import RunOptions
     from hikube_local.text import in_actions
 
     loaded, wanted = _load(app, named, checks_file)
@@ -144,7 +144,7 @@ def _once(
                         own,
                         app.image_settings,
                         story,
-                        Options(offline=offline, grace=10.0),
+                        RunOptions(offline=offline, grace=10.0),
                         timeout * timeout_factor if timeout else None,
                         key,
                         app.layout if warm else None,

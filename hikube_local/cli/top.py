@@ -49,7 +49,6 @@ def _sample(dom: Any) -> dict[str, int]:
 @common
 def top(app: App, all_namespaces: bool, words: tuple[str, ...], output: str) -> int:
     """CPU (milliprocessors), memory, disk and network of each running machine, over one second."""
-    from hikube_local.access.ssh import real
     from hikube_local.api.objects import INSTANCE, KIND_WORDS
     from hikube_local.cli import tables
     from hikube_local.text import size
@@ -58,11 +57,7 @@ def top(app: App, all_namespaces: bool, words: tuple[str, ...], output: str) -> 
     objects = [app.machine(w) for w in named] or app.store.objects(INSTANCE, None if all_namespaces else app.namespace)
     domains = []
     for obj in objects:
-        if (
-            obj.backend == "qemu"
-            and (dom := real(app.backend("qemu"), obj).existing_domain(obj)) is not None
-            and dom.isActive()
-        ):
+        if obj.backend == "qemu" and (dom := app.session.real(obj).existing_domain(obj)) is not None and dom.isActive():
             domains.append((obj, dom))
     for obj in objects:
         if obj.backend != "qemu":

@@ -112,15 +112,15 @@ def _up(
     output: str,
     **_: object,
 ) -> int:
-    from hikube_local.backends.protocol import Options
     from hikube_local.cli.ssh import refresh
     from hikube_local.cli.story import Story
     from hikube_local.engine import apply as engine
+    from hikube_local.plan.steps import RunOptions
 
     named = manifests(files, filename, offline)
     loaded = load(app, named, for_plan=True, quiet=output == "json", unknown=unknown)
     wanted = engine.with_backend(app.session, [item.object for item in loaded.objects], backend)
-    run = Options(exact=exact, pull=pull, offline=offline, restart=restart, pace=pace, dry=dry_run)
+    run = RunOptions(exact=exact, pull=pull, offline=offline, restart=restart, pace=pace, dry=dry_run)
     if dry_run:
         from hikube_local.cli.plan import rows, text
 

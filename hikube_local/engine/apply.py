@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hikube_local.api.objects import DISK, INSTANCE, Key, Object, RunStrategy
-from hikube_local.backends.protocol import Options
 from hikube_local.engine.reconcile import Done
 from hikube_local.engine.session import Session
 from hikube_local.errors import UsageError, unexpected
@@ -16,6 +15,7 @@ from hikube_local.events import Emit, Event, EventType
 from hikube_local.host import network
 from hikube_local.images import bundle, sources
 from hikube_local.images.fetch import mirrored
+from hikube_local.plan.steps import RunOptions
 from hikube_local.store.db import scope
 from hikube_local.text import mask_url
 from hikube_local.urls import is_this_host
@@ -27,7 +27,7 @@ Confirm = Callable[[str], None]  # a question to the user; what is not confirmed
 class ApplyOptions:
     """How objects are brought to be. `timeout`: seconds, None for the usual; `bridge`: None leaves it to the configuration."""
 
-    run: Options = field(default_factory=Options)
+    run: RunOptions = field(default_factory=RunOptions)
     wait: bool = True
     timeout: float | None = None
     prune: bool = False

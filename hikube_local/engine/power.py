@@ -6,12 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hikube_local.api.objects import Key, Object
-from hikube_local.backends.protocol import Options
 from hikube_local.engine.reconcile import Done
 from hikube_local.engine.session import Session
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, ignore
-from hikube_local.plan.steps import RunState
+from hikube_local.plan.steps import RunOptions, RunState
 from hikube_local.store.db import scope
 
 
@@ -24,21 +23,21 @@ class Wait:
 
 
 def start(
-    session: Session, machines: list[Object], options: Options, emit: Emit, wait: Wait = Wait()
+    session: Session, machines: list[Object], options: RunOptions, emit: Emit, wait: Wait = Wait()
 ) -> dict[Key, Done]:
     """They run, also where their manifest does not start them."""
     _keep(session, machines, "start")
     return _reconcile(session, machines, options, emit, wait)
 
 
-def stop(session: Session, machines: list[Object], options: Options, emit: Emit) -> dict[Key, Done]:
+def stop(session: Session, machines: list[Object], options: RunOptions, emit: Emit) -> dict[Key, Done]:
     """They are off until somebody starts them, or applies a manifest that says they run."""
     _keep(session, machines, "stop")
     return _reconcile(session, machines, options, emit, Wait())
 
 
 def restart(
-    session: Session, machines: list[Object], options: Options, emit: Emit, wait: Wait = Wait()
+    session: Session, machines: list[Object], options: RunOptions, emit: Emit, wait: Wait = Wait()
 ) -> dict[Key, Done]:
     """The boot that they are in ends, and another one begins: one wish for both halves."""
     for obj in machines:
@@ -66,6 +65,8 @@ def _keep(session: Session, machines: Iterable[Object], power: str, end_boot: fl
         session.store.note(scope(obj.key), power=power, end_boot=end_boot)
 
 
-def _reconcile(session: Session, machines: list[Object], options: Options, emit: Emit, wait: Wait) -> dict[Key, Done]:
+def _reconcile(
+    session: Session, machines: list[Object], options: RunOptions, emit: Emit, wait: Wait
+) -> dict[Key, Done]:
     keys = [o.key for o in machines]
     return session.reconciler(emit, options).reconcile(keys, wait=wait.ready, timeout=wait.timeout)

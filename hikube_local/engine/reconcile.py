@@ -12,13 +12,13 @@ from functools import partial
 from typing import Any
 
 from hikube_local.api.objects import DISK, INSTANCE, Key, Object, RunStrategy
-from hikube_local.backends.protocol import Backend, Options
+from hikube_local.backends.protocol import Backend
 from hikube_local.errors import ExitCode, HikubeError, Interrupted, unexpected
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.locks import locked
 from hikube_local.paths import Layout
 from hikube_local.plan.planner import plan_disk, plan_machine, upload_words
-from hikube_local.plan.steps import Planned, RunState, Step, Verb, Wish
+from hikube_local.plan.steps import Planned, RunOptions, RunState, Step, Verb, Wish
 from hikube_local.readiness.stages import Result, Verdict
 from hikube_local.store.db import Store, scope
 
@@ -76,7 +76,7 @@ class Reconciler:
     """Brings objects of the store and the worlds that carry them together."""
 
     def __init__(
-        self, layout: Layout, store: Store, backend: Callable[[str], Backend], emit: Emit, options: Options
+        self, layout: Layout, store: Store, backend: Callable[[str], Backend], emit: Emit, options: RunOptions
     ) -> None:
         self.layout, self.store, self.backend, self.options = layout, store, backend, options
         self._listener = emit

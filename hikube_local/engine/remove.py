@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hikube_local.api.objects import DISK, INSTANCE, Key, Object
-from hikube_local.backends.protocol import Options
 from hikube_local.engine.reconcile import Done
 from hikube_local.engine.session import Session
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit
+from hikube_local.plan.steps import RunOptions
 
 
 def with_disks(session: Session, machines: Iterable[Object]) -> list[Object]:
@@ -36,7 +36,7 @@ def free(session: Session, keys: Iterable[Key]) -> None:
         raise HikubeError("HK809", what, fix=f"delete vminstance/{machines[0]} first")
 
 
-def remove(session: Session, keys: Iterable[Key], options: Options, emit: Emit) -> dict[Key, Done]:
+def remove(session: Session, keys: Iterable[Key], options: RunOptions, emit: Emit) -> dict[Key, Done]:
     """Delete these objects; a machine's disks stay, unless they are among them. Killed half-way, the next command goes on."""
     doomed = sorted(set(keys))
     session.store.mark_deleted(doomed)

@@ -19,8 +19,9 @@ from hikube_local.paths import Layout
 from hikube_local.store.db import Store
 
 if TYPE_CHECKING:
-    from hikube_local.backends.protocol import Backend, Options
+    from hikube_local.backends.protocol import Backend
     from hikube_local.backends.qemu.world import Qemu
+    from hikube_local.plan.steps import RunOptions
 
 
 class Session:
@@ -47,6 +48,15 @@ class Session:
     def of(self, obj: Object) -> Backend:
         """What carries this object."""
         return self.backend(obj.backend)
+
+    @property
+    def qemu(self) -> Qemu:
+        """The backend of real machines."""
+        from hikube_local.backends.qemu.world import Qemu
+
+        backend = self.backend("qemu")
+        assert isinstance(backend, Qemu)
+        return backend
 
     def real(self, obj: Object) -> Qemu:
         """The backend of a machine that has a guest, or HK510: a simulated one has nobody to talk to."""
@@ -81,5 +91,5 @@ class Session:
     def statuses(self) -> Statuses:
         return Statuses(self.store, self.backend)
 
-    def reconciler(self, emit: Emit, options: Options) -> Reconciler:
+    def reconciler(self, emit: Emit, options: RunOptions) -> Reconciler:
         return Reconciler(self.layout, self.store, self.backend, emit, options)

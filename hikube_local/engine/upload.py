@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hikube_local.api.objects import DISK, INSTANCE, Key, Object, VMDiskSpec
-from hikube_local.backends.protocol import Options
 from hikube_local.engine.reconcile import Done
 from hikube_local.engine.session import Session
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit
+from hikube_local.plan.steps import RunOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def go_on(session: Session, disk: Object, emit: Emit) -> Uploaded:
     machines = session.store.objects(INSTANCE, disk.namespace)
     users = [o for o in machines if names & {d.name for d in o.instance.disks} and not o.deletion]
     keys = [o.key for o in (*waiting, *users)]
-    return Uploaded(users, session.reconciler(emit, Options()).reconcile(keys) if keys else {})
+    return Uploaded(users, session.reconciler(emit, RunOptions()).reconcile(keys) if keys else {})
 
 
 def _copies(disks: list[Object], name: str) -> list[Object]:

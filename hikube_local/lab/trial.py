@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from hikube_local.api.objects import DISK, INSTANCE, Key, Object
-from hikube_local.backends.protocol import Options
 from hikube_local.backends.qemu import starts
 from hikube_local.backends.qemu.agent import MOST, Agent
 from hikube_local.backends.qemu.world import Qemu
@@ -26,7 +25,7 @@ from hikube_local.lab.evidence import Problem
 from hikube_local.lab.guest import Guest, cut, host, read
 from hikube_local.lab.overssh import SAID, OverSsh, credential
 from hikube_local.paths import Layout
-from hikube_local.plan.steps import Step, Verb
+from hikube_local.plan.steps import RunOptions, Step, Verb
 from hikube_local.readiness.stages import Result, Stage, Verdict
 from hikube_local.render.seed import user_data
 from hikube_local.store.db import Store
@@ -85,7 +84,7 @@ class Trial:
         layout: Layout,
         settings: Settings,
         emit: Emit,
-        options: Options,
+        options: RunOptions,
         timeout: float | None,
         key: Path,
         warm_at: Layout | None = None,

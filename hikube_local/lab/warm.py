@@ -16,13 +16,13 @@ from pathlib import Path
 
 from hikube_local import files
 from hikube_local.api.objects import DISK, Object
-from hikube_local.backends.protocol import Options
 from hikube_local.backends.qemu import checkpoints, looks, points, starts
 from hikube_local.backends.qemu.world import Qemu
 from hikube_local.disks import layers, qcow2
 from hikube_local.events import Emit
 from hikube_local.locks import locked
 from hikube_local.paths import Layout
+from hikube_local.plan.steps import RunOptions
 from hikube_local.render import seed
 from hikube_local.render.machine import SEED, SEED_MARK
 from hikube_local.run import run
@@ -39,7 +39,7 @@ def folder(layout: Layout) -> Path:
 
 def key(world: Qemu, obj: Object) -> str:
     """What must be the same, as a digest; the disks must be there."""
-    machine = world.machine(obj, Options())
+    machine = world.machine(obj, RunOptions())
     content = seed.seed(obj, machine.uuid)
     disks = []
     for device in machine.disks:

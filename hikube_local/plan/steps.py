@@ -97,6 +97,20 @@ class MachineObserved:
 
 
 @dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What a command said that is nobody's lasting wish."""
+
+    exact: bool = False
+    pull: bool = False
+    offline: bool = False
+    restart: bool = False
+    pace: float = 0.0
+    grace: float = 30.0
+    force: bool = False
+    dry: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Wish:
     """What commands said beside the manifest: a stop or a start that was asked for; a restart asked for now."""
 

@@ -15,13 +15,13 @@ import shlex
 import sys
 
 from hikube_local.access import keys
-from hikube_local.backends.protocol import Options
 from hikube_local.cli.app import App
 from hikube_local.events import ignore
 from hikube_local.lab import evidence, root
 from hikube_local.lab.guest import read
 from hikube_local.lab.trial import FILES, Trial
 from hikube_local.manifests.validate import Known, validate
+from hikube_local.plan.steps import RunOptions
 
 SEED = "/var/lib/cloud/seed/nocloud"
 # Without the label the disk with the machine's own seed is no source; the network is up already.
@@ -36,7 +36,7 @@ def main() -> None:
     objects = [i.object for i in validate([sys.argv[1]], None, "default", Known({})).objects]
     out = {}
     with root.made(app.layout) as own, app.cache.in_use():
-        trial = Trial(own, app.image_settings, ignore, Options(), None, keys.own_key(app.layout), app.layout)
+        trial = Trial(own, app.image_settings, ignore, RunOptions(), None, keys.own_key(app.layout), app.layout)
         (report,) = trial.run(objects, ())
         guest, _ = trial.guest(report)
         guest.run(PREPARE)

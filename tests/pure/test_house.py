@@ -64,6 +64,27 @@ def test_imports_go_one_way(path):
             assert RANK[other] <= RANK[mine] or (mine, other) in ALLOWED, f"{path}:{node.lineno} imports {other}"
 
 
+def imported(path: Path) -> set[str]:
+    """The rooms that a module imports from, also inside its functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("hikube_local."):
+            found.add(node.module.split(".")[1])
+    return found
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "cli").glob("*.py")), ids=lambda p: p.name)
+def test_the_command_line_asks_the_engine(path):
+    """Options in, one call, output: what is stored and what carries machines is not the command line's to know."""
+    assert imported(path) & {"store", "backends"} == set()
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "engine").glob("*.py")), ids=lambda p: p.name)
+def test_the_engine_knows_no_terminal(path):
+    text = path.read_text()
+    assert not re.search(r"^\s*(import|from) (click|rich)|\bprint\(|sys\.(argv|std)", text, re.M), path
+
+
 def test_every_code_that_is_used_is_in_the_table_and_the_other_way_round():
     used = set()
     for path in modules():

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from hikube_local import files
 from hikube_local.api.objects import DISK, INSTANCE, Object
-from hikube_local.backends.protocol import Options
 from hikube_local.backends.qemu import firmware, libvirt, memory, merge, points
 from hikube_local.disks import layers
 from hikube_local.errors import HikubeError, unexpected
@@ -25,7 +24,7 @@ from hikube_local.events import Emit, Event, EventType
 from hikube_local.images.download import room
 from hikube_local.images.inspect import virtual_size
 from hikube_local.locks import locked
-from hikube_local.plan.steps import RunState, Step, Verb
+from hikube_local.plan.steps import RunOptions, RunState, Step, Verb
 from hikube_local.render import domain
 from hikube_local.render.machine import SEED, SEED_MARK, VARIABLES
 from hikube_local.run import run
@@ -124,7 +123,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _definition(world: Qemu, obj: Object) -> str:
-    return domain.digest(domain.domain(world.machine(obj, Options())), cold=True)
+    return domain.digest(domain.domain(world.machine(obj, RunOptions())), cold=True)
 
 
 def restore(world: Qemu, obj: Object, name: str, emit: Emit) -> float:
@@ -152,7 +151,7 @@ def _restore(world: Qemu, obj: Object, point: points.Checkpoint, emit: Emit) -> 
         if lost := [part for part in chain if not (folders[n] / part).exists()]:
             raise HikubeError("HK708", f"checkpoint {point.name} stands on {lost[0]} of disk {n}, which is gone")
     if point.memory:
-        world.perform(Step(Verb.NETWORK, obj.key), obj, Options(), lambda e: None)
+        world.perform(Step(Verb.NETWORK, obj.key), obj, RunOptions(), lambda e: None)
     if dom := points.running(world, obj):
         lv = libvirt.module()
         try:
@@ -177,7 +176,7 @@ def _restore(world: Qemu, obj: Object, point: points.Checkpoint, emit: Emit) -> 
             _copy_tree(target / "tpm", firmware.tpm_folder(world.layout) / world.uuid(obj))
     # Whom the guest lets in, and its host keys, are those of then: what was learned since is asked anew (access/ssh.py).
     world.store.note(f"ssh/{obj.namespace}/{obj.name}", users=None, disk=None)
-    world.perform(Step(Verb.DEFINE, obj.key), obj, Options(), emit)
+    world.perform(Step(Verb.DEFINE, obj.key), obj, RunOptions(), emit)
     try:
         if point.memory:
             memory.resume(world, obj, target)

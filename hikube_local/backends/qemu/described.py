@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hikube_local.api.objects import DISK, Object
-from hikube_local.backends.protocol import Options
 from hikube_local.backends.qemu import plugs, sizes
 from hikube_local.disks import layers, qcow2
+from hikube_local.plan.steps import RunOptions
 from hikube_local.render import fit
 from hikube_local.render import machine as render
 from hikube_local.render.machine import SEED
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hikube_local.backends.qemu.world import Qemu
 
 
-def machine(world: Qemu, obj: Object, options: Options) -> render.Machine:
+def machine(world: Qemu, obj: Object, options: RunOptions) -> render.Machine:
     """The frozen description of this machine on this host."""
     spec = obj.instance
     size, _ = sizes.size(world.store, world.facts, obj, options.exact)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from hikube_local import files
 from hikube_local.api.objects import DISK, INSTANCE, Object
-from hikube_local.backends.protocol import Options
 from hikube_local.backends.qemu import checkpoints, libvirt
 from hikube_local.disks import layers, qcow2
 from hikube_local.errors import HikubeError
@@ -17,7 +16,7 @@ from hikube_local.events import Emit, Event, EventType
 from hikube_local.images import inspect, sources
 from hikube_local.images.cache import Entry
 from hikube_local.locks import locked
-from hikube_local.plan.steps import DiskObserved, Verb
+from hikube_local.plan.steps import DiskObserved, RunOptions, Verb
 from hikube_local.render import machine
 from hikube_local.store import db
 
@@ -63,7 +62,7 @@ class Disks:
             return f"the image it stands on ({about.base[:12]}) was changed: {st.st_size} bytes instead of {about.base_size}"
         return ""
 
-    def steps(self) -> dict[Verb, Callable[[Object, Options, Emit], None]]:
+    def steps(self) -> dict[Verb, Callable[[Object, RunOptions, Emit], None]]:
         return {
             Verb.RECORD: lambda o, options, emit: db.record(self.world.make_folder(o), o),
             Verb.IMPORT: self._import,
@@ -71,14 +70,14 @@ class Disks:
             Verb.DELETE: self._delete_disk,
         }
 
-    def _import(self, obj: Object, options: Options, emit: Emit) -> None:
+    def _import(self, obj: Object, options: RunOptions, emit: Emit) -> None:
         folder = self.world.make_folder(obj)
         files.sweep_trash(folder.parent)
         db.record(folder, obj)
         self._fill(obj, folder, options, emit)
         files.fsync_folder(folder)
 
-    def _fill(self, obj: Object, folder: Path, options: Options, emit: Emit) -> None:
+    def _fill(self, obj: Object, folder: Path, options: RunOptions, emit: Emit) -> None:
         size = machine.storage_bytes(obj)
         if obj.disk.source.disk:
             self._clone(obj, obj.disk.source.disk.name, size, emit)
@@ -186,7 +185,7 @@ class Disks:
         """A machine on this disk in the middle of a checkpoint, a way back or a merge."""
         return next((o for o in self._users(disk) if checkpoints.pending(self.world, o)), None)
 
-    def _grow(self, obj: Object, options: Options, emit: Emit) -> None:
+    def _grow(self, obj: Object, options: RunOptions, emit: Emit) -> None:
         size = machine.storage_bytes(obj)
         user = self.running_user(obj)
         dom = self.world.domain(user) if user else None
@@ -204,7 +203,7 @@ class Disks:
         else:
             qcow2.grow(self.world.folder(obj), size)
 
-    def _delete_disk(self, obj: Object, options: Options, emit: Emit) -> None:
+    def _delete_disk(self, obj: Object, options: RunOptions, emit: Emit) -> None:
         checkpoints.after_disk(self.world, obj)
         files.remove_object(self.world.folder(obj), self.world.layout.state)
         self.world.store.forget(obj.key)

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hikube_local.api.objects import Object, RunStrategy
-from hikube_local.backends.protocol import Options
 from hikube_local.backends.qemu import libvirt, owners
-from hikube_local.plan.steps import RunState, Step, Verb
+from hikube_local.plan.steps import RunOptions, RunState, Step, Verb
 from hikube_local.render import domain
 from hikube_local.render.machine import SEED_DISK
 from hikube_local.store.db import scope
@@ -81,7 +80,7 @@ def resume(world: Qemu, obj: Object, target: Path) -> None:
         world.store.note(scope(obj.key), power=None)
         if (dom := world.domain(obj)) is not None:
             libvirt.ends(dom, obj.instance.strategy is RunStrategy.ALWAYS)
-        world.perform(Step(Verb.FORWARDS, obj.key), obj, Options(), lambda e: None)
+        world.perform(Step(Verb.FORWARDS, obj.key), obj, RunOptions(), lambda e: None)
     except lv.libvirtError as e:
         raise libvirt.translated(e, f"{obj.name} could not be started from its checkpoint") from None
 
@@ -90,7 +89,7 @@ def _with_layers(world: Qemu, obj: Object, xml: str) -> str:
     """The XML of a memory file with the disks as they are now."""
     ET.register_namespace("hikube", domain.NAMESPACE)
     root = ET.fromstring(xml)
-    machine = world.machine(obj, Options())
+    machine = world.machine(obj, RunOptions())
     fresh = ET.fromstring(domain.domain(machine))
     _rehome(root, fresh)
     for old in root.findall("seclabel[@model='dac']"):

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from hikube_local import files
 from hikube_local.api.objects import DISK, Object
-from hikube_local.backends.protocol import Options
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit
-from hikube_local.plan.steps import Step, Verb
+from hikube_local.plan.steps import RunOptions, Step, Verb
 
 if TYPE_CHECKING:
     from hikube_local.backends.qemu.world import Qemu
@@ -109,4 +108,4 @@ def define(world: Qemu, obj: Object, dom: Any | None, emit: Emit) -> None:
     if obj.deletion:
         return
     if not dom or dom.UUIDString() == world.uuid(obj):
-        world.perform(Step(Verb.DEFINE, obj.key), obj, Options(), emit)
+        world.perform(Step(Verb.DEFINE, obj.key), obj, RunOptions(), emit)

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from hikube_local import files
 from hikube_local.api.objects import Object, RunStrategy
-from hikube_local.backends.protocol import Options
 from hikube_local.backends.qemu import firmware, libvirt, owners, sizes, starts
 from hikube_local.backends.qemu.alone import LOST
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.host.facts import asleep
-from hikube_local.plan.steps import RunState, Step, Verb
+from hikube_local.plan.steps import RunOptions, RunState, Step, Verb
 from hikube_local.render import fit, machine, seed
 from hikube_local.render.machine import SEED
 from hikube_local.store.db import scope
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from hikube_local.backends.qemu.world import Qemu
 
 
-def start(world: Qemu, obj: Object, options: Options, emit: Emit) -> None:
+def start(world: Qemu, obj: Object, options: RunOptions, emit: Emit) -> None:
     """Switch it on; what this host has to do differently is said."""
     lv = libvirt.module()
     dom = world.domain(obj)
@@ -72,7 +71,7 @@ def _trusts_too_much(world: Qemu, dom: Any) -> bool:
     return owners.in_xml(xml) != world.carrier.owner(dom.UUIDString())
 
 
-def stop(world: Qemu, obj: Object, options: Options, emit: Emit) -> None:
+def stop(world: Qemu, obj: Object, options: RunOptions, emit: Emit) -> None:
     """ACPI first; after the grace period, or with --force, at once."""
     lv = libvirt.module()
     dom = world.domain(obj)

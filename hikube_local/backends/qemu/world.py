@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hikube_local import files, locks
 from hikube_local.api import names
 from hikube_local.api.objects import INSTANCE, Object, RunStrategy
-from hikube_local.backends.protocol import Options, View
+from hikube_local.backends.protocol import View
 from hikube_local.backends.qemu import (
     checkpoints,
     described,
@@ -22,6 +22,7 @@ from hikube_local.backends.qemu import (
     libvirt,
     looks,
     plugs,
+    pod,
     power,
     sizes,
     starts,
@@ -40,7 +41,7 @@ from hikube_local.images import sources
 from hikube_local.images.cache import Cache
 from hikube_local.locks import locked
 from hikube_local.paths import Layout
-from hikube_local.plan.steps import DiskObserved, MachineDesired, MachineObserved, RunState, Step, Verb
+from hikube_local.plan.steps import DiskObserved, MachineDesired, MachineObserved, RunOptions, RunState, Step, Verb
 from hikube_local.readiness.stages import Result, Verdict
 from hikube_local.render import domain, seed
 from hikube_local.render.machine import SEED, SEED_MARK, Machine
@@ -206,7 +207,7 @@ class Qemu:
         """The one that it sits on."""
         return self.store.allocation(scope(obj.key)).get("lan", "")
 
-    def machine(self, obj: Object, options: Options) -> Machine:
+    def machine(self, obj: Object, options: RunOptions) -> Machine:
         return described.machine(self, obj, options)
 
     def uuid(self, obj: Object) -> str:
@@ -221,7 +222,7 @@ class Qemu:
         others = [o for o in self.store.objects(INSTANCE) if o.key != obj.key]
         return any(self.uuid(o) in mine for o in others)
 
-    def prepare(self, obj: Object, options: Options, emit: Emit) -> None:
+    def prepare(self, obj: Object, options: RunOptions, emit: Emit) -> None:
         """Heal what a kill cut short, and choose what must stay the same from now on: UUID, size, host ports."""
         if obj.kind != INSTANCE:
             return
@@ -240,7 +241,7 @@ class Qemu:
 
         self.ways.allocate(obj, say)
 
-    def desired(self, obj: Object, options: Options) -> MachineDesired:
+    def desired(self, obj: Object, options: RunOptions) -> MachineDesired:
         if obj.deletion:
             return MachineDesired("", None)
         spec = self.machine(obj, options)
@@ -262,11 +263,11 @@ class Qemu:
 
     # doing
 
-    def perform(self, step: Step, obj: Object, options: Options, emit: Emit) -> None:
+    def perform(self, step: Step, obj: Object, options: RunOptions, emit: Emit) -> None:
         table = self._machine_steps() if obj.kind == INSTANCE else self.disks.steps()
         table[step.verb](obj, options, emit)
 
-    def _machine_steps(self) -> dict[Verb, Callable[[Object, Options, Emit], None]]:
+    def _machine_steps(self) -> dict[Verb, Callable[[Object, RunOptions, Emit], None]]:
         return {
             Verb.RECORD: lambda o, options, emit: db.record(self.make_folder(o), o),
             Verb.SEED: self._seed,
@@ -279,7 +280,7 @@ class Qemu:
             Verb.DELETE: self._delete_machine,
         }
 
-    def _seed(self, obj: Object, options: Options, emit: Emit) -> None:
+    def _seed(self, obj: Object, options: RunOptions, emit: Emit) -> None:
         folder = self.make_folder(obj)
         content = seed.seed(obj, self.uuid(obj))
         if content is None:
@@ -300,14 +301,14 @@ class Qemu:
         files.write(folder / SEED, seed.volume(content), 0o600)
         files.write_json(folder / SEED_MARK, mark)
 
-    def _network(self, obj: Object, options: Options, emit: Emit) -> None:
+    def _network(self, obj: Object, options: RunOptions, emit: Emit) -> None:
         dom = self.domain(obj)  # before the lock, which it may want itself
         with self.network_lock():
             if self.lan(obj) != self._seated(obj) and not (dom and dom.isActive()):
                 self.store.note(scope(obj.key), lan=self.lan(obj) or None, lan_ip=None)
             self.tenants.ensure(obj)
 
-    def _define(self, obj: Object, options: Options, emit: Emit) -> None:
+    def _define(self, obj: Object, options: RunOptions, emit: Emit) -> None:
         connection = self.connection()
         if connection is None:
             with self.network_lock():
@@ -327,13 +328,13 @@ class Qemu:
         except lv.libvirtError as e:
             raise libvirt.translated(e, f"libvirt refused the machine {obj.name}") from None
 
-    def _plug(self, obj: Object, options: Options, emit: Emit) -> None:
+    def _plug(self, obj: Object, options: RunOptions, emit: Emit) -> None:
         plugs.bring(self.running(obj), self.machine(obj, options), obj, emit)
 
-    def _forwards(self, obj: Object, options: Options, emit: Emit) -> None:
+    def _forwards(self, obj: Object, options: RunOptions, emit: Emit) -> None:
         looks.apply(self, obj, self.ways.allocate(obj))
 
-    def _delete_machine(self, obj: Object, options: Options, emit: Emit) -> None:
+    def _delete_machine(self, obj: Object, options: RunOptions, emit: Emit) -> None:
         checkpoints.before_machine(self, obj, emit)
         lv = libvirt.module() if self.carrier.daemon.pid() else None
         dom = self.domain(obj) if lv else None
@@ -403,6 +404,10 @@ class Qemu:
         if (dom := self.domain(obj)) is not None and dom.isActive():
             looks.look(self, obj, dom, emit, soon=True)
         return verdict
+
+    def execute(self, namespace: str, command: list[str]) -> NoReturn:
+        """Become a command of this host inside a tenant's network."""
+        pod.run(self, namespace, command)
 
     def view(self, obj: Object) -> View:
         return views.view(self, obj)

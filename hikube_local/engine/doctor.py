@@ -1,0 +1,12 @@
+"""Whether this host can run machines: what the host itself tells, and what the tenants' network needs of it."""
+
+from __future__ import annotations
+
+from hikube_local.backends.qemu.checks import address_range
+from hikube_local.engine.session import Session
+from hikube_local.host import doctor
+from hikube_local.host.doctor import Check
+
+
+def examine(session: Session) -> list[Check]:
+    return [*doctor.examine(session.layout), address_range(session.store)]
