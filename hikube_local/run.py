@@ -1,4 +1,7 @@
-"""The one place that starts a program: argument lists only, no standard input unless given, a time limit always."""
+"""Programs that are run to their end: argument lists only, no standard input unless given, a time limit always.
+
+Those that stay, that get a socket or that this process becomes are started where they are used; each is told to log.py.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hikube_local import log
 from hikube_local.errors import HikubeError
 
 INSTALL = {
@@ -77,6 +81,7 @@ def run(
         if limits.file_size is not None:
             prefix.append(f"--fsize={limits.file_size}")
         prefix.append("--")
+    begin = time.monotonic()
     with subprocess.Popen(
         prefix + words,
         stdin=subprocess.DEVNULL,
@@ -90,9 +95,11 @@ def run(
         except BaseException as e:
             process.kill()
             if isinstance(e, subprocess.TimeoutExpired):
+                log.ended(words, None, begin)
                 what = f"{argv[0]} did not end within {timeout:.0f} s"
                 raise HikubeError("HK607", what, why=" ".join(words)) from None
             raise
+    log.ended(words, process.returncode, begin)
     done = subprocess.CompletedProcess(words, process.returncode, *output)
     if check and done.returncode:
         from hikube_local.text import sanitize

@@ -9,6 +9,7 @@ import subprocess
 import threading
 from collections.abc import Callable
 
+from hikube_local import log
 from hikube_local.errors import HikubeError
 from hikube_local.run import clean_environment
 from hikube_local.text import one_line
@@ -55,6 +56,7 @@ def _carry(connection: socket.socket, target: Target, say: Say) -> None:
         if isinstance(target, list):
             # The child gets the connection itself as its standard input and output: nothing is copied here.
             fd, env = connection.fileno(), clean_environment()
+            log.started(target)
             done = subprocess.run(target, stdin=fd, stdout=fd, stderr=subprocess.PIPE, env=env)
             if done.returncode and done.stderr:
                 say(one_line(done.stderr.decode("utf-8", "replace"))[:200])

@@ -6,10 +6,11 @@ import os
 import re
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from hikube_local import files
+from hikube_local import files, log
 from hikube_local.access import keys
 from hikube_local.api.objects import DISK, Object
 from hikube_local.backends.qemu import starts
@@ -116,7 +117,10 @@ def _works(argv: list[str]) -> bool:
     import subprocess
 
     probe = [*argv[:-1], "-o", "BatchMode=yes", "-o", "ConnectTimeout=30", argv[-1], "true"]
-    return subprocess.run(probe, stdin=subprocess.DEVNULL, capture_output=True).returncode != 255
+    begin = time.monotonic()
+    code = subprocess.run(probe, stdin=subprocess.DEVNULL, capture_output=True).returncode
+    log.ended(probe, code, begin)
+    return code != 255
 
 
 def prepare(

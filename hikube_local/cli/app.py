@@ -111,7 +111,12 @@ def common(command: Callable) -> Callable:
     )
     @option("-q", "--quiet", is_flag=True, default=False, help="Errors and warnings only.")
     @option("--no-differences", is_flag=True, default=False, help="Do not tell how this host differs from Hikube.")
-    @option("--debug", is_flag=True, default=False, help="Show tracebacks and what is run.")
+    @option(
+        "--debug",
+        is_flag=True,
+        default=False,
+        help="Show tracebacks, each program that is run, each change in libvirt and each step.",
+    )
     @functools.wraps(command)
     def wrapped(namespace, config, color, progress, quiet, no_differences, debug, **rest):
         return command(App(namespace, config, color, progress, debug, quiet, no_differences), **rest)

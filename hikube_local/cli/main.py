@@ -214,7 +214,12 @@ def run(argv: list[str]) -> int:
     """Run the program and hand back its exit code."""
     if not argv:
         argv = ["--help"]
-    debug = "--debug" in argv or bool(os.environ.get("HIKUBE_LOCAL_DEBUG"))
+    own = argv[: argv.index("--")] if "--" in argv else argv  # what follows is somebody else's
+    debug = "--debug" in own or os.environ.get("HIKUBE_LOCAL_DEBUG", "").lower() not in ("", "0", "false", "no")
+    if debug:
+        from hikube_local import log
+
+        log.to_stderr()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")

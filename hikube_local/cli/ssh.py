@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from hikube_local import files
+from hikube_local import files, log
 from hikube_local.access import keys
 from hikube_local.cli.app import App, common, complete_machine, option
 from hikube_local.errors import ExitCode, HikubeError, UsageError
@@ -107,6 +107,7 @@ def ssh(
     # The user's options come first: ssh takes the first value of each.
     quiet = ["-q"] if app.quiet else []
     words = ("ssh", *passed, *local_ssh_opts, *quiet, *options, f"{user}@{obj.name}", *(["--"] if run else []), *run)
+    log.started(words)
     os.execv(find("ssh"), words)
 
 
@@ -151,9 +152,9 @@ def scp(app: App, identity_file: Path | None, recursive: bool, words: tuple[str,
         options = ["-3", "-F", str(path), *(["-i", str(identity_file)] if identity_file else [])]
     changed = [f"{prepared[w.split(':', 1)[0]][0]}:{w.split(':', 1)[1]}" if w in remotes else w for w in words]
     # Without -q scp shows how far it is, on a terminal alone.
-    os.execv(
-        find("scp"), ["scp", *(["-q"] if app.quiet else []), *options, *(["-r"] if recursive else []), "--", *changed]
-    )
+    argv = ["scp", *(["-q"] if app.quiet else []), *options, *(["-r"] if recursive else []), "--", *changed]
+    log.started(argv)
+    os.execv(find("scp"), argv)
 
 
 @click.command("ssh-config")

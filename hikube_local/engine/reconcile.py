@@ -16,6 +16,7 @@ from hikube_local.backends.protocol import Backend
 from hikube_local.errors import ExitCode, HikubeError, Interrupted, unexpected
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.locks import locked
+from hikube_local.log import STEPS
 from hikube_local.paths import Layout
 from hikube_local.plan.planner import plan_disk, plan_machine, upload_words
 from hikube_local.plan.steps import Planned, RunOptions, RunState, Step, Verb, Wish
@@ -309,6 +310,7 @@ class Reconciler:
                     f"{_WORDS[step.verb]}: {step.why}" if step.why else _WORDS[step.verb],
                     step=str(step.verb),
                 )
+            STEPS.debug("%s in %s: %s: %s", obj.ref, obj.namespace, step.verb, step.why or "it is not so yet")
             world.perform(step, obj, options, self.emit)
             done.steps.append(step)
         raise HikubeError("HK999", f"{obj.ref} does not settle", why=", ".join(s.verb for s in done.steps[-6:]))

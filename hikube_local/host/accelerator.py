@@ -16,7 +16,7 @@ import time
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 
-from hikube_local import files
+from hikube_local import files, log
 from hikube_local.errors import UsageError
 from hikube_local.host import facts
 from hikube_local.paths import Layout
@@ -66,7 +66,9 @@ def _trial(accel: str, disk: int, limit: float) -> float | None:
             pass_fds=(disk,),
         )
     except subprocess.TimeoutExpired:
+        log.ended(argv, None, begin)
         return None
+    log.ended(argv, done.returncode, begin)
     return time.monotonic() - begin if done.returncode == EXIT else None
 
 

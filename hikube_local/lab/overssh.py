@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from hikube_local import log
 from hikube_local.backends.qemu.agent import MOST
 from hikube_local.errors import HikubeError
 from hikube_local.run import clean_environment, find
@@ -81,6 +82,7 @@ class OverSsh:
                 stderr=subprocess.PIPE,
                 env=clean_environment(),
             )
+            log.started(self._words)
             while self._master.poll() is None and time.monotonic() < deadline:
                 if self._socket.exists():
                     return self
@@ -115,6 +117,7 @@ class OverSsh:
         # Over the connection that is there and no other: without it ssh would look for a host of that name.
         argv = [*self._words, "-o", "ProxyCommand=false", "root@guest", f"/bin/sh -c {shlex.quote(command)}"]
         quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        begin = time.monotonic()
         with subprocess.Popen(argv, env=clean_environment(), **quiet) as process:  # type: ignore[call-overload]
             try:
                 out, err = _bounded(process, time.monotonic() + limit)
@@ -122,6 +125,7 @@ class OverSsh:
                 process.kill()
                 raise HikubeError("HK806", f"`{command[:60]}` did not end within {limit:.0f} s in the guest") from None
             code = process.wait()
+            log.ended(argv, code, begin)
         if code == 255 and (self._master is None or self._master.poll() is not None):
             raise HikubeError("HK806", "the connection to the guest broke off")
         return code, out, err

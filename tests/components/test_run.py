@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from hikube_local import log
 from hikube_local.errors import HikubeError
 from hikube_local.run import run
+from tests.conftest import ROOT, Program
 
 
 def test_all_that_was_written_comes_back_however_much_it_is():
@@ -46,3 +52,72 @@ def test_where_the_kernel_tells_of_no_end_the_old_way_serves(monkeypatch):
     assert run(["sh", "-c", "echo out; echo err >&2"]).stdout == b"out\n"
     with pytest.raises(HikubeError, match="did not end"):
         run(["sleep", "60"], timeout=0.2)
+
+
+def debug_lines(err: str) -> list[str]:
+    return [line for line in err.splitlines() if line.startswith("debug ")]
+
+
+def test_debug_tells_each_program_with_its_end_and_time_and_no_secret():
+    """Silent without it; with it words, exit code and seconds, and what is secret in a URL is masked."""
+    script = (
+        "import sys, time\nfrom hikube_local import log\nfrom hikube_local.run import run\n"
+        "if sys.argv[1:]: log.to_stderr()\n"
+        "run(['sh', '-c', 'exit 3'], check=False)\n"
+        "log.ended(['curl', 'https://me:secret@example.org/x?token=secret', 'two\\nlines'], None, time.monotonic())\n"
+        "log.started(['ssh', 'web'])\n"
+    )
+
+    def err(*words: str) -> str:
+        return subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, cwd=ROOT).stderr
+
+    assert err() == ""
+    told = debug_lines(err("--debug"))
+    assert len(told) == 3 and "secret" not in "".join(told), told
+    assert re.search(r"programs: \S*/sh -c 'exit 3' \(exit 3, \d+\.\d\d s\)$", told[0]), told
+    assert "(took too long, 0.00 s)" in told[1] and told[2].endswith("programs: ssh web (goes on)")
+
+
+def test_debug_tells_each_step_and_its_reason(hikube: Program, pair: Path):
+    told = "\n".join(debug_lines(hikube("up", "--backend", "simulator", pair, "--debug").err))
+    for step in ("vmdisk/sys in default: import: from image debian-12", "vminstance/web in default: start: "):
+        assert f"steps: {step}" in told, told
+    env = {"HIKUBE_LOCAL_DEBUG": "true"}
+    assert "vminstance/web in default: stop" in hikube("stop", "web", env=env).err
+    assert debug_lines(hikube("get", "vm", "--", "--debug", env={"HIKUBE_LOCAL_DEBUG": "0"}).err) == []
+
+
+def test_every_change_that_we_make_in_libvirt_is_told():
+    """Each method of a domain or a connection that is called somewhere is one that only looks, or one that is told."""
+    libvirt = pytest.importorskip("libvirt")
+    looks = {
+        *(
+            "name",
+            "isActive",
+            "isAlive",
+            "XMLDesc",
+            "state",
+            "UUIDString",
+            "maxMemory",
+            "info",
+            "lookupByName",
+            "close",
+        ),
+        *(
+            "listDomainsID",
+            "saveImageGetXMLDesc",
+            "jobInfo",
+            "blockJobInfo",
+            "blockStats",
+            "blockInfo",
+            "interfaceStats",
+        ),
+        *("memoryStats", "getCPUStats", "newStream", "screenshot", "agentSetResponseTimeout", "authorizedSSHKeysGet"),
+    }
+    told = {name for names in log.CHANGES.values() for name in names}
+    called: set[str] = set()
+    for path in (ROOT / "hikube_local").rglob("*.py"):
+        called |= set(re.findall(r"\b(?:dom|old|connection)\.([a-zA-Z]+)\(", path.read_text()))
+    of_libvirt = set(dir(libvirt.virDomain)) | set(dir(libvirt.virConnect))
+    assert {n for n in called & of_libvirt if not n.startswith("_")} - looks - told == set()
+    assert told <= of_libvirt

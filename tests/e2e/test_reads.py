@@ -33,7 +33,8 @@ def test_a_look_leaves_files_guests_libvirt_and_the_network_as_they_were(real: R
     pair = f"{TINY}---\n{second(TINY, 'idle')}"
     path = real.file("m.yaml", pair)
     assert real("up", path).code == 0
-    assert real("stop", "idle").code == 0
+    told = real("stop", "idle", "--debug")
+    assert told.code == 0 and "libvirt: default_vm-instance-idle.shutdown (" in told.err
     looks(real, host, tmp_path, path)
     # As a kill leaves a checkpoint that had just begun: the next `up` undoes it, a look does not.
     pending = real.home / "state" / "machines" / "default" / "web" / points.PENDING

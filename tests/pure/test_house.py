@@ -16,7 +16,8 @@ PACKAGE = ROOT / "hikube_local"
 ORDER = [
     {"errors", "codes", "text", "urls"},
     {"events", "files"},
-    {"locks", "run", "paths"},
+    {"locks", "log", "paths"},
+    {"run"},
     {"api"},
     {"catalogue"},
     {"readiness"},

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hikube_local import files
+from hikube_local import files, log
 from hikube_local.backends.qemu import helpers, mounts, owners
 from hikube_local.backends.qemu.daemon import Daemon
 from hikube_local.backends.qemu.wayout import WayOut
@@ -213,6 +213,8 @@ class Carrier:
                 "HK803", "the namespace could not be entered", why=done.stderr.decode("utf-8", "replace")[-300:]
             )
         for op, result in zip(ops, results, strict=False):
+            if words := op.get("run"):
+                log.PROGRAMS.debug("in the namespace: %s (exit %s)", " ".join(map(str, words)), result["code"])
             if result["code"] and not op.get("may_fail"):
                 words = " ".join(op.get("run") or ["write", op["write"]])
                 raise HikubeError(

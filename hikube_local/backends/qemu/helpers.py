@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hikube_local.errors import HikubeError
+from hikube_local.log import started
 from hikube_local.run import find
 
 
@@ -99,6 +100,7 @@ def ensure(
             process = subprocess.Popen(
                 words, stdin=fd, stdout=out, stderr=out, start_new_session=True, env=dict(env), cwd="/"
             )
+        started(words)
         os.pwrite(fd, str(process.pid).encode(), 0)
     finally:
         os.close(fd)

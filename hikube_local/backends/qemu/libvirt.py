@@ -6,6 +6,7 @@ import contextlib
 import xml.etree.ElementTree as ET
 from typing import Any
 
+from hikube_local import log
 from hikube_local.errors import HikubeError
 from hikube_local.plan.steps import RunState
 from hikube_local.render.domain import ALIAS
@@ -20,6 +21,7 @@ def module() -> Any:
         from hikube_local.host.doctor import BINDING
 
         raise HikubeError("HK605", "libvirt's Python binding is missing", fix=BINDING) from None
+    log.watch(libvirt)
     libvirt.registerErrorHandler(lambda context, error: None, None)
     return libvirt
 
