@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hikube_local import files, log
 from hikube_local.access import keys
-from hikube_local.api.objects import DISK, Object
+from hikube_local.api.objects import DISK, Key, Object
 from hikube_local.backends.qemu import starts
 from hikube_local.backends.qemu.agent import Agent
 from hikube_local.backends.qemu.world import Qemu
@@ -47,7 +47,7 @@ def proxy_command(world: Qemu, obj: Object, login: bool = False) -> str:
 def user_of(world: Qemu, obj: Object) -> str:
     """The image's default user: the configuration's or catalogue's image of the first disk, else the profile."""
     for ref in obj.instance.disks[:1]:
-        disk = world.store.get((DISK, obj.namespace, ref.name))
+        disk = world.store.get(Key(DISK, obj.namespace, ref.name))
         image = disk.disk.source.image if disk else None
         if image and (own := world.images.own.get(image.name, {}).get("user")):
             return own
@@ -63,7 +63,7 @@ def user_of(world: Qemu, obj: Object) -> str:
 def _same_system(world: Qemu, obj: Object) -> None:
     """Another first disk is another system: what was pinned and authorised for the one before is dropped."""
     first = obj.instance.disks[0].name if obj.instance.disks else ""
-    disk = world.store.get((DISK, obj.namespace, first)) if first else None
+    disk = world.store.get(Key(DISK, obj.namespace, first)) if first else None
     uid = disk.uid if disk else ""
     scope = f"ssh/{obj.namespace}/{obj.name}"
     if world.store.allocation(scope).get("disk") != uid:

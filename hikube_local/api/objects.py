@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
@@ -20,6 +20,18 @@ KIND_WORDS = {
     **{f"{w}{rest}": INSTANCE for w in ("vminstance", "vminstances") for rest in (f".{GROUP}", f".v1alpha1.{GROUP}")},
     **{f"{w}{rest}": DISK for w in ("vmdisk", "vmdisks") for rest in (f".{GROUP}", f".v1alpha1.{GROUP}")},
 }
+
+
+class Key(NamedTuple):
+    """What names an object; `ref` is how messages and events write it, its namespace apart."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    @property
+    def ref(self) -> str:
+        return f"{self.kind.lower()}/{self.name}"
 
 
 class RunStrategy(StrEnum):
@@ -203,11 +215,11 @@ class Object(BaseModel):
 
     @property
     def key(self) -> Key:
-        return (self.kind, self.namespace, self.name)
+        return Key(self.kind, self.namespace, self.name)
 
     @property
     def ref(self) -> str:
-        return f"{self.kind.lower()}/{self.name}"
+        return self.key.ref
 
     @property
     def instance(self) -> VMInstanceSpec:
@@ -215,12 +227,14 @@ class Object(BaseModel):
         return self.spec
 
     @property
+    def disk_keys(self) -> tuple[Key, ...]:
+        """The VMDisks that a machine names, in their order."""
+        return tuple(Key(DISK, self.namespace, ref.name) for ref in self.instance.disks)
+
+    @property
     def disk(self) -> VMDiskSpec:
         assert isinstance(self.spec, VMDiskSpec)
         return self.spec
-
-
-Key = tuple[str, str, str]
 
 
 def spec_of(kind: str, value: dict[str, Any]) -> VMInstanceSpec | VMDiskSpec:

@@ -269,13 +269,14 @@ class App:
 
     def find(self, kind: str, name: str, namespace: str | None = None) -> Object:
         """A stored object by its name, or HK804 with the nearest name; `namespace`: one that the name itself says."""
+        from hikube_local.api.objects import Key
         from hikube_local.text import nearest
 
         if namespace and self.flag_namespace and namespace != self.flag_namespace:
             what = f"{name} is named in namespace {namespace}, -n says {self.flag_namespace}"
             raise UsageError("HK406", what, fix="leave one of them out")
         where = namespace or self.namespace
-        found = self.store.get((kind, where, name))
+        found = self.store.get(Key(kind, where, name))
         if found is None:
             near = nearest(name, self.store.names(kind, where))
             elsewhere = [o.namespace for o in self.store.objects(kind) if o.name == name]

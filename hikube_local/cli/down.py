@@ -160,11 +160,11 @@ def delete(
         ]
     if not words and not filename:
         raise UsageError("HK810", "nothing is named", fix="write delete vminstance/NAME, or delete -f FILE")
-    disks = [k for k in keys if k[0] == DISK]
+    disks = [k for k in keys if k.kind == DISK]
     free(app.session, keys)
     if dry_run:
         for key in sorted(set(keys)):
-            print(f"{key[0].lower()}.apps.cozystack.io/{key[2]} deleted (dry run)")
+            print(f"{key.kind.lower()}.apps.cozystack.io/{key.name} deleted (dry run)")
         return ExitCode.DONE
     if disks:
         confirm(f"Delete the disks {', '.join('/'.join(k[1:]) for k in disks)} with all their data?", yes)

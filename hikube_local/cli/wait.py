@@ -63,7 +63,7 @@ def wait(
     app: App, words: tuple[str, ...], wanted: tuple[str, ...], timeout: float, labels: str, everything: bool
 ) -> int:
     """Wait for a condition of objects: wait vm/web --for=condition=Ready --timeout=5m."""
-    from hikube_local.api.objects import INSTANCE
+    from hikube_local.api.objects import INSTANCE, Key
     from hikube_local.cli.get import bare, selector
 
     statuses = app.session.statuses
@@ -78,7 +78,7 @@ def wait(
         for text in wanted:
             test = test_of(text)
             while True:
-                obj = app.store.get((kind, app.namespace, str(name)))
+                obj = app.store.get(Key(kind, app.namespace, str(name)))
                 if obj:
                     statuses.refresh(obj)
                 resource = statuses.resource(obj) if obj else None

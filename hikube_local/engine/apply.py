@@ -57,10 +57,10 @@ def with_backend(session: Session, objects: Iterable[Object], backend: str | Non
         out.append(obj.model_copy(update={"backend": backend or (old.backend if old else "qemu")}))
     carriers = {o.key: o.backend for o in [*stored.values(), *out]}
     for obj in out:
-        for ref in obj.instance.disks if obj.kind == INSTANCE else ():
-            other = carriers.get((DISK, obj.namespace, ref.name), obj.backend)
+        for key in obj.disk_keys if obj.kind == INSTANCE else ():
+            other = carriers.get(key, obj.backend)
             if other != obj.backend:
-                what = f"{obj.ref} would have the backend {obj.backend}, its disk {ref.name} has {other}"
+                what = f"{obj.ref} would have the backend {obj.backend}, its disk {key.name} has {other}"
                 raise UsageError("HK807", what, fix=f"add --backend {other}, or delete the disk first")
     return out
 

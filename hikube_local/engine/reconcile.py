@@ -128,8 +128,8 @@ class Reconciler:
                     locks.enter_context(locked(path, partial(self._waiting, key)))
                 futures: dict[Key, Future[Done]] = {}
                 # Machines that go, then disks, then machines that come: whoever is waited for is submitted first.
-                going = [k for k in ordered if k[0] == INSTANCE and (o := self.store.get(k)) and o.deletion]
-                coming = [k for k in ordered if k[0] == INSTANCE and k not in going]
+                going = [k for k in ordered if k.kind == INSTANCE and (o := self.store.get(k)) and o.deletion]
+                coming = [k for k in ordered if k.kind == INSTANCE and k not in going]
                 for key in [*going, *self._disks_in_order(ordered), *coming]:
                     futures[key] = pool.submit(self._one, key, dict(futures))
                 with self._together(futures.values()):
@@ -140,7 +140,7 @@ class Reconciler:
                 waits: dict[Key, Future[None]] = {
                     key: pool.submit(self._follow, key, done, timeout)
                     for key, done in results.items()
-                    if key[0] == INSTANCE and not done.error
+                    if key.kind == INSTANCE and not done.error
                 }
                 with self._together(waits.values()):
                     for followed in waits.values():
@@ -159,8 +159,8 @@ class Reconciler:
 
     def _disks_of(self, keys: Iterable[Key]) -> list[Key]:
         """The disks of these machines: nobody else changes them while their machine is worked on."""
-        machines = [o for k in keys if k[0] == INSTANCE and (o := self.store.get(k))]
-        return [(DISK, o.namespace, d.name) for o in machines for d in o.instance.disks]
+        machines = [o for k in keys if k.kind == INSTANCE and (o := self.store.get(k))]
+        return [key for o in machines for key in o.disk_keys]
 
     @contextlib.contextmanager
     def _together(self, futures: Iterable[Future[Any]]) -> Iterator[None]:
@@ -180,7 +180,7 @@ class Reconciler:
 
     def _disks_in_order(self, keys: Iterable[Key]) -> list[Key]:
         """Copies after what they are a copy of."""
-        left = [k for k in keys if k[0] == DISK]
+        left = [k for k in keys if k.kind == DISK]
         out: list[Key] = []
         while left:
             ready = [k for k in left if self._origin(k) not in left] or left
@@ -189,13 +189,13 @@ class Reconciler:
         return out
 
     def _origin(self, key: Key) -> Key | None:
-        obj = self.store.get(key) if key[0] == DISK else None
+        obj = self.store.get(key) if key.kind == DISK else None
         source = obj.disk.source.disk if obj else None
-        return (DISK, key[1], source.name) if source else None
+        return Key(DISK, key.namespace, source.name) if source else None
 
     def _waiting(self, key: Key, who: str) -> None:
-        message = f"waits for {who}, which is at work on {key[0].lower()}/{key[2]}"
-        self.emit(Event(EventType.WAITING, message, f"{key[0].lower()}/{key[2]}", key[1], code="HK609"))
+        message = f"waits for {who}, which is at work on {key.ref}"
+        self.emit(Event(EventType.WAITING, message, key.ref, key.namespace, code="HK609"))
 
     def _one(self, key: Key, others: dict[Key, Future[Done]]) -> Done:
         done = Done(key)
@@ -203,7 +203,7 @@ class Reconciler:
         if obj is None:
             return done
         try:
-            if key[0] == INSTANCE and not obj.deletion:
+            if key.kind == INSTANCE and not obj.deletion:
                 if waits := self._await_disks(obj, others):
                     self._say(
                         EventType.HINT,
@@ -212,11 +212,11 @@ class Reconciler:
                     )
                     done.waits = True
                     return done
-            elif key[0] == DISK and obj.deletion:
+            elif key.kind == DISK and obj.deletion:
                 self._await_machines(obj, others)
             elif (origin := self._origin(key)) in others and (error := others[origin].result().error):
-                raise HikubeError("HK708", f"the disk {origin[2]} that it is a copy of is not there: {error.what}")
-            if key[0] == DISK and not obj.deletion and (waits := self._upload(obj)):
+                raise HikubeError("HK708", f"the disk {origin.name} that it is a copy of is not there: {error.what}")
+            if key.kind == DISK and not obj.deletion and (waits := self._upload(obj)):
                 about = "" if waits is obj else f"for {waits.ref}, which it is a copy of: "
                 self._say(EventType.HINT, obj, f"waits for its content: {about}{upload_words(waits)}")
                 done.waits = True
@@ -258,14 +258,14 @@ class Reconciler:
     def _await_machines(self, disk: Object, others: dict[Key, Future[Done]]) -> None:
         """A disk's data go only when the machine that used it is gone."""
         for key, future in others.items():
-            if key[0] == INSTANCE and key[1] == disk.namespace and (error := future.result().error):
-                raise HikubeError("HK708", f"{disk.ref} is kept: vminstance/{key[2]} is still there", why=error.what)
+            if key.kind == INSTANCE and key.namespace == disk.namespace and (error := future.result().error):
+                raise HikubeError("HK708", f"{disk.ref} is kept: vminstance/{key.name} is still there", why=error.what)
 
     def _await_disks(self, obj: Object, disks: dict[Key, Future[Done]]) -> Object | None:
         """Its disks are there, or the error that says why not; one that still waits for its upload is handed back."""
         waits: Object | None = None
         for ref in obj.instance.disks:
-            key = (DISK, obj.namespace, ref.name)
+            key = Key(DISK, obj.namespace, ref.name)
             if key in disks and (error := disks[key].result().error):
                 raise HikubeError("HK708", f"its disk {ref.name} is not there: {error.what}", fix=error.fix)
             disk = self.store.get(key)

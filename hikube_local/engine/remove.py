@@ -14,7 +14,7 @@ from hikube_local.plan.steps import RunOptions
 
 def with_disks(session: Session, machines: Iterable[Object]) -> list[Object]:
     """The stored disks that these machines name."""
-    named = {(DISK, o.namespace, d.name) for o in machines for d in o.instance.disks}
+    named = {key for o in machines for key in o.disk_keys}
     return [o for o in session.store.objects(DISK) if o.key in named]
 
 
@@ -23,7 +23,7 @@ def users(session: Session, keys: Iterable[Key]) -> dict[Key, list[str]]:
     doomed = set(keys)
     found: dict[Key, list[str]] = {}
     for obj in session.store.objects(INSTANCE):
-        for key in {(DISK, obj.namespace, d.name) for d in obj.instance.disks} & doomed:
+        for key in set(obj.disk_keys) & doomed:
             if obj.key not in doomed:
                 found.setdefault(key, []).append(obj.name)
     return found

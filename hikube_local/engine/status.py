@@ -6,7 +6,7 @@ import contextlib
 import time
 from typing import Any
 
-from hikube_local.api.objects import API_VERSION, DISK, Object, RunStrategy, plain_spec
+from hikube_local.api.objects import API_VERSION, DISK, Key, Object, RunStrategy, plain_spec
 from hikube_local.backends.protocol import Backend, View
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, ignore
@@ -128,7 +128,7 @@ class Statuses:
     def disks_of(self, obj: Object) -> dict[str, tuple[Object | None, DiskObserved]]:
         found = {}
         for ref in obj.instance.disks:
-            disk = self.store.get((DISK, obj.namespace, ref.name))
+            disk = self.store.get(Key(DISK, obj.namespace, ref.name))
             found[ref.name] = (disk, self.backend(disk).observe_disk(disk) if disk else DiskObserved())
         return found
 

@@ -134,7 +134,7 @@ class Trial:
 
     def _judge(self, results: dict[Key, Any], keys: dict[Key, str], wanted: Sequence[Check], begin: float) -> None:
         """Each machine's report: how it came up, what its guest says, what its checks found."""
-        broken = {k: d.error for k, d in results.items() if d.error and k[0] == DISK}
+        broken = {k: d.error for k, d in results.items() if d.error and k.kind == DISK}
         for key, report in self.reports.items():
             if key in results:
                 report.verdict, report.error = results[key].verdict, results[key].error

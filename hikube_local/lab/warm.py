@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from hikube_local import files
-from hikube_local.api.objects import DISK, Object
+from hikube_local.api.objects import DISK, Key, Object
 from hikube_local.backends.qemu import checkpoints, looks, points, starts
 from hikube_local.backends.qemu.world import Qemu
 from hikube_local.disks import layers, qcow2
@@ -44,7 +44,7 @@ def key(world: Qemu, obj: Object) -> str:
     disks = []
     for device in machine.disks:
         about = qcow2.facts(world.layout.disk(obj.namespace, device.name))
-        stored = world.store.get((DISK, obj.namespace, device.name))
+        stored = world.store.get(Key(DISK, obj.namespace, device.name))
         disks.append((device.name, device.bus, device.optical, about, stored.disk.storage if stored else ""))
     cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
     version = run(["qemu-system-x86_64", "--version"], timeout=20).stdout

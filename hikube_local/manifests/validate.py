@@ -65,14 +65,14 @@ def _together(items: list[Loaded], known: Known, for_plan: bool) -> Iterable[Dia
     users: dict[Key, str] = {}
     for obj in known.objects.values():
         if obj.kind == INSTANCE and obj.key not in first and not obj.deletion:
-            for disk in obj.instance.disks:
-                users[(DISK, obj.namespace, disk.name)] = f"{obj.name} (already here)"
+            for key in obj.disk_keys:
+                users[key] = f"{obj.name} (already here)"
     for item in first.values():
         if item.object.kind != INSTANCE:
             yield from _changes(item, known)
             continue
         for i, disk in enumerate(item.object.instance.disks):
-            key = (DISK, item.object.namespace, disk.name)
+            key = Key(DISK, item.object.namespace, disk.name)
             if key not in first and key not in known.objects:
                 what = f"the disk {disk.name!r} is neither in the input nor in the store"
                 severity = Severity.ERROR if for_plan else Severity.WARNING

@@ -235,7 +235,7 @@ class Store:
     def _became(self, connection: sqlite3.Connection, rows: list[tuple]) -> list[Change]:
         by: dict[Key, list[tuple]] = {}
         for row in rows:
-            by.setdefault((row[2], row[3], row[4]), []).append(row)
+            by.setdefault(Key(*row[2:5]), []).append(row)
         out = []
         for key, own in by.items():
             gone = [row for row in own if row[1] == ChangeType.DELETED]

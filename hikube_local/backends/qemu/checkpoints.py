@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hikube_local import files
-from hikube_local.api.objects import DISK, INSTANCE, Object
+from hikube_local.api.objects import INSTANCE, Object
 from hikube_local.backends.qemu import firmware, libvirt, memory, merge, points
 from hikube_local.disks import layers
 from hikube_local.errors import HikubeError, unexpected
@@ -43,7 +43,7 @@ def held(world: Qemu, obj: Object, emit: Emit) -> Iterator[Object]:
     def waiting(who: str) -> None:
         emit(Event(EventType.WAITING, f"waits for {who}", obj.ref, obj.namespace, code="HK609"))
 
-    keys = sorted([obj.key, *((DISK, obj.namespace, d.name) for d in obj.instance.disks)])
+    keys = sorted([obj.key, *obj.disk_keys])
     with contextlib.ExitStack() as stack:
         for key in keys:
             stack.enter_context(locked(world.layout.lock(*key), waiting))

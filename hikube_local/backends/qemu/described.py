@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hikube_local.api.objects import DISK, Object
+from hikube_local.api.objects import DISK, Key, Object
 from hikube_local.backends.qemu import plugs, sizes
 from hikube_local.disks import layers, qcow2
 from hikube_local.plan.steps import RunOptions
@@ -50,7 +50,7 @@ def machine(world: Qemu, obj: Object, options: RunOptions) -> render.Machine:
 
 def _device(world: Qemu, obj: Object, index: int) -> render.DiskDevice:
     name = obj.instance.disks[index].name
-    disk = world.store.get((DISK, obj.namespace, name))
+    disk = world.store.get(Key(DISK, obj.namespace, name))
     optical = bool(disk and disk.disk.optical)
     bus = render.bus_of(obj.instance, index, optical)
     hot = plugs.may(obj.instance.disks[index], bus, optical)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hikube_local import files
-from hikube_local.api.objects import DISK, INSTANCE, Object
+from hikube_local.api.objects import DISK, INSTANCE, Key, Object
 from hikube_local.backends.qemu import checkpoints, libvirt
 from hikube_local.disks import layers, qcow2
 from hikube_local.errors import HikubeError
@@ -130,7 +130,7 @@ class Disks:
 
     def _clone(self, obj: Object, name: str, size: int, emit: Emit) -> None:
         """A copy of another disk of the namespace, taken while no machine runs on it."""
-        source = self.world.store.get((DISK, obj.namespace, name))
+        source = self.world.store.get(Key(DISK, obj.namespace, name))
         if source is None or not self.observe(source).exists:
             raise HikubeError(
                 "HK708", f"the disk {name} that it is a copy of is not there", fix=f"add a VMDisk named {name}"

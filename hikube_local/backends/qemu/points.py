@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hikube_local import files
-from hikube_local.api.objects import DISK, Object
+from hikube_local.api.objects import DISK, Key, Object
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit
 from hikube_local.plan.steps import RunOptions, Step, Verb
@@ -91,7 +91,7 @@ def disks(world: Qemu, obj: Object) -> dict[str, Path]:
     """Folders of the disks that can be written to and are to stay."""
     out = {}
     for ref in obj.instance.disks:
-        disk = world.store.get((DISK, obj.namespace, ref.name))
+        disk = world.store.get(Key(DISK, obj.namespace, ref.name))
         if disk and not disk.deletion and not disk.disk.optical:
             out[ref.name] = world.layout.disk(obj.namespace, ref.name)
     return out
