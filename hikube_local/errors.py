@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -16,6 +17,12 @@ class ExitCode(IntEnum):
     CHANGES = 4
     INTERRUPTED = 130
     SSH = 255  # `ssh`: the guest was not reached, as ssh itself says it
+
+
+def worst(codes: Iterable[ExitCode]) -> ExitCode:
+    """What a command ends with when its parts ended with these: a wrong input first, then a failure, then a time-out."""
+    ended = set(codes)
+    return next((c for c in (ExitCode.USAGE, ExitCode.FAILED, ExitCode.TIMEOUT) if c in ended), ExitCode.DONE)
 
 
 @dataclass

@@ -24,7 +24,7 @@ from hikube_local.cli.app import (
 )
 from hikube_local.cli.load import load
 from hikube_local.cli.ssh import refresh
-from hikube_local.errors import ExitCode, UsageError
+from hikube_local.errors import ExitCode, UsageError, worst
 
 
 def _remove(app: App, keys: list[Any], grace: float = 30.0, force: bool = False) -> int:
@@ -41,7 +41,7 @@ def _remove(app: App, keys: list[Any], grace: float = 30.0, force: bool = False)
     for (kind, _, name), done in sorted(results.items()):
         if not done.error and app.store.get(done.key) is None:
             print(f"{kind.lower()}.apps.cozystack.io/{name} deleted")
-    return ExitCode.FAILED if any(d.error for d in results.values()) else ExitCode.DONE
+    return worst(done.exit_code for done in results.values())
 
 
 @click.command("down")

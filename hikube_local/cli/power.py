@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from hikube_local.cli.app import App, common, complete_machine, option, seconds
-from hikube_local.errors import ExitCode
+from hikube_local.errors import ExitCode, worst
 
 
 def _all(command: Any) -> Any:
@@ -18,13 +18,11 @@ def _all(command: Any) -> Any:
 
 
 def _tell(objects: list[Any], results: dict[Any, Any], word: str) -> int:
-    code = ExitCode.DONE
     for obj in objects:
         done = results[obj.key]
-        code = max(code, done.exit_code)
         if not done.error:
             print(f"VM {obj.name} {word if done.changed else _ALREADY.get(word, word)}")
-    return code
+    return worst(done.exit_code for done in results.values())
 
 
 # What is said of one that was so before.

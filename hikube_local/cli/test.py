@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from hikube_local.cli.app import App, annotate, common, files_option, manifests, option, output_option, seconds
-from hikube_local.errors import ExitCode, HikubeError, UsageError, unexpected
+from hikube_local.errors import HikubeError, UsageError, unexpected, worst
 
 
 def _number(context: click.Context, parameter: click.Parameter, value: float) -> float:
@@ -192,9 +192,7 @@ def _once(
         print(f"written: {path}", file=sys.stderr)
     if output != "json":
         print(report.closing(reports))
-    if not failures and all(r.passed for r in reports):
-        return ExitCode.DONE
-    return ExitCode.TIMEOUT if any(r.timed_out for r in reports) else ExitCode.FAILED
+    return worst([*(e.exit_code for e in failures), *(r.exit_code for r in reports)])
 
 
 def _load(app: App, named: tuple[str, ...], checks_file: Path | None) -> tuple[Any, list[Any]]:

@@ -23,7 +23,7 @@ from hikube_local.cli.app import (
     validate_option,
 )
 from hikube_local.cli.load import Invalid, load, remember
-from hikube_local.errors import ExitCode, HikubeError
+from hikube_local.errors import ExitCode, HikubeError, worst
 from hikube_local.events import ignore
 
 
@@ -152,11 +152,10 @@ def _tell_again(app: App, wanted: list[Any]) -> None:
 
 def _finish(app: App, applied: Any, as_json: bool) -> int:
     stored, results = applied.stored, applied.results
-    codes = [r.exit_code for r in results.values()]
-    worst = next((c for c in (ExitCode.USAGE, ExitCode.FAILED, ExitCode.TIMEOUT) if c in codes), ExitCode.DONE)
+    code = worst(r.exit_code for r in results.values())
     if as_json:
-        _result(worst == 0, [_item(obj, results[obj.key]) for obj in stored])
-        return worst
+        _result(code == 0, [_item(obj, results[obj.key]) for obj in stored])
+        return code
     for obj in stored:
         if results[obj.key].restart_required:
             where = app.in_namespace(obj)
@@ -171,7 +170,7 @@ def _finish(app: App, applied: Any, as_json: bool) -> int:
     if failed:
         words = f"failed: {', '.join(failed)} ({len(stored) - len(failed)} of {len(stored)} objects are as asked for)"
     print(words, file=sys.stderr)
-    return worst
+    return code
 
 
 def _item(obj: Any, done: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from hikube_local.cli.app import App, common, ignored, option, reference
-from hikube_local.errors import ExitCode, NotFound, UsageError
+from hikube_local.errors import NotFound, UsageError, worst
 
 # virtctl's options that mean nothing on one host.
 _ignored = ignored(
@@ -51,8 +51,7 @@ def image_upload(app: App, words: tuple[str, ...], image_path: Path, size: str, 
         engine.fill(app.session, obj, image_path, story)
         print(f"Uploading {image_path} completed successfully")
         done = engine.go_on(app.session, obj, story)
-    if any(d.error for d in done.results.values()):
-        return ExitCode.FAILED
-    if done.users:
+    code = worst(d.exit_code for d in done.results.values())
+    if done.users and not code:
         print(f"started: {', '.join(o.name for o in done.users)}", file=sys.stderr)
-    return ExitCode.DONE
+    return code

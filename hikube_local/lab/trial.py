@@ -16,7 +16,7 @@ from hikube_local.backends.qemu import starts
 from hikube_local.backends.qemu.agent import MOST, Agent
 from hikube_local.backends.qemu.world import Qemu
 from hikube_local.engine.reconcile import Reconciler
-from hikube_local.errors import HikubeError, unexpected
+from hikube_local.errors import ExitCode, HikubeError, unexpected
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.images.sources import Settings
 from hikube_local.lab import checks, evidence, units, warm
@@ -69,6 +69,11 @@ class Report:
     @property
     def timed_out(self) -> bool:
         return self.verdict is not None and self.verdict.result is Result.TIMEOUT
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What `test` ends with for this machine alone."""
+        return ExitCode.DONE if self.passed else ExitCode.TIMEOUT if self.timed_out else ExitCode.FAILED
 
     @property
     def passed(self) -> bool:

@@ -128,3 +128,12 @@ def test_disks_that_come_and_go_are_plugged_and_others_wait():
     assert [s.why for s in plan_machine(machine(), WANT, gone, Wish()).steps] == ["-data"]
     stale = plan_machine(machine(), dataclasses.replace(want, cold="d3"), UP, Wish())
     assert Verb.PLUG not in [s.verb for s in stale.steps] and stale.restart_required
+
+
+def test_a_command_ends_with_the_worst_of_its_parts():
+    """One order for every verb: wrong input, then a failure, then a time-out."""
+    from hikube_local.errors import ExitCode, worst
+
+    done, failed, usage, late = ExitCode.DONE, ExitCode.FAILED, ExitCode.USAGE, ExitCode.TIMEOUT
+    assert worst([]) is done and worst([done, late]) is late
+    assert worst([late, failed, done]) is failed and worst([late, failed, usage]) is usage
