@@ -252,7 +252,7 @@ class Simulator:
                 self._change(obj, definition=want.definition)
             case Verb.START:
                 self._change(obj, started=self.now(), pace=options.pace, live=want.definition, paused=None)
-                self.store.note(scope(obj.key), started_before=True)
+                self.store.keep(obj.key, started_before=True)
             case Verb.FORWARDS:
                 pairs = sorted((f.port, f.address, f.host_port) for f in want.forwards)
                 self._change(obj, forwards=pairs)

@@ -16,7 +16,6 @@ from hikube_local.host import network
 from hikube_local.images import bundle, sources
 from hikube_local.images.fetch import mirrored
 from hikube_local.plan.steps import RunOptions
-from hikube_local.store.db import scope
 from hikube_local.text import mask_url
 from hikube_local.urls import is_this_host
 
@@ -160,16 +159,16 @@ def _check_bridge(session: Session, wanted: list[Object], name: str | None, emit
 
 def _record_bridge(session: Session, stored: list[Object], name: str | None) -> None:
     for obj in stored if name is not None else ():
-        if obj.kind == INSTANCE and session.store.allocation(scope(obj.key)).get("bridge") != name:
-            session.store.note(scope(obj.key), bridge=name or None)
+        if obj.kind == INSTANCE and (session.store.intent(obj.key).bridge or None) != (name or None):
+            session.store.keep(obj.key, bridge=name or None)
 
 
 def _end_stops(session: Session, stored: list[Object]) -> None:
     """A manifest that says the machine runs ends a stop that was asked for."""
     for obj in stored:
         always = obj.kind == INSTANCE and obj.instance.strategy is RunStrategy.ALWAYS
-        if always and session.store.allocation(scope(obj.key)).get("power"):
-            session.store.note(scope(obj.key), power=None)
+        if always and session.store.intent(obj.key).power:
+            session.store.keep(obj.key, power=None)
 
 
 def _keep_first_boots(session: Session, stored: list[Object], results: dict[Key, Done], emit: Emit) -> None:
@@ -182,7 +181,7 @@ def _keep_first_boots(session: Session, stored: list[Object], results: dict[Key,
 
         world = session.real(obj)
         identity = world.uuid(obj)
-        if session.store.allocation(scope(obj.key)).get("configured") == identity:
+        if session.store.lease(obj.key).configured == identity:
             continue
         try:
             with checkpoints.held(world, obj, emit) as obj:
@@ -190,7 +189,7 @@ def _keep_first_boots(session: Session, stored: list[Object], results: dict[Key,
                     # Of another identity (a new cloudInitSeed), or its note was lost to a kill.
                     checkpoints.delete(world, obj, points.FIRST_BOOT, emit)
                 checkpoints.create(world, obj, points.FIRST_BOOT, emit)
-            session.store.note(scope(obj.key), configured=identity)
+            session.store.keep(obj.key, configured=identity)
         except Exception as error:
             e = unexpected(error)
             what = f"no checkpoint for `reset`: {e.what}"

@@ -11,7 +11,6 @@ from hikube_local.engine.session import Session
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, ignore
 from hikube_local.plan.steps import RunOptions, RunState
-from hikube_local.store.db import scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +49,11 @@ def restart(
 def freeze(session: Session, obj: Object, action: str) -> bool:
     """`pause` or `unpause` a running machine; False where it is so already, HK805 where it does not run."""
     backend = session.of(obj)
-    backend.refresh(obj, ignore)
-    state = backend.observe_machine(obj).state
+    try:
+        state = backend.observe_machine(obj).state
+    except HikubeError:  # what carries it has ended
+        backend.refresh(obj, ignore)
+        state = backend.observe_machine(obj).state
     if state not in (RunState.RUNNING, RunState.PAUSED):
         raise HikubeError("HK805", f"{obj.name} is not running", fix=f"hikube-local start {obj.name}")
     if (state is RunState.PAUSED) == (action == "pause"):
@@ -62,7 +64,7 @@ def freeze(session: Session, obj: Object, action: str) -> bool:
 
 def _keep(session: Session, machines: Iterable[Object], power: str, end_boot: float | None = None) -> None:
     for obj in machines:
-        session.store.note(scope(obj.key), power=power, end_boot=end_boot)
+        session.store.keep(obj.key, power=power, end_boot=end_boot)
 
 
 def _reconcile(

@@ -21,7 +21,7 @@ from hikube_local.paths import Layout
 from hikube_local.plan.planner import plan_disk, plan_machine, upload_words
 from hikube_local.plan.steps import Planned, RunOptions, RunState, Step, Verb, Wish
 from hikube_local.readiness.stages import Result, Verdict
-from hikube_local.store.db import Store, scope
+from hikube_local.store.db import Store
 
 MOST_STEPS = 40
 _WORDS = {
@@ -110,11 +110,11 @@ class Reconciler:
         return plan_machine(obj, world.desired(obj, self.options), world.observe_machine(obj), self._wish(obj))
 
     def _wish(self, obj: Object) -> Wish:
-        kept = self.store.allocation(scope(obj.key))
-        power = kept.get("power", "")
+        intent = self.store.intent(obj.key)
+        power = intent.power
         if self.options.dry and power == "stop" and obj.instance.strategy is RunStrategy.ALWAYS:
             power = ""  # an `up` of a manifest that says it runs ends the stop
-        return Wish(power, self.options.restart, bool(kept.get("started_before")), kept.get("end_boot"))
+        return Wish(power, self.options.restart, intent.started_before, intent.end_boot)
 
     def reconcile(self, keys: Iterable[Key], wait: bool = False, timeout: float | None = None) -> dict[Key, Done]:
         """Carry out what is missing for these objects: disks first, independent ones side by side."""
@@ -239,9 +239,9 @@ class Reconciler:
         if obj.kind != DISK or obj.deletion or self.store.get(obj.key) is None:
             return
         failed = {"code": done.error.code, "message": done.error.what} if done.error else None
-        if self.store.allocation(scope(obj.key)).get("failed") != failed:
+        if self.store.guest(obj.key).failed != failed:
             with contextlib.suppress(HikubeError):
-                self.store.note(scope(obj.key), failed=failed)
+                self.store.keep(obj.key, failed=failed)
 
     def _upload(self, disk: Object) -> Object | None:
         """The disk whose upload this one waits for: itself, or what it is a copy of."""

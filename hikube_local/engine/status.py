@@ -12,7 +12,7 @@ from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, ignore
 from hikube_local.plan.steps import DiskObserved, MachineObserved, RunState
 from hikube_local.readiness.stages import Stage
-from hikube_local.store.db import Store, scope
+from hikube_local.store.db import Store
 from hikube_local.text import timestamp
 
 
@@ -109,7 +109,7 @@ class Statuses:
         seen = self.backend(obj).observe_disk(obj)
         phase, problem = disk_phase(obj, seen), seen.problem
         reason = phase
-        failed = self.store.allocation(scope(obj.key)).get("failed")
+        failed = self.store.guest(obj.key).failed
         if failed and not seen.exists and not obj.deletion:
             phase, reason, problem = "Failed", "ImportFailed", failed["message"]
         ready = phase == "Succeeded"
@@ -140,7 +140,7 @@ class Statuses:
             # What there is to be shown is shown in every state, also when libvirt cannot be reached.
             view = View(MachineObserved(), trouble="; ".join(filter(None, (e.what, e.why, e.fix)))[:300])
             unknown = True
-        power = self.store.allocation(scope(obj.key)).get("power", "")
+        power = self.store.intent(obj.key).power
         disks = self.disks_of(obj)
         word = "Unknown" if unknown and not obj.deletion else machine_word(obj, view, disks, power)
         missing = [

@@ -26,6 +26,7 @@ from hikube_local.events import Event
 from hikube_local.files import read_json, write_json
 from hikube_local.paths import Layout
 from hikube_local.store.file import File, has_log, newest
+from hikube_local.store.records import NAMES, GuestCache, Intent, Lease, of
 
 KEEP_EVENTS = 5000
 KEEP_CHANGES = 2000
@@ -288,6 +289,28 @@ class Store:
             return {k: v for k, v in {**own, **values}.items() if v is not None}
 
         return self.allocate(name, change)
+
+    # records: what is kept of one object
+
+    def intent(self, key: Key) -> Intent:
+        return of(Intent, self.allocation(scope(key)))
+
+    def lease(self, key: Key) -> Lease:
+        return of(Lease, self.allocation(scope(key)))
+
+    def guest(self, key: Key) -> GuestCache:
+        return of(GuestCache, self.allocation(scope(key)))
+
+    def records(self, key: Key) -> tuple[Intent, Lease, GuestCache]:
+        """All three, from one look."""
+        row = self.allocation(scope(key))
+        return of(Intent, row), of(Lease, row), of(GuestCache, row)
+
+    def keep(self, key: Key, **values: Any) -> None:
+        """Set fields of an object's records by their names; None sets one back."""
+        if strange := values.keys() - NAMES:
+            raise TypeError(f"no record has {', '.join(sorted(strange))}")
+        self.note(scope(key), **values)
 
     # events and status
 

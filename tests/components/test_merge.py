@@ -37,7 +37,7 @@ class Disk:
         others = [SimpleNamespace(key=name, name=name, instance=here) for name in users]
         stored = SimpleNamespace(deletion=None, disk=SimpleNamespace(optical=False))
         store = SimpleNamespace(
-            get=lambda key: stored, objects=lambda *_: [self.a, *others], note=lambda *_, **__: None
+            get=lambda key: stored, objects=lambda *_: [self.a, *others], keep=lambda *_, **__: None
         )
         layout = SimpleNamespace(disk=lambda *_: self.folder, state=root / "state")
         self.world = SimpleNamespace(

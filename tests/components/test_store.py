@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from hikube_local.events import Event, EventType
 from hikube_local.paths import Layout
 from hikube_local.store import db, file
 from hikube_local.store.bell import Bell
+from hikube_local.store.records import GuestCache, Intent, Lease
 from tests.conftest import ROOT
 from tests.growth import patience
 
@@ -463,3 +465,26 @@ def test_a_migration_that_is_killed_leaves_the_one_schema_or_the_other(layout, t
         if done.returncode == 0:
             break
     assert done.returncode == 0 and at > 5, (at, done.stderr)
+
+
+# records
+
+
+def test_records_are_typed_and_their_names_are_checked(store):
+    key = store.put([some("a")])[0].key
+    assert store.records(key) == (Intent(), Lease(), GuestCache())
+    store.keep(key, power="stop", uuid="1", lan_ip="192.168.1.2", cloud_init={"start": 1.0, "ok": True})
+    assert store.intent(key) == Intent(power="stop")
+    assert store.lease(key).uuid == "1" and store.guest(key).cloud_init == {"start": 1.0, "ok": True}
+    store.keep(key, power=None, lan_ip=None)
+    assert store.records(key) == (Intent(), Lease(uuid="1"), GuestCache(cloud_init={"start": 1.0, "ok": True}))
+    with pytest.raises(TypeError, match="powr"):
+        store.keep(key, powr="stop")
+    names = [f.name for kind in (Intent, Lease, GuestCache) for f in fields(kind)]
+    assert len(names) == len(set(names))  # they lie in one row
+
+
+def test_nobody_writes_a_record_by_a_string():
+    """What has a type is written through it: `note` is for rows that are no object's."""
+    for path in (ROOT / "hikube_local").rglob("*.py"):
+        assert "note(scope(" not in path.read_text() or path.name == "db.py", path

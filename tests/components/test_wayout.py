@@ -12,9 +12,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from hikube_local.api.objects import Object, spec_of
 from hikube_local.backends.qemu.wayout import WayOut
 from hikube_local.backends.qemu.ways import Ways
 from hikube_local.errors import HikubeError
+from hikube_local.paths import Layout
+from hikube_local.store.db import Store
 
 
 def test_many_that_ask_at_once_wait_in_the_short_queue(tmp_path: Path):
@@ -47,16 +50,15 @@ def test_no_port_moves_for_a_way_out_that_does_not_answer(tmp_path: Path):
         taken.bind((address, 0))
         taken.listen()
         port = taken.getsockname()[1]
-        kept = {"forwards": {"address": address, "ports": {str(port): port}}}
-        store = SimpleNamespace(allocation=lambda _: kept, allocations=dict)
-        obj = SimpleNamespace(
-            key=("VMInstance", "default", "web"), instance=SimpleNamespace(whole_ip=False, ports=[port])
-        )
+        store = Store(Layout(tmp_path / "s", tmp_path / "c", tmp_path / "config.yaml", tmp_path / "r", False))
+        spec = spec_of("VMInstance", {"external": True, "externalPorts": [port]})
+        (obj,) = store.put([Object(kind="VMInstance", namespace="default", name="web", spec=spec)])
+        store.keep(obj.key, forwards={"address": address, "ports": {str(port): port}})
         out = WayOut(SimpleNamespace(run=tmp_path))  # type: ignore[arg-type]
         out.runs = lambda: True  # type: ignore[method-assign]
-        ways = Ways(out, store, "root")  # type: ignore[arg-type]
+        ways = Ways(out, store, "root")
         with pytest.raises(HikubeError, match="does not answer"):
             out.forwards()
-        (forward,) = ways.allocate(obj, print)  # type: ignore[arg-type]
+        (forward,) = ways.allocate(obj, print)
         assert (forward.address, forward.host_port, forward.port) == (address, port, port)
         assert ways.observed("10.0.0.2") == frozenset()

@@ -99,7 +99,10 @@ def test_a_guest_without_space_is_paused_and_goes_on(host: Host, tiny_image: Pat
         fill(inside / "rest")
         told = program("describe", "vm/web").out
         assert "cannot be written" in told and "WRITTEN" not in program("logs", "web").out
+        assert "hikube-local unpause web" in told
         ballast.unlink()
+        assert program.status()["printableStatus"] == "Paused"  # a look lets nothing go on
+        assert "VM web was unpaused" in program("unpause", "web").out
         assert program.status()["printableStatus"] == "Running"
         while "WRITTEN" not in program("logs", "web").out:
             assert time.monotonic() < deadline + 60

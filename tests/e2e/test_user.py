@@ -96,6 +96,8 @@ def test_without_namespaces_each_machine_is_alone_and_that_is_said(user: AsUser,
         assert "HK518" in user("describe", "vm/web").out
         for pid in helpers.holders(user.runtime / "libvirtd.lock"):
             os.kill(pid, signal.SIGKILL)
+        assert user.status()["printableStatus"] == "Unknown"  # a look starts nothing
+        assert user("wait", "vm/web", "--for=condition=Ready").code == 0
         assert user.status()["printableStatus"] == "Running"
         assert user("down", "--disks", "--yes", "--force").code == 0
         assert ours(user.runtime) == []

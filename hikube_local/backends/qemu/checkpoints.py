@@ -28,7 +28,6 @@ from hikube_local.plan.steps import RunOptions, RunState, Step, Verb
 from hikube_local.render import domain
 from hikube_local.render.machine import SEED, SEED_MARK, VARIABLES
 from hikube_local.run import run
-from hikube_local.store.db import scope
 
 if TYPE_CHECKING:
     from hikube_local.backends.qemu.world import Qemu
@@ -220,7 +219,7 @@ def before_machine(world: Qemu, obj: Object, emit: Emit) -> None:
     """
     try:
         shared = _shared(world, obj)
-        world.store.note(scope(obj.key), configured=None)  # one that comes back after all takes it anew
+        world.store.keep(obj.key, configured=None)  # one that comes back after all takes it anew
         files.remove_object(points.place(world, obj) / points.FIRST_BOOT, world.layout.state)
         _sweep(world, obj, shared)
         merge.lone(world, obj, emit, shared)

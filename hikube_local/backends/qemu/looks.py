@@ -20,7 +20,7 @@ from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType, ignore
 from hikube_local.host.facts import asleep
 from hikube_local.plan.steps import Forward
-from hikube_local.store.db import scope
+from hikube_local.store.records import GuestCache
 from hikube_local.text import sanitize
 
 if TYPE_CHECKING:
@@ -48,13 +48,13 @@ def look(world: Qemu, obj: Object, dom: Any, emit: Emit = ignore, soon: bool = F
     # Somebody else at work on the network brings it along, or the next look does.
     if not soon and locks.holder(world.layout.locks / "network") is not None:
         return
-    own = world.store.allocation(scope(obj.key))
-    if own.get("lan"):
-        _address(world, obj, own, agent)
+    _, lease, guest = world.store.records(obj.key)
+    if lease.lan:
+        _address(world, obj, lease.lan, guest.lan_ip, agent)
         return
-    came = not own.get("asked") and agent.connected()  # an agent that was not there the last time
-    if soon or came or time.time() - own.get("looked", 0) >= own.get("again", 0):
-        _ports(world, obj, agent, own)
+    came = not guest.asked and agent.connected()  # an agent that was not there the last time
+    if soon or came or time.time() - guest.looked >= guest.again:
+        _ports(world, obj, agent, guest)
     want = world.ways.allocate(obj)
     if (ip := world.tenants.ip(obj)) and want != world.ways.observed(ip):
         apply(world, obj, want)
@@ -71,12 +71,12 @@ def _space(world: Qemu, obj: Object, dom: Any, emit: Emit) -> None:
         emit(Event(EventType.STEP, what, obj.ref, obj.namespace))
 
 
-def _ports(world: Qemu, obj: Object, agent: Agent, own: dict[str, Any]) -> None:
+def _ports(world: Qemu, obj: Object, agent: Agent, guest: GuestCache) -> None:
     """Note on which ports the guest listens now."""
     asked, again = agent.connected(), AGAIN_AGENT
     found = listening.by_agent(agent) if asked else None
-    if found is None and own.get("answered"):
-        found = own.get("listening")  # an agent that answered before is busy, not gone
+    if found is None and guest.answered:
+        found = guest.listening  # an agent that answered before is busy, not gone
     answered = found is not None
     if found is None:
         # One that does not even answer a ping is busy, as at the end of a boot: it is asked again soon.
@@ -86,7 +86,7 @@ def _ports(world: Qemu, obj: Object, agent: Agent, own: dict[str, Any]) -> None:
         if pid is None or ip is None:
             return
         found = listening.by_scan(world.carrier, pid, ip)
-    world.store.note(scope(obj.key), listening=found, looked=time.time(), again=again, asked=asked, answered=answered)
+    world.store.keep(obj.key, listening=found, looked=time.time(), again=again, asked=asked, answered=answered)
 
 
 def apply(world: Qemu, obj: Object, want: frozenset[Forward]) -> None:
@@ -98,21 +98,21 @@ def apply(world: Qemu, obj: Object, want: frozenset[Forward]) -> None:
             world.tenants.refresh(pid)
 
 
-def _address(world: Qemu, obj: Object, own: dict[str, Any], agent: Agent) -> None:
+def _address(world: Qemu, obj: Object, lan: str, known: str, agent: Agent) -> None:
     """Its address on the host's bridge: what was seen on its wire, else what its agent says, if nobody else has it."""
     pid = world.carrier.holder()
     if pid is None:
         return
     mac = world.tenants.mac(obj)
-    seen = world.tenants.lan.seen(pid, own["lan"], mac) + _said(agent, mac)
+    seen = world.tenants.lan.seen(pid, lan, mac) + _said(agent, mac)
     mine = (obj.namespace, obj.name)
     seats = [s for t in world.tenants.all() for s in t.seats if (t.namespace, s.name) != mine]
-    taken = world.tenants.lan.taken(own["lan"], mac)
+    taken = world.tenants.lan.taken(lan, mac)
     ip = believable(seen, [*(a for s in seats for a in (s.ip, s.lan_ip) if a), *taken])
-    if not ip and own.get("lan_ip") in taken:
-        world.store.note(scope(obj.key), lan_ip=None)  # believed before somebody else was seen to have it
-    if ip and ip != own.get("lan_ip"):
-        world.store.note(scope(obj.key), lan_ip=ip)
+    if not ip and known in taken:
+        world.store.keep(obj.key, lan_ip=None)  # believed before somebody else was seen to have it
+    if ip and ip != known:
+        world.store.keep(obj.key, lan_ip=ip)
     if not world.tenants.is_up(obj):
         with world.network_lock():
             if (pid := world.carrier.holder()) is not None:
@@ -140,10 +140,10 @@ def _clock(world: Qemu, obj: Object, agent: Agent, emit: Emit) -> None:
     Whether that works is the guest's matter: nothing of ours depends on it.
     """
     slept = asleep()
-    known = world.store.allocation(scope(obj.key)).get("asleep", slept)
-    if slept - known < 1.0 or not agent.connected():
+    kept = world.store.guest(obj.key).asleep
+    if slept - (slept if kept is None else kept) < 1.0 or not agent.connected():
         return
-    world.store.note(scope(obj.key), asleep=slept)
+    world.store.keep(obj.key, asleep=slept)
     if why := _set_clock(agent):
         what = f"this host slept, and the guest's clock could not be set: {why}"
         emit(Event(EventType.WARNING, what, obj.ref, obj.namespace))

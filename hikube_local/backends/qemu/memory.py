@@ -13,7 +13,6 @@ from hikube_local.backends.qemu import libvirt, owners
 from hikube_local.plan.steps import RunOptions, RunState, Step, Verb
 from hikube_local.render import domain
 from hikube_local.render.machine import SEED_DISK
-from hikube_local.store.db import scope
 
 if TYPE_CHECKING:
     from hikube_local.backends.qemu.world import Qemu
@@ -77,7 +76,7 @@ def resume(world: Qemu, obj: Object, target: Path) -> None:
         xml = _with_layers(world, obj, connection.saveImageGetXMLDesc(image, lv.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE))
         connection.restoreFlags(image, xml, lv.VIR_DOMAIN_SAVE_RUNNING)
         # It runs again, whatever was asked for since; QEMU's own network has forgotten its forwards.
-        world.store.note(scope(obj.key), power=None)
+        world.store.keep(obj.key, power=None)
         if (dom := world.domain(obj)) is not None:
             libvirt.ends(dom, obj.instance.strategy is RunStrategy.ALWAYS)
         world.perform(Step(Verb.FORWARDS, obj.key), obj, RunOptions(), lambda e: None)

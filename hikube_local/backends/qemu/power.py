@@ -16,7 +16,6 @@ from hikube_local.host.facts import asleep
 from hikube_local.plan.steps import RunOptions, RunState, Step, Verb
 from hikube_local.render import fit, machine, seed
 from hikube_local.render.machine import SEED
-from hikube_local.store.db import scope
 
 if TYPE_CHECKING:
     from hikube_local.backends.qemu.world import Qemu
@@ -53,7 +52,7 @@ def start(world: Qemu, obj: Object, options: RunOptions, emit: Emit) -> None:
         files.write(folder / SEED, seed.volume(content), 0o600)  # the guest may have written to it
     world.carrier.make_sockets(world.tenants.tap(obj), world.carrier.owner(dom.UUIDString()))
     starts.mark(folder, {"console": folder / "console.log", "firmware": folder / "firmware.log"})
-    world.store.note(scope(obj.key), started_before=True, cloud_init=None, asleep=asleep(), again=None, answered=None)
+    world.store.keep(obj.key, started_before=True, cloud_init=None, asleep=asleep(), again=None, answered=None)
     try:
         dom.createWithFlags(firmware.prepare(world.layout, folder, profile, dom.UUIDString(), lv))
         firmware.note(folder, profile)

@@ -68,7 +68,7 @@ class Tenants:
 
     def ip(self, obj: Object) -> str | None:
         """The machine's address inside its tenant, if it ever had one."""
-        host = self.store.allocation(scope(obj.key)).get("host")
+        host = self.store.lease(obj.key).host
         subnet = self.store.allocation(f"tenant/{obj.namespace}").get("subnet")
         return None if host is None or subnet is None else self.range().address(subnet, host)
 
@@ -90,7 +90,7 @@ class Tenants:
 
     def mac(self, obj: Object, lan: str | None = None, further: str = "") -> str:
         """The MAC of a machine's NIC. On a LAN two hosts with the same manifest must not have the same one."""
-        lan = self.store.allocation(scope(obj.key)).get("lan", "") if lan is None else lan
+        lan = self.store.lease(obj.key).lan if lan is None else lan
         host = f"{network.machine_id()}:{self.carrier.layout.id}" if lan else ""
         return names.mac(obj.namespace, obj.name, further, host)
 

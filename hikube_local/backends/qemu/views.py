@@ -11,7 +11,7 @@ from hikube_local.backends.qemu import follow, libvirt, ways
 from hikube_local.backends.qemu.alone import LOST
 from hikube_local.plan.steps import RunState
 from hikube_local.render import fit, machine
-from hikube_local.store.db import scope
+from hikube_local.store.records import Lease
 
 if TYPE_CHECKING:
     from hikube_local.backends.qemu.world import Qemu
@@ -30,10 +30,10 @@ LINK_LOCAL = (
 def view(world: Qemu, obj: Object) -> View:
     dom = world.existing_domain(obj)
     seen = world.observe_machine(obj)
-    own = world.store.allocation(scope(obj.key))
+    _, lease, guest = world.store.records(obj.key)
     on = seen.state in (RunState.RUNNING, RunState.PAUSED)
     console = follow.console_of(world.folder(obj), obj) if on else None
-    kept = own.get("cloud_init") or {}
+    kept = guest.cloud_init or {}
     cloud_init: bool | None = None
     trouble = console.trouble.message if console and console.trouble else ""
     if kept and kept.get("start") == seen.started:
@@ -42,17 +42,18 @@ def view(world: Qemu, obj: Object) -> View:
         cloud_init = not console.failures
     if dom is not None and on and libvirt.stopped_by_disk(dom):
         trouble = (
-            "paused by QEMU: a disk of it cannot be written (no space on this host?); it goes on when there is space"
+            "paused by QEMU: a disk of it cannot be written (no space on this host?); "
+            f"when there is space: hikube-local unpause {obj.name}"
         )
-    lan = own.get("lan", "") if on else ""
+    lan = lease.lan if on else ""
     access = [
         {"port": f.port, "protocol": f.protocol.upper(), "address": f.address, "hostPort": f.host_port}
         for f in sorted(seen.forwards, key=lambda f: (f.port, f.protocol))
     ]
-    if lan and (lan_ip := own.get("lan_ip")):
+    if lan and (lan_ip := guest.lan_ip):
         # With WholeIP every port of it is open, which no list says.
         access = [{"port": p, "protocol": "TCP", "address": lan_ip, "hostPort": p} for p in obj.instance.ports]
-    told = seen.started is not None and own.get("up") == seen.started  # `up` saw it come up
+    told = seen.started is not None and guest.up == seen.started  # `up` saw it come up
     failed = bool(console and console.trouble) and not told
     ended = cloud_init is not None if obj.instance.has_seed else bool(console and console.login)
     return View(
@@ -63,23 +64,21 @@ def view(world: Qemu, obj: Object) -> View:
         cloud_init=cloud_init,
         trouble=trouble,
         accelerator=world.facts.accelerator if on else "",
-        addresses=_addresses(world, obj, lan, own, access),
+        addresses=_addresses(world, obj, lan, guest.lan_ip, access),
         access=access,
-        differences=_differences(world, obj, own),
+        differences=_differences(world, obj, lease),
         details={"tap": world.tenants.tap(obj), **({"bridge": lan} if lan else {})},
         instance_id=world.uuid(obj),
         restart_required=on and seen.live_definition != seen.definition,
     )
 
 
-def _addresses(
-    world: Qemu, obj: Object, lan: str, own: dict[str, Any], access: list[dict[str, Any]]
-) -> list[dict[str, str]]:
+def _addresses(world: Qemu, obj: Object, lan: str, lan_ip: str, access: list[dict[str, Any]]) -> list[dict[str, str]]:
     rows = []
     if lan:
         # On the host's bridge the machine's own address is the one from outside too.
         kinds = ("InternalIP", "ExternalIP") if obj.instance.external else ("InternalIP",)
-        rows = [{"type": kind, "address": own["lan_ip"]} for kind in kinds if own.get("lan_ip")]
+        rows = [{"type": kind, "address": lan_ip} for kind in kinds if lan_ip]
     elif ip := world.tenants.ip(obj):
         rows = [{"type": "InternalIP", "address": ip}]
         if access:
@@ -87,8 +86,8 @@ def _addresses(
     return [*rows, {"type": "Hostname", "address": names.fqdn(obj.namespace, obj.name)}]
 
 
-def _differences(world: Qemu, obj: Object, own: dict[str, Any]) -> list[dict[str, str]]:
-    size = own.get("size", {})
+def _differences(world: Qemu, obj: Object, lease: Lease) -> list[dict[str, str]]:
+    size = lease.size or {}
     rows = [tuple(t) for t in size.get("told", [])]
     if size and not world.facts.kvm:
         rows.append(("HK503", f"no hardware acceleration: {world.facts.why}"))
@@ -97,8 +96,8 @@ def _differences(world: Qemu, obj: Object, own: dict[str, Any]) -> list[dict[str
         rows.append(("HK518", LOST))
     elif not world.tenants.link_local:
         rows.append(("HK520", LINK_LOCAL))
-    if not own.get("lan"):
-        rows += [("HK507", text) for text in ways.moved(own)]
+    if not lease.lan:
+        rows += [("HK507", text) for text in ways.moved(lease)]
         if obj.instance.external and (obj.instance.whole_ip or obj.instance.externalAllowICMP):
             rows.append(("HK511", "ping reaches it from other machines, but cannot be carried to a loopback address"))
         if obj.instance.whole_ip:

@@ -14,7 +14,8 @@ from hikube_local.errors import HikubeError
 from hikube_local.plan.steps import Forward
 from hikube_local.render.addresses import assign_ports, loopback_candidates, split_port
 from hikube_local.run import run
-from hikube_local.store.db import Store, scope
+from hikube_local.store.db import Store
+from hikube_local.store.records import GuestCache, Lease
 from hikube_local.text import sanitize
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Ways:
         """The same, and the choice is kept; what has to stand elsewhere than asked for is said."""
         kept, address, chosen = self._choose(obj)
         if chosen and kept != {"address": address, "ports": chosen}:
-            self.store.note(scope(obj.key), forwards={"address": address, "ports": chosen})
+            self.store.keep(obj.key, forwards={"address": address, "ports": chosen})
             for key, host_port in chosen.items():
                 protocol, port = split_port(key)
                 if port != host_port and kept.get("ports", {}).get(key) != host_port:
@@ -46,11 +47,11 @@ class Ways:
 
     def _choose(self, obj: Object) -> tuple[dict[str, Any], str, dict[str, int]]:
         """(what is kept, the address, the host port of each port)."""
-        own = self.store.allocation(scope(obj.key))
-        ports = declared(obj, own)
+        _, lease, guest = self.store.records(obj.key)
+        ports = declared(obj, lease, guest)
         if not ports:
             return {}, "", {}
-        kept = own.get("forwards", {})
+        kept = lease.forwards or {}
         address = kept.get("address") or self._free_address(obj, ports)
         try:
             live = {(f["proto"], f["host_addr"], f["host_port"]) for f in self.out.forwards()}
@@ -70,7 +71,7 @@ class Ways:
         return kept, address, assign_ports(ports, stay, usable)
 
     def _forwards(self, obj: Object, address: str, chosen: dict[str, int]) -> frozenset[Forward]:
-        ports = declared(obj, self.store.allocation(scope(obj.key)))
+        ports = declared(obj, *self.store.records(obj.key)[1:])
         if missing := [p for p in ports if p not in chosen]:
             raise HikubeError("HK803", f"no host port is free for port {missing[0]}")
         return frozenset(Forward(n, address, h, p) for (p, n), h in ((split_port(k), h) for k, h in chosen.items()))
@@ -112,16 +113,16 @@ class Ways:
             )
 
 
-def declared(obj: Object, own: dict[str, Any]) -> list[str]:
+def declared(obj: Object, lease: Lease, guest: GuestCache) -> list[str]:
     """The ports that are to be forwarded: the listed ones, or with WholeIP those on which the guest was seen to listen."""
-    if own.get("lan"):
+    if lease.lan:
         return []  # it has an address of its own on the host's bridge
-    return list(own.get("listening", [])) if obj.instance.whole_ip else [str(p) for p in obj.instance.ports]
+    return list(guest.listening or []) if obj.instance.whole_ip else [str(p) for p in obj.instance.ports]
 
 
-def moved(own: dict[str, Any]) -> list[str]:
+def moved(lease: Lease) -> list[str]:
     """In words, the ports that stand elsewhere than at their own number."""
-    kept = own.get("forwards", {})
+    kept = lease.forwards or {}
     rows = ((key, host) for key, host in kept.get("ports", {}).items() if split_port(key)[1] != host)
     return [f"port {key} stands at {kept['address']}:{host}" for key, host in rows]
 

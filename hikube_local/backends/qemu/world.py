@@ -46,7 +46,7 @@ from hikube_local.readiness.stages import Result, Verdict
 from hikube_local.render import domain, seed
 from hikube_local.render.machine import SEED, SEED_MARK, Machine
 from hikube_local.store import db
-from hikube_local.store.db import Store, scope
+from hikube_local.store.db import Store
 
 STARTING = 20.0  # seconds that a look waits for a libvirt that somebody is starting
 
@@ -143,12 +143,12 @@ class Qemu:
     @contextlib.contextmanager
     def connector(self, obj: Object, port: int) -> Iterator[list[str]]:
         """The words of a program that carries its standard input and output to a TCP port of the machine."""
-        own = self.store.allocation(scope(obj.key))
-        if own.get("lan") and own.get("lan_ip") in self.tenants.lan.taken(own["lan"], self.tenants.mac(obj)):
-            what = f"{obj.name} says that {own['lan_ip']} is its address, which this host, a router or a neighbour has"
+        _, lease, guest = self.store.records(obj.key)
+        if lease.lan and guest.lan_ip in self.tenants.lan.taken(lease.lan, self.tenants.mac(obj)):
+            what = f"{obj.name} says that {guest.lan_ip} is its address, which this host, a router or a neighbour has"
             raise HikubeError("HK806", what, fix="look at the machine's console: it takes somebody else's address")
         # On the host's bridge it is a neighbour of the host's; else it is reached from inside.
-        pid, ip = (0, own.get("lan_ip")) if own.get("lan") else (self.carrier.holder(), self.tenants.ip(obj))
+        pid, ip = (0, guest.lan_ip) if lease.lan else (self.carrier.holder(), self.tenants.ip(obj))
         if pid is None or not ip:
             raise HikubeError("HK805", f"the network of {obj.name} is not up", fix=f"hikube-local start {obj.name}")
         if isinstance(self.carrier.out, UserNet):
@@ -200,12 +200,12 @@ class Qemu:
 
     def lan(self, obj: Object) -> str:
         """The bridge of the host's that the machine is to sit on: WholeIP, as root, where one was named."""
-        bridge = self.store.allocation(scope(obj.key)).get("bridge", "")
+        bridge = self.store.intent(obj.key).bridge
         return bridge if self.layout.root and obj.instance.whole_ip else ""
 
     def _seated(self, obj: Object) -> str:
         """The one that it sits on."""
-        return self.store.allocation(scope(obj.key)).get("lan", "")
+        return self.store.lease(obj.key).lan
 
     def machine(self, obj: Object, options: RunOptions) -> Machine:
         return described.machine(self, obj, options)
@@ -213,7 +213,7 @@ class Qemu:
     def uuid(self, obj: Object) -> str:
         """By the formula; a seed that is set back to empty keeps the UUID that the machine has."""
         new = names.firmware_uuid(obj.namespace, obj.name, obj.instance.cloudInitSeed)
-        kept = self.store.allocation(scope(obj.key)).get("uuid")
+        kept = self.store.lease(obj.key).uuid
         return kept if kept and not obj.instance.cloudInitSeed else new
 
     def _uuid_of_another(self, obj: Object) -> bool:
@@ -232,8 +232,8 @@ class Qemu:
             return
         self._heal_stop(obj)
         accelerator.keep(self.layout)
-        if self.store.allocation(scope(obj.key)).get("uuid") != (uuid := self.uuid(obj)):
-            self.store.note(scope(obj.key), uuid=uuid)
+        if self.store.lease(obj.key).uuid != (uuid := self.uuid(obj)):
+            self.store.keep(obj.key, uuid=uuid)
         sizes.allocate(self.store, self.facts, obj, options.exact)
 
         def say(text: str) -> None:
@@ -258,7 +258,7 @@ class Qemu:
     def _heal_stop(self, obj: Object) -> None:
         """A `stop` that was cut short has told libvirt that the machine stays off."""
         dom = self.domain(obj)
-        if dom is not None and dom.isActive() and self.store.allocation(scope(obj.key)).get("power") != "stop":
+        if dom is not None and dom.isActive() and self.store.intent(obj.key).power != "stop":
             libvirt.ends(dom, obj.instance.strategy is RunStrategy.ALWAYS)
 
     # doing
@@ -305,7 +305,7 @@ class Qemu:
         dom = self.domain(obj)  # before the lock, which it may want itself
         with self.network_lock():
             if self.lan(obj) != self._seated(obj) and not (dom and dom.isActive()):
-                self.store.note(scope(obj.key), lan=self.lan(obj) or None, lan_ip=None)
+                self.store.keep(obj.key, lan=self.lan(obj) or None, lan_ip=None)
             self.tenants.ensure(obj)
 
     def _define(self, obj: Object, options: RunOptions, emit: Emit) -> None:
@@ -391,16 +391,16 @@ class Qemu:
 
     def follow(self, obj: Object, timeout: float | None, emit: Emit) -> Verdict:
         # The instance-id under which cloud-init was seen to be done.
-        done_as = self.store.allocation(scope(obj.key)).get("done_as")
+        done_as = self.store.guest(obj.key).done_as
         verdict = follow.Follower(self, obj, emit, fresh=done_as != self.uuid(obj)).run(timeout)
         rows = starts.all(self.folder(obj))
         start = rows[-1]["time"] if rows else 0
         if verdict.result in (Result.READY, Result.NO_SIGNAL):
-            self.store.note(scope(obj.key), up=start)
+            self.store.keep(obj.key, up=start)
         if verdict.cloud_init is not None:
             message = verdict.trouble.message if verdict.trouble else ""
             kept = {"start": start, "ok": verdict.cloud_init, "message": message}
-            self.store.note(scope(obj.key), cloud_init=kept, done_as=self.uuid(obj))
+            self.store.keep(obj.key, cloud_init=kept, done_as=self.uuid(obj))
         if (dom := self.domain(obj)) is not None and dom.isActive():
             looks.look(self, obj, dom, emit, soon=True)
         return verdict
