@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +25,8 @@ from hikube_local.errors import ExitCode, NotFound, UsageError
 _SET = re.compile(r"(?P<key>\S+)\s+(?P<op>in|notin)\s*\((?P<values>[^()]*)\)$")
 _PLAIN = re.compile(r"(?P<key>[^\s=!,()]+)\s*(?P<op>==|=|!=)\s*(?P<value>[^\s=!,()]*)$")
 _EXISTS = re.compile(r"(?P<no>!?)\s*(?P<key>[^\s=!,()]+)$")
+
+EVERY = 0.3  # seconds between two looks at machines that run, while they are watched
 
 
 def selector(text: str) -> Callable[[dict[str, str]], bool]:
@@ -158,7 +159,7 @@ def _get(
 
     if words[:1] and words[0].lower() in ("events", "event", "ev"):
         raise UsageError("HK810", "events are no objects here", fix="hikube-local events [-f] [--for vm/NAME]")
-    statuses = app.session.statuses
+    statuses, bell = app.session.statuses, app.session.bell()  # before the first look, so that no change is missed
     if filename:
         from hikube_local.cli.load import load
 
@@ -179,15 +180,15 @@ def _get(
         resources.sort(
             key=lambda r: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", tables.jsonpath(path, r))]
         )
+    more = Columns(not no_headers, show_labels, tuple(n for part in label_columns for n in part.split(",") if n))
     if watch or watch_only:
-        return _watch(app, statuses, words, all_namespaces, labels, output, resources, watch_only, refresh)
+        return _watch(app, words, all_namespaces, labels, output, objects, resources, watch_only, refresh, bell, more)
     if (not resources and output in ("", "wide")) or (not resources and output.startswith("custom-columns=")):
         where = "" if all_namespaces else f" in {app.namespace} namespace"
         print(f"No resources found{where}.", file=sys.stderr)
         return ExitCode.DONE
     value = resources[0] if single else tables.as_list(resources)
     kinds = len({r["kind"] for r in resources})
-    more = Columns(not no_headers, show_labels, tuple(n for part in label_columns for n in part.split(",") if n))
     shown = tables.show(
         value, output, lambda: text(resources, output == "wide", all_namespaces, kinds, more), no_headers
     )
@@ -195,8 +196,14 @@ def _get(
     return ExitCode.DONE
 
 
-def _watch(app, statuses, words, all_namespaces, labels, output, resources, watch_only, refresh) -> int:
-    """A line for each change, until interrupted."""
+def _at_rest(resource: dict[str, Any]) -> bool:
+    """Whether it changes only when a command changes it."""
+    status = resource["status"]
+    return status.get("printableStatus") == "Stopped" or status.get("phase") == "Succeeded"
+
+
+def _watch(app, words, all_namespaces, labels, output, objects, resources, watch_only, refresh, bell, more) -> int:
+    """A line for each change, until interrupted. The store tells what commands changed; guests are looked at again."""
     from hikube_local.cli import tables
 
     def fingerprint(r: dict) -> Any:
@@ -206,7 +213,7 @@ def _watch(app, statuses, words, all_namespaces, labels, output, resources, watc
 
     def tell(items: list[dict]) -> None:
         if output in ("", "wide"):
-            lines = text(items, output == "wide", all_namespaces, 1).split("\n") if items else []
+            lines = text(items, output == "wide", all_namespaces, 1, more).split("\n") if items else []
             for line in lines:
                 if line and line not in headers:
                     print(line, flush=True)
@@ -218,6 +225,7 @@ def _watch(app, statuses, words, all_namespaces, labels, output, resources, watc
 
     headers: set[str] = set()
     seen: dict[Any, Any] = {}
+    statuses = app.session.statuses
     first = True
     while True:
         fresh = []
@@ -230,13 +238,17 @@ def _watch(app, statuses, words, all_namespaces, labels, output, resources, watc
         if fresh and not (first and watch_only):
             tell(fresh)
         first = False
-        time.sleep(0.3)
-        try:
-            objects, _ = chosen(app, words, all_namespaces, labels)
-        except NotFound:
-            return ExitCode.DONE
+        rang = bell.wait(EVERY)
+        if rang:
+            try:
+                objects, _ = chosen(app, words, all_namespaces, labels)
+            except NotFound:
+                return ExitCode.DONE
         app.refresh(objects, refresh)
-        resources = [statuses.resource(o) for o in objects]
+        if rang:
+            resources = [statuses.resource(o) for o in objects]
+        else:
+            resources = [r if _at_rest(r) else statuses.resource(o) for o, r in zip(objects, resources, strict=True)]
 
 
 def _options(command: Any) -> Any:

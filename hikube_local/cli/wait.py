@@ -67,7 +67,7 @@ def wait(
     from hikube_local.cli.get import bare, selector
 
     statuses = app.session.statuses
-    deadline = time.monotonic() + timeout
+    deadline, bell = time.monotonic() + timeout, app.session.bell()
     fits = selector(labels)
     targets = references(words, bare(app, words)) or ([(INSTANCE, None)] if labels or everything else [])
     if not targets:
@@ -96,7 +96,7 @@ def wait(
                         fix=f"hikube-local describe {kind.lower()} {name}",
                         exit_code=ExitCode.TIMEOUT,
                     )
-                time.sleep(0.2)
+                bell.wait(0.2)
         print(f"{kind.lower()}.apps.cozystack.io/{name} condition met")
     return ExitCode.DONE
 

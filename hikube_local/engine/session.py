@@ -16,6 +16,7 @@ from hikube_local.images.cache import Cache
 from hikube_local.images.sources import Settings, own_name
 from hikube_local.manifests.validate import Known
 from hikube_local.paths import Layout
+from hikube_local.store.bell import Bell
 from hikube_local.store.db import Store
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ class Session:
     @cached_property
     def store(self) -> Store:
         return Store(self.layout)
+
+    def bell(self) -> Bell:
+        """Rings when anybody writes to the store, from now on."""
+        return Bell(self.layout.store)
 
     @functools.cache  # noqa: B019 (a session lives as long as its process)
     def backend(self, name: str) -> Backend:

@@ -6,8 +6,6 @@ import os
 import time
 from dataclasses import dataclass
 
-GIB = 1 << 30
-
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:

@@ -91,7 +91,6 @@ class MachineObserved:
     folder: bool = False
     generation: int = 0
     started: float | None = None
-    clean_end: bool = False
     hot: frozenset[str] = frozenset()  # disks that came while it runs
     renamed: bool = False  # it runs under a UUID that the next start changes: libvirt takes no other till then
 

@@ -609,3 +609,21 @@ def test_a_disk_that_another_machine_uses_stays_when_its_own_goes(hikube: Progra
     assert refused.code == 1 and "the disk cd is attached to b" in refused.err
     assert hikube("down", "b", "--disks", "--yes").code == 0
     assert hikube("get", "-A", "-o", "json").json["items"] == []
+
+
+def test_a_watch_sees_what_another_command_does(hikube: Program, pair):
+    """A line at each change, whoever made it; a machine that is gone ends the watch of it."""
+    assert hikube("up", "--backend", "simulator", pair).code == 0
+    words = [sys.executable, "-m", "hikube_local", "get", "vm", "web", "-w", "--no-headers"]
+    watch = subprocess.Popen(words, env=hikube.env, cwd=hikube.folder, stdout=subprocess.PIPE, text=True)
+    try:
+        assert watch.stdout.readline().split()[:2] == ["web", "Running"]
+        assert hikube("stop", "web").code == 0
+        assert watch.stdout.readline().split()[:2] == ["web", "Stopped"]
+        assert hikube("start", "web").code == 0
+        assert watch.stdout.readline().split()[:2] == ["web", "Running"]
+        assert hikube("down", "web").code == 0
+        assert watch.wait(patience(30)) == 0
+    finally:
+        watch.kill()
+        watch.wait()

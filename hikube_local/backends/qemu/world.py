@@ -174,7 +174,7 @@ class Qemu:
         if not (folder / SEED).exists():
             mark = {}
         dom = self.existing_domain(obj)
-        state, clean = libvirt.state(dom) if dom else (RunState.ABSENT, False)
+        state = libvirt.state(dom)[0] if dom else RunState.ABSENT
         on = state in (RunState.RUNNING, RunState.PAUSED)
         kept = dom.XMLDesc(libvirt.module().VIR_DOMAIN_XML_INACTIVE) if dom else ""
         live = dom.XMLDesc(0) if dom and on else ""
@@ -192,7 +192,6 @@ class Qemu:
             folder=folder.is_dir(),
             generation=recorded.get("generation", 0),
             started=rows[-1]["time"] if rows else None,
-            clean_end=clean,
             renamed=on and dom is not None and dom.UUIDString() != self.uuid(obj),
         )
 
