@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -135,8 +136,9 @@ def _up(
         with Story(app, output == "json") as story:
             done = engine.apply(app.session, wanted, options, story, lambda question: confirm(question, yes), folders)
     finally:
-        if any(app.store.get(obj.key) for obj in wanted):
-            remember(app, loaded)
+        with contextlib.suppress(HikubeError):  # as on a disk that is full: what went wrong before is what is told
+            if any(app.store.get(obj.key) for obj in wanted):
+                remember(app, loaded)
     refresh(app)
     return _finish(app, done, output == "json")
 

@@ -155,7 +155,10 @@ class Reconciler:
         statuses = Statuses(self.store, self.backend)
         for key, done in results.items():
             if (done.changed or done.error or done.verdict) and (obj := self.store.get(key)):
-                statuses.keep(obj)
+                try:
+                    statuses.keep(obj)
+                except Exception as e:  # what was done is done, whether or not it can be looked at this moment
+                    STEPS.debug("the status of %s was not kept: %s", obj.ref, e)
 
     def _disks_of(self, keys: Iterable[Key]) -> list[Key]:
         """The disks of these machines: nobody else changes them while their machine is worked on."""
