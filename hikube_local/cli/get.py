@@ -177,9 +177,8 @@ def _get(
     resources = [statuses.resource(o) for o in objects]
     if sort_by:
         path = sort_by if sort_by.startswith("{") else "{" + ("" if sort_by.startswith(".") else ".") + sort_by + "}"
-        resources.sort(
-            key=lambda r: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", tables.jsonpath(path, r))]
-        )
+        pairs = sorted(zip(objects, resources, strict=True), key=lambda pair: _natural(tables.jsonpath(path, pair[1])))
+        objects, resources = [o for o, _ in pairs], [r for _, r in pairs]
     more = Columns(not no_headers, show_labels, tuple(n for part in label_columns for n in part.split(",") if n))
     if watch or watch_only:
         return _watch(app, words, all_namespaces, labels, output, objects, resources, watch_only, refresh, bell, more)
@@ -194,6 +193,11 @@ def _get(
     )
     print(shown, end="" if output.startswith("jsonpath") else "\n")
     return ExitCode.DONE
+
+
+def _natural(text: str) -> list[Any]:
+    """Numbers in it count as numbers."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", text)]
 
 
 def _at_rest(resource: dict[str, Any]) -> bool:

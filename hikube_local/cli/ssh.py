@@ -114,7 +114,8 @@ def ssh(
 def _told_phase(app: App, obj: Any) -> None:
     """A machine that is still booting may not let anybody in yet: said before ssh waits."""
     world = app.backend(obj.backend)
-    world.refresh(obj, ignore)
+    with contextlib.suppress(HikubeError):  # what cannot be brought along keeps nobody from logging in
+        world.refresh(obj, ignore)
     view = world.view(obj)
     if view.observed.state == "running" and not view.ready and view.progress:
         where = app.in_namespace(obj)

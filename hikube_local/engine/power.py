@@ -10,7 +10,7 @@ from hikube_local.engine.reconcile import Done
 from hikube_local.engine.session import Session
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, ignore
-from hikube_local.plan.steps import RunOptions, RunState
+from hikube_local.plan.steps import MachineObserved, RunOptions, RunState
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,27 +39,31 @@ def restart(
     session: Session, machines: list[Object], options: RunOptions, emit: Emit, wait: Wait = Wait()
 ) -> dict[Key, Done]:
     """The boot that they are in ends, and another one begins: one wish for both halves."""
-    for obj in machines:
-        backend = session.of(obj)
-        backend.refresh(obj, ignore)
-        _keep(session, [obj], "start", backend.observe_machine(obj).started)
+    boots = [(obj, _observed(session, obj).started) for obj in machines]  # all are looked at before one is asked for
+    for obj, boot in boots:
+        _keep(session, [obj], "start", boot)
     return _reconcile(session, machines, options, emit, wait)
 
 
 def freeze(session: Session, obj: Object, action: str) -> bool:
     """`pause` or `unpause` a running machine; False where it is so already, HK805 where it does not run."""
-    backend = session.of(obj)
-    try:
-        state = backend.observe_machine(obj).state
-    except HikubeError:  # what carries it has ended
-        backend.refresh(obj, ignore)
-        state = backend.observe_machine(obj).state
+    state = _observed(session, obj).state
     if state not in (RunState.RUNNING, RunState.PAUSED):
         raise HikubeError("HK805", f"{obj.name} is not running", fix=f"hikube-local start {obj.name}")
     if (state is RunState.PAUSED) == (action == "pause"):
         return False
-    backend.power(obj, action)
+    session.of(obj).power(obj, action)
     return True
+
+
+def _observed(session: Session, obj: Object) -> MachineObserved:
+    """The machine as it is; what carries it is brought back where it has ended."""
+    backend = session.of(obj)
+    try:
+        return backend.observe_machine(obj)
+    except HikubeError:
+        backend.refresh(obj, ignore)
+        return backend.observe_machine(obj)
 
 
 def _keep(session: Session, machines: Iterable[Object], power: str, end_boot: float | None = None) -> None:

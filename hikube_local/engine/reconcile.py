@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as settled
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from hikube_local.api.objects import DISK, INSTANCE, Key, Object, RunStrategy
 from hikube_local.backends.protocol import Backend
@@ -24,6 +24,7 @@ from hikube_local.readiness.stages import Result, Verdict
 from hikube_local.store.db import Store
 
 MOST_STEPS = 40
+Looked = TypeVar("Looked")
 _WORDS = {
     Verb.IMPORT: "importing",
     Verb.GROW: "growing",
@@ -299,7 +300,7 @@ class Reconciler:
             if obj.generation != prepared:
                 world.prepare(obj, options, self.emit)
                 prepared = obj.generation
-            planned = self.plan(obj)
+            planned = self._healed(obj, self.plan)
             done.restart_required = planned.restart_required
             if not planned.steps:
                 return
@@ -318,6 +319,16 @@ class Reconciler:
             done.steps.append(step)
         raise HikubeError("HK999", f"{obj.ref} does not settle", why=", ".join(s.verb for s in done.steps[-6:]))
 
+    def _healed(self, obj: Object, look: Callable[[Object], Looked]) -> Looked:
+        """A look at an object; what carries it may have ended since it was prepared, and is brought back."""
+        try:
+            return look(obj)
+        except HikubeError as e:
+            if e.code != "HK610":
+                raise
+            self.backend(obj.backend).prepare(obj, self.options, self.emit)
+            return look(obj)
+
     def _follow(self, key: Key, done: Done, timeout: float | None) -> None:
         obj = self.store.get(key)
         if obj is None or obj.deletion:
@@ -325,7 +336,7 @@ class Reconciler:
         world = self.backend(obj.backend)
         try:
             started = any(s.verb is Verb.START for s in done.steps)
-            if world.observe_machine(obj).state is not RunState.RUNNING and not started:
+            if self._healed(obj, world.observe_machine).state is not RunState.RUNNING and not started:
                 return
             done.verdict = world.follow(obj, timeout, self.emit)
         except Exception as e:

@@ -12,6 +12,7 @@ import math
 import os
 import subprocess
 import tempfile
+import threading
 import time
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -37,6 +38,9 @@ EXIT = 0x21 << 1 | 1
 KVM_NOMINAL = 0.03
 LIMIT = 1.0
 STRETCH = "HIKUBE_LOCAL_TIMEOUT_FACTOR"
+
+
+_trying = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +104,14 @@ def probe() -> Verdict:
 
 def verdict(layout: Layout) -> Verdict:
     """The verdict of this boot of the host: what was kept, else tried. Writes nothing."""
+    with _trying:  # trials side by side would find each other slow
+        return kept(layout) or _tried(_access())
+
+
+def kept(layout: Layout) -> Verdict | None:
+    """What was tried before, for a look that tries nothing itself."""
     row = files.read_json(layout.cache / FILE)
-    if isinstance(row, dict) and row.get("key") == _key():
-        return Verdict(**row["verdict"])
-    return _tried(_access())
+    return Verdict(**row["verdict"]) if isinstance(row, dict) and row.get("key") == _key() else None
 
 
 def keep(layout: Layout) -> None:

@@ -165,7 +165,10 @@ class Trial:
             return keys
         for key, report in self.reports.items():
             obj = self.store.get(key) or report.machine
-            self.world.prepare(obj, self.options, self._emit)
+            try:
+                self.world.prepare(obj, self.options, self._emit)
+            except HikubeError:
+                continue  # it boots, and tells by itself what is wrong
             keys[key] = warm.key(self.world, obj)
             try:
                 seconds = warm.resume(self.world, obj, self.warm_at, keys[key], self._emit)

@@ -48,7 +48,7 @@ def key(world: Qemu, obj: Object) -> str:
         disks.append((device.name, device.bus, device.optical, about, stored.disk.storage if stored else ""))
     cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
     version = run(["qemu-system-x86_64", "--version"], timeout=20).stdout
-    plain = replace(machine, tap="", further=(), places=None, disks=())  # type: ignore[arg-type]
+    plain = replace(machine, tap="", further=(), places=None, disks=(), owner=None)  # type: ignore[arg-type]
     parts = (plain, disks, content and content.digest, cpu, version, type(world.carrier).__name__, len(machine.further))
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 

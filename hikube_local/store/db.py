@@ -231,7 +231,12 @@ class Store:
             finally:
                 c.execute("ROLLBACK")
 
-        return self._do(False, read) or (0, [])
+        found = self._do(False, read)
+        if found is None and after:
+            raise Compacted(
+                "HK812", f"there are no changes after revision {after}: the store is gone", fix="list the objects again"
+            )
+        return found or (0, [])
 
     def _became(self, connection: sqlite3.Connection, rows: list[tuple]) -> list[Change]:
         by: dict[Key, list[tuple]] = {}

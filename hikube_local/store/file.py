@@ -124,7 +124,6 @@ class File:
 
     def _create(self) -> None:
         """A new store with the objects of the folders; it is whole when it gets its name, so that nobody opens half."""
-        known = self.known()
         self.layout.make()
         with locked(self.layout.locks / "store-file"):
             if self.path.exists():
@@ -132,8 +131,7 @@ class File:
             sweep_partials(self.path.parent)
             with beside(self.path) as path, contextlib.closing(connect(path, "rwc")) as connection:
                 connection.execute("BEGIN IMMEDIATE")
-                # Whoever watched the store that was lost has seen its numbers: these are beyond them.
-                self._fill(connection, int(time.time() * 1000) if known else 0)
+                self._fill(connection)
                 connection.commit()
                 for suffix in _BESIDE:  # of a store that was taken away: it is not this one's
                     with contextlib.suppress(FileNotFoundError):
@@ -187,14 +185,18 @@ class File:
         if not self.known():
             return None
         with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-            self._fill(connection, 0)
+            self._fill(connection)
             return action(connection)
 
-    def _fill(self, connection: sqlite3.Connection, revision: int) -> None:
-        """The tables, and what the folders tell; the first change gets the number after `revision`."""
+    def _fill(self, connection: sqlite3.Connection) -> None:
+        """The tables, and what the folders tell.
+
+        Its revisions begin at the milliseconds of now: whoever watched a store that was lost or purged has seen its numbers,
+        and these are beyond them.
+        """
         for statement in (*_TABLES, _CHANGES):
             connection.execute(statement)
-        _start_at(connection, revision)
+        _start_at(connection, int(time.time() * 1000))
         self._rebuild(connection)
         connection.execute(f"PRAGMA user_version={SCHEMA}")
 

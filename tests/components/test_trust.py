@@ -293,6 +293,7 @@ def test_scps_words_come_behind_a_double_dash(hikube: Program, tmp_path, monkeyp
     """A21: a file that is named like an option is a file."""
     from hikube_local.access import ssh as access
     from hikube_local.cli import ssh as command
+    from hikube_local.engine.session import Session
 
     seen: list[list[str]] = []
 
@@ -305,7 +306,7 @@ def test_scps_words_come_behind_a_double_dash(hikube: Program, tmp_path, monkeyp
 
     monkeypatch.setattr(command.os, "execv", execv)
     monkeypatch.setattr(access, "prepare", lambda *a: ("me", ["-o", "X=y"]))
-    monkeypatch.setattr(access, "real", lambda world, obj: world)
+    monkeypatch.setattr(Session, "real", Session.of)
     hikube("up", "-", "--backend", "simulator", input=instance(disks=[], sshKeys=["k"]))
     monkeypatch.setenv("HIKUBE_LOCAL_HOME", str(hikube.home))
     with pytest.raises(Stop):
@@ -402,10 +403,11 @@ def test_a_manifest_at_a_url_is_read_whole_and_within_bounds(hikube: Program):
 
 def test_each_machine_has_a_user_of_its_own_where_this_root_has_ids_for_it(tmp_path):
     """A8: no account, service or container has those ids; in a container with 65,536 of them all machines share one."""
-    a, b = (owners.of_machine(f"1b1cf0c4-0000-4000-8000-00000000000{n}", few=False) for n in "12")
+    a, b = (owners.of_machine("root", f"1b1cf0c4-0000-4000-8000-00000000000{n}", few=False) for n in "12")
     assert a[0] != b[0] and a[1] == b[1]
     assert all(1879048192 <= uid < 2147352576 and owners.is_ours(uid) for uid, _ in (a, b))
-    assert owners.of_machine("x", few=True) == owners.shared()
+    assert owners.of_machine("root", "x", few=True) == owners.shared()
+    assert owners.of_machine("other", "x", few=False) != owners.of_machine("root", "x", few=False)
     for text, few in (("0 0 4294967295\n", False), ("0 100000 65536\n", True), ("", True), ("what\n", True)):
         (tmp_path / "map").write_text(text)
         assert owners.few(str(tmp_path / "map")) is few

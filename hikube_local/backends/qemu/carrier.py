@@ -73,11 +73,13 @@ class Carrier:
         if owner:
             os.chown(folder, owner[0], -1)
             os.chmod(folder, 0o700)
+            # QEMU itself opens the socket of its TPM, in a folder that libvirt gives to its own user and group.
+            owners.may_enter(files.make_folder(self.run / "libvirt" / "qemu" / "swtpm", 0o770), owner[0])
         return folder
 
     def owner(self, uuid: str) -> owners.Ids | None:
         """User and group of this machine's QEMU; a user's guests are all the user's own."""
-        return owners.of_machine(uuid, owners.few()) if self.root else None
+        return owners.of_machine(self.layout.id, uuid, owners.few()) if self.root else None
 
     # the namespace
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import grp
 import hashlib
+import os
 import pwd
+import struct
 import xml.etree.ElementTree as ET
 from contextlib import suppress
 from pathlib import Path
 
 Ids = tuple[int, int]
+_ACL = "system.posix_acl_access"
 DEBIAN_QEMU_ID = 64055  # libvirt-qemu, when the package that makes that user is not installed
 # Ids that no user, container or service has: systemd's UIDS-GIDS.md gives those up to 1879048191 to containers,
 # and leaves these to 2147352575 alone.
@@ -29,12 +32,33 @@ def shared() -> Ids:
     return DEBIAN_QEMU_ID, DEBIAN_QEMU_ID
 
 
-def of_machine(uuid: str, few: bool) -> Ids:
-    """The ids of one machine: its user follows from its UUID, its group opens /dev/kvm. `few`: this host has no such ids."""
+def of_machine(root: str, uuid: str, few: bool) -> Ids:
+    """The ids of one machine: its user follows from its state root and its UUID, its group opens /dev/kvm.
+
+    `few`: this host has no such ids.
+    """
     user, group = shared()
     if few:
         return user, group
-    return FIRST + int.from_bytes(hashlib.sha256(uuid.encode()).digest()[:8]) % COUNT, group
+    return FIRST + int.from_bytes(hashlib.sha256(f"{root}/{uuid}".encode()).digest()[:8]) % COUNT, group
+
+
+def may_enter(folder: Path, user: int) -> None:
+    """Let one more user pass through a folder that libvirt keeps at 0770: an access list outlives its chmod (acl(5)).
+
+    The form of the attribute is the kernel's (linux/posix_acl_xattr.h): a version, then tag, permissions and id of each entry.
+    """
+    entry, nobody = struct.Struct("<HHI"), 0xFFFFFFFF
+    try:
+        raw = os.getxattr(folder, _ACL)
+        entries = {
+            entry.unpack_from(raw, at)[::2]: entry.unpack_from(raw, at)[1] for at in range(4, len(raw), entry.size)
+        }
+    except OSError:
+        entries = {(0x01, nobody): 7, (0x04, nobody): 7, (0x10, nobody): 7, (0x20, nobody): 0}
+    entries[0x02, user] = 1
+    rows = (entry.pack(tag, permissions, who) for (tag, who), permissions in sorted(entries.items()))
+    os.setxattr(folder, _ACL, struct.pack("<I", 2) + b"".join(rows))
 
 
 def few(uid_map: str = "/proc/self/uid_map") -> bool:

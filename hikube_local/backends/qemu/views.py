@@ -9,6 +9,7 @@ from hikube_local.api.objects import Object
 from hikube_local.backends.protocol import View
 from hikube_local.backends.qemu import follow, libvirt, ways
 from hikube_local.backends.qemu.alone import LOST
+from hikube_local.host import accelerator
 from hikube_local.plan.steps import RunState
 from hikube_local.render import fit, machine
 from hikube_local.store.records import Lease
@@ -89,9 +90,10 @@ def _addresses(world: Qemu, obj: Object, lan: str, lan_ip: str, access: list[dic
 def _differences(world: Qemu, obj: Object, lease: Lease) -> list[dict[str, str]]:
     size = lease.size or {}
     rows = [tuple(t) for t in size.get("told", [])]
-    if size and not world.facts.kvm:
-        rows.append(("HK503", f"no hardware acceleration: {world.facts.why}"))
-    rows += fit.dropped(machine.profile_of(obj.instance), world.facts.kvm)
+    if tried := accelerator.kept(world.layout):
+        if size and not tried.kvm:
+            rows.append(("HK503", f"no hardware acceleration: {tried.why}"))
+        rows += fit.dropped(machine.profile_of(obj.instance), tried.kvm)
     if world.carrier.alone:
         rows.append(("HK518", LOST))
     elif not world.tenants.link_local:

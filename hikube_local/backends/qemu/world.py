@@ -48,7 +48,7 @@ from hikube_local.render.machine import SEED, SEED_MARK, Machine
 from hikube_local.store import db
 from hikube_local.store.db import Store
 
-STARTING = 20.0  # seconds that a look waits for a libvirt that somebody is starting
+STARTING = 60.0  # seconds that a look waits for a libvirt that somebody is starting
 
 
 class Qemu:
@@ -94,8 +94,12 @@ class Qemu:
             if self.carrier.daemon.pid() and self.carrier.holder() is not None:
                 with contextlib.suppress(HikubeError):
                     return self._connected()
-            # Whoever holds the lock may just be starting it.
-            if locks.holder(self.layout.locks / "network") is None or time.monotonic() > end:
+            # Whoever holds the lock may just be starting it, or have done so this moment.
+            free = locks.holder(self.layout.locks / "network") is None
+            if free and self.carrier.daemon.pid() and self.carrier.holder() is not None:
+                with contextlib.suppress(HikubeError):
+                    return self._connected()
+            if free or time.monotonic() > end:
                 what = "libvirt, which runs the machines, has ended or does not answer"
                 raise HikubeError("HK610", what, "the machines themselves go on", "hikube-local up brings it back")
             time.sleep(0.1)
