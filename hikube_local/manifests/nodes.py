@@ -135,6 +135,9 @@ def documents(text: Text, content: str, found: list[Diagnostic]) -> Iterator[Nod
     except yaml.MarkedYAMLError as e:
         mark = e.problem_mark or e.context_mark
         place = text.place(mark.line + 1, mark.column + 1) if mark else Place(text.name)
+        if "nesting depth" in (e.problem or ""):  # the bound of newer PyYAMLs comes before ours
+            deep = f"nested deeper than {MAX_DEPTH} levels"
+            raise Refused(Diagnostic("HK106", Severity.ERROR, deep, place)) from None
         problem = " ".join(str(p) for p in (e.problem, f"({e.context})" if e.context else "") if p)
         raise Refused(
             Diagnostic("HK102", Severity.ERROR, f"not YAML: {problem}", place, help=_yaml_help(e, place))
