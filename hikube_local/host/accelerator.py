@@ -119,7 +119,8 @@ def keep(layout: Layout) -> None:
     found, path = verdict(layout), layout.cache / FILE
     row = {"key": _key(), "verdict": asdict(found)}
     if files.read_json(path) != row:
-        layout.make()
+        if not path.parent.is_dir():
+            layout.make()
         files.write_json(path, row)
 
 
