@@ -616,13 +616,20 @@ def test_a_watch_sees_what_another_command_does(hikube: Program, pair):
     assert hikube("up", "--backend", "simulator", pair).code == 0
     words = [sys.executable, "-m", "hikube_local", "get", "vm", "web", "-w", "--no-headers"]
     watch = subprocess.Popen(words, env=hikube.env, cwd=hikube.folder, stdout=subprocess.PIPE, text=True)
+
+    def until(status: str) -> None:
+        """A machine may be seen on its way."""
+        while (line := watch.stdout.readline().split())[:2] != ["web", status]:
+            assert line[:1] == ["web"], line
+
     try:
-        assert watch.stdout.readline().split()[:2] == ["web", "Running"]
+        until("Running")
         assert hikube("stop", "web").code == 0
-        assert watch.stdout.readline().split()[:2] == ["web", "Stopped"]
+        until("Stopped")
         assert hikube("start", "web").code == 0
-        assert watch.stdout.readline().split()[:2] == ["web", "Running"]
+        until("Running")
         assert hikube("down", "web").code == 0
+        watch.stdout.read()
         assert watch.wait(patience(30)) == 0
     finally:
         watch.kill()
