@@ -1,5 +1,5 @@
 """Run a command to its end, and end whatever it started and left behind: also what made itself a daemon, also when the
-command is interrupted or dies. Runtime folders of state roots in the temporary folder go with it.
+command is interrupted or dies. Runtime folders of state roots in the temporary folder and throw-away users go with it.
 
     python -m tests.reaper COMMAND...
 
@@ -12,6 +12,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -53,6 +55,7 @@ def state_roots(folder: Path, deep: int = DEEP) -> Iterator[Path]:
             if entry.is_dir(follow_symlinks=False):
                 if entry.name == "state":
                     yield folder
+                    yield from state_roots(Path(entry.path, "lab"), 1)  # the throw-away roots of `test`
                 elif deep:
                     yield from state_roots(Path(entry.path), deep - 1)
 
@@ -69,10 +72,20 @@ def left_folders(before: set[str]) -> list[Path]:
     return sorted(ours)
 
 
+def throw_away_users() -> set[str]:
+    """The accounts that tests make: named hkt or hkp and the number of the process that made them."""
+    return {u.pw_name for u in pwd.getpwall() if re.fullmatch(r"hk[tp]\d+", u.pw_name)}
+
+
+def left_users(before: set[str]) -> list[str]:
+    """Those that came since, and whose maker lives no more: of a test that was cut short."""
+    return sorted(u for u in throw_away_users() - before if not Path("/proc", u[3:]).exists())
+
+
 def main(argv: list[str]) -> int:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     started: list[int] = []
-    before = {p.name for p in RUNTIME.glob("*")}
+    before, users = {p.name for p in RUNTIME.glob("*")}, throw_away_users()
     # Ctrl-C reaches the command by itself; what is meant for one process is handed on.
     signal.signal(signal.SIGINT, lambda *_: None)
     signal.signal(signal.SIGTERM, lambda *_: [os.kill(pid, signal.SIGTERM) for pid in started])
@@ -95,6 +108,9 @@ def main(argv: list[str]) -> int:
     for folder in left_folders(before):
         print(f"left over and removed now: {folder}", file=sys.stderr)
         shutil.rmtree(folder, ignore_errors=True)
+    for user in left_users(users):
+        print(f"left over and removed now: the user {user}", file=sys.stderr)
+        subprocess.run(["userdel", "--remove", "--force", user], capture_output=True)
     return os.waitstatus_to_exitcode(status)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -47,9 +48,10 @@ def test_what_a_command_leaves_is_ended_with_it(tmp_path: Path, then: str, sent:
 def test_runtime_folders_of_tests_go_with_them_and_others_stay(tmp_path: Path):
     """A run that was cut short leaves no folder in /run; somebody's own state root and another run's are not ours."""
     mine, others, lives = tmp_path / "mine" / "home", tmp_path / "others", tmp_path / "lives" / "home"
-    tags = {home: layout({"HIKUBE_LOCAL_HOME": str(home)}).runtime for home in (mine, others, lives)}
+    of_test = mine / "state" / "lab" / "t123456"  # of the program's own `test`
+    tags = {home: layout({"HIKUBE_LOCAL_HOME": str(home)}).runtime for home in (mine, of_test, others, lives)}
     folders = " ".join(str(p) for p in tags.values())
-    script = f"mkdir -p {mine}/state {lives}/state {folders}; touch {tags[lives]}/made"
+    script = f"mkdir -p {of_test}/state {lives}/state {folders}; touch {tags[lives]}/made"
     (tmp_path / "wait.sh").write_text(
         f"until [ -e {tags[lives]}/made ]; do sleep 0.05; done; exec <{tags[lives]}/made sleep 600"
     )
@@ -59,9 +61,25 @@ def test_runtime_folders_of_tests_go_with_them_and_others_stay(tmp_path: Path):
         done = subprocess.run([sys.executable, "-m", "tests.reaper", "sh", "-c", script], cwd=ROOT, capture_output=True)
         assert done.returncode == 0
         assert not tags[mine].exists() and str(tags[mine]) in done.stderr.decode()
+        assert not tags[of_test].exists() and str(tags[of_test]) in done.stderr.decode()
         assert tags[others].exists() and tags[lives].exists()
     finally:
         other_run.kill()
         other_run.wait()
         for folder in tags.values():
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a user")
+def test_throw_away_users_of_a_run_that_was_cut_short_go_with_it():
+    """A test's own clearing up does not run when it is killed."""
+    script = 'useradd --no-create-home "hkt$$" && echo "hkt$$" && exec sleep 600'
+    argv = [sys.executable, "-m", "tests.reaper", "sh", "-c", script]
+    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as reaper:
+        user = reaper.stdout.readline().strip()
+        assert pwd.getpwnam(user)
+        os.kill(reaper.pid, signal.SIGTERM)
+        _, told = reaper.communicate(timeout=patience(30))
+    assert f"the user {user}" in told
+    with pytest.raises(KeyError):
+        pwd.getpwnam(user)
