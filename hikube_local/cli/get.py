@@ -159,7 +159,9 @@ def _get(
 
     if words[:1] and words[0].lower() in ("events", "event", "ev"):
         raise UsageError("HK810", "events are no objects here", fix="hikube-local events [-f] [--for vm/NAME]")
-    statuses, bell = app.session.statuses, app.session.bell()  # before the first look, so that no change is missed
+    statuses = app.session.statuses
+    # Before the first look, so that no change is missed.
+    bell = app.session.bell() if watch or watch_only else None
     if filename:
         from hikube_local.cli.load import load
 

@@ -75,7 +75,7 @@ class Done:
 
 
 class Reconciler:
-    """Brings objects of the store and the worlds that carry them together."""
+    """Brings what carries the objects of the store to what they say."""
 
     def __init__(
         self, layout: Layout, store: Store, backend: Callable[[str], Backend], emit: Emit, options: RunOptions

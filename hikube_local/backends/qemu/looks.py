@@ -1,4 +1,4 @@
-"""What is looked up in a running guest whenever a command looks at it, since no process of ours stays to watch.
+"""What is looked up in a running guest when it is refreshed, since no process of ours stays to watch.
 
 WholeIP: the ports on which it listens, or its address on the host's bridge. After the host slept: its clock.
 """

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from hikube_local.backends.qemu.world import Qemu
 
 WHOLE = (
-    "WholeIP: at its loopback address the ports on which the guest listens are open, looked up whenever a command looks"
+    "WholeIP: at its loopback address the ports on which the guest listens are open, looked up when up is done and before "
+    "get, describe and ports show them"
 )
 
 

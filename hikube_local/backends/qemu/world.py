@@ -91,12 +91,9 @@ class Qemu:
         """For a look: the libvirt of our machines as it is; None when nothing of ours is up, HK610 when it has ended."""
         end = time.monotonic() + STARTING
         while self.carrier.lives():
-            if self.carrier.daemon.pid() and self.carrier.holder() is not None:
-                with contextlib.suppress(HikubeError):
-                    return self._connected()
-            # Whoever holds the lock may just be starting it, or have done so this moment.
+            # Whoever holds the lock may just be starting it. Asked first: who lets go of it after that has started it.
             free = locks.holder(self.layout.locks / "network") is None
-            if free and self.carrier.daemon.pid() and self.carrier.holder() is not None:
+            if self.carrier.daemon.pid() and self.carrier.holder() is not None:
                 with contextlib.suppress(HikubeError):
                     return self._connected()
             if free or time.monotonic() > end:
