@@ -24,8 +24,8 @@ from typing import Any
 
 from hikube_local import config
 from hikube_local.backends.qemu.agent import Agent
-from hikube_local.backends.qemu.alone import table
-from hikube_local.backends.qemu.lan import believable
+from hikube_local.backends.qemu.network.lan import believable
+from hikube_local.backends.qemu.network.user_network import table
 from hikube_local.errors import HikubeError
 from hikube_local.images import inspect
 from hikube_local.lab import checklist, evidence, units

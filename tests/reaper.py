@@ -22,7 +22,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from hikube_local.backends.qemu.leftovers import processes
+from hikube_local.backends.qemu.network.leftovers import processes
 from hikube_local.paths import layout
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h

@@ -13,10 +13,9 @@ from pathlib import Path
 from hikube_local import files, log
 from hikube_local.access import keys
 from hikube_local.api.objects import DISK, Key, Object
-from hikube_local.backends.qemu import starts
-from hikube_local.backends.qemu.agent import Agent
-from hikube_local.backends.qemu.world import Qemu
+from hikube_local.backends.capabilities import Agents, GuestAgent, Logs
 from hikube_local.catalogue.data import default_user
+from hikube_local.engine.session import Session
 from hikube_local.errors import ExitCode, HikubeError
 from hikube_local.paths import Layout, make_runtime
 from hikube_local.run import find
@@ -36,7 +35,7 @@ def program() -> list[str]:
     return [sys.executable, "-P", "-m", "hikube_local"]
 
 
-def proxy_command(world: Qemu, obj: Object, login: bool = False) -> str:
+def proxy_command(session: Session, obj: Object, login: bool = False) -> str:
     """A way in that needs no port on the host; with `login` it also lets ssh's user in. Percent signs are ssh's own."""
     words = [*program(), "-n", obj.namespace, "port-forward", obj.name, "22", "--stdio"]
     if home := os.environ.get("HIKUBE_LOCAL_HOME"):
@@ -44,12 +43,12 @@ def proxy_command(world: Qemu, obj: Object, login: bool = False) -> str:
     return shlex.join(words).replace("%", "%%") + (" --login %r" if login else "")
 
 
-def user_of(world: Qemu, obj: Object) -> str:
+def user_of(session: Session, obj: Object) -> str:
     """The image's default user: the configuration's or catalogue's image of the first disk, else the profile."""
     for ref in obj.instance.disks[:1]:
-        disk = world.store.get(Key(DISK, obj.namespace, ref.name))
+        disk = session.store.get(Key(DISK, obj.namespace, ref.name))
         image = disk.disk.source.image if disk else None
-        if image and (own := world.images.own.get(image.name, {}).get("user")):
+        if image and (own := session.config.images.get(image.name, {}).get("user")):
             return own
         if image:
             return default_user(obj.instance.instanceProfile, image.name)
@@ -60,51 +59,47 @@ def user_of(world: Qemu, obj: Object) -> str:
     return default_user(obj.instance.instanceProfile)
 
 
-def _same_system(world: Qemu, obj: Object) -> None:
+def _same_system(session: Session, obj: Object) -> None:
     """Another first disk is another system: what was pinned and authorised for the one before is dropped."""
     first = obj.instance.disks[0].name if obj.instance.disks else ""
-    disk = world.store.get(Key(DISK, obj.namespace, first)) if first else None
+    disk = session.store.get(Key(DISK, obj.namespace, first)) if first else None
     uid = disk.uid if disk else ""
     scope = f"ssh/{obj.namespace}/{obj.name}"
-    if world.store.allocation(scope).get("disk") != uid:
-        if keys.pinned(world.layout, obj):
-            keys.pin(world.layout, obj, [])
-        world.store.note(scope, users=None, disk=uid)
+    if session.store.allocation(scope).get("disk") != uid:
+        if keys.pinned(session.layout, obj):
+            keys.pin(session.layout, obj, [])
+        session.store.note(scope, users=None, disk=uid)
 
 
-def learn_host_keys(world: Qemu, obj: Object) -> None:
+def learn_host_keys(session: Session, obj: Object) -> None:
     """Pin the machine's host keys, once: asked of the agent, else read on the console of its first boot."""
-    _same_system(world, obj)
-    if keys.pinned(world.layout, obj):
+    _same_system(session, obj)
+    if keys.pinned(session.layout, obj):
         return
-    agent = Agent(world.running(obj))
+    agent = _agent(session, obj)
     found: list[str] = []
-    if agent.connected():
+    if agent is not None:
         for path in HOST_KEY_FILES:
             if raw := agent.read(path, 4096):
                 found += keys.host_keys(raw.decode("utf-8", "replace"))
-    if not found:
-        folder = world.folder(obj)
-        rows = starts.all(folder)
-        text = b"".join(starts.read(folder / "console.log", rows[0].get("console") if rows else None))[
-            -4_000_000:
-        ].decode("utf-8", "replace")
+    if not found and (logs := session.able(obj, Logs)):
+        text = logs.log(obj).first_boot(4_000_000).decode("utf-8", "replace")
         _, _, block = text.rpartition("-----BEGIN SSH HOST KEY KEYS-----")
         found = keys.host_keys(block) if block != text else []
     if found:
-        keys.pin(world.layout, obj, found)
+        keys.pin(session.layout, obj, found)
 
 
-def options(world: Qemu, obj: Object, identities: list[Path]) -> list[str]:
+def options(session: Session, obj: Object, identities: list[Path]) -> list[str]:
     """ssh's options for this machine."""
-    strict = "yes" if keys.pinned(world.layout, obj) else "accept-new"
+    strict = "yes" if keys.pinned(session.layout, obj) else "accept-new"
     words = [
         f"HostKeyAlias={keys.alias(obj)}",
-        f"UserKnownHostsFile={shlex.quote(str(world.layout.known_hosts))}",
+        f"UserKnownHostsFile={shlex.quote(str(session.layout.known_hosts))}",
         "GlobalKnownHostsFile=/dev/null",
         f"StrictHostKeyChecking={strict}",
         "CheckHostIP=no",
-        f"ProxyCommand={proxy_command(world, obj)}",
+        f"ProxyCommand={proxy_command(session, obj)}",
         "LogLevel=ERROR",
     ]
     out = [w for word in words for w in ("-o", word)]
@@ -124,100 +119,97 @@ def _works(argv: list[str]) -> bool:
 
 
 def prepare(
-    world: Qemu, obj: Object, user: str, identity: Path | None, say: Callable[[str], None]
+    session: Session, obj: Object, user: str, identity: Path | None, say: Callable[[str], None]
 ) -> tuple[str, list[str]]:
     """(user, ssh's options): -i, else ~/.ssh's keys if one of them gets in, else our own key, let in by the agent."""
-    learn_host_keys(world, obj)
-    user = user or user_of(world, obj)
+    learn_host_keys(session, obj)
+    user = user or user_of(session, obj)
     if not _USER.fullmatch(user):
         raise HikubeError("HK810", f"{user[:60]!r} is not a user name", exit_code=ExitCode.USAGE)
     ssh = find("ssh")
     if identity is not None:
-        return user, options(world, obj, [identity])
-    own = world.layout.own_key
-    plain = options(world, obj, keys.user_keys())
-    if own.exists() and noted(world, obj, user) and let_in(world, obj, user, say):
-        return user, options(world, obj, [*keys.user_keys(), own])
+        return user, options(session, obj, [identity])
+    own = session.layout.own_key
+    plain = options(session, obj, keys.user_keys())
+    if own.exists() and noted(session, obj, user) and let_in(session, obj, user, say):
+        return user, options(session, obj, [*keys.user_keys(), own])
     if (
         (keys.user_keys() or os.environ.get("SSH_AUTH_SOCK"))
         and any(obj.instance.sshKeys)
         and _works([ssh, *plain, f"{user}@{obj.name}"])
     ):
         return user, plain
-    if authorise(world, obj, user, say):
-        return user, options(world, obj, [*keys.user_keys(), keys.own_key(world.layout)])
+    if authorise(session, obj, user, say):
+        return user, options(session, obj, [*keys.user_keys(), keys.own_key(session.layout)])
     return user, plain
 
 
-def noted(world: Qemu, obj: Object, user: str) -> bool:
+def noted(session: Session, obj: Object, user: str) -> bool:
     """Whether our key was added for this user since the machine was made, or went back to a checkpoint."""
-    return user in world.store.allocation(f"ssh/{obj.namespace}/{obj.name}").get("users", [])
+    return user in session.store.allocation(f"ssh/{obj.namespace}/{obj.name}").get("users", [])
 
 
-def let_in(world: Qemu, obj: Object, user: str, say: Callable[[str], None]) -> bool:
+def let_in(session: Session, obj: Object, user: str, say: Callable[[str], None]) -> bool:
     """Have our key let this user in: as noted, unless the guest says that it does not have it (any more)."""
-    if noted(world, obj, user) and authorised(world, obj, user) is not False:
+    if noted(session, obj, user) and authorised(session, obj, user) is not False:
         return True
-    return authorise(world, obj, user, say)
+    return authorise(session, obj, user, say)
 
 
-def authorised(world: Qemu, obj: Object, user: str) -> bool | None:
+def authorised(session: Session, obj: Object, user: str) -> bool | None:
     """Whether the guest has our key for this user; None when nobody can say."""
-    from hikube_local.backends.qemu import libvirt
-
-    lv = libvirt.module()
-    dom = world.running(obj)
-    if not world.layout.own_key.exists() or not Agent(dom).connected():
+    agent = _agent(session, obj)
+    if not session.layout.own_key.exists() or agent is None or (listed := agent.ssh_keys(user)) is None:
         return None
-    try:
-        listed = dom.authorizedSSHKeysGet(user)
-    except lv.libvirtError:
-        return None
-    blob = keys.public(world.layout).split()[1]
-    return any(blob in str(line).split() for line in listed or [])
+    blob = keys.public(session.layout).split()[1]
+    return any(blob in line.split() for line in listed)
 
 
-def authorise(world: Qemu, obj: Object, user: str, say: Callable[[str], None]) -> bool:
+def authorise(session: Session, obj: Object, user: str, say: Callable[[str], None]) -> bool:
     """Add our key to a user of the guest, through the guest agent; said in one line."""
-    from hikube_local.backends.qemu import libvirt
-
-    dom = world.running(obj)
-    if not Agent(dom).connected():
+    agent = _agent(session, obj)
+    if agent is None:
         return False
-    lv = libvirt.module()
     try:
-        dom.authorizedSSHKeysSet(user, [keys.public(world.layout)], lv.VIR_DOMAIN_AUTHORIZED_SSH_KEYS_SET_APPEND)
-    except lv.libvirtError as e:
-        say(f"the guest agent did not take an SSH key for {user}: {one_line(str(e))[:160]}")
+        agent.add_ssh_key(user, keys.public(session.layout))
+    except HikubeError as e:
+        say(f"{e.what}: {one_line(e.why)[:160]}")
         return False
     say(f"added hikube-local's SSH key for {user} (through the guest agent)")
-    users = sorted({*world.store.allocation(f"ssh/{obj.namespace}/{obj.name}").get("users", []), user})
-    world.store.note(f"ssh/{obj.namespace}/{obj.name}", users=users)
+    users = sorted({*session.store.allocation(f"ssh/{obj.namespace}/{obj.name}").get("users", []), user})
+    session.store.note(f"ssh/{obj.namespace}/{obj.name}", users=users)
     return True
 
 
-def log_in(world: Qemu, obj: Object, user: str, say: Callable[[str], None]) -> None:
+def _agent(session: Session, obj: Object) -> GuestAgent | None:
+    """The agent in the running guest, if it answers."""
+    backend = session.able(obj, Agents)
+    agent = backend.agent(obj) if backend else None
+    return agent if agent is not None and agent.connected() else None
+
+
+def log_in(session: Session, obj: Object, user: str, say: Callable[[str], None]) -> None:
     """Before plain ssh connects (ssh-config): its user is let in, and the host's keys are pinned."""
     if not _USER.fullmatch(user):
         return
-    learn_host_keys(world, obj)
-    let_in(world, obj, user, say)
+    learn_host_keys(session, obj)
+    let_in(session, obj, user, say)
 
 
-def config(world: Qemu, obj: Object) -> str:
+def config(session: Session, obj: Object) -> str:
     """The Host block of ssh's configuration for a machine."""
-    own = keys.own_key(world.layout)
+    own = keys.own_key(session.layout)
     lines = [
         f"Host {keys.alias(obj)}",
-        f"  User {user_of(world, obj)}",
+        f"  User {user_of(session, obj)}",
         f"  HostKeyAlias {keys.alias(obj)}",
-        f'  UserKnownHostsFile "{world.layout.known_hosts}"',
+        f'  UserKnownHostsFile "{session.layout.known_hosts}"',
         "  GlobalKnownHostsFile /dev/null",
         "  StrictHostKeyChecking accept-new",  # pinned by the ProxyCommand, where the guest tells its keys
         "  CheckHostIP no",
-        f"  ProxyCommand {proxy_command(world, obj, login=True)}",
+        f"  ProxyCommand {proxy_command(session, obj, login=True)}",
     ]
-    folder = str(make_runtime(world.layout))
+    folder = str(make_runtime(session.layout))
     if len(folder) <= CONTROL_MOST:  # the next one within a minute shares the connection
         lines += ["  ControlMaster auto", f'  ControlPath "{folder}/ssh-%C"', "  ControlPersist 60"]
     lines += [f'  IdentityFile "{p}"' for p in [*keys.user_keys(), own]]

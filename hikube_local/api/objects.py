@@ -11,6 +11,7 @@ GROUP = "apps.cozystack.io"
 API_VERSION = f"{GROUP}/v1alpha1"
 INSTANCE = "VMInstance"
 DISK = "VMDisk"
+DEFAULT_BACKEND = "qemu"  # what carries an object that names nothing else
 PLURAL = {INSTANCE: "vminstances", DISK: "vmdisks"}
 
 # What kubectl's and virtctl's users call the two kinds.
@@ -206,7 +207,7 @@ class Object(BaseModel):
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     spec: VMInstanceSpec | VMDiskSpec
-    backend: Literal["qemu", "simulator"] = "qemu"
+    backend: str = DEFAULT_BACKEND
     uid: str = ""
     generation: int = 1
     resource_version: int = 0

@@ -1,14 +1,33 @@
-"""What a world that carries objects must be able to do; the simulator and QEMU are the two."""
+"""What carries objects: the small life of one that the engine needs. What else a backend can do is in `capabilities`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from hikube_local.api.objects import Object
 from hikube_local.events import Emit
-from hikube_local.plan.steps import DiskObserved, MachineDesired, MachineObserved, RunOptions, Step
+from hikube_local.images import sources
+from hikube_local.plan.steps import DiskObserved, MachineObserved, Planned, RunOptions, Step, Wish
 from hikube_local.readiness.stages import Progress, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a backend is to behave; each takes what concerns it.
+
+    `networks`: further networks that stand on a bridge of the host's. `link_local`: guests reach the host's link-local
+    networks. `throwaway`: the machines are never to come back, so nothing is written for safety. `oem`: SMBIOS strings
+    (type 11) for the guest. `stretch`: how many times as long as usual is waited for a guest.
+    """
+
+    images: sources.Settings = field(default_factory=sources.Settings)
+    networks: Mapping[str, str] = field(default_factory=dict)
+    link_local: bool = False
+    throwaway: bool = False
+    oem: tuple[str, ...] = ()
+    stretch: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,26 +50,34 @@ class View:
 
 
 class Backend(Protocol):
-    """`prepare` heals and allocates, and `refresh` acts on what was seen of a guest: with `perform` they are what writes.
+    """The life of an object. `prepare`, `perform`, `refresh` and `discard` write; everything else only looks.
 
-    `observe` reads what is true, `desired` what should be, `view` what is shown; `perform` carries out one step.
+    A step is the backend's own matter; the engine shows its verb and its reason, and knows START, RECORD and DELETE.
     """
 
-    name: str
-
-    def observe_disk(self, obj: Object) -> DiskObserved: ...
-
-    def observe_machine(self, obj: Object) -> MachineObserved: ...
+    @property
+    def name(self) -> str: ...
 
     def prepare(self, obj: Object, options: RunOptions, emit: Emit) -> None:
-        """Before the first plan: what a kill cut short is brought to an end, and what must stay the same is chosen."""
+        """Before the first plan: what a kill cut short is brought to an end, what must stay the same is chosen, and what
+        carries the machine (HK610) is brought back where it has ended."""
         ...
 
-    def desired(self, obj: Object, options: RunOptions) -> MachineDesired: ...
+    def plan(self, obj: Object, wish: Wish, options: RunOptions) -> Planned:
+        """What is missing between the object and what is there; only its first step is ever carried out."""
+        ...
 
     def perform(self, step: Step, obj: Object, options: RunOptions, emit: Emit) -> None: ...
 
-    def follow(self, obj: Object, timeout: float | None, emit: Emit) -> Verdict: ...
+    def follow(self, obj: Object, timeout: float | None, emit: Emit) -> Verdict:
+        """Tell a started machine's boot until it is ready or has failed; `timeout` in seconds, None for the usual."""
+        ...
+
+    def observe_disk(self, obj: Object) -> DiskObserved: ...
+
+    def observe_machine(self, obj: Object) -> MachineObserved:
+        """HK610 where what carries it has ended and nobody may bring it back in a look."""
+        ...
 
     def view(self, obj: Object) -> View: ...
 
@@ -58,6 +85,6 @@ class Backend(Protocol):
         """Bring what follows from a running guest to what the guest does now."""
         ...
 
-    def power(self, obj: Object, action: str) -> None:
-        """`pause` or `unpause` a running machine."""
+    def discard(self, obj: Object) -> None:
+        """What could not be deleted in order goes by force: its files, its rows."""
         ...

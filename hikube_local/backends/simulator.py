@@ -1,4 +1,4 @@
-"""A world with no machine at all: state is a function of start time, pace and now.
+"""A backend with no machine at all: state is a function of start time, pace and now.
 
 The annotation `hikube.local/simulate: "stage=STAGE,outcome=OUTCOME,after=SECONDS"` makes an object fail.
 """
@@ -14,18 +14,23 @@ from typing import Any
 
 from hikube_local.api import names
 from hikube_local.api.objects import INSTANCE, Object, plain_spec
-from hikube_local.backends.protocol import View
+from hikube_local.backends import hostplan
+from hikube_local.backends.capabilities import Pauses
+from hikube_local.backends.protocol import Settings, View
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
+from hikube_local.paths import Layout
 from hikube_local.plan.steps import (
     DiskObserved,
     Forward,
     MachineDesired,
     MachineObserved,
+    Planned,
     RunOptions,
     RunState,
     Step,
     Verb,
+    Wish,
 )
 from hikube_local.readiness.stages import WORDS, Progress, Result, Stage, Trouble, Verdict
 from hikube_local.render import seed
@@ -89,8 +94,8 @@ class Moment:
     outcome: str = ""  # "", fail, hang, panic or exit
 
 
-class Simulator:
-    """Takes the same steps as a real world and keeps them as numbers in the store."""
+class Simulator(Pauses):
+    """Takes the same steps as a real backend and keeps them as numbers in the store."""
 
     name = "simulator"
 
@@ -151,6 +156,9 @@ class Simulator:
 
     def refresh(self, obj: Object, emit: Emit) -> None:
         """A simulated guest does nothing by itself."""
+
+    def plan(self, obj: Object, wish: Wish, options: RunOptions) -> Planned:
+        return hostplan.plan(self, obj, wish, options)
 
     def desired(self, obj: Object, options: RunOptions) -> MachineDesired:
         spec = plain_spec(obj.spec)
@@ -317,5 +325,15 @@ class Simulator:
                 return Verdict(Result.TIMEOUT, stage, f"timed out in stage {WORDS[stage]}", seconds=spent)
             self.sleep(0.02)
 
-    def power(self, obj: Object, action: str) -> None:
-        self._change(obj, paused=self.now() if action == "pause" else None)
+    def pause(self, obj: Object) -> None:
+        self._change(obj, paused=self.now())
+
+    def unpause(self, obj: Object) -> None:
+        self._change(obj, paused=None)
+
+    def discard(self, obj: Object) -> None:
+        self.store.forget(obj.key)
+
+
+def make(layout: Layout, store: Store, settings: Settings) -> Simulator:
+    return Simulator(store)

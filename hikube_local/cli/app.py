@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hikube_local.api.objects import Object
     from hikube_local.config import Config
     from hikube_local.engine.reconcile import Reconciler
-    from hikube_local.engine.session import Backend, Session, Store
+    from hikube_local.engine.session import Session, Store
     from hikube_local.events import Emit
     from hikube_local.images.cache import Cache
     from hikube_local.images.sources import Settings
@@ -64,6 +64,26 @@ def refresh_option() -> Callable:
     """Whether a look brings the ways in of WholeIP machines along first."""
     help = "Bring the ways in of WholeIP machines to what their guests do now, first."
     return option("--refresh/--no-refresh", default=True, help=help)
+
+
+def backend_option() -> Callable:
+    """What carries the objects; the names are looked up when one is given, since the rest of the program is slow to load."""
+
+    def check(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+        from hikube_local.engine.session import backend_names
+
+        if value is not None and value not in backend_names():
+            known = ", ".join(backend_names())
+            raise click.BadParameter(f"{value!r} is not one of {known}", context, parameter)
+        return value
+
+    def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+        from hikube_local.engine.session import backend_names
+
+        return [name for name in backend_names() if name.startswith(incomplete)]
+
+    help = "What carries the objects: qemu (real machines) or simulator."
+    return option("--backend", default=None, callback=check, shell_complete=complete, help=help)
 
 
 def files_option(help: str = "A file, a folder, a URL or -.") -> Callable:
@@ -222,9 +242,6 @@ class App:
     @property
     def store(self) -> Store:
         return self.session.store
-
-    def backend(self, name: str) -> Backend:
-        return self.session.backend(name)
 
     @property
     def cache(self) -> Cache:

@@ -20,13 +20,10 @@ from hikube_local.errors import ExitCode, HikubeError, UsageError
 def console(app: App, name: str) -> int:
     """Type into a machine's serial console; leave with Ctrl-]."""
     from hikube_local.access import console as access
-    from hikube_local.api import names
+    from hikube_local.engine.session import Consoles
 
     obj = app.machine(name)
-    world = app.session.real(obj)
-    world.running(obj)
-    tap = names.tap(world.layout.id, obj.namespace, obj.name)
-    access.attach(world.carrier.sockets(tap) / "console.sock", obj.name)
+    access.attach(app.session.require(obj, Consoles).console(obj), obj.name)
     return ExitCode.DONE
 
 
@@ -38,12 +35,10 @@ def console(app: App, name: str) -> int:
 def vnc(app: App, name: str, proxy_only: bool, port: int) -> int:
     """A machine's screen, in a VNC viewer if one is installed."""
     from hikube_local.access import forward
-    from hikube_local.api import names
+    from hikube_local.engine.session import Screens
 
     obj = app.machine(name)
-    world = app.session.real(obj)
-    world.running(obj)
-    sock = world.carrier.sockets(names.tap(world.layout.id, obj.namespace, obj.name)) / "vnc.sock"
+    sock = app.session.require(obj, Screens).screen(obj)
     viewer = next((v for v in ("remote-viewer", "vncviewer", "gvncviewer") if shutil.which(v)), None)
     if viewer is None and not proxy_only:
         told = "no VNC viewer is installed", "sudo apt-get install virt-viewer; or vnc --proxy-only"
@@ -66,7 +61,7 @@ def vnc(app: App, name: str, proxy_only: bool, port: int) -> int:
 @common
 def screenshot(app: App, name: str, file: Path) -> int:
     """A picture of a machine's screen as PNG: screenshot web screen.png, or - for standard output."""
-    from hikube_local.access.screen import screenshot as take
+    from hikube_local.engine.session import Screens
 
     to_stdout = str(file) == "-"
     if not to_stdout and file.suffix.lower() not in ("", ".png"):
@@ -78,9 +73,7 @@ def screenshot(app: App, name: str, file: Path) -> int:
             "HK810", f"there is no folder {file.absolute().parent}", fix="name a file in a folder that is there"
         )
     obj = app.machine(name)
-    world = app.session.real(obj)
-    dom = world.running(obj)
-    picture = take(world.connection(), dom)
+    picture = app.session.require(obj, Screens).screenshot(obj)
     if to_stdout:
         sys.stdout.buffer.write(picture)
         sys.stdout.flush()

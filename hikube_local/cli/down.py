@@ -95,7 +95,10 @@ def down(
         targets += [o.key for o in doomed]
     code = _remove(app, targets, grace, force)
     if not files and not names and app.layout.runtime.exists():
-        app.session.qemu.tidy()
+        from hikube_local.engine.session import OnThisHost
+
+        for host in app.session.every(OnThisHost):
+            host.tidy()
     return code
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from hikube_local.cli.app import App, common
-from hikube_local.errors import UsageError
+from hikube_local.errors import HikubeError, UsageError
 
 
 @click.group("network")
@@ -23,4 +23,8 @@ def exec_(app: App, command: tuple[str, ...]) -> int:
     """
     if not command:
         raise UsageError("HK810", "no command is given", fix="hikube-local network exec -n NAMESPACE -- COMMAND")
-    return app.session.qemu.execute(app.namespace, list(command))
+    from hikube_local.engine.session import Executes
+
+    for backend in app.session.every(Executes):
+        backend.execute(app.namespace, list(command))
+    raise HikubeError("HK510", "no backend has a tenant network for commands")

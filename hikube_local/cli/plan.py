@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, files_option, manifests, option, output_option
+from hikube_local.cli.app import App, backend_option, common, files_option, manifests, option, output_option
 from hikube_local.errors import ExitCode, HikubeError
 
 # Fields that need no restart by us: taken at once, or (keys, user-data) written to the seed, which the guest reads at its next boot.
@@ -159,7 +159,7 @@ def _options(command: Any) -> Any:
         click.argument("files", nargs=-1),
         files_option(),
         option("--detailed-exitcode", is_flag=True, help="Exit 4 when there is something to do."),
-        option("--backend", type=click.Choice(["qemu", "simulator"]), default=None, help="What carries the objects."),
+        backend_option(),
         option("--exact", is_flag=True, help="Refuse machines that this host would have to make smaller."),
         option("--restart", is_flag=True, help="As `up --restart` would do it."),
         output_option("json", "yaml"),

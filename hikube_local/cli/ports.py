@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import subprocess
 import sys
 
 import click
@@ -42,10 +41,10 @@ def _pair(text: str) -> tuple[int, int]:
 def port_forward(app: App, stdio: bool, login: str, address: str, name: str, ports: tuple[str, ...]) -> int:
     """Forward local ports to a machine, whatever its `external` says, until interrupted."""
     from hikube_local.access import forward
+    from hikube_local.engine.session import Dials
 
     obj = app.machine(name)
-    world = app.session.real(obj)
-    world.running(obj)
+    backend = app.session.require(obj, Dials)
     pairs = [_pair(p) for p in ports]
     if stdio:
         if len(pairs) != 1:
@@ -54,16 +53,13 @@ def port_forward(app: App, stdio: bool, login: str, address: str, name: str, por
             from hikube_local.access import ssh
 
             with contextlib.suppress(HikubeError, OSError):  # ssh itself says who is not let in
-                ssh.log_in(world, obj, login, lambda text: print(text, file=sys.stderr))
-        with world.connector(obj, pairs[0][1]) as words:
-            if world.carrier.alone:
-                return subprocess.run(words).returncode
-            os.execv(words[0], words)
+                ssh.log_in(app.session, obj, login, lambda text: print(text, file=sys.stderr))
+        return backend.carry(obj, pairs[0][1])
     with contextlib.ExitStack() as held:
         listeners: dict[socket.socket, forward.Target] = {}
         for near, far in pairs:
             s = forward.listen(address, near)
-            listeners[s] = held.enter_context(world.connector(obj, far))
+            listeners[s] = held.enter_context(backend.connector(obj, far))
             print(f"Forwarding from {address}:{s.getsockname()[1]} -> {far}", flush=True)
         forward.serve(listeners, lambda text: print(text, file=sys.stderr, flush=True))
     return ExitCode.DONE
@@ -107,13 +103,14 @@ def ports(app: App, all_namespaces: bool, output: str, refresh: bool) -> int:
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 def virsh(words: tuple[str, ...]) -> int:
     """virsh, connected to the libvirt that runs the machines."""
+    from hikube_local.engine.session import Libvirt
     from hikube_local.run import find
 
     app = App()
-    world = app.session.qemu
-    if world.connection() is None:
+    uri = next((uri for b in app.session.every(Libvirt) if (uri := b.libvirt_uri())), None)
+    if uri is None:
         if {"-h", "--help"} & set(words[:1]):
             print("usage: hikube-local virsh [COMMAND…]   virsh's own commands, on the machines that are up")
             return ExitCode.DONE
         raise HikubeError("HK805", "no machine is up, so no libvirt of ours runs", fix="hikube-local up FILE")
-    os.execv(find("virsh"), ["virsh", "-c", world.carrier.daemon.uri, *words])
+    os.execv(find("virsh"), ["virsh", "-c", uri, *words])

@@ -49,17 +49,17 @@ def render(app: App, files: tuple[str, ...], filename: tuple[str, ...], to: str,
         if obj.kind != INSTANCE:
             continue
         if host:
-            from hikube_local.plan.steps import RunOptions
+            from hikube_local.engine.session import Libvirt
 
-            spec = app.session.qemu.machine(obj, RunOptions())
+            xml = app.session.require(obj, Libvirt).domain_xml(obj)
         else:
-            spec = machine.portable(obj, {n: v for (ns, n), v in optical.items() if ns == obj.namespace})
+            xml = domain.domain(machine.portable(obj, {n: v for (ns, n), v in optical.items() if ns == obj.namespace}))
         content = seed.portable(obj)
         if to == "-":
-            _print(obj, {"domain.xml": domain.domain(spec).encode(), **(content.files if content else {})})
+            _print(obj, {"domain.xml": xml.encode(), **(content.files if content else {})})
             continue
         folder = fs.make_folder(Path(to) / obj.namespace / obj.name, 0o755)
-        fs.write(folder / "domain.xml", domain.domain(spec), 0o644)
+        fs.write(folder / "domain.xml", xml, 0o644)
         for name in ("user-data", "meta-data"):
             if content is None:
                 (folder / name).unlink(missing_ok=True)

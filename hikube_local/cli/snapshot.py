@@ -43,12 +43,13 @@ def list_(app: App, name: str, output: str) -> int:
     from hikube_local.api.objects import INSTANCE
     from hikube_local.cli import tables
     from hikube_local.engine import snapshots
+    from hikube_local.engine.session import Snapshots
     from hikube_local.text import age, size, timestamp
 
     machines = [app.machine(name)] if name else app.store.objects(INSTANCE, app.namespace)
     found = []
     for obj in machines:
-        if name or obj.backend == "qemu":
+        if name or app.session.able(obj, Snapshots) is not None:
             found += [(obj, c) for c in snapshots.all(app.session, obj)]
     rows = [
         {
@@ -57,14 +58,14 @@ def list_(app: App, name: str, output: str) -> int:
             "created": timestamp(c.created),
             "memory": c.memory,
             "size": c.size,
-            "disks": sorted(c.frozen),
+            "disks": c.disks,
             "instanceID": c.instance_id,
             "kept": c.kept,
         }
         for o, c in found
     ]
     cells = [
-        [c.name, "yes" if c.memory else "no", size(c.size), str(len(c.frozen)), age(time.time() - c.created)]
+        [c.name, "yes" if c.memory else "no", size(c.size), str(len(c.disks)), age(time.time() - c.created)]
         for _, c in found
     ]
     header = ["NAME", "MEMORY", "SIZE", "DISKS", "AGE"]

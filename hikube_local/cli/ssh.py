@@ -92,15 +92,16 @@ def ssh(
     ssh's own options may stand before or behind NAME; -n, -c, -i, -l, -q and the long options are ours, and -t before NAME.
     """
     from hikube_local.access import ssh as access
+    from hikube_local.engine.session import Dials
     from hikube_local.run import find
 
     passed, run = split(words)
     run = [command] if command else run[1:] if run[:1] == ["--"] else run
     try:
         obj = app.machine(target)
-        world = app.session.real(obj)
+        app.session.require(obj, Dials)
         _told_phase(app, obj)
-        user, options = access.prepare(world, obj, target.rpartition("@")[0] or username, identity_file, _say)
+        user, options = access.prepare(app.session, obj, target.rpartition("@")[0] or username, identity_file, _say)
     except HikubeError as e:
         e.exit_code = e.exit_code if e.exit_code is ExitCode.USAGE else ExitCode.SSH
         raise
@@ -113,10 +114,10 @@ def ssh(
 
 def _told_phase(app: App, obj: Any) -> None:
     """A machine that is still booting may not let anybody in yet: said before ssh waits."""
-    world = app.backend(obj.backend)
+    backend = app.session.of(obj)
     with contextlib.suppress(HikubeError):  # what cannot be brought along keeps nobody from logging in
-        world.refresh(obj, ignore)
-    view = world.view(obj)
+        backend.refresh(obj, ignore)
+    view = backend.view(obj)
     if view.observed.state == "running" and not view.ready and view.progress:
         where = app.in_namespace(obj)
         wait = f"hikube-local wait{where} vm/{obj.name} --for=condition=Ready --timeout=10m"
@@ -131,6 +132,7 @@ def _told_phase(app: App, obj: Any) -> None:
 def scp(app: App, identity_file: Path | None, recursive: bool, words: tuple[str, ...]) -> int:
     """Copy files: scp FILE web:/tmp/, scp -r web:/var/log DIR, scp web:/etc/hosts db:/tmp/."""
     from hikube_local.access import ssh as access
+    from hikube_local.engine.session import Dials
     from hikube_local.run import find
 
     remotes = [w for w in words if ":" in w and not w.startswith(("/", "./", "../")) and not os.path.exists(w)]
@@ -141,8 +143,8 @@ def scp(app: App, identity_file: Path | None, recursive: bool, words: tuple[str,
     prepared: dict[str, tuple[str, list[str]]] = {}
     for name in dict.fromkeys(w.split(":", 1)[0] for w in remotes):
         obj = app.machine(name)
-        world = app.session.real(obj)
-        user, options = access.prepare(world, obj, name.rpartition("@")[0], identity_file, _say)
+        app.session.require(obj, Dials)
+        user, options = access.prepare(app.session, obj, name.rpartition("@")[0], identity_file, _say)
         prepared[name] = (f"{user}@{keys.alias(obj)}", options)
     if len(prepared) == 1:
         options = next(iter(prepared.values()))[1]
@@ -179,9 +181,12 @@ def ssh_config(app: App, install: bool, all_namespaces: bool) -> int:
 def _blocks(app: App, namespace: str | None) -> list[str]:
     from hikube_local.access import ssh as access
     from hikube_local.api.objects import INSTANCE
+    from hikube_local.engine.session import Dials
 
-    machines = [o for o in app.store.objects(INSTANCE, namespace) if o.backend == "qemu" and not o.deletion]
-    return [access.config(app.session.real(o), o) for o in machines]
+    machines = [
+        o for o in app.store.objects(INSTANCE, namespace) if not o.deletion and app.session.able(o, Dials) is not None
+    ]
+    return [access.config(app.session, o) for o in machines]
 
 
 def refresh(app: App) -> None:

@@ -104,6 +104,7 @@ def _once(
     output: str,
 ) -> int:
     from hikube_local.access import keys
+    from hikube_local.api.objects import DEFAULT_BACKEND
     from hikube_local.cli.story import Story
     from hikube_local.cli.tables import as_json
     from hikube_local.engine.apply import preflight
@@ -127,7 +128,7 @@ def _once(
     if junit:
         needs("junitparser", "--junit needs")
     items = {i.object.key: i for i in loaded.objects}
-    preflight(app.session, [o.model_copy(update={"backend": "qemu"}) for o in objects])
+    preflight(app.session, [o.model_copy(update={"backend": DEFAULT_BACKEND}) for o in objects])
     reports: list[Report] = []
     failures: list[HikubeError] = []
     key = keys.own_key(app.layout)

@@ -14,34 +14,6 @@ from hikube_local.errors import ExitCode
 INTERVAL = 1.0  # seconds over which rates are measured
 
 
-def _sample(dom: Any) -> dict[str, int]:
-    """Counters of a running domain: CPU ns, memory and disk and network bytes."""
-    import xml.etree.ElementTree as ET
-
-    info = dom.info()
-    memory = dom.memoryStats()
-    out = {
-        "cpu": info[4],
-        "vcpus": info[3],
-        "memory": memory.get("rss", 0) * 1024,
-        "read": 0,
-        "written": 0,
-        "received": 0,
-        "sent": 0,
-    }
-    root = ET.fromstring(dom.XMLDesc(0))
-    for target in root.iterfind("devices/disk/target"):
-        stats = dom.blockStats(target.get("dev"))
-        out["read"] += stats[1]
-        out["written"] += stats[3]
-    for target in root.iterfind("devices/interface/target"):
-        stats = dom.interfaceStats(target.get("dev"))
-        # The guest's side of the tap.
-        out["received"] += stats[0]
-        out["sent"] += stats[4]
-    return out
-
-
 @click.command("top")
 @option("-A", "--all-namespaces", is_flag=True, help="Of every namespace.")
 @click.argument("words", metavar="[NAME]...", nargs=-1)
@@ -51,34 +23,32 @@ def top(app: App, all_namespaces: bool, words: tuple[str, ...], output: str) -> 
     """CPU (milliprocessors), memory, disk and network of each running machine, over one second."""
     from hikube_local.api.objects import INSTANCE, KIND_WORDS
     from hikube_local.cli import tables
+    from hikube_local.engine.session import Measures
     from hikube_local.text import size
 
     named = [w for w in words if w.lower() not in KIND_WORDS]
     objects = [app.machine(w) for w in named] or app.store.objects(INSTANCE, None if all_namespaces else app.namespace)
-    domains = []
+    measured = [(o, b) for o in objects if (b := app.session.able(o, Measures))]
     for obj in objects:
-        if obj.backend == "qemu" and (dom := app.session.real(obj).existing_domain(obj)) is not None and dom.isActive():
-            domains.append((obj, dom))
-    for obj in objects:
-        if obj.backend != "qemu":
-            print(f"{obj.ref} is simulated: there is nothing to measure", file=sys.stderr)
-    before = [_sample(d) for _, d in domains]
+        if not app.session.able(obj, Measures):
+            print(f"{obj.ref} is not measured: its backend is the {obj.backend}", file=sys.stderr)
+    before = {o.key: counted for o, b in measured if (counted := b.counters(o)) is not None}
     begin = time.monotonic()
-    if domains:
+    if before:
         time.sleep(INTERVAL)
     spent = time.monotonic() - begin
     rows: list[dict[str, Any]] = []
-    for (obj, dom), a in zip(domains, before, strict=True):
-        b = _sample(dom)
-        rate = {k: int((b[k] - a[k]) / spent) for k in ("read", "written", "received", "sent")}
-        milli = int((b["cpu"] - a["cpu"]) / spent / 1e6)
+    for obj, backend in measured:
+        if (a := before.get(obj.key)) is None or (now := backend.counters(obj)) is None:
+            continue
+        rates = {k: int((getattr(now, k) - getattr(a, k)) / spent) for k in ("read", "written", "received", "sent")}
         rows.append(
             {
                 "namespace": obj.namespace,
                 "name": obj.name,
-                "cpuMillis": milli,
-                "memory": b["memory"],
-                **{f"{k}PerSecond": v for k, v in rate.items()},
+                "cpuMillis": int((now.cpu - a.cpu) / spent / 1e6),
+                "memory": now.memory,
+                **{f"{k}PerSecond": rate for k, rate in rates.items()},
             }
         )
     header = ["NAMESPACE", "NAME", "CPU", "MEMORY", "READ/S", "WRITE/S", "RX/S", "TX/S"]

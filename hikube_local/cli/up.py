@@ -12,6 +12,7 @@ import click
 
 from hikube_local.cli.app import (
     App,
+    backend_option,
     common,
     confirm,
     dry_run_option,
@@ -40,7 +41,7 @@ def _up_options(command: Any) -> Any:
         option("--checkpoint/--no-checkpoint", default=True, help="Keep the state after the first boot, for `reset`."),
         option("--pull", is_flag=True, help="Ask the servers whether their images changed."),
         option("--offline", is_flag=True, help="Touch no network."),
-        option("--backend", type=click.Choice(["qemu", "simulator"]), default=None, help="What carries the objects."),
+        backend_option(),
         option("--bridge", default=None, help="A bridge of this host for WholeIP machines (root)."),
         option("--pace", type=float, default=0.0, help="Simulator: seconds of a whole boot."),
         option("--yes", is_flag=True, help="Answer questions with yes."),

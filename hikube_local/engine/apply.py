@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hikube_local.api.objects import DISK, INSTANCE, Key, Object, RunStrategy
+from hikube_local.api.objects import DEFAULT_BACKEND, DISK, INSTANCE, Key, Object
+from hikube_local.backends.capabilities import OnThisHost, Snapshots
 from hikube_local.engine.reconcile import Done
 from hikube_local.engine.session import Session
 from hikube_local.errors import UsageError, unexpected
@@ -15,6 +16,7 @@ from hikube_local.events import Emit, Event, EventType
 from hikube_local.host import network
 from hikube_local.images import bundle, sources
 from hikube_local.images.fetch import mirrored
+from hikube_local.plan.running import applied
 from hikube_local.plan.steps import RunOptions
 from hikube_local.text import mask_url
 from hikube_local.urls import is_this_host
@@ -53,7 +55,7 @@ def with_backend(session: Session, objects: Iterable[Object], backend: str | Non
     out = []
     for obj in objects:
         old = stored.get(obj.key)
-        out.append(obj.model_copy(update={"backend": backend or (old.backend if old else "qemu")}))
+        out.append(obj.model_copy(update={"backend": backend or (old.backend if old else DEFAULT_BACKEND)}))
     carriers = {o.key: o.backend for o in [*stored.values(), *out]}
     for obj in out:
         for key in obj.disk_keys if obj.kind == INSTANCE else ():
@@ -113,9 +115,9 @@ def _fetches_nothing_inner(session: Session, wanted: list[Object]) -> None:
     inner = []
     for obj in wanted:
         url = obj.disk.source.http.url if obj.kind == DISK and obj.disk.source.http else ""
-        if not url or obj.backend != "qemu" or not is_this_host(url) or mirrored(url, session.config.mirrors) != url:
+        if not url or not is_this_host(url) or mirrored(url, session.config.mirrors) != url:
             continue
-        if not session.of(obj).observe_disk(obj).exists:
+        if session.able(obj, OnThisHost) and not session.of(obj).observe_disk(obj).exists:
             inner.append(f"{obj.ref} ({mask_url(url)[:120]})")
     if inner:
         what = f"{', '.join(inner)} would be fetched from this host itself"
@@ -125,15 +127,9 @@ def _fetches_nothing_inner(session: Session, wanted: list[Object]) -> None:
 
 def preflight(session: Session, objects: list[Object]) -> None:
     """What this host lacks is told before anything is changed."""
-    real = [o for o in objects if o.backend == "qemu"]
-    if real:
-        from hikube_local.backends.qemu import firmware
-        from hikube_local.host.doctor import require
-        from hikube_local.render.machine import profile_of
-
-        machines = [o for o in real if o.kind == INSTANCE]
-        lacking = {package for o in machines for package in firmware.missing(profile_of(o.instance))}
-        require(session.layout, bool(machines), sorted(lacking))
+    for name in sorted({o.backend for o in objects}):
+        if isinstance(backend := session.backend(name), OnThisHost):
+            backend.preflight([o for o in objects if o.backend == name])
 
 
 def _take_bundles(session: Session, folders: Iterable[Path], objects: list[Object], emit: Emit) -> None:
@@ -148,7 +144,8 @@ def _take_bundles(session: Session, folders: Iterable[Path], objects: list[Objec
 
 def _check_bridge(session: Session, wanted: list[Object], name: str | None, emit: Emit) -> None:
     """A bridge that is not there is told before anything is changed; one that cannot be had is told as a difference."""
-    if not name or not any(o.kind == INSTANCE and o.backend == "qemu" and o.instance.whole_ip for o in wanted):
+    whole = [o for o in wanted if o.kind == INSTANCE and o.instance.whole_ip]
+    if not name or not any(session.able(o, OnThisHost) for o in whole):
         return
     if session.layout.root:
         network.bridge(name)
@@ -166,30 +163,21 @@ def _record_bridge(session: Session, stored: list[Object], name: str | None) -> 
 def _end_stops(session: Session, stored: list[Object]) -> None:
     """A manifest that says the machine runs ends a stop that was asked for."""
     for obj in stored:
-        always = obj.kind == INSTANCE and obj.instance.strategy is RunStrategy.ALWAYS
-        if always and session.store.intent(obj.key).power:
+        power = session.store.intent(obj.key).power if obj.kind == INSTANCE else ""
+        if power and not applied(obj, power):
             session.store.keep(obj.key, power=None)
 
 
 def _keep_first_boots(session: Session, stored: list[Object], results: dict[Key, Done], emit: Emit) -> None:
-    """The checkpoint that `reset` goes back to, once, when a machine's cloud-init is done for the first time."""
+    """The snapshot that `reset` goes back to, once, when a machine's cloud-init is done for the first time."""
     for obj in stored:
         verdict = results[obj.key].verdict
-        if obj.kind != INSTANCE or obj.backend != "qemu" or not (verdict and verdict.cloud_init):
+        if obj.kind != INSTANCE or not (verdict and verdict.cloud_init):
             continue
-        from hikube_local.backends.qemu import checkpoints, points
-
-        world = session.real(obj)
-        identity = world.uuid(obj)
-        if session.store.lease(obj.key).configured == identity:
+        if (backend := session.able(obj, Snapshots)) is None:
             continue
         try:
-            with checkpoints.held(world, obj, emit) as obj:
-                if any(c.name == points.FIRST_BOOT for c in points.all(world, obj)):
-                    # Of another identity (a new cloudInitSeed), or its note was lost to a kill.
-                    checkpoints.delete(world, obj, points.FIRST_BOOT, emit)
-                checkpoints.create(world, obj, points.FIRST_BOOT, emit)
-            session.store.keep(obj.key, configured=identity)
+            backend.keep_first_boot(obj, emit)
         except Exception as error:
             e = unexpected(error)
             what = f"no checkpoint for `reset`: {e.what}"

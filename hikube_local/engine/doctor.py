@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hikube_local.backends.qemu.checks import address_range
+from hikube_local.backends.capabilities import OnThisHost
 from hikube_local.engine.session import Session
 from hikube_local.host import accelerator, doctor
 from hikube_local.host.doctor import Check
@@ -11,4 +11,4 @@ from hikube_local.host.doctor import Check
 def examine(session: Session) -> list[Check]:
     """Each check with what mends it; what the accelerator's trial found is kept."""
     accelerator.keep(session.layout)
-    return [*doctor.examine(session.layout), address_range(session.store)]
+    return [*doctor.examine(session.layout), *(c for b in session.every(OnThisHost) for c in b.checks())]

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hikube_local.api.objects import Key, Object
-from hikube_local.engine.reconcile import Done
+from hikube_local.backends.capabilities import Pauses
+from hikube_local.engine.reconcile import Done, healed
 from hikube_local.engine.session import Session
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, ignore
@@ -52,18 +53,14 @@ def freeze(session: Session, obj: Object, action: str) -> bool:
         raise HikubeError("HK805", f"{obj.name} is not running", fix=f"hikube-local start {obj.name}")
     if (state is RunState.PAUSED) == (action == "pause"):
         return False
-    session.of(obj).power(obj, action)
+    backend = session.require(obj, Pauses)
+    (backend.pause if action == "pause" else backend.unpause)(obj)
     return True
 
 
 def _observed(session: Session, obj: Object) -> MachineObserved:
     """The machine as it is; what carries it is brought back where it has ended."""
-    backend = session.of(obj)
-    try:
-        return backend.observe_machine(obj)
-    except HikubeError:
-        backend.refresh(obj, ignore)
-        return backend.observe_machine(obj)
+    return healed(session.of(obj), obj, RunOptions(), ignore, session.of(obj).observe_machine)
 
 
 def _keep(session: Session, machines: Iterable[Object], power: str, end_boot: float | None = None) -> None:

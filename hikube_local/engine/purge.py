@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hikube_local import files
 from hikube_local.api.objects import DISK, INSTANCE, Object
-from hikube_local.backends.qemu import checkpoints, leftovers
+from hikube_local.backends.capabilities import OnThisHost
 from hikube_local.engine.session import Session
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit
@@ -38,8 +37,8 @@ def find(session: Session, namespace: str | None, disks: bool, images: bool) -> 
     doomed = {o.key for o in objects}
     whole = everything or not any(o.kind == INSTANCE and o.key not in doomed for o in session.store.objects())
     if whole:
-        names += [f"process {pid} ({name})" for pid, name in leftovers.processes(session.layout)]
-        names += [f"folder {p}" for p in leftovers.folders(session.layout, disks and everything, images)]
+        for host in session.every(OnThisHost):
+            names += [*host.processes(), *(f"folder {p}" for p in host.folders(disks and everything, images))]
     return Doomed(objects, whole, everything, disks, images, names)
 
 
@@ -53,19 +52,11 @@ def end(session: Session, doomed: Doomed, emit: Emit) -> list[HikubeError]:
 
 def sweep(session: Session, doomed: Doomed) -> None:
     """The network, the processes and the folders, when no machine is left that needs them."""
-    if doomed.whole:
-        qemu = session.qemu
-        with qemu.network_lock():
-            qemu.tenants.lan.drop_all()
-            leftovers.end(qemu.carrier)
-            leftovers.remove(session.layout, doomed.disks and doomed.everything, doomed.images)
+    for host in session.every(OnThisHost) if doomed.whole else ():
+        host.sweep(doomed.disks and doomed.everything, doomed.images)
 
 
 def _by_force(session: Session, obj: Object, error: HikubeError) -> HikubeError:
     """What could not be deleted in order: its files and its rows go all the same. Its processes are ended with the rest."""
-    qemu = session.qemu
-    if obj.kind == DISK:
-        checkpoints.after_disk(qemu, obj)
-    files.remove_folder(qemu.folder(obj), session.layout.state)
-    session.store.forget(obj.key)
+    session.of(obj).discard(obj)
     return error

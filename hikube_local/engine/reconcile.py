@@ -11,21 +11,22 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from hikube_local.api.objects import DISK, INSTANCE, Key, Object, RunStrategy
+from hikube_local.api.objects import DISK, INSTANCE, Key, Object
 from hikube_local.backends.protocol import Backend
 from hikube_local.errors import ExitCode, HikubeError, Interrupted, unexpected
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.locks import locked
 from hikube_local.log import STEPS
 from hikube_local.paths import Layout
-from hikube_local.plan.planner import plan_disk, plan_machine, upload_words
+from hikube_local.plan.planner import upload_words
+from hikube_local.plan.running import applied
 from hikube_local.plan.steps import Planned, RunOptions, RunState, Step, Verb, Wish
 from hikube_local.readiness.stages import Result, Verdict
 from hikube_local.store.db import Store
 
 MOST_STEPS = 40
 Looked = TypeVar("Looked")
-_WORDS = {
+_WORDS: dict[str, str] = {
     Verb.IMPORT: "importing",
     Verb.GROW: "growing",
     Verb.NETWORK: "configuring the tenant network",
@@ -63,7 +64,7 @@ class Done:
 
     @property
     def changed(self) -> bool:
-        return any(s.verb is not Verb.RECORD for s in self.steps)
+        return any(s.verb != Verb.RECORD for s in self.steps)
 
     @property
     def exit_code(self) -> ExitCode:
@@ -105,16 +106,13 @@ class Reconciler:
 
     def plan(self, obj: Object) -> Planned:
         """What would be done now; a look, which changes nothing."""
-        world = self.backend(obj.backend)
-        if obj.kind == DISK:
-            return plan_disk(obj, world.observe_disk(obj))
-        return plan_machine(obj, world.desired(obj, self.options), world.observe_machine(obj), self._wish(obj))
+        return self.backend(obj.backend).plan(obj, self._wish(obj), self.options)
 
     def _wish(self, obj: Object) -> Wish:
+        if obj.kind != INSTANCE:
+            return Wish()
         intent = self.store.intent(obj.key)
-        power = intent.power
-        if self.options.dry and power == "stop" and obj.instance.strategy is RunStrategy.ALWAYS:
-            power = ""  # an `up` of a manifest that says it runs ends the stop
+        power = applied(obj, intent.power) if self.options.dry else intent.power
         return Wish(power, self.options.restart, intent.started_before, intent.end_boot)
 
     def reconcile(self, keys: Iterable[Key], wait: bool = False, timeout: float | None = None) -> dict[Key, Done]:
@@ -289,7 +287,7 @@ class Reconciler:
         return waits
 
     def _steps(self, obj: Object, done: Done) -> None:
-        world = self.backend(obj.backend)
+        backend = self.backend(obj.backend)
         options = self.options
         prepared = 0
         for _ in range(MOST_STEPS):
@@ -298,47 +296,36 @@ class Reconciler:
                 return
             obj = fresh  # it may have been asked for anew, or deleted, meanwhile
             if obj.generation != prepared:
-                world.prepare(obj, options, self.emit)
+                backend.prepare(obj, options, self.emit)
                 prepared = obj.generation
-            planned = self._healed(obj, self.plan)
+            planned = healed(backend, obj, options, self.emit, self.plan)
             done.restart_required = planned.restart_required
             if not planned.steps:
                 return
             step = planned.steps[0]
-            if step.verb is Verb.START and any(s.verb is Verb.START for s in done.steps):
+            if step.verb == Verb.START and any(s.verb == Verb.START for s in done.steps):
                 return  # it ended as soon as it was started: whoever follows it tells how
-            if step.verb in _WORDS:
-                self._say(
-                    EventType.STEP,
-                    obj,
-                    f"{_WORDS[step.verb]}: {step.why}" if step.why else _WORDS[step.verb],
-                    step=str(step.verb),
-                )
+            if step.verb != Verb.RECORD:
+                words = _WORDS.get(step.verb, step.verb)
+                self._say(EventType.STEP, obj, f"{words}: {step.why}" if step.why else words, step=str(step.verb))
             STEPS.debug("%s in %s: %s: %s", obj.ref, obj.namespace, step.verb, step.why or "it is not so yet")
-            world.perform(step, obj, options, self.emit)
+            backend.perform(step, obj, options, self.emit)
             done.steps.append(step)
         raise HikubeError("HK999", f"{obj.ref} does not settle", why=", ".join(s.verb for s in done.steps[-6:]))
-
-    def _healed(self, obj: Object, look: Callable[[Object], Looked]) -> Looked:
-        """A look at an object; what carries it may have ended since it was prepared, and is brought back."""
-        try:
-            return look(obj)
-        except HikubeError as e:
-            if e.code != "HK610":
-                raise
-            self.backend(obj.backend).prepare(obj, self.options, self.emit)
-            return look(obj)
 
     def _follow(self, key: Key, done: Done, timeout: float | None) -> None:
         obj = self.store.get(key)
         if obj is None or obj.deletion:
             return
-        world = self.backend(obj.backend)
+        backend = self.backend(obj.backend)
         try:
-            started = any(s.verb is Verb.START for s in done.steps)
-            if self._healed(obj, world.observe_machine).state is not RunState.RUNNING and not started:
+            started = any(s.verb == Verb.START for s in done.steps)
+            if (
+                healed(backend, obj, self.options, self.emit, backend.observe_machine).state is not RunState.RUNNING
+                and not started
+            ):
                 return
-            done.verdict = world.follow(obj, timeout, self.emit)
+            done.verdict = backend.follow(obj, timeout, self.emit)
         except Exception as e:
             done.error = unexpected(e)
             self._failed(obj, done.error)
@@ -353,3 +340,14 @@ class Reconciler:
         kind, code = EventType.READY if ok else EventType.FAILED, v.trouble.code if v.trouble else ""
         tell = self.emit if v.fresh else self._listener  # what was so before is no event
         tell(Event(kind, v.message, obj.ref, obj.namespace, str(v.stage), code=code, data=data))
+
+
+def healed(backend: Backend, obj: Object, options: RunOptions, emit: Emit, look: Callable[[Object], Looked]) -> Looked:
+    """A look at an object by a command that changes something: what carries it (HK610) is brought back first."""
+    try:
+        return look(obj)
+    except HikubeError as e:
+        if e.code != "HK610":
+            raise
+    backend.prepare(obj, options, emit)
+    return look(obj)

@@ -4,25 +4,53 @@ from __future__ import annotations
 
 import functools
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 from hikube_local.api.objects import Object
+from hikube_local.backends import registry
+from hikube_local.backends.capabilities import (
+    Agents,
+    Consoles,
+    Dials,
+    Executes,
+    Libvirt,
+    Logs,
+    Measures,
+    OnThisHost,
+    Screens,
+    Snapshots,
+)
+from hikube_local.backends.protocol import Backend
+from hikube_local.backends.protocol import Settings as BackendSettings
+from hikube_local.backends.registry import names as backend_names
 from hikube_local.config import Config
 from hikube_local.engine.reconcile import Reconciler
 from hikube_local.engine.status import Statuses
-from hikube_local.errors import HikubeError
 from hikube_local.events import Emit
 from hikube_local.images.cache import Cache
 from hikube_local.images.sources import Settings, own_name
 from hikube_local.manifests.validate import Known
 from hikube_local.paths import Layout
+from hikube_local.plan.steps import RunOptions
 from hikube_local.store.bell import Bell
 from hikube_local.store.db import Store
 
-if TYPE_CHECKING:
-    from hikube_local.backends.protocol import Backend
-    from hikube_local.backends.qemu.world import Qemu
-    from hikube_local.plan.steps import RunOptions
+# What the faces ask of a backend; they know the engine only.
+__all__ = [
+    "Agents",
+    "Consoles",
+    "Dials",
+    "Executes",
+    "Libvirt",
+    "Logs",
+    "Measures",
+    "OnThisHost",
+    "Screens",
+    "Session",
+    "Snapshots",
+    "backend_names",
+]
+Able = TypeVar("Able")
 
 
 class Session:
@@ -41,37 +69,27 @@ class Session:
 
     @functools.cache  # noqa: B019 (a session lives as long as its process)
     def backend(self, name: str) -> Backend:
-        if name == "simulator":
-            from hikube_local.backends.simulator import Simulator
-
-            return Simulator(self.store)
-        from hikube_local.backends.qemu.world import Qemu
-
+        """The backend of this name, or HK807."""
         config = self.config
-        return Qemu(self.layout, self.store, self.image_settings, config.networks, link_local=config.link_local)
+        settings = BackendSettings(self.image_settings, config.networks, config.link_local)
+        return registry.make(name, self.layout, self.store, settings)
 
     def of(self, obj: Object) -> Backend:
         """What carries this object."""
         return self.backend(obj.backend)
 
-    @property
-    def qemu(self) -> Qemu:
-        """The backend of real machines."""
-        from hikube_local.backends.qemu.world import Qemu
+    def require(self, obj: Object, capability: type[Able]) -> Able:
+        """What carries this object, as one that has the capability; HK510 where it has not."""
+        return registry.require(self.of(obj), capability, obj.name)
 
-        backend = self.backend("qemu")
-        assert isinstance(backend, Qemu)
-        return backend
+    def able(self, obj: Object, capability: type[Able]) -> Able | None:
+        """The same, or None."""
+        backend = self.of(obj)
+        return backend if isinstance(backend, capability) else None
 
-    def real(self, obj: Object) -> Qemu:
-        """The backend of a machine that has a guest, or HK510: a simulated one has nobody to talk to."""
-        from hikube_local.backends.qemu.world import Qemu
-
-        world = self.of(obj)
-        if not isinstance(world, Qemu):
-            what = f"{obj.name} is simulated: there is no guest to reach"
-            raise HikubeError("HK510", what, fix="bring it up with --backend qemu")
-        return world
+    def every(self, capability: type[Able]) -> list[Able]:
+        """All backends that have the capability, whether or not they carry an object now."""
+        return [b for name in registry.names() if isinstance(b := self.backend(name), capability)]
 
     @property
     def cache(self) -> Cache:

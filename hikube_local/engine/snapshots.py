@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hikube_local.api.names import DNS_1123
 from hikube_local.api.objects import Object
-from hikube_local.backends.qemu import checkpoints, looks, points
-from hikube_local.backends.qemu.points import FIRST_BOOT, Checkpoint
+from hikube_local.backends.capabilities import FIRST_BOOT, Snapshot, Snapshots
 from hikube_local.engine.session import Session
 from hikube_local.errors import HikubeError, UsageError
 from hikube_local.events import Emit
@@ -31,26 +31,25 @@ def create(session: Session, obj: Object, name: str, emit: Emit, keep: int | Non
     if not DNS_1123.fullmatch(name):
         fix = "write lower-case letters, digits and dashes"
         raise UsageError("HK301", f"{name!r} is no name for a snapshot", fix=fix)
-    world = session.real(obj)
-    with checkpoints.held(world, obj, emit) as obj:
-        checkpoints.create(world, obj, name, emit, kept=keep is not None)
-        old = [c.name for c in points.all(world, obj) if c.kept] if keep else []
-        for gone in old[: -keep if keep else None]:
-            checkpoints.delete(world, obj, gone, emit)
+    session.require(obj, Snapshots).take_snapshot(obj, name, emit, keep)
     return name
 
 
-def all(session: Session, obj: Object) -> list[Checkpoint]:
+def all(session: Session, obj: Object) -> Sequence[Snapshot]:
     """Those of one machine, oldest first."""
-    return points.all(session.real(obj), obj)
+    return session.require(obj, Snapshots).snapshots(obj)
 
 
-def find(session: Session, obj: Object, name: str) -> Checkpoint:
+def find(session: Session, obj: Object, name: str) -> Snapshot:
     """One by its name, or HK804 with those that there are."""
-    return points.find(session.real(obj), obj, name)
+    found = {s.name: s for s in all(session, obj)}
+    if name not in found:
+        have = ", ".join(found) or "none"
+        raise HikubeError("HK804", f"{obj.name} has no checkpoint {name!r}", f"there are: {have}", "snapshot list NAME")
+    return found[name]
 
 
-def first_boot(session: Session, obj: Object) -> Checkpoint:
+def first_boot(session: Session, obj: Object) -> Snapshot:
     """The one that `reset` goes back to, or HK804."""
     for point in all(session, obj):
         if point.name == FIRST_BOOT:
@@ -60,18 +59,12 @@ def first_boot(session: Session, obj: Object) -> Checkpoint:
     raise HikubeError("HK804", what, why, "snapshot create NAME takes one now")
 
 
-def restore(session: Session, obj: Object, point: Checkpoint, emit: Emit) -> Restored:
+def restore(session: Session, obj: Object, point: Snapshot, emit: Emit) -> Restored:
     """Go back to one, as often as wanted; what the machine did since is lost."""
-    world = session.real(obj)
-    with checkpoints.held(world, obj, emit) as obj:
-        seconds = checkpoints.restore(world, obj, point.name, emit)
-    if point.memory:
-        looks.woken(world, obj, time.time() - point.created, emit)
+    seconds = session.require(obj, Snapshots).restore_snapshot(obj, point, emit)
     return Restored(seconds, point.memory)
 
 
 def delete(session: Session, obj: Object, name: str, emit: Emit) -> None:
     """Forget one; the machine itself is left as it is."""
-    world = session.real(obj)
-    with checkpoints.held(world, obj, emit) as obj:
-        checkpoints.delete(world, obj, name, emit)
+    session.require(obj, Snapshots).delete_snapshot(obj, name, emit)

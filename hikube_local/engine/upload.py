@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hikube_local.api.objects import DISK, INSTANCE, Key, Object, VMDiskSpec
+from hikube_local.backends.capabilities import Uploads
 from hikube_local.engine.reconcile import Done
 from hikube_local.engine.session import Session
 from hikube_local.errors import HikubeError
@@ -32,7 +33,7 @@ def fill(session: Session, disk: Object, file: Path, emit: Emit) -> None:
     if disk.disk.source.upload is None:
         fix = "its source is read once; write source: {upload: {}} for a new disk"
         raise HikubeError("HK806", f"{disk.ref} does not wait for an upload", fix=fix)
-    session.real(disk).disks.upload(disk, file.absolute(), emit)
+    session.require(disk, Uploads).upload(disk, file.absolute(), emit)
 
 
 def go_on(session: Session, disk: Object, emit: Emit) -> Uploaded:

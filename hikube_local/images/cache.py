@@ -246,6 +246,8 @@ class Cache:
         if digest_of(path) != digest:
             return False
         with contextlib.suppress(OSError):  # on a full disk it is read again the next time
+            for cut_short in note.parent.glob(f"{files.PARTIAL}*-{note.name}"):
+                cut_short.unlink()
             files.write_json(note, stamp)
         return True
 

@@ -7,7 +7,7 @@ import secrets
 import shlex
 from typing import Any, Protocol
 
-from hikube_local.backends.qemu.agent import MOST
+from hikube_local.backends.capabilities import MOST
 from hikube_local.errors import HikubeError
 
 

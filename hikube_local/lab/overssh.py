@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hikube_local import log
-from hikube_local.backends.qemu.agent import MOST
+from hikube_local.backends.capabilities import MOST
 from hikube_local.errors import HikubeError
 from hikube_local.run import clean_environment, find
 from hikube_local.text import sanitize

@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hikube_local import files
-from hikube_local.backends.qemu import leftovers
-from hikube_local.backends.qemu.alone import carrier_of
+from hikube_local.api.objects import DEFAULT_BACKEND
+from hikube_local.backends import registry
+from hikube_local.backends.capabilities import OnThisHost
+from hikube_local.backends.protocol import Settings
 from hikube_local.locks import holder, locked
 from hikube_local.paths import Layout, below
+from hikube_local.store.db import Store
 
 KEPT = "kept"  # a file in a root that --keep left
 
@@ -62,13 +65,13 @@ def sweep(layout: Layout) -> list[str]:
 def runs(layout: Layout, name: str) -> bool:
     """Whether something of a root is still up."""
     own = at(layout, name)
-    return own.runtime.exists() or bool(leftovers.processes(own))
+    return own.runtime.exists() or bool(_host(own).processes())
 
 
 def end(layout: Layout, name: str) -> None:
     """End everything of a root; its disks stay."""
     own = at(layout, name)
-    leftovers.end(carrier_of(own))
+    _host(own).end()
     shutil.rmtree(own.runtime, ignore_errors=True)
 
 
@@ -78,6 +81,11 @@ def remove(layout: Layout, name: str) -> None:
     with contextlib.suppress(ValueError, FileNotFoundError):
         files.remove_folder(folder(layout) / name, layout.state)
     _lock(layout, name).unlink(missing_ok=True)
+
+
+def _host(own: Layout) -> OnThisHost:
+    """What ran the machines of a root."""
+    return registry.require(registry.make(DEFAULT_BACKEND, own, Store(own), Settings()), OnThisHost)
 
 
 def _lock(layout: Layout, name: str) -> Path:

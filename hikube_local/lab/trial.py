@@ -7,19 +7,28 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from hikube_local.api.objects import DISK, INSTANCE, Key, Object
-from hikube_local.backends.qemu import starts
-from hikube_local.backends.qemu.agent import MOST, Agent
-from hikube_local.backends.qemu.world import Qemu
+from hikube_local.api.objects import DEFAULT_BACKEND, DISK, INSTANCE, Key, Object
+from hikube_local.backends import registry
+from hikube_local.backends.capabilities import (
+    MOST,
+    Agents,
+    Dials,
+    Libvirt,
+    Logs,
+    OnThisHost,
+    WarmStates,
+)
+from hikube_local.backends.protocol import Backend
+from hikube_local.backends.protocol import Settings as BackendSettings
 from hikube_local.engine.reconcile import Reconciler
 from hikube_local.errors import ExitCode, HikubeError, unexpected
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.images.sources import Settings
-from hikube_local.lab import checks, evidence, units, warm
+from hikube_local.lab import checks, evidence, units
 from hikube_local.lab.checklist import Check
 from hikube_local.lab.evidence import Problem
 from hikube_local.lab.guest import Guest, cut, host, read
@@ -45,6 +54,9 @@ AGENT = (
 SSH_PATIENCE = 20.0  # seconds, for a guest whose cloud-init has ended
 
 
+Able = TypeVar("Able")
+
+
 @dataclass(slots=True)
 class Report:
     """What became of one machine; seconds since its start."""
@@ -59,7 +71,7 @@ class Report:
     stages: list[tuple[str, float]] = field(default_factory=list)  # stage, when it began
     files: dict[str, bytes] = field(default_factory=dict)
     units: list[units.Unit] = field(default_factory=list)
-    started: float = 0.0
+    started: float = 0.0  # Unix seconds
     warm: bool = False  # it was resumed, not booted
 
     @property
@@ -103,13 +115,15 @@ class Trial:
         self.warm_at = warm_at  # where warm states are kept; None: each machine boots
         self.store = Store(layout)
         oem = (credential(key.with_suffix(".pub").read_text()),)
-        self.world = Qemu(layout, self.store, settings, {}, throwaway=True, oem=oem)
-        if stretch is not None:
-            self.world.facts = replace(self.world.facts, stretch=stretch)
+        how = BackendSettings(settings, throwaway=True, oem=oem, stretch=stretch)
+        self.backend: Backend = registry.make(DEFAULT_BACKEND, layout, self.store, how)
         self.layout, self.options, self.timeout = layout, options, timeout
         self._emit = emit
         self.reports: dict[Key, Report] = {}
         self._guests: dict[Key, tuple[Guest, str]] = {}  # with the way in, in words
+
+    def _able(self, capability: type[Able]) -> Able:
+        return registry.require(self.backend, capability)
 
     def emit(self, event: Event) -> None:
         for report in self.reports.values():
@@ -125,11 +139,11 @@ class Trial:
         self.reports = {o.key: Report(o, image) for o in machines}
         begin = time.time()
         stored = self.store.put(closed)
-        reconciler = Reconciler(self.layout, self.store, lambda name: self.world, self.emit, self.options)
+        reconciler = Reconciler(self.layout, self.store, lambda name: self.backend, self.emit, self.options)
         results = reconciler.reconcile([o.key for o in stored if o.kind == DISK])
         keys = self._resume(results)
         cold = [k for k, r in self.reports.items() if r.verdict is None]
-        gone = [o.key for o in stored if o.kind == DISK and not self.world.observe_disk(o).exists]
+        gone = [o.key for o in stored if o.kind == DISK and not self.backend.observe_disk(o).exists]
         results |= reconciler.reconcile([*gone, *cold], wait=True, timeout=self.timeout)
         try:
             self._judge(results, keys, wanted, begin)
@@ -143,14 +157,15 @@ class Trial:
         for key, report in self.reports.items():
             if key in results:
                 report.verdict, report.error = results[key].verdict, results[key].error
-            rows = starts.all(self.world.folder(report.machine))
-            report.started = rows[-1]["time"] if rows else begin
+            report.started = begin
+            with contextlib.suppress(HikubeError):
+                report.started = self.backend.observe_machine(report.machine).started or begin
             report.stages = [(stage, max(0.0, at - report.started)) for stage, at in report.stages]
             if report.error is None and report.verdict is None:
                 report.error = next(iter(broken.values()), HikubeError("HK805", f"{report.machine.name} did not start"))
             if self.warm_at and key in keys and report.verdict and report.verdict.result is Result.READY:
                 with contextlib.suppress(HikubeError, OSError):
-                    warm.keep(self.world, report.machine, self.warm_at, keys[key], self._emit)
+                    self._able(WarmStates).keep_warm(report.machine, _warm(self.warm_at), keys[key], self._emit)
             try:
                 self._look(report)
             except Exception as e:
@@ -166,17 +181,17 @@ class Trial:
         for key, report in self.reports.items():
             obj = self.store.get(key) or report.machine
             try:
-                self.world.prepare(obj, self.options, self._emit)
+                self.backend.prepare(obj, self.options, self._emit)
             except HikubeError:
                 continue  # it boots, and tells by itself what is wrong
-            keys[key] = warm.key(self.world, obj)
+            keys[key] = self._able(WarmStates).warm_key(obj)
             try:
-                seconds = warm.resume(self.world, obj, self.warm_at, keys[key], self._emit)
+                seconds = self._able(WarmStates).resume_warm(obj, _warm(self.warm_at), keys[key], self._emit)
             except (HikubeError, OSError) as e:
                 why = f"{e}: {e.why}" if isinstance(e, HikubeError) else str(e)
                 what = f"the warm state is of no use, so it boots: {why}"
                 self._emit(Event(EventType.WARNING, what, obj.ref, obj.namespace))
-                warm.drop(self.world, obj, self.warm_at, keys[key])
+                self._able(WarmStates).drop_warm(obj, _warm(self.warm_at), keys[key])
                 continue
             if seconds is not None:
                 report.warm = True
@@ -188,8 +203,8 @@ class Trial:
         """The way into a running machine, and its name: the image's agent, else ssh; HK806 where neither gets in."""
         key = report.machine.key
         if key not in self._guests:
-            effort = self.world.facts.effort
-            agent = Agent(self.world.running(report.machine), effort)
+            effort = self._able(OnThisHost).host_facts().effort
+            agent = self._able(Agents).agent(report.machine, effort)
             if agent.may_run():
                 self._guests[key] = (agent, AGENT)
             else:
@@ -198,9 +213,9 @@ class Trial:
 
     def _over_ssh(self, report: Report, effort: float) -> OverSsh:
         obj = report.machine
-        folder = self.world.carrier.sockets(self.world.tenants.tap(obj))
+        folder = self._able(OnThisHost).scratch(obj)
         try:
-            return OverSsh(lambda: self.world.connector(obj, 22), self.key, folder, effort).open(SSH_PATIENCE)
+            return OverSsh(lambda: self._able(Dials).connector(obj, 22), self.key, folder, effort).open(SSH_PATIENCE)
         except HikubeError as e:
             raise HikubeError("HK806", f"the image has no guest agent that runs commands, and {e.what}") from None
 
@@ -216,14 +231,13 @@ class Trial:
 
     def _look(self, report: Report) -> None:
         """The guest's own words about its cloud-init, and the console."""
-        folder = self.world.folder(report.machine)
-        for name in ("console.log", "firmware.log"):
-            report.files[name] = b"".join(starts.read(folder / name, None)) if (folder / name).exists() else b""
-        dom = self.world.domain(report.machine)
-        if dom is None or not dom.isActive():
+        for name in ("console", "firmware"):
+            report.files[f"{name}.log"] = self._able(Logs).log(report.machine, name).raw()
+        xml = self._able(Libvirt).live_xml(report.machine)
+        if xml is None:
             self._unseen(report, "it is off")
             return
-        report.files["domain.xml"] = dom.XMLDesc(0).encode()
+        report.files["domain.xml"] = xml.encode()
         try:
             guest, report.way_in = self.guest(report)
         except HikubeError as e:
@@ -286,16 +300,16 @@ class Trial:
         self._leave(obj.key)
         self._emit(Event(EventType.STEP, "rebooting for the checks after a reboot", obj.ref, obj.namespace))
         for verb in (Verb.STOP, Verb.START):
-            self.world.perform(Step(verb, obj.key), obj, self.options, self._emit)
-        verdict = self.world.follow(obj, self.timeout, self._emit)
+            self.backend.perform(Step(verb, obj.key), obj, self.options, self._emit)
+        verdict = self.backend.follow(obj, self.timeout, self._emit)
         if verdict.result not in (Result.READY, Result.CLOUD_INIT_FAILED):
             raise HikubeError("HK910", verdict.message)
 
     def _http(self, obj: Object, port: int, path: str) -> tuple[int, str]:
         """From the tenant's network, as somebody outside the guest: (status, body), or (0, why not)."""
         try:
-            patience = 30.0 * self.world.facts.effort
-            with self.world.connector(obj, port) as words, _pipe(words, patience) as stream:
+            patience = 30.0 * self._able(OnThisHost).host_facts().effort
+            with self._able(Dials).connector(obj, port) as words, _pipe(words, patience) as stream:
                 end = time.monotonic() + patience
                 request = f"GET {path} HTTP/1.0\r\nHost: {obj.name}\r\nConnection: close\r\n\r\n"
                 stream.sendall(request.encode())
@@ -334,6 +348,11 @@ def _pipe(words: list[str], patience: float) -> Iterator[socket.socket]:
 def _closed(obj: Object) -> Object:
     """As the manifest has it, but with no port on the host, and running whatever it says."""
     if obj.kind != INSTANCE:
-        return obj.model_copy(update={"backend": "qemu"})
+        return obj.model_copy(update={"backend": DEFAULT_BACKEND})
     changes: dict[str, Any] = {"external": False, "running": True, "runStrategy": None}
-    return obj.model_copy(update={"backend": "qemu", "spec": obj.instance.model_copy(update=changes)})
+    return obj.model_copy(update={"backend": DEFAULT_BACKEND, "spec": obj.instance.model_copy(update=changes)})
+
+
+def _warm(layout: Layout) -> Path:
+    """Where warm states are kept."""
+    return layout.state / "warm"

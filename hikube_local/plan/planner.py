@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hikube_local.api.objects import Object, RunStrategy
+from hikube_local.api.objects import Object
+from hikube_local.plan.running import wants_to_run
 from hikube_local.plan.steps import (
     DiskObserved,
     MachineDesired,
@@ -57,22 +58,6 @@ def source_words(obj: Object) -> str:
     if source.disk:
         return f"a copy of disk {source.disk.name}"
     return "waits for an upload" if source.upload else "empty"
-
-
-def wants_to_run(obj: Object, seen: MachineObserved, wish: Wish) -> bool | None:
-    """Whether the machine should run now; None leaves it as it is."""
-    strategy = obj.instance.strategy
-    if wish.power == "stop" or strategy is RunStrategy.HALTED:
-        return False
-    if wish.power == "start" or strategy is RunStrategy.ALWAYS:
-        return True
-    if strategy is RunStrategy.MANUAL:
-        return None
-    if not wish.started_before and seen.started is None:
-        return True
-    if strategy is RunStrategy.RERUN_ON_FAILURE and seen.state is RunState.CRASHED:
-        return True
-    return None
 
 
 def plan_machine(obj: Object, want: MachineDesired, seen: MachineObserved, wish: Wish) -> Planned:

@@ -26,9 +26,9 @@ class Verb(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing to do to one object, and why, in words for people."""
+    """One thing to do to one object, and why, in words for people. `verb`: one of Verb, or the backend's own."""
 
-    verb: Verb
+    verb: str
     key: Key
     why: str = ""
 

@@ -203,7 +203,7 @@ MUTANTS = {
         "was never on the disk",
     ),
     "the disk's name is not synced": (
-        "import hikube_local.backends.qemu.disks as d\nreal = d.files\nd.files = type('F', (), {**{k: getattr(real, k) for k in dir(real)}, 'fsync_folder': staticmethod(lambda p: None)})",
+        "import hikube_local.backends.qemu.machine.disks as d\nreal = d.files\nd.files = type('F', (), {**{k: getattr(real, k) for k in dir(real)}, 'fsync_folder': staticmethod(lambda p: None)})",
         "the name of disk.qcow2 was never",
     ),
     "the disk is made in place": (

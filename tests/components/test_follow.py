@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from hikube_local.api.objects import Object
-from hikube_local.backends.qemu import follow
+from hikube_local.backends.qemu.machine import follow
 from hikube_local.manifests.validate import Known, validate
 from hikube_local.plan.steps import RunState
 from hikube_local.readiness.stages import Result, Verdict
@@ -80,14 +80,14 @@ def followed(
     guest = Guest(folder, steps)
     guest.gone_after_answer = gone
     facts = SimpleNamespace(effort=0.01, slowness=1.0, stretch=1.0, cpus=2)
-    world = SimpleNamespace(folder=lambda o: folder, facts=facts, domain=lambda o: guest, throwaway=True)
+    watch = follow.Watch(folder, facts, lambda: guest, throwaway=True)  # type: ignore[arg-type]
     monkeypatch.setattr(follow, "Agent", lambda dom, effort: guest)
     monkeypatch.setattr(follow.libvirt, "state", lambda dom: (RunState.RUNNING, 0))
     monkeypatch.setattr(follow.time, "sleep", guest.next)
     for name in ("ASK_EVERY", "ASK_BLIND", "ASK_AT_END", "ALIVE_EVERY"):
         monkeypatch.setattr(follow, name, 0.0)
     told: list[str] = []
-    verdict = follow.Follower(world, obj, lambda e: told.append(e.message), fresh).run(60.0)  # type: ignore[arg-type]
+    verdict = follow.Follower(watch, obj, lambda e: told.append(e.message), fresh).run(60.0)
     return verdict, guest, told
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from hikube_local.backends.qemu import checkpoints
+from hikube_local.api.objects import Object, VMDiskSpec, VMInstanceSpec
+from hikube_local.backends.protocol import Settings
+from hikube_local.backends.qemu.checkpoints import operations
+from hikube_local.backends.qemu.context import Context
 from hikube_local.disks import layers
 from hikube_local.errors import HikubeError
 from hikube_local.events import Event
+from hikube_local.paths import layout
+from hikube_local.store.db import Store
 
 SIZE = 4 << 20
 
@@ -23,27 +27,25 @@ class Killed(BaseException):
 class Disk:
     """A disk with a frozen layer that nobody needs, and a machine `a` on it that goes; `users`: other machines on it."""
 
-    def __init__(self, root: Path, users: tuple[str, ...] = ()) -> None:
-        self.folder, self.machine = root / "disk", root / "machine"
-        for folder in (self.folder, self.machine, root / "state" / "checkpoints" / "default"):
-            folder.mkdir(parents=True)
+    def __init__(self, users: tuple[str, ...] = ()) -> None:
+        places = layout().make()
+        self.store = Store(places)
+        self.context = Context(places, self.store, Settings())
+        disk = Object(kind="VMDisk", namespace="default", name="d", spec=VMDiskSpec(storage="1Gi"))
+        machines = [self.user(name) for name in ("a", *users)]
+        self.a = next(o for o in self.store.put([disk, *machines]) if o.name == "a")
+        self.folder, self.machine = self.context.make_folder(disk), self.context.make_folder(self.a)
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", self.folder / layers.FIRST, str(SIZE)], check=True)
         self.new("layer-a.qcow2")
         self.write(0xAA)
-        here = SimpleNamespace(disks=[SimpleNamespace(name="d")])
-        self.a = SimpleNamespace(
-            namespace="default", name="a", key="a", deletion=1.0, ref="vminstance/a", instance=here
-        )
-        others = [SimpleNamespace(key=name, name=name, instance=here) for name in users]
-        stored = SimpleNamespace(deletion=None, disk=SimpleNamespace(optical=False))
-        store = SimpleNamespace(
-            get=lambda key: stored, objects=lambda *_: [self.a, *others], keep=lambda *_, **__: None
-        )
-        layout = SimpleNamespace(disk=lambda *_: self.folder, state=root / "state")
-        self.world = SimpleNamespace(
-            layout=layout, store=store, folder=lambda _: self.machine, domain=lambda _: None, uuid=lambda _: ""
-        )
+        self.store.mark_deleted([self.a.key])
+        self.a = self.store.get(self.a.key) or self.a
         self.told: list[Event] = []
+
+    @staticmethod
+    def user(name: str) -> Object:
+        spec = VMInstanceSpec.model_validate({"disks": [{"name": "d"}]})
+        return Object(kind="VMInstance", namespace="default", name=name, spec=spec)
 
     def new(self, name: str) -> None:
         under = layers.read(self.folder).active
@@ -62,20 +64,23 @@ class Disk:
         return "read 65536" in said and "failed" not in said
 
     def goes(self) -> None:
-        checkpoints.before_machine(self.world, self.a, self.told.append)  # type: ignore[arg-type]
+        operations.before_machine(self.context, self.a, self.told.append)
 
     def settles(self) -> None:
-        checkpoints.settle(self.world, self.a, self.told.append, going=True)  # type: ignore[arg-type]
+        operations.settle(self.context, self.a, self.told.append, going=True)
 
     def names(self) -> list[str]:
         return sorted(p.name for p in self.folder.glob("*.qcow2"))
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Disk:
-    made = Disk(tmp_path)
-    made.a.key = ("VMInstance", "default", "a")
-    return made
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HIKUBE_LOCAL_HOME", str(tmp_path))
+
+
+@pytest.fixture
+def disk(home: None) -> Disk:
+    return Disk()
 
 
 def cut_at(monkeypatch, name: str) -> None:
@@ -120,7 +125,7 @@ def test_a_merge_that_fails_keeps_no_machine_from_going(disk, monkeypatch):
     """For want of space, or as the file system will have it: it is said, and the content is where it was."""
     for error in (HikubeError("HK604", "no space"), OSError(28, "No space left on device")):
         with monkeypatch.context() as m:
-            m.setattr(checkpoints.merge, "room", lambda *_, e=error: (_ for _ in ()).throw(e))
+            m.setattr(operations.merge, "room", lambda *_, e=error: (_ for _ in ()).throw(e))
             disk.goes()
         assert "stay unmerged" in disk.told[-1].message and disk.has(0xAA)
         assert disk.names() == [layers.FIRST, "layer-a.qcow2"] and not (disk.machine / "pending.json").exists()
@@ -128,7 +133,7 @@ def test_a_merge_that_fails_keeps_no_machine_from_going(disk, monkeypatch):
     assert disk.names() == [layers.FIRST] and disk.has(0xAA)
 
 
-def test_a_disk_that_another_machine_names_is_left_to_that_one(tmp_path):
-    disk = Disk(tmp_path, users=("b",))
+def test_a_disk_that_another_machine_names_is_left_to_that_one(home):
+    disk = Disk(users=("b",))
     disk.goes()
     assert disk.names() == [layers.FIRST, "layer-a.qcow2"] and disk.has(0xAA)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from hikube_local.backends.qemu.looks import RESEED
+from hikube_local.backends.qemu.machine.refresh import RESEED
 from tests.growth import patience
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from hikube_local.backends.qemu import owners
-from hikube_local.backends.qemu.lan import Lan, believable
+from hikube_local.backends.qemu.network.lan import Lan, believable
 from hikube_local.cli.story import Story
 from hikube_local.errors import HikubeError
 from hikube_local.events import Event, EventType
@@ -306,7 +306,7 @@ def test_scps_words_come_behind_a_double_dash(hikube: Program, tmp_path, monkeyp
 
     monkeypatch.setattr(command.os, "execv", execv)
     monkeypatch.setattr(access, "prepare", lambda *a: ("me", ["-o", "X=y"]))
-    monkeypatch.setattr(Session, "real", Session.of)
+    monkeypatch.setattr(Session, "require", lambda self, obj, capability: self.of(obj))
     hikube("up", "-", "--backend", "simulator", input=instance(disks=[], sshKeys=["k"]))
     monkeypatch.setenv("HIKUBE_LOCAL_HOME", str(hikube.home))
     with pytest.raises(Stop):

@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import pytest
 
 from hikube_local.api.objects import Object, spec_of
-from hikube_local.backends.qemu.wayout import WayOut
-from hikube_local.backends.qemu.ways import Ways
+from hikube_local.backends.qemu.network.port_forwards import PortForwards
+from hikube_local.backends.qemu.network.slirp import Slirp
 from hikube_local.errors import HikubeError
 from hikube_local.paths import Layout
 from hikube_local.store.db import Store
@@ -22,7 +22,7 @@ from hikube_local.store.db import Store
 
 def test_many_that_ask_at_once_wait_in_the_short_queue(tmp_path: Path):
     """Machines that start together each open their ports: nobody is told that it does not answer."""
-    out = WayOut(SimpleNamespace(run=tmp_path))  # type: ignore[arg-type]
+    out = Slirp(SimpleNamespace(run=tmp_path))  # type: ignore[arg-type]
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(out.api))
         server.listen(0)
@@ -54,9 +54,9 @@ def test_no_port_moves_for_a_way_out_that_does_not_answer(tmp_path: Path):
         spec = spec_of("VMInstance", {"external": True, "externalPorts": [port]})
         (obj,) = store.put([Object(kind="VMInstance", namespace="default", name="web", spec=spec)])
         store.keep(obj.key, forwards={"address": address, "ports": {str(port): port}})
-        out = WayOut(SimpleNamespace(run=tmp_path))  # type: ignore[arg-type]
+        out = Slirp(SimpleNamespace(run=tmp_path))  # type: ignore[arg-type]
         out.runs = lambda: True  # type: ignore[method-assign]
-        ways = Ways(out, store, "root")
+        ways = PortForwards(out, store, "root")
         with pytest.raises(HikubeError, match="does not answer"):
             out.forwards()
         (forward,) = ways.allocate(obj, print)

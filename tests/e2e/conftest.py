@@ -101,7 +101,7 @@ class Real(Program):
             time.sleep(0.5)
 
     def processes(self) -> list[int]:
-        """Every process that belongs to this state root's carrier."""
+        """Every process that belongs to this state root's sandbox."""
         return ours(self.runtime)
 
     @property

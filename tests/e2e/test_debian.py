@@ -191,6 +191,8 @@ def test_ansible_works_with_the_same_file(booted, host: Host, tmp_path):
         words = (ansible, "all", "-i", tmp_path / "inventory", *module)
         done = host.run(*words, timeout=patience(600), env=env, check=False)
         assert done.returncode == 0 and done.stdout.count("SUCCESS") + done.stdout.count("CHANGED") == 2, done.stdout
+    for name in ("quickstart", "failing"):  # the shared connections would last for a minute
+        host.run("ssh", "-F", home / ".ssh" / "config", "-O", "exit", f"{name}.default.hikube", env=env, check=False)
 
 
 def test_a_second_up_changes_nothing(booted):

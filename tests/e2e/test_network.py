@@ -16,7 +16,7 @@ import time
 
 import pytest
 
-from hikube_local.backends.qemu import helpers
+from hikube_local.backends.qemu.network import helpers
 from hikube_local.paths import layout
 from tests.e2e.conftest import TINY, AsUser, Host, Lan, Real, ours, second, seeded
 from tests.growth import patience

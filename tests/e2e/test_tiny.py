@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hikube_local.backends.qemu import helpers
+from hikube_local.backends.qemu.network import helpers
 from tests.contract import Contract
 from tests.e2e.conftest import TINY, Host, Real, second, seeded
 from tests.growth import patience

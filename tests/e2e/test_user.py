@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hikube_local.backends.qemu import helpers
+from hikube_local.backends.qemu.network import helpers
 from tests.e2e.conftest import TINY, AsUser, Host, empty_disk, ours, second
 from tests.growth import patience
 

@@ -65,6 +65,66 @@ def test_imports_go_one_way(path):
             assert RANK[other] <= RANK[mine] or (mine, other) in ALLOWED, f"{path}:{node.lineno} imports {other}"
 
 
+# Inside backends/qemu, from the bottom up: nobody imports what stands on it, and nobody the facade.
+QEMU = [
+    {"libvirt", "owners", "firmware", "boot_marks"},
+    {"agent"},
+    {"network.enter", "network.helpers", "network.processes", "network.mounts"},
+    {"network.namespace"},
+    {"network.slirp", "network.daemon", "network.lan", "network.listening", "network.port_forwards"},
+    {"network.sandbox"},
+    {"network.user_network", "network.leftovers", "network.checks"},
+    {"network.tenants"},
+    {"network.tenant_exec"},
+    {"connection"},
+    {"context"},
+    {"machine.sizes", "machine.hotplug", "machine.usage", "machine.screen", "machine.logs"},
+    {"machine.spec", "machine.follow", "machine.disks"},
+    {"machine.definition", "machine.observe"},
+    {"machine.view", "machine.power", "machine.refresh"},
+    {"checkpoints.records"},
+    {"checkpoints.memory", "checkpoints.merge"},
+    {"checkpoints.operations"},
+    {"checkpoints.warm"},
+    {"backend"},
+]
+INSIDE = {name: i for i, row in enumerate(QEMU) for name in row}
+
+
+def test_backends_qemu_has_no_circles():
+    folder, prefix = PACKAGE / "backends" / "qemu", "hikube_local.backends.qemu"
+    files = {".".join(p.relative_to(folder).with_suffix("").parts): p for p in folder.rglob("*.py")}
+    files = {name: p for name, p in files.items() if not name.endswith("__init__")}
+    assert set(files) == set(INSIDE), "each file has its rank"
+    for mine, path in files.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith(prefix):
+                continue
+            base = (node.module or "").removeprefix(prefix).lstrip(".")
+            for alias in node.names:
+                if alias.name == "NAME":
+                    continue
+                other = base if base in INSIDE else f"{base}.{alias.name}".lstrip(".")
+                assert INSIDE[other] < INSIDE[mine], f"{mine} imports {other}"
+    for path in (PACKAGE / "backends").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            circle = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+            assert not circle, f"{path}:{node.lineno}: an import for types alone hides a circle"
+
+
+def test_a_backend_is_known_by_its_name_in_one_place():
+    """Whoever asks what a backend can do asks for a capability: no name is compared, no class is looked for."""
+    for path in modules():
+        here = path.relative_to(PACKAGE)
+        text = path.read_text()
+        inside = here.parts[:2] == ("backends", "qemu") or here.name in ("simulator.py", "registry.py")
+        assert inside or not re.search(r"backends(\.| import )(qemu|simulator)", text), (
+            f"{path} names a backend's modules"
+        )
+        found = re.findall(r"""backend\s*[!=]=\s*["']\w+["']|isinstance\([^)]*(?:Qemu|Simulator)""", text)
+        assert not found, f"{path}: {found}"
+
+
 def imported(path: Path) -> set[str]:
     """The rooms that a module imports from, also inside its functions."""
     found = set()

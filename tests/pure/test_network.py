@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hikube_local.backends.qemu import alone, listening
-from hikube_local.backends.qemu.lan import believable
+from hikube_local.backends.qemu.network import listening, user_network
+from hikube_local.backends.qemu.network.lan import believable
 from hikube_local.host import door
 from hikube_local.render import firewall
 from hikube_local.render.addresses import Range
@@ -121,7 +121,7 @@ VLAN -1 (hostnet0):
   UDP[HOST_FORWARD]  21    127.77.3.9  1194       10.0.2.15  1194     0     0
   TCP[ESTABLISHED]   22    127.77.3.9 10080       10.0.2.2  5555     0     0
 """
-    assert alone.table(text) == [
+    assert user_network.table(text) == [
         {"proto": "tcp", "host_addr": "127.77.3.9", "host_port": 10080, "guest_port": 80},
         {"proto": "udp", "host_addr": "127.77.3.9", "host_port": 1194, "guest_port": 1194},
     ]

@@ -528,7 +528,7 @@ def test_global_flags_do_not_reach_virsh(hikube):
 
 def test_simulated_machines_are_named_by_top(hikube, pair):
     hikube("up", pair, *SIM)
-    assert "simulated" in hikube("top").err
+    assert "its backend is the simulator" in hikube("top").err
 
 
 def test_schema_explain_and_convert(hikube):

@@ -1,0 +1,3 @@
+"""QEMU and KVM through a libvirt of our own."""
+
+NAME = "qemu"

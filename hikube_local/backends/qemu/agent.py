@@ -8,10 +8,10 @@ import json
 import time
 from typing import Any
 
+from hikube_local.backends.capabilities import MOST
 from hikube_local.backends.qemu import libvirt
 from hikube_local.errors import HikubeError
 
-MOST = 2_900_000  # bytes of output that fit into an answer: libvirt hands over 4 MiB of text (REMOTE_STRING_MAX)
 SOONEST, LATEST = 0.005, 0.2  # seconds between two looks at a command: each costs an emulated guest some
 
 
@@ -69,6 +69,21 @@ class Agent:
         if not isinstance(commands, list):
             return False
         return any(isinstance(c, dict) and c.get("name") == "guest-exec" and c.get("enabled") for c in commands)
+
+    def ssh_keys(self, user: str) -> list[str] | None:
+        """The keys that let this user in; None when the guest does not say."""
+        try:
+            return [str(line) for line in self.dom.authorizedSSHKeysGet(user) or []]
+        except libvirt.module().libvirtError:
+            return None
+
+    def add_ssh_key(self, user: str, key: str) -> None:
+        """HK801 where the guest refuses."""
+        lv = libvirt.module()
+        try:
+            self.dom.authorizedSSHKeysSet(user, [key], lv.VIR_DOMAIN_AUTHORIZED_SSH_KEYS_SET_APPEND)
+        except lv.libvirtError as e:
+            raise libvirt.translated(e, f"the guest agent did not take an SSH key for {user}") from None
 
     def run(self, command: str, timeout: float = 60.0, input: bytes = b"") -> tuple[int, bytes, bytes]:
         """(exit code, stdout, stderr) of a line for the guest's shell; HK806 when it cannot be run or does not end."""

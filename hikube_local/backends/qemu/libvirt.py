@@ -87,6 +87,18 @@ def disks(domain: str | ET.Element) -> dict[str, ET.Element]:
     return found
 
 
+def chain(xml: str, name: str) -> list[str]:
+    """The files of one disk that a running domain has open, from the top."""
+    element: ET.Element | None = disks(xml).get(name) if xml else None
+    found = []
+    while element is not None:
+        source = element.find("source")
+        if source is not None:
+            found.append(source.get("file", "").rpartition("/")[2])
+        element = element.find("backingStore")
+    return found
+
+
 def device(disk: ET.Element) -> str:
     """What libvirt calls a disk of a domain: vda, sdb."""
     target = disk.find("target")

@@ -1,0 +1,292 @@
+"""What a backend may be able to do beside carrying objects: it says so by its bases. Ask with `registry.require`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn, Protocol
+
+from hikube_local.api.objects import Object
+from hikube_local.events import Emit
+from hikube_local.host.doctor import Check
+from hikube_local.host.facts import HostFacts
+
+MOST = 2_900_000  # bytes of output that an agent can answer: libvirt hands over 4 MiB of text (REMOTE_STRING_MAX)
+FIRST_BOOT = "configured"  # the snapshot that `up` takes and `reset` goes back to
+
+
+class Dials:
+    """Ports of a machine can be reached, whether or not they are open on the host."""
+
+    def connector(self, obj: Object, port: int) -> contextlib.AbstractContextManager[list[str]]:
+        """The words of a program that carries its standard input and output to a TCP port of the running machine."""
+        raise NotImplementedError
+
+    def carry(self, obj: Object, port: int) -> int:
+        """Carry this process's standard input and output there, in its place where nothing has to be undone after it."""
+        raise NotImplementedError
+
+
+class Consoles:
+    """A machine has a serial console to type into."""
+
+    def console(self, obj: Object) -> Path:
+        """The socket of the running machine's console."""
+        raise NotImplementedError
+
+
+class Screens:
+    """A machine has a screen."""
+
+    def screen(self, obj: Object) -> Path:
+        """The socket on which the running machine's VNC server listens."""
+        raise NotImplementedError
+
+    def screenshot(self, obj: Object) -> bytes:
+        """A picture of it, as PNG."""
+        raise NotImplementedError
+
+
+class Log(Protocol):
+    """One log of one machine."""
+
+    def read(self, previous: bool, since: float | None, whole: bool = True) -> str:
+        """The last boot, the one before it, or all of the last `since` seconds; `whole`: nothing comes after it."""
+        ...
+
+    def more(self) -> Iterator[str]:
+        """What comes from now on, without end."""
+        ...
+
+    def raw(self) -> bytes:
+        """All of it, as the machine wrote it."""
+        ...
+
+    def first_boot(self, most: int) -> bytes:
+        """At most so many bytes of the first boot that is known, its last ones."""
+        ...
+
+
+class Logs:
+    """What a machine said is kept."""
+
+    def log(self, obj: Object, name: str = "console") -> Log:
+        """`console` or `firmware`."""
+        raise NotImplementedError
+
+
+class GuestAgent(Protocol):
+    """The agent in a running guest. Whatever it answers is data from the guest, never trusted."""
+
+    def connected(self) -> bool: ...
+
+    def may_run(self) -> bool: ...
+
+    def read(self, path: str, most: int = 65536, end: bool = False) -> bytes | None: ...
+
+    def run(self, command: str, timeout: float = 60.0, input: bytes = b"") -> tuple[int, bytes, bytes]: ...
+
+    def ssh_keys(self, user: str) -> list[str] | None:
+        """The keys that let this user in; None when the guest does not say."""
+        ...
+
+    def add_ssh_key(self, user: str, key: str) -> None:
+        """HK801 where the guest refuses."""
+        ...
+
+
+class Agents:
+    """An agent inside the guest may answer."""
+
+    def agent(self, obj: Object, slowness: float = 1.0) -> GuestAgent:
+        """Of the running machine, or HK805; `slowness` stretches what commands may take."""
+        raise NotImplementedError
+
+
+class Snapshot(Protocol):
+    """One snapshot of a machine. Sizes in bytes; `created`: Unix seconds; `kept`: a timer (--keep) made and deletes it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def created(self) -> float: ...
+
+    @property
+    def memory(self) -> bool: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def instance_id(self) -> str: ...
+
+    @property
+    def kept(self) -> bool: ...
+
+    @property
+    def disks(self) -> list[str]: ...
+
+
+class Snapshots:
+    """The state of a machine can be kept and gone back to."""
+
+    def snapshots(self, obj: Object) -> Sequence[Snapshot]:
+        """Those of one machine, oldest first."""
+        raise NotImplementedError
+
+    def take_snapshot(self, obj: Object, name: str, emit: Emit, keep: int | None = None) -> None:
+        """The machine goes on. `keep`: only so many of those that were taken with it stay."""
+        raise NotImplementedError
+
+    def restore_snapshot(self, obj: Object, snapshot: Snapshot, emit: Emit) -> float:
+        """Back to it, as often as wanted; the seconds that it took."""
+        raise NotImplementedError
+
+    def delete_snapshot(self, obj: Object, name: str, emit: Emit) -> None:
+        raise NotImplementedError
+
+    def keep_first_boot(self, obj: Object, emit: Emit) -> None:
+        """Take FIRST_BOOT, once for an identity of the machine."""
+        raise NotImplementedError
+
+
+class Pauses:
+    """A running machine can be frozen and let go on."""
+
+    def pause(self, obj: Object) -> None:
+        raise NotImplementedError
+
+    def unpause(self, obj: Object) -> None:
+        raise NotImplementedError
+
+
+class Uploads:
+    """A disk takes its content from a file of this host."""
+
+    def upload(self, disk: Object, file: Path, emit: Emit) -> None:
+        """The content of a disk that waits for it; never overwritten (HK806)."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Of a running machine, since it was started: CPU in ns, the rest in bytes (`memory`: now)."""
+
+    cpu: int
+    memory: int
+    read: int
+    written: int
+    received: int
+    sent: int
+
+
+class Measures:
+    """What a machine uses is counted."""
+
+    def counters(self, obj: Object) -> Counters | None:
+        """None where it does not run."""
+        raise NotImplementedError
+
+
+class Executes:
+    """Commands of this host run inside a tenant's network."""
+
+    def execute(self, namespace: str, command: list[str]) -> NoReturn:
+        """Become the command, inside the tenant's network."""
+        raise NotImplementedError
+
+
+class Libvirt:
+    """libvirt runs the machines."""
+
+    def libvirt_uri(self) -> str | None:
+        """Where virsh connects to; None when no machine is up."""
+        raise NotImplementedError
+
+    def domain_xml(self, obj: Object) -> str:
+        """What libvirt would be given for the machine, on this host."""
+        raise NotImplementedError
+
+    def live_xml(self, obj: Object) -> str | None:
+        """What libvirt runs now; None where the machine is off."""
+        raise NotImplementedError
+
+
+class OnThisHost:
+    """It runs on this host: what it needs here, and what it leaves here."""
+
+    def host_facts(self) -> HostFacts:
+        raise NotImplementedError
+
+    def preflight(self, objects: Iterable[Object]) -> None:
+        """What this host lacks for these objects is an error before anything is changed."""
+        raise NotImplementedError
+
+    def checks(self) -> list[Check]:
+        """What `doctor` says beside the host's own checks."""
+        raise NotImplementedError
+
+    def processes(self) -> list[str]:
+        """Those of this state root, in words."""
+        raise NotImplementedError
+
+    def folders(self, disks: bool, images: bool) -> list[Path]:
+        """Those that `sweep` removes: of sockets and machines always; the whole state, the cache only when asked."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """End every process; what is on disks stays."""
+        raise NotImplementedError
+
+    def sweep(self, disks: bool, images: bool) -> None:
+        """End every process and remove the folders."""
+        raise NotImplementedError
+
+    def tidy(self) -> None:
+        """End helpers that no machine needs, such as those of an `up` that was killed before it had one."""
+        raise NotImplementedError
+
+    def scratch(self, obj: Object) -> Path:
+        """A folder for sockets that belong to the running machine."""
+        raise NotImplementedError
+
+
+class WarmStates:
+    """A configured machine can be kept beside its state root, and go on in another one."""
+
+    def warm_key(self, obj: Object) -> str:
+        """What must be the same for a kept state to be of use, as a digest; the disks must be there."""
+        raise NotImplementedError
+
+    def keep_warm(self, obj: Object, folder: Path, key: str, emit: Emit) -> None:
+        """Keep the state of a machine that has just been configured; it goes on."""
+        raise NotImplementedError
+
+    def resume_warm(self, obj: Object, folder: Path, key: str, emit: Emit) -> float | None:
+        """Bring it up from a kept state; None where there is none, else the seconds that it took."""
+        raise NotImplementedError
+
+    def drop_warm(self, obj: Object, folder: Path, key: str) -> None:
+        """A state that did not come up: it goes, and what was made of it, so that the machine can boot."""
+        raise NotImplementedError
+
+
+# For the sentence about one that is missing.
+NOUNS: dict[type, str] = {
+    Dials: "network to reach",
+    Consoles: "serial console",
+    Screens: "screen",
+    Logs: "logs",
+    Agents: "guest agent",
+    Snapshots: "snapshots",
+    Pauses: "pause",
+    Uploads: "uploads",
+    Measures: "figures of what it uses",
+    Executes: "tenant network for commands",
+    Libvirt: "libvirt under it",
+    OnThisHost: "host of its own",
+    WarmStates: "warm states",
+}

@@ -1,0 +1,25 @@
+"""The plan of backends whose machines take the steps of `plan`: record, seed, network, definition, start, ports."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from hikube_local.api.objects import DISK, Object
+from hikube_local.plan.planner import plan_disk, plan_machine
+from hikube_local.plan.steps import DiskObserved, MachineDesired, MachineObserved, Planned, RunOptions, Wish
+
+
+class Compares(Protocol):
+    """What such a backend looks up for the plan; reads only."""
+
+    def observe_disk(self, obj: Object) -> DiskObserved: ...
+
+    def observe_machine(self, obj: Object) -> MachineObserved: ...
+
+    def desired(self, obj: Object, options: RunOptions) -> MachineDesired: ...
+
+
+def plan(backend: Compares, obj: Object, wish: Wish, options: RunOptions) -> Planned:
+    if obj.kind == DISK:
+        return plan_disk(obj, backend.observe_disk(obj))
+    return plan_machine(obj, backend.desired(obj, options), backend.observe_machine(obj), wish)

@@ -1,0 +1,54 @@
+"""A machine's logs: what its serial console, or its firmware, said, by its boots and made safe to show."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from hikube_local.api.objects import Object
+from hikube_local.backends.qemu import boot_marks
+from hikube_local.errors import HikubeError
+from hikube_local.text import Cleaner
+
+EVERY = 0.2  # seconds between two looks at a log that is followed
+
+
+class Log:
+    """One log of one machine."""
+
+    def __init__(self, obj: Object, folder: Path, kind: str) -> None:
+        self.obj, self.kind, self.folder = obj, kind, folder
+        self.path = self.folder / f"{self.kind}.log"
+        self._cleaner = Cleaner()
+
+    def read(self, previous: bool, since: float | None, whole: bool = True) -> str:
+        """The last boot, the one before it, or all of the last `since` seconds; `whole`: nothing comes after it."""
+        rows = boot_marks.all(self.folder)
+        if previous and len(rows) < 2:
+            raise HikubeError("HK804", f"{self.obj.name} has no boot before this one")
+        row = rows[-2 if previous else -1] if rows else {}
+        if since is not None:
+            recent = [r for r in rows if r["time"] >= time.time() - since]
+            row = recent[0] if recent else row
+        end = rows[-1].get(self.kind) if previous else None
+        text = "".join(map(self._cleaner.feed, boot_marks.read(self.path, row.get(self.kind), end)))
+        return text + (self._cleaner.end() if whole else "")
+
+    def more(self) -> Iterator[str]:
+        """What comes from now on, without end."""
+        here = [self.path.stat().st_ino, self.path.stat().st_size] if self.path.exists() else None
+        tail = boot_marks.Tail(self.path, here)
+        while True:
+            if block := tail.more():
+                yield self._cleaner.feed(block)
+            time.sleep(EVERY)
+
+    def raw(self) -> bytes:
+        """All that is kept of it, as the machine wrote it."""
+        return b"".join(boot_marks.read(self.path, None)) if self.path.exists() else b""
+
+    def first_boot(self, most: int) -> bytes:
+        """At most so many bytes of the first boot that is known, its last ones."""
+        rows = boot_marks.all(self.folder)
+        return b"".join(boot_marks.read(self.path, rows[0].get(self.kind) if rows else None))[-most:]

@@ -1,0 +1,111 @@
+"""A machine switched on and off."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any
+
+from hikube_local import files
+from hikube_local.api.objects import Object
+from hikube_local.backends.qemu import boot_marks, firmware, libvirt, owners
+from hikube_local.backends.qemu.context import Context
+from hikube_local.backends.qemu.machine import definition, disks, sizes
+from hikube_local.backends.qemu.network.user_network import LOST
+from hikube_local.errors import HikubeError
+from hikube_local.events import Emit, Event, EventType
+from hikube_local.host.facts import asleep
+from hikube_local.plan.running import comes_back
+from hikube_local.plan.steps import RunOptions, RunState
+from hikube_local.render import fit, machine, seed
+from hikube_local.render.machine import SEED
+
+
+def start(context: Context, obj: Object, options: RunOptions, emit: Emit) -> None:
+    """Switch it on; what this host has to do differently is said."""
+    lv = libvirt.module()
+    dom = context.domain(obj)
+    if dom is None:
+        raise HikubeError("HK801", f"{obj.name} is not defined")
+    disks.sound_bases(context, obj)
+    if _trusts_too_much(context, dom):
+        definition.define(context, obj, options)
+        dom = context.domain(obj) or dom
+    if not context.sandbox.has_tenant_network:
+        emit(Event(EventType.DIFFERENCE, LOST, obj.ref, obj.namespace, code="HK518"))
+    if not context.facts.kvm:
+        emit(
+            Event(
+                EventType.DIFFERENCE,
+                f"no hardware acceleration: {context.facts.why}",
+                obj.ref,
+                obj.namespace,
+                code="HK503",
+            )
+        )
+    profile = machine.profile_of(obj.instance)
+    told = sizes.size(context.store, context.facts, obj, options.exact)[1]
+    for code, text in [*told, *fit.dropped(profile, context.facts.kvm)]:
+        emit(Event(EventType.DIFFERENCE, text, obj.ref, obj.namespace, code=code))
+    folder = context.make_folder(obj)
+    if obj.instance.has_seed and profile.disk_bus == "sata" and (content := seed.seed(obj, dom.UUIDString())):
+        files.write(folder / SEED, seed.volume(content), 0o600)  # the guest may have written to it
+    context.sandbox.make_sockets(context.tenants.tap(obj), context.sandbox.owner(dom.UUIDString()))
+    boot_marks.mark(folder, {"console": folder / "console.log", "firmware": folder / "firmware.log"})
+    context.store.keep(obj.key, started_before=True, cloud_init=None, asleep=asleep(), again=None, answered=None)
+    try:
+        dom.createWithFlags(firmware.prepare(context.layout, folder, profile, dom.UUIDString(), lv))
+        firmware.note(folder, profile)
+        libvirt.ends(dom, comes_back(obj))
+    except lv.libvirtError as e:
+        if e.get_error_code() != lv.VIR_ERR_OPERATION_INVALID or not dom.isActive():
+            raise libvirt.translated(e, f"{obj.name} did not start") from None
+
+
+def _trusts_too_much(context: Context, dom: Any) -> bool:
+    """A definition that an earlier version wrote: one user for all machines, who is given the shared images."""
+    if not context.layout.root or dom.isActive():
+        return False
+    xml = dom.XMLDesc(libvirt.module().VIR_DOMAIN_XML_INACTIVE)
+    return owners.in_xml(xml) != context.sandbox.owner(dom.UUIDString())
+
+
+def stop(context: Context, obj: Object, options: RunOptions, emit: Emit) -> None:
+    """ACPI first; after the grace period, or with --force, at once."""
+    lv = libvirt.module()
+    dom = context.domain(obj)
+    if dom is None or not dom.isActive():
+        return
+    libvirt.ends(dom, False)  # first of all: an action that restarts would make a reboot of every shutdown
+    try:
+        if not options.force and libvirt.state(dom)[0] is RunState.RUNNING:
+            _shut_down(dom, obj, options.grace, emit)
+        if dom.isActive():
+            dom.destroy()
+    except lv.libvirtError as e:
+        if dom.isActive():
+            raise libvirt.translated(e, f"{obj.name} could not be stopped") from None
+    if ip := context.tenants.ip(obj):
+        with context.network_lock(), contextlib.suppress(OSError, HikubeError):
+            context.forwards.set(ip, frozenset())
+
+
+def _shut_down(dom: Any, obj: Object, grace: float, emit: Emit) -> None:
+    begin = told = time.monotonic()
+    dom.shutdown()
+    while dom.isActive() and time.monotonic() - begin < grace:
+        time.sleep(0.1)
+        if time.monotonic() - told > 5:
+            told = time.monotonic()
+            left = int(grace - (told - begin))
+            emit(Event(EventType.PROGRESS, f"shutting down, {left} s until it is switched off", obj.ref, obj.namespace))
+            dom.shutdown()
+    if dom.isActive():
+        emit(
+            Event(
+                EventType.WARNING,
+                f"it did not shut down within {grace:.0f} s and is switched off",
+                obj.ref,
+                obj.namespace,
+            )
+        )

@@ -1,0 +1,55 @@
+"""The size that a machine gets on this host; kept, so that it does not change under a running machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hikube_local.api.objects import INSTANCE, Object
+from hikube_local.backends.qemu import NAME
+from hikube_local.host.facts import HostFacts
+from hikube_local.plan.running import stays_off
+from hikube_local.render import fit, machine
+from hikube_local.render.sizing import Size, requested
+from hikube_local.store.db import Store, scope
+
+Told = list[tuple[str, str]]
+Row = dict[str, Any]
+
+
+def size(store: Store, facts: HostFacts, obj: Object, exact: bool) -> tuple[Size, Told]:
+    """(size, what was told about it as (code, message)) that it has or would get; `exact` refuses a smaller one."""
+    everything = store.allocations()
+    row = _chooser(store, facts, obj, exact)(everything.get(scope(obj.key), {}), everything)["size"]
+    return Size(*row["got"]), [tuple(t) for t in row["told"]]
+
+
+def allocate(store: Store, facts: HostFacts, obj: Object, exact: bool) -> None:
+    """Keep the size that it gets."""
+    store.allocate(scope(obj.key), _chooser(store, facts, obj, exact))
+
+
+def _chooser(store: Store, facts: HostFacts, obj: Object, exact: bool) -> Callable[[Row, dict[str, Row]], Row]:
+    want = requested(obj.instance)
+    profile = machine.profile_of(obj.instance)
+    others = {scope(o.key): o for o in store.objects(INSTANCE) if o.backend == NAME and o.key != obj.key}
+    wanted = [want.sockets, want.cores, want.memory]
+
+    def change(own: Row, everything: dict[str, Row]) -> Row:
+        kept = own.get("size")
+        if kept and kept["want"] == wanted and not (exact and kept["told"]):
+            return own
+        used = sum(
+            v["size"]["got"][2] + (0 if facts.kvm else fit.TB_CACHE)
+            for k, v in everything.items()
+            if k in others and "size" in v and _counts(others[k], v.get("power", ""))
+        )
+        got, said = fit.fit(want, facts.cpus, facts.memory, used, facts.kvm, profile.min_memory, exact)
+        return {**own, "size": {"want": wanted, "got": [got.sockets, got.cores, got.memory], "told": said}}
+
+    return change
+
+
+def _counts(obj: Object, power: str) -> bool:
+    """Whether a machine's memory is reckoned with: it runs or may be started by itself."""
+    return obj.deletion is None and not stays_off(obj, power)

@@ -1,0 +1,110 @@
+"""A real machine as `get` and `describe` show it, from what is true now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hikube_local.api import names
+from hikube_local.api.objects import Object
+from hikube_local.backends.protocol import View
+from hikube_local.backends.qemu import libvirt
+from hikube_local.backends.qemu.context import Context
+from hikube_local.backends.qemu.machine import follow, observe
+from hikube_local.backends.qemu.network import port_forwards
+from hikube_local.backends.qemu.network.user_network import LOST
+from hikube_local.host import accelerator
+from hikube_local.plan.steps import RunState
+from hikube_local.render import fit, machine
+from hikube_local.store.records import Lease
+
+WHOLE = (
+    "WholeIP: at its loopback address the ports on which the guest listens are open, looked up when up is done and before "
+    "get, describe and ports show them"
+)
+
+
+LINK_LOCAL = (
+    "guests do not reach 169.254.0.0/16 and fe80::/10 behind this host, where clouds hand out credentials; "
+    "`linkLocal: true` in the configuration opens them"
+)
+
+
+def view(context: Context, obj: Object) -> View:
+    dom = context.existing_domain(obj)
+    seen = observe.machine(context, obj)
+    _, lease, guest = context.store.records(obj.key)
+    on = seen.state in (RunState.RUNNING, RunState.PAUSED)
+    console = follow.console_of(context.folder(obj), obj) if on else None
+    kept = guest.cloud_init or {}
+    cloud_init: bool | None = None
+    trouble = console.trouble.message if console and console.trouble else ""
+    if kept and kept.get("start") == seen.started:
+        cloud_init, trouble = kept["ok"], trouble or kept.get("message", "")
+    elif console and console.finished:
+        cloud_init = not console.failures
+    if dom is not None and on and libvirt.stopped_by_disk(dom):
+        trouble = (
+            "paused by QEMU: a disk of it cannot be written (no space on this host?); "
+            f"when there is space: hikube-local unpause {obj.name}"
+        )
+    lan = lease.lan if on else ""
+    access = [
+        {"port": f.port, "protocol": f.protocol.upper(), "address": f.address, "hostPort": f.host_port}
+        for f in sorted(seen.forwards, key=lambda f: (f.port, f.protocol))
+    ]
+    if lan and (lan_ip := guest.lan_ip):
+        # With WholeIP every port of it is open, which no list says.
+        access = [{"port": p, "protocol": "TCP", "address": lan_ip, "hostPort": p} for p in obj.instance.ports]
+    told = seen.started is not None and guest.up == seen.started  # `up` saw it come up
+    failed = bool(console and console.trouble) and not told
+    ended = cloud_init is not None if obj.instance.has_seed else bool(console and console.login)
+    return View(
+        observed=seen,
+        ready=told or (ended and not failed),
+        failed=failed,
+        progress=console.progress if console else None,
+        cloud_init=cloud_init,
+        trouble=trouble,
+        accelerator=context.facts.accelerator if on else "",
+        addresses=_addresses(context, obj, lan, guest.lan_ip, access),
+        access=access,
+        differences=_differences(context, obj, lease),
+        details={"tap": context.tenants.tap(obj), **({"bridge": lan} if lan else {})},
+        instance_id=context.uuid(obj),
+        restart_required=on and seen.live_definition != seen.definition,
+    )
+
+
+def _addresses(
+    context: Context, obj: Object, lan: str, lan_ip: str, access: list[dict[str, Any]]
+) -> list[dict[str, str]]:
+    rows = []
+    if lan:
+        # On the host's bridge the machine's own address is the one from outside too.
+        kinds = ("InternalIP", "ExternalIP") if obj.instance.external else ("InternalIP",)
+        rows = [{"type": kind, "address": lan_ip} for kind in kinds if lan_ip]
+    elif ip := context.tenants.ip(obj):
+        rows = [{"type": "InternalIP", "address": ip}]
+        if access:
+            rows.append({"type": "ExternalIP", "address": str(access[0]["address"])})
+    return [*rows, {"type": "Hostname", "address": names.fqdn(obj.namespace, obj.name)}]
+
+
+def _differences(context: Context, obj: Object, lease: Lease) -> list[dict[str, str]]:
+    size = lease.size or {}
+    rows = [tuple(t) for t in size.get("told", [])]
+    if tried := accelerator.kept(context.layout):
+        if size and not tried.kvm:
+            rows.append(("HK503", f"no hardware acceleration: {tried.why}"))
+        rows += fit.dropped(machine.profile_of(obj.instance), tried.kvm)
+    if not context.sandbox.has_tenant_network:
+        rows.append(("HK518", LOST))
+    elif not context.tenants.link_local:
+        rows.append(("HK520", LINK_LOCAL))
+    if not lease.lan:
+        rows += [("HK507", text) for text in port_forwards.moved(lease)]
+        if obj.instance.external and (obj.instance.whole_ip or obj.instance.externalAllowICMP):
+            rows.append(("HK511", "ping reaches it from other machines, but cannot be carried to a loopback address"))
+        if obj.instance.whole_ip:
+            rows.append(("HK517", WHOLE))
+    return [{"code": code, "message": message} for code, message in rows]

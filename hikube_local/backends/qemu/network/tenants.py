@@ -1,0 +1,321 @@
+"""The tenants of a sandbox: bridges, taps, leases, names and firewall, brought to what the store says."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pwd
+import signal
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hikube_local import files
+from hikube_local.api import names
+from hikube_local.api.objects import INSTANCE, Object
+from hikube_local.backends.qemu import NAME, owners
+from hikube_local.backends.qemu.network import helpers
+from hikube_local.backends.qemu.network.lan import Lan
+from hikube_local.backends.qemu.network.namespace import add_bridge
+from hikube_local.backends.qemu.network.sandbox import Sandbox
+from hikube_local.errors import HikubeError
+from hikube_local.host import network
+from hikube_local.render import addresses, firewall, tenant
+from hikube_local.render.addresses import Range
+from hikube_local.render.tenant import Nic, Seat, Tenant
+from hikube_local.run import clean_environment, find
+from hikube_local.store.db import Store, scope
+
+NOBODY = 65534
+# What DHCP on a bridge needs; dnsmasq reads what guests send, so it has no more than that.
+_CAPABILITIES = [
+    f"--{kind}-caps={caps}" for kind in ("inh", "ambient") for caps in ("+net_admin,+net_raw,+net_bind_service",)
+]
+NETWORK = "network"  # the store's own row for the range
+
+
+class Tenants:
+    """Addresses are kept in the store; everything else follows from them and from the objects."""
+
+    def __init__(self, sandbox: Sandbox, store: Store, bridged: Mapping[str, str], link_local: bool = False) -> None:
+        """`bridged`: further networks that stand on a bridge of the host's (root). `link_local`: guests reach the host's
+        link-local networks."""
+        self.sandbox, self.store, self.bridged, self.link_local = sandbox, store, bridged, link_local
+        self.lan = Lan(sandbox)
+        sandbox.domains = self._domains
+
+    # addresses
+
+    def range(self) -> Range:
+        kept = self.store.allocation(NETWORK)
+        return Range(kept["octet"], kept.get("v6", "")) if kept else Range()
+
+    def _settle(self) -> Range:
+        """Before a namespace is made: a range free of every route of the host, the one before if it still is."""
+        if not self.sandbox.lives():
+            octet = _chosen(addresses.choose_octet, network.routes(), self.store.allocation(NETWORK).get("octet"))
+            v6 = addresses.unique_local(self.sandbox.layout.id) if network.has_ipv6() else ""
+            self.store.note(NETWORK, octet=octet, v6=v6)
+        return self.range()
+
+    def number(self, namespace: str) -> int:
+        """The namespace's subnet, kept once chosen."""
+
+        def change(own: dict[str, Any], everything: dict[str, dict[str, Any]]) -> dict[str, Any]:
+            taken = [v["subnet"] for k, v in everything.items() if k.startswith("tenant/")]
+            return own or {"subnet": _chosen(addresses.choose_subnet, namespace, taken)}
+
+        return self.store.allocate(f"tenant/{namespace}", change)["subnet"]
+
+    def ip(self, obj: Object) -> str | None:
+        """The machine's address inside its tenant, if it ever had one."""
+        host = self.store.lease(obj.key).host
+        subnet = self.store.allocation(f"tenant/{obj.namespace}").get("subnet")
+        return None if host is None or subnet is None else self.range().address(subnet, host)
+
+    def _give_ip(self, obj: Object) -> None:
+        self.number(obj.namespace)
+        prefix = f"{INSTANCE}/{obj.namespace}/"
+
+        def change(own: dict[str, Any], everything: dict[str, dict[str, Any]]) -> dict[str, Any]:
+            taken = [v["host"] for k, v in everything.items() if k.startswith(prefix) and "host" in v]
+            if "host" in own:
+                return own
+            return {**own, "host": _chosen(addresses.choose_host, obj.namespace, obj.name, taken)}
+
+        self.store.allocate(scope(obj.key), change)
+
+    def free(self, namespace: str) -> None:
+        """The namespace's last machine is gone: its subnet may be another's."""
+        self.store.note(f"tenant/{namespace}", subnet=None)
+
+    def mac(self, obj: Object, lan: str | None = None, further: str = "") -> str:
+        """The MAC of a machine's NIC. On a LAN two hosts with the same manifest must not have the same one."""
+        lan = self.store.lease(obj.key).lan if lan is None else lan
+        host = f"{network.machine_id()}:{self.sandbox.layout.id}" if lan else ""
+        return names.mac(obj.namespace, obj.name, further, host)
+
+    def further(self, obj: Object) -> tuple[Nic, ...]:
+        """The NICs beside the tenant's own, in the manifest's order."""
+        rows = []
+        for n in obj.instance.further_networks:
+            lan = self.bridged.get(n, "")
+            tap = names.tap(self.sandbox.layout.id, obj.namespace, obj.name, n)
+            rows.append(Nic(n, self.mac(obj, lan, n), tap, lan))
+        return tuple(rows)
+
+    def _domains(self) -> dict[str, str]:
+        return {s.ip: names.domain(t.namespace, s.name) for t in self.all() for s in t.seats}
+
+    def tap(self, obj: Object) -> str:
+        return names.tap(self.sandbox.layout.id, obj.namespace, obj.name)
+
+    # what there is
+
+    def all(self) -> list[Tenant]:
+        """Every tenant with its machines, from the store."""
+        range = self.range()
+        seats: dict[str, list[Seat]] = {}
+        allocations = self.store.allocations()
+        for obj in self.store.objects(INSTANCE):
+            own = allocations.get(scope(obj.key), {})
+            if obj.backend != NAME or "host" not in own:
+                continue
+            spec = obj.instance
+            seat = Seat(
+                name=obj.name,
+                ip=range.address(allocations[f"tenant/{obj.namespace}"]["subnet"], own["host"]),
+                mac=self.mac(obj, own.get("lan", "")),
+                tap=self.tap(obj),
+                ports=tuple(spec.ports),
+                whole=spec.whole_ip,
+                icmp=spec.whole_ip or (spec.external and spec.externalAllowICMP),
+                lan=own.get("lan", ""),
+                lan_ip=own.get("lan_ip", ""),
+                further=self.further(obj),
+            )
+            seats.setdefault(obj.namespace, []).append(seat)
+        return [Tenant(ns, allocations[f"tenant/{ns}"]["subnet"], tuple(s), range) for ns, s in sorted(seats.items())]
+
+    def _made(self) -> dict[str, str]:
+        """Taps of this namespace, each with the bridge that it is a port of."""
+        row = files.read_json(self.sandbox.net / "taps.json") or {}
+        return row.get("taps", {}) if row.get("net") == self.sandbox.id() else {}
+
+    def _keep_made(self, taps: dict[str, str]) -> None:
+        files.write_json(self.sandbox.net / "taps.json", {"net": self.sandbox.id(), "taps": taps})
+
+    def _masters(self, t: Tenant, seat: Seat) -> dict[str, str]:
+        """Each tap of a machine, and the bridge inside that it should be a port of."""
+        masters = {seat.tap: self.lan.inside(seat.lan) if seat.lan else t.bridge}
+        for nic in seat.further:
+            masters[nic.tap] = self.lan.inside(nic.lan) if nic.lan else names.isolated(t.namespace, nic.network)
+        return masters
+
+    def _standing(self, tenants: list[Tenant]) -> list[Tenant]:
+        """The tenants that have a bridge: those with a tap."""
+        made = self._made()
+        return [t for t in tenants if any(s.tap in made for s in t.seats)]
+
+    def is_up(self, obj: Object) -> bool:
+        """Whether the machine's tenant has its bridge, its dnsmasq, its rules and its tap."""
+        bridge = names.bridge(obj.namespace)
+        if not self.sandbox.has_tenant_network:
+            return self.sandbox.holder() is not None and self.ip(obj) is not None
+        if self.sandbox.holder() is None or not helpers.pid_of(self.sandbox.run / f"dnsmasq-{bridge}.lock"):
+            return False
+        if not self.sandbox.egress.runs() or not self.sandbox.daemon.pid():
+            return False
+        tenants, made = self.all(), self._made()
+        pair = next(((t, s) for t in tenants for s in t.seats if s.tap == self.tap(obj)), None)
+        if pair is None or any(made.get(tap) != master for tap, master in self._masters(*pair).items()):
+            return False
+        return files.read_json(self._applied) == self._mark(self._standing(tenants))
+
+    # bringing it there
+
+    def ensure(self, obj: Object) -> None:
+        """Bring up the machine's tenant: bridge, tap, leases, names, firewall. Under the network lock."""
+        sandbox = self.sandbox
+        self._give_ip(obj)
+        pid = sandbox.ensure(self._settle())
+        if not sandbox.has_tenant_network:
+            return
+        tenants = self.all()
+        mine = next(t for t in tenants if t.namespace == obj.namespace)
+        seat = next(s for s in mine.seats if s.name == obj.name)
+        user = str(owners.shared()[0]) if sandbox.root else sandbox.door.owner
+        master = self.lan.ensure(pid, seat.lan) if seat.lan else mine.bridge
+        v6 = mine.range.v6
+        sandbox.batch(
+            pid,
+            [
+                add_bridge(mine.bridge),
+                {"run": ["ip", "link", "set", mine.bridge, "mtu", "1500"]},
+                {"run": ["ip", "addr", "replace", f"{mine.gateway}/24", "dev", mine.bridge]},
+                *([_gateway6(mine)] if v6 else []),
+                {"run": ["ip", "link", "set", mine.bridge, "up"]},
+                *_tap(seat.tap, user, master),
+                *(op for nic in seat.further for op in self._further(pid, mine, nic, user)),
+            ],
+        )
+        self._keep_made({**self._made(), **self._masters(mine, seat)})
+        self.refresh(pid)
+
+    def _further(self, pid: int, t: Tenant, nic: Nic, user: str) -> list[dict[str, Any]]:
+        """A further NIC: on an isolated bridge of the tenant's, without address or DHCP, or on one of the host's."""
+        if nic.lan:
+            return _tap(nic.tap, user, self.lan.ensure(pid, nic.lan))
+        bridge = names.isolated(t.namespace, nic.network)
+        quiet = {"write": f"/proc/sys/net/ipv6/conf/{bridge}/disable_ipv6", "text": "1", "may_fail": True}
+        up = {"run": ["ip", "link", "set", bridge, "up"]}
+        return [add_bridge(bridge), quiet, up, *_tap(nic.tap, user, bridge)]
+
+    def refresh(self, pid: int) -> None:
+        """Names, leases and firewall as the store has them; dnsmasq reads its files again."""
+        if not self.sandbox.has_tenant_network:
+            return
+        net = self.sandbox.net
+        tenants = self._standing(self.all())
+        mark = self._mark(tenants)
+        stale = files.read_json(self._applied) != mark
+        if stale:
+            for name, text in _name_files(tenants).items():
+                files.write(net / name, text, 0o644)
+            text = firewall.ruleset(tenants, self.range(), self.link_local)
+            self.sandbox.batch(pid, [{"run": ["nft", "-f", "-"], "input": text}])
+        for t in tenants:
+            self._dnsmasq(pid, t, stale)
+        if stale:
+            files.write_json(self._applied, mark)  # last: it says that all of it is in force
+
+    def _dnsmasq(self, pid: int, t: Tenant, changed: bool) -> None:
+        net = self.sandbox.net
+        conf = net / f"{t.bridge}.conf"
+        files.write(conf, tenant.dnsmasq_conf(t, str(net)), 0o644)
+        # In the foreground and without closing standard input, which carries its lock: so it never changes its user itself.
+        words = [find("dnsmasq"), "--no-daemon", f"--conf-file={conf}"]
+        words += [f"--user={pwd.getpwuid(0 if self.sandbox.root else int(self.sandbox.door.owner)).pw_name}"]
+        if self.sandbox.root:
+            leases = net / f"{t.bridge}.leases"
+            leases.touch()
+            os.chown(leases, NOBODY, NOBODY)
+            words = [
+                find("setpriv"),
+                f"--reuid={NOBODY}",
+                f"--regid={NOBODY}",
+                "--clear-groups",
+                *_CAPABILITIES,
+                *words,
+            ]
+        argv = self.sandbox.enter_words(pid, "exec", *words)
+        lock = self.sandbox.run / f"dnsmasq-{t.bridge}.lock"
+        log = self.sandbox.log(f"dnsmasq-{t.bridge}")
+        dns, fresh = helpers.ensure(lock, argv, log, clean_environment(), check=lambda p: helpers.runs(p, "dnsmasq"))
+        if changed and not fresh:
+            os.kill(dns, signal.SIGHUP)
+
+    @property
+    def _applied(self) -> Any:
+        return self.sandbox.net / "applied.json"
+
+    def _mark(self, tenants: list[Tenant]) -> dict[str, str | None]:
+        """What names these rules and names in this namespace."""
+        text = firewall.ruleset(tenants, self.range(), self.link_local) + "".join(_name_files(tenants).values())
+        return {"net": self.sandbox.id(), "text": hashlib.sha256(text.encode()).hexdigest()}
+
+    def drop(self, obj: Object) -> None:
+        """The machine is gone: its tap, and what nobody else needs."""
+        pid = self.sandbox.holder()
+        if pid is None or not self.sandbox.has_tenant_network:
+            return
+        bridge = names.bridge(obj.namespace)
+        seats = [s for t in self.all() for s in t.seats if t.namespace == obj.namespace]
+        mine = next((s for s in seats if s.name == obj.name), None)
+        if mine is None:
+            return
+        # Noted first: a tap that is noted and is not there would never be made again.
+        made = {tap: master for tap, master in self._made().items() if tap not in mine.taps}
+        self._keep_made(made)
+        self.sandbox.batch(pid, [{"run": ["ip", "link", "del", tap], "may_fail": True} for tap in sorted(mine.taps)])
+        others = [s for t in self.all() for s in t.seats if s.tap in made]
+        for lan in sorted(mine.lans - {b for s in others for b in s.lans}):
+            self.lan.drop(pid, lan)
+        left = {n.network for s in seats if s.tap in made for n in s.further}
+        for nic in mine.further:
+            if not nic.lan and nic.network not in left:
+                gone = ["ip", "link", "del", names.isolated(obj.namespace, nic.network)]
+                self.sandbox.batch(pid, [{"run": gone, "may_fail": True}])
+        # Leases are for ever, and dnsmasq keeps them: one of a machine that is gone would stand in another's way.
+        helpers.end(self.sandbox.run / f"dnsmasq-{bridge}.lock")
+        (self.sandbox.net / f"{bridge}.leases").unlink(missing_ok=True)
+        if not any(t.namespace == obj.namespace for t in self._standing(self.all())):
+            self.sandbox.batch(pid, [{"run": ["ip", "link", "del", bridge], "may_fail": True}])
+
+
+def _chosen(choose: Callable[..., int], *words: Any) -> int:
+    """A number, or HK803 when none is free."""
+    try:
+        return choose(*words)
+    except ValueError as e:
+        raise HikubeError(
+            "HK803", str(e), fix="remove machines or namespaces that are not needed: hikube-local get -A"
+        ) from None
+
+
+def _tap(name: str, user: str, master: str) -> list[dict[str, Any]]:
+    return [
+        {"run": ["ip", "tuntap", "add", name, "mode", "tap", "user", user, "vnet_hdr"], "may_fail": True},
+        {"run": ["ip", "link", "set", name, "master", master, "up"]},
+    ]
+
+
+def _gateway6(t: Tenant) -> dict[str, Any]:
+    return {"run": ["ip", "-6", "addr", "replace", f"{t.range.gateway6(t.number)}/64", "dev", t.bridge, "nodad"]}
+
+
+def _name_files(tenants: list[Tenant]) -> dict[str, str]:
+    out = {"all.hosts": tenant.all_hosts(tenants)}
+    for t in tenants:
+        out[f"{t.bridge}.dhcp"] = tenant.dhcp_hosts(t)
+        out[f"{t.bridge}.hosts"] = tenant.own_hosts(t)
+    return out

@@ -1,0 +1,48 @@
+"""The backends by their names, made when first used; the one place where a name becomes a backend."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from typing import TypeVar
+
+from hikube_local.api.objects import DEFAULT_BACKEND
+from hikube_local.backends.capabilities import NOUNS
+from hikube_local.backends.protocol import Backend, Settings
+from hikube_local.errors import HikubeError, UsageError
+from hikube_local.paths import Layout
+from hikube_local.store.db import Store
+
+_MODULES = {"qemu": "hikube_local.backends.qemu.backend", "simulator": "hikube_local.backends.simulator"}
+Able = TypeVar("Able")
+
+
+def names() -> list[str]:
+    return sorted(_MODULES)
+
+
+def register(name: str, module: str) -> None:
+    """A further one: a module with `make(layout, store, settings)`."""
+    _MODULES[name] = module
+
+
+def make(name: str, layout: Layout, store: Store, settings: Settings) -> Backend:
+    """The backend of this name over one state root; HK807 where nobody knows it."""
+    if name not in _MODULES:
+        raise UsageError("HK807", f"there is no backend {name!r}", fix=f"one of {', '.join(names())}")
+    backend: Backend = importlib.import_module(_MODULES[name]).make(layout, store, settings)
+    return backend
+
+
+def require(backend: Backend, capability: type[Able], who: str = "it") -> Able:
+    """The backend as one that has the capability, or HK510."""
+    if isinstance(backend, capability):
+        return backend
+    what = f"{who} has the backend {backend.name}, which has no {NOUNS.get(capability, capability.__name__)}"
+    fix = f"bring it up with --backend {DEFAULT_BACKEND}" if backend.name != DEFAULT_BACKEND else ""
+    raise HikubeError("HK510", what, fix=fix)
+
+
+def able(backends: Iterable[Backend], capability: type[Able]) -> list[Able]:
+    """Those that have the capability."""
+    return [b for b in backends if isinstance(b, capability)]
