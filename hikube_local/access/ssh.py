@@ -9,10 +9,12 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import assert_never
 
 from hikube_local import files, log
 from hikube_local.access import keys
 from hikube_local.api.objects import DISK, Key, Object
+from hikube_local.api.sources import Blank, CopyOf, FromImage, FromUpload, FromUrl
 from hikube_local.backends.capabilities import Agents, GuestAgent, Logs
 from hikube_local.catalogue.data import default_user
 from hikube_local.engine.session import Session
@@ -26,6 +28,8 @@ HOST_KEY_FILES = tuple(f"/etc/ssh/ssh_host_{kind}_key.pub" for kind in ("ed25519
 
 # Characters of a folder with sockets of ssh's: /ssh-, 40 of %C, a dot and 16 that ssh adds come behind, 107 are let.
 CONTROL_MOST = 107 - 5 - 40 - 17
+# Their images' default users are named as they are.
+SYSTEMS = ("debian", "ubuntu", "rocky", "almalinux", "fedora", "alpine", "cirros", "opensuse")
 # A user's name as a guest may have it; what begins with a dash would be an option of ssh's.
 _USER = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.@$+-]{0,255}")
 
@@ -47,15 +51,17 @@ def user_of(session: Session, obj: Object) -> str:
     """The image's default user: the configuration's or catalogue's image of the first disk, else the profile."""
     for ref in obj.instance.disks[:1]:
         disk = session.store.get(Key(DISK, obj.namespace, ref.name))
-        image = disk.disk.source.image if disk else None
-        if image and (own := session.config.images.get(image.name, {}).get("user")):
-            return own
-        if image:
-            return default_user(obj.instance.instanceProfile, image.name)
-        url = disk.disk.source.http.url if disk and disk.disk.source.http else ""
-        for word in ("debian", "ubuntu", "rocky", "almalinux", "fedora", "alpine", "cirros", "opensuse"):
-            if word in url.lower():
-                return word
+        match disk.disk.content if disk else Blank():
+            case FromImage(image):
+                own = session.config.images.get(image, {}).get("user")
+                return own or default_user(obj.instance.instanceProfile, image)
+            case FromUrl(url):
+                if system := next((word for word in SYSTEMS if word in url.lower()), ""):
+                    return system
+            case CopyOf() | FromUpload() | Blank():
+                pass
+            case other:
+                assert_never(other)
     return default_user(obj.instance.instanceProfile)
 
 

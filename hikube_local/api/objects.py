@@ -7,8 +7,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
+from hikube_local.api.sources import Blank, Content, CopyOf, FromImage, FromUpload, FromUrl
+
 GROUP = "apps.cozystack.io"
 API_VERSION = f"{GROUP}/v1alpha1"
+
 INSTANCE = "VMInstance"
 DISK = "VMDisk"
 DEFAULT_BACKEND = "qemu"  # what carries an object that names nothing else
@@ -177,9 +180,21 @@ class VMDiskSpec(Shape):
     storageClass: StrictStr = Field("replicated", description="local, replicated or replicated-async.")
 
     @property
+    def content(self) -> Content:
+        """What `source` says; of several, which no valid manifest has, one."""
+        source = self.source
+        if source.http:
+            return FromUrl(source.http.url)
+        if source.image:
+            return FromImage(source.image.name)
+        if source.disk:
+            return CopyOf(source.disk.name)
+        return Blank() if source.upload is None else FromUpload()
+
+    @property
     def empty_drive(self) -> bool:
         """A CD-ROM drive with nothing in it."""
-        return self.optical and self.source == Source()
+        return self.optical and self.content == Blank()
 
 
 SPECS: dict[str, type[Shape]] = {INSTANCE: VMInstanceSpec, DISK: VMDiskSpec}
@@ -231,6 +246,12 @@ class Object(BaseModel):
     def disk_keys(self) -> tuple[Key, ...]:
         """The VMDisks that a machine names, in their order."""
         return tuple(Key(DISK, self.namespace, ref.name) for ref in self.instance.disks)
+
+    @property
+    def origin(self) -> Key | None:
+        """The disk that this one is a copy of."""
+        content = self.disk.content
+        return Key(DISK, self.namespace, content.disk) if isinstance(content, CopyOf) else None
 
     @property
     def disk(self) -> VMDiskSpec:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hikube_local.api.objects import DEFAULT_BACKEND, DISK, INSTANCE, Key, Object
+from hikube_local.api.sources import FromUrl
 from hikube_local.backends.capabilities import OnThisHost, Snapshots
 from hikube_local.engine.reconcile import Done
 from hikube_local.engine.session import Session
@@ -114,8 +115,11 @@ def _fetches_nothing_inner(session: Session, wanted: list[Object]) -> None:
     """A manifest is often somebody else's: what it may fetch from this host itself is for its user to say."""
     inner = []
     for obj in wanted:
-        url = obj.disk.source.http.url if obj.kind == DISK and obj.disk.source.http else ""
-        if not url or not is_this_host(url) or mirrored(url, session.config.mirrors) != url:
+        content = obj.disk.content if obj.kind == DISK else None
+        if not isinstance(content, FromUrl):
+            continue
+        url = content.url
+        if not is_this_host(url) or mirrored(url, session.config.mirrors) != url:
             continue
         if session.able(obj, OnThisHost) and not session.of(obj).observe_disk(obj).exists:
             inner.append(f"{obj.ref} ({mask_url(url)[:120]})")

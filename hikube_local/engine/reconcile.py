@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from hikube_local.api.objects import DISK, INSTANCE, Key, Object
+from hikube_local.api.sources import FromUpload
 from hikube_local.backends.protocol import Backend
 from hikube_local.errors import ExitCode, HikubeError, Interrupted, unexpected
 from hikube_local.events import Emit, Event, EventType
@@ -192,8 +193,7 @@ class Reconciler:
 
     def _origin(self, key: Key) -> Key | None:
         obj = self.store.get(key) if key.kind == DISK else None
-        source = obj.disk.source.disk if obj else None
-        return Key(DISK, key.namespace, source.name) if source else None
+        return obj.origin if obj else None
 
     def _waiting(self, key: Key, who: str) -> None:
         message = f"waits for {who}, which is at work on {key.ref}"
@@ -250,7 +250,7 @@ class Reconciler:
         seen: set[Key] = set()
         here: Object | None = disk
         while here and here.key not in seen and not self.backend(here.backend).observe_disk(here).exists:
-            if here.disk.source.upload:
+            if isinstance(here.disk.content, FromUpload):
                 return here
             seen.add(here.key)
             origin = self._origin(here.key)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import Any
+from typing import Any, assert_never
 
 from hikube_local.api.objects import API_VERSION, DISK, Key, Object, plain_spec
+from hikube_local.api.sources import Blank, CopyOf, FromImage, FromUpload, FromUrl
 from hikube_local.backends.protocol import Backend, View
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, ignore
@@ -32,10 +33,17 @@ def disk_phase(obj: Object, seen: DiskObserved) -> str:
         return "ImportInProgress"
     if seen.exists:
         return "Succeeded"
-    source = obj.disk.source
-    if source.upload:
-        return "UploadReady"
-    return "CloneScheduled" if source.disk else "ImportScheduled" if source.http or source.image else "Pending"
+    match obj.disk.content:
+        case FromUpload():
+            return "UploadReady"
+        case CopyOf():
+            return "CloneScheduled"
+        case FromUrl() | FromImage():
+            return "ImportScheduled"
+        case Blank():
+            return "Pending"
+        case other:
+            assert_never(other)
 
 
 def machine_word(obj: Object, view: View, disks: dict[str, tuple[Object | None, DiskObserved]], power: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hikube_local.api.objects import DISK, INSTANCE, Key, Object, VMDiskSpec
+from hikube_local.api.sources import FromUpload
 from hikube_local.backends.capabilities import Uploads
 from hikube_local.engine.reconcile import Done
 from hikube_local.engine.session import Session
@@ -30,7 +31,7 @@ def new_disk(session: Session, namespace: str, name: str, storage: str) -> Objec
 
 def fill(session: Session, disk: Object, file: Path, emit: Emit) -> None:
     """Bring the content; it is never overwritten."""
-    if disk.disk.source.upload is None:
+    if not isinstance(disk.disk.content, FromUpload):
         fix = "its source is read once; write source: {upload: {}} for a new disk"
         raise HikubeError("HK806", f"{disk.ref} does not wait for an upload", fix=fix)
     session.require(disk, Uploads).upload(disk, file.absolute(), emit)
@@ -50,9 +51,7 @@ def _copies(disks: list[Object], name: str) -> list[Object]:
     """The disks that are copies of this one, and copies of those."""
     found: dict[str, Object] = {}
     while more := [
-        d
-        for d in disks
-        if d.disk.source.disk and d.disk.source.disk.name in {name, *found} and d.name not in found and not d.deletion
+        d for d in disks if d.origin and d.origin.name in {name, *found} and d.name not in found and not d.deletion
     ]:
         found |= {d.name: d for d in more}
     return list(found.values())

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import assert_never
 
 from hikube_local.api.objects import Object
+from hikube_local.api.sources import Blank, CopyOf, FromImage, FromUpload, FromUrl
 from hikube_local.catalogue import data
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
@@ -72,25 +74,28 @@ def named(name: str, settings: Settings, cache: Cache) -> Wanted:
 
 def wanted(obj: Object, settings: Settings, cache: Cache) -> Wanted | None:
     """The image of a disk, or None for a disk without one."""
-    source = obj.disk.source
     said = obj.annotations.get(CHECKSUM, "")
-    if source.http:
-        return Wanted(source.http.url, source.http.url, checksum=said, who_says=f"the annotation {CHECKSUM}")
-    if source.image is None:
-        return None
-    want = named(source.image.name, settings, cache)
-    if said:
-        return Wanted(want.key, want.url, want.recipe, said, f"the annotation {CHECKSUM}", want.name)
-    return want
+    match obj.disk.content:
+        case FromUrl(url):
+            return Wanted(url, url, checksum=said, who_says=f"the annotation {CHECKSUM}")
+        case FromImage(name):
+            want = named(name, settings, cache)
+            if said:
+                return Wanted(want.key, want.url, want.recipe, said, f"the annotation {CHECKSUM}", want.name)
+            return want
+        case CopyOf() | FromUpload() | Blank():
+            return None
+        case other:
+            assert_never(other)
 
 
 def keys(obj: Object, settings: Settings, cache: Cache) -> set[str]:
     """The cache's keys that an image of this disk may be found under."""
-    image = obj.disk.source.image
-    if image:
-        found = {own_key(image.name)}
+    content = obj.disk.content
+    if isinstance(content, FromImage):
+        found = {own_key(content.name)}
         with contextlib.suppress(HikubeError):
-            found.add(named(image.name, settings, cache).key)
+            found.add(named(content.name, settings, cache).key)
         return found
     want = wanted(obj, settings, cache)
     return {want.key} if want else set()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from hikube_local.api.objects import INSTANCE, RunStrategy, VMDiskSpec, VMInstanceSpec
+from hikube_local.api.objects import INSTANCE, RunStrategy, Source, VMDiskSpec, VMInstanceSpec
 from hikube_local.api.quantities import in_bytes, parse
 from hikube_local.catalogue import data
 from hikube_local.manifests import keys
@@ -277,7 +277,7 @@ def differences(spec: VMInstanceSpec) -> Iterator[Finding]:
 
 
 def disk_source(spec: VMDiskSpec, extra_images: frozenset[str] = frozenset()) -> Iterator[Finding]:
-    given = [n for n in ("http", "image", "disk", "upload") if getattr(spec.source, n) is not None]
+    given = [n for n in Source.model_fields if getattr(spec.source, n) is not None]
     if len(given) > 1:
         what = f"source has {' and '.join(given)}: at most one"
         yield Finding("HK311", _E, what, ("source",), "keep the one that you mean")

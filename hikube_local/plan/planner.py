@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import assert_never
+
 from hikube_local.api.objects import Object
+from hikube_local.api.sources import Blank, CopyOf, FromImage, FromUpload, FromUrl
 from hikube_local.plan.running import wants_to_run
 from hikube_local.plan.steps import (
     DiskObserved,
@@ -15,7 +18,7 @@ from hikube_local.plan.steps import (
     Wish,
 )
 from hikube_local.render.machine import storage_bytes
-from hikube_local.text import size
+from hikube_local.text import mask_url, size
 
 _ON = (RunState.RUNNING, RunState.PAUSED)
 
@@ -26,12 +29,13 @@ def plan_disk(obj: Object, seen: DiskObserved) -> Planned:
         return Planned((Step(Verb.DELETE, obj.key, "its deletion was asked for"),))
     steps: list[Step] = []
     unknown: tuple[str, ...] = ()
-    if not seen.exists and obj.disk.source.upload:
+    content = obj.disk.content
+    if not seen.exists and isinstance(content, FromUpload):
         # Nothing can be done here: image-upload brings the content.
         return Planned((), unknown=(f"waits for: {upload_words(obj)}",))
     if not seen.exists:
         steps.append(Step(Verb.IMPORT, obj.key, source_words(obj)))
-        if obj.disk.source.http or obj.disk.source.image:
+        if isinstance(content, FromUrl | FromImage):
             unknown = ("format and size: known after fetch",)
     elif seen.size < storage_bytes(obj):
         steps.append(Step(Verb.GROW, obj.key, f"{size(seen.size)} -> {obj.disk.storage}"))
@@ -48,16 +52,19 @@ def upload_words(obj: Object) -> str:
 
 def source_words(obj: Object) -> str:
     """Where the disk's content comes from, in words."""
-    from hikube_local.text import mask_url
-
-    source = obj.disk.source
-    if source.http:
-        return f"from {mask_url(source.http.url)}"
-    if source.image:
-        return f"from image {source.image.name}"
-    if source.disk:
-        return f"a copy of disk {source.disk.name}"
-    return "waits for an upload" if source.upload else "empty"
+    match obj.disk.content:
+        case FromUrl(url):
+            return f"from {mask_url(url)}"
+        case FromImage(name):
+            return f"from image {name}"
+        case CopyOf(name):
+            return f"a copy of disk {name}"
+        case FromUpload():
+            return "waits for an upload"
+        case Blank():
+            return "empty"
+        case other:
+            assert_never(other)
 
 
 def plan_machine(obj: Object, want: MachineDesired, seen: MachineObserved, wish: Wish) -> Planned:

@@ -5,10 +5,11 @@ After cozystack's packages/apps/vm-instance and vm-disk: the fields that the cha
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, assert_never
 
 from hikube_local.api import names
 from hikube_local.api.objects import DISK, Object, RunStrategy
+from hikube_local.api.sources import Blank, CopyOf, FromImage, FromUpload, FromUrl
 from hikube_local.render import seed
 
 APP = "vm-instance"
@@ -148,16 +149,21 @@ def _service(obj: Object) -> dict[str, Any]:
 def _volume(obj: Object) -> dict[str, Any]:
     spec, name = obj.disk, names.volume(obj.name)
     annotations = {"vm-disk.cozystack.io/optical": "true" if spec.optical else "false"}
-    source: dict[str, Any] = {"blank": {}}
-    if spec.source.image:
-        source = {"pvc": {"name": f"vm-default-images-{spec.source.image.name}", "namespace": "cozy-public"}}
-    elif spec.source.http:
-        source = {"http": {"url": spec.source.http.url}}
-    elif spec.source.upload is not None:
-        source = {"upload": {}}
-        annotations = {"cdi.kubevirt.io/storage.bind.immediate.requested": "", **annotations}
-    elif spec.source.disk:
-        source = {"pvc": {"name": names.volume(spec.source.disk.name), "namespace": obj.namespace}}
+    source: dict[str, Any]
+    match spec.content:
+        case FromImage(image):
+            source = {"pvc": {"name": f"vm-default-images-{image}", "namespace": "cozy-public"}}
+        case FromUrl(url):
+            source = {"http": {"url": url}}
+        case FromUpload():
+            source = {"upload": {}}
+            annotations = {"cdi.kubevirt.io/storage.bind.immediate.requested": "", **annotations}
+        case CopyOf(disk):
+            source = {"pvc": {"name": names.volume(disk), "namespace": obj.namespace}}
+        case Blank():
+            source = {"blank": {}}
+        case other:
+            assert_never(other)
     storage: dict[str, Any] = {"resources": {"requests": {"storage": spec.storage}}}
     if spec.storageClass:
         storage["storageClassName"] = spec.storageClass

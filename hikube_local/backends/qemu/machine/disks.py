@@ -67,8 +67,8 @@ class Disks:
 
     def _content(self, obj: Object, folder: Path, options: RunOptions, emit: Emit) -> None:
         size = machine.storage_bytes(obj)
-        if obj.disk.source.disk:
-            self._clone(obj, obj.disk.source.disk.name, size, emit)
+        if obj.origin:
+            self._clone(obj, obj.origin.name, size, emit)
             return
         context = self.context
         with context.cache.in_use():

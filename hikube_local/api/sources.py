@@ -1,0 +1,40 @@
+"""Where a disk's content comes from: one class a kind. Whoever tells them apart ends with `assert_never`, so that a kind
+that is forgotten somewhere is an error of its types."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Blank:
+    """Nothing: an empty disk, or an empty CD-ROM drive."""
+
+
+@dataclass(frozen=True, slots=True)
+class FromUrl:
+    """A download."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class FromImage:
+    """One of the platform's images, or of the configuration's, by its name."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class CopyOf:
+    """Another disk of the same namespace."""
+
+    disk: str
+
+
+@dataclass(frozen=True, slots=True)
+class FromUpload:
+    """A file that the user brings (`image-upload`); until then the disk waits."""
+
+
+Content = Blank | FromUrl | FromImage | CopyOf | FromUpload

@@ -1,0 +1,70 @@
+"""Each promise on each backend: the simulator, one that nobody but this test knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hikube_local.backends import registry
+from hikube_local.cli.main import run
+from hikube_local.errors import UsageError
+from tests.promises import Promises
+from tests.simulator.test_contract import SIMULATED
+
+
+class TestSimulator(Promises):
+    backend = "simulator"
+
+    @pytest.fixture(autouse=True)
+    def home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HIKUBE_LOCAL_HOME", str(tmp_path / "home"))
+
+    @pytest.fixture
+    def text(self) -> str:
+        return SIMULATED
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(registry, "_MODULES", dict(registry._MODULES))
+    registry.register("toy", "tests.backends.toy")
+    yield
+
+
+class TestToy(TestSimulator):
+    backend = "toy"
+
+    @pytest.fixture(autouse=True)
+    def registered(self, toy: None) -> None:
+        """Nothing else makes it known."""
+
+
+def test_the_command_line_works_with_a_backend_that_it_does_not_know(toy, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HIKUBE_LOCAL_HOME", str(tmp_path / "home"))
+    (tmp_path / "m.yaml").write_text(SIMULATED)
+
+    def says(*words: str, code: int = 0) -> str:
+        assert run(list(words)) == code, capsys.readouterr().err
+        captured = capsys.readouterr()
+        return captured.out + captured.err
+
+    assert "applying" not in says("plan", str(tmp_path / "m.yaml"), "--backend", "toy")
+    assert "vminstance/web: apply" in says("up", str(tmp_path / "m.yaml"), "--backend", "toy")
+    assert "Running" in says("get", "vm", "web")
+    assert '"spec"' in says("logs", "web")
+    says("pause", "web")
+    assert "Paused" in says("get", "vm", "web")
+    says("unpause", "web")
+    for words, noun in ((("console", "web"), "serial console"), (("snapshot", "create", "web"), "snapshots")):
+        told = says(*words, code=1)
+        assert "HK510" in told and f"web has the backend toy, which has no {noun}" in told
+    says("restart", "web")
+    says("down", "--disks", "--yes")
+    assert "web" not in says("get")
+
+
+def test_a_backend_that_nobody_knows_is_told():
+    with pytest.raises(UsageError, match="no backend 'nobody'"):
+        registry.make("nobody", None, None, None)  # type: ignore[arg-type]
