@@ -57,7 +57,7 @@ def read(path: Path, must_exist: bool = False) -> Config:
         return Config(path)
     except OSError as e:
         raise UsageError("HK606", f"cannot read {path}: {e.strerror}") from None
-    from hikube_local.manifests import nodes
+    from hikube_local.source import nodes
 
     found: list = []
     try:

@@ -53,7 +53,7 @@ def user_keys() -> list[Path]:
 
 def host_keys(text: str) -> list[str]:
     """The public host keys in a text (files of the guest, or its console), as `TYPE BLOB`."""
-    from hikube_local.manifests.keys import KeyKind, examine
+    from hikube_local.source.ssh_keys import KeyKind, examine
 
     found = [f"{kind} {blob}" for kind, blob in HOST_KEY.findall(text)]
     return [k for k in dict.fromkeys(found) if examine(k + " x") is KeyKind.GOOD]

@@ -238,6 +238,11 @@ class Object(BaseModel):
         return self.key.ref
 
     @property
+    def kind_and_name(self) -> str:
+        """VMInstance/web: how findings name it; events and commands say its `ref`."""
+        return f"{self.kind}/{self.name}"
+
+    @property
     def instance(self) -> VMInstanceSpec:
         assert isinstance(self.spec, VMInstanceSpec)
         return self.spec

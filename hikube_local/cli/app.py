@@ -350,7 +350,8 @@ def urls(words: tuple[str, ...], offline: bool = False) -> tuple[str, ...]:
 def _fetched(url: str, offline: bool) -> str:
     """A manifest at a URL that was typed here: read whole, within the bounds of any other."""
     from hikube_local.images import http
-    from hikube_local.manifests import load, nodes
+    from hikube_local.manifests import load
+    from hikube_local.source import nodes
     from hikube_local.text import mask_url
 
     if offline:

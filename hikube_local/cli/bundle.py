@@ -23,8 +23,8 @@ def bundle(app: App, files: tuple[str, ...], filename: tuple[str, ...], folder: 
     from hikube_local.cli.story import Story
     from hikube_local.images import bundle as bundles
     from hikube_local.images import sources
-    from hikube_local.manifests.diagnostics import Findings
     from hikube_local.manifests.load import texts
+    from hikube_local.source.finding import Findings
 
     named = manifests(files, filename)
     loaded = load(app, named, for_plan=True)

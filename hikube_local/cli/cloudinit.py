@@ -26,7 +26,7 @@ def cloudinit() -> None:
 def check(app: App, files: tuple[str, ...], filename: tuple[str, ...], strict: bool, output: str) -> int:
     """Look at manifests' cloudInit and at bare user-data files; no machine, no network."""
     from hikube_local.cli.tables import as_json
-    from hikube_local.manifests.diagnostics import Severity, counted
+    from hikube_local.source.finding import Severity, counted
     from hikube_local.userdata import check as checks
 
     found, count = [], 0
@@ -47,8 +47,8 @@ def check(app: App, files: tuple[str, ...], filename: tuple[str, ...], strict: b
 
 def _findings(app: App, sources: tuple[str, ...]) -> Any:
     """Lists of findings, one list for each user-data in the files."""
-    from hikube_local.manifests.diagnostics import Findings
     from hikube_local.manifests.load import contents, parse
+    from hikube_local.source.finding import Findings
     from hikube_local.userdata import places
 
     unread, rest = Findings(), []

@@ -18,11 +18,11 @@ def convert(app: App, files: tuple[str, ...], filename: tuple[str, ...]) -> int:
     """Print what the platform's own migration made of a retired VirtualMachine: a VMDisk and a VMInstance."""
     from hikube_local.api.objects import API_VERSION
     from hikube_local.cli.tables import as_yaml
-    from hikube_local.manifests import nodes
     from hikube_local.manifests.convert import machine
-    from hikube_local.manifests.diagnostics import Findings
     from hikube_local.manifests.kinds import RETIRED
     from hikube_local.manifests.load import texts
+    from hikube_local.source import nodes
+    from hikube_local.source.finding import Findings
 
     out: list[str] = []
     unread = Findings()

@@ -24,8 +24,8 @@ class Invalid(click.exceptions.Exit):
 
 def load(app: App, files: tuple[str, ...], for_plan: bool, quiet: bool = False, unknown: str = "strict") -> Any:
     """Validate everything, tell the findings, and stop before anything is changed when there is an error."""
-    from hikube_local.manifests.diagnostics import Severity, folded
     from hikube_local.manifests.validate import validate
+    from hikube_local.source.finding import Severity, folded
 
     result = validate(files, app.flag_namespace, app.default_namespace, app.session.known(), for_plan, unknown)
     for d in folded(result.findings.items):
@@ -46,7 +46,7 @@ TOLD, TOLD_MOST = "told", 50  # the store's own row of what was told at length
 
 def _tell_differences(app: App, found: list[Any], files: tuple[str, ...]) -> None:
     """At length the first time that these are met, then as a count."""
-    from hikube_local.manifests.diagnostics import counted
+    from hikube_local.source.finding import counted
 
     if app.no_differences or not found:
         return
@@ -64,7 +64,7 @@ def _digest(found: list[Any]) -> str:
 
 def remember(app: App, loaded: Any) -> None:
     """These differences were told at length."""
-    from hikube_local.manifests.diagnostics import Severity
+    from hikube_local.source.finding import Severity
 
     found = loaded.findings.of(Severity.DIFFERENCE)
     if found and not app.no_differences and (digest := _digest(found)) not in (old := app.store.allocation(TOLD)):

@@ -28,9 +28,9 @@ def render(app: App, files: tuple[str, ...], filename: tuple[str, ...], to: str,
 
     from hikube_local import files as fs
     from hikube_local.api.objects import DISK, INSTANCE
-    from hikube_local.manifests.diagnostics import Severity
     from hikube_local.manifests.validate import Known, validate
     from hikube_local.render import domain, machine, seed
+    from hikube_local.source.finding import Severity
 
     if not to and form != "kubevirt":
         raise UsageError("HK810", "where to?", fix="--to FOLDER, or --to - to print it")

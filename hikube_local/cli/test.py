@@ -227,7 +227,7 @@ def _load(app: App, named: tuple[str, ...], checks_file: Path | None) -> tuple[A
 
 def _tell(found: Sequence[Any]) -> None:
     """What is wrong or bites; how the platform differs is not this command's matter."""
-    from hikube_local.manifests.diagnostics import Severity
+    from hikube_local.source.finding import Severity
 
     for d in found:
         if d.severity is not Severity.DIFFERENCE:

@@ -20,8 +20,8 @@ def validate(
 ) -> int:
     """Check manifests: everything wrong at once, each at its place."""
     from hikube_local.cli.tables import as_json
-    from hikube_local.manifests.diagnostics import Severity, counted, folded
     from hikube_local.manifests.validate import validate
+    from hikube_local.source.finding import Severity, counted, folded
 
     known = app.session.known()
     result = validate(manifests(files, filename), app.flag_namespace, app.default_namespace, known, unknown=unknown)

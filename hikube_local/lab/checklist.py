@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hikube_local.manifests import nodes
-from hikube_local.manifests.diagnostics import Diagnostic, Place, Severity
 from hikube_local.manifests.load import Loaded
-from hikube_local.manifests.nodes import Node, value_words
+from hikube_local.source import nodes
+from hikube_local.source.finding import Finding, Place, Severity
+from hikube_local.source.nodes import Node, value_words
 from hikube_local.text import nearest
 from hikube_local.userdata import places
 
@@ -44,19 +44,19 @@ class Check:
         return f"{self.kind} {str(first)[:80]}" + (" (after reboot)" if self.after_reboot else "")
 
 
-def gather(machines: Sequence[Loaded], file: str, text: str) -> tuple[list[Check], list[Diagnostic]]:
+def gather(machines: Sequence[Loaded], file: str, text: str) -> tuple[list[Check], list[Finding]]:
     """The checks of a file (its name and content; empty: none) and of the machines' annotations, and what is wrong."""
     checks, found = parse(text, file)
     names = [item.object.name for item in machines]
     for check in checks:
         if names and check.machine and check.machine not in names:
             what, help = f"no machine is named {check.machine[:60]!r}", f"one of {', '.join(names)}"
-            found.append(Diagnostic("HK331", Severity.ERROR, what, check.place, help=help))
+            found.append(Finding("HK331", Severity.ERROR, what, check.place, help=help))
     for item in machines:
         at = item.place("metadata", "annotations", ANNOTATION)
         own, wrong = parse(item.object.annotations.get(ANNOTATION, ""), item.object.ref)
         checks += [replace(c, machine=item.object.name, place=_there(item, at, c.place)) for c in own]
-        found += [replace(d, ref=item.object.ref, place=_there(item, at, d.place)) for d in wrong]
+        found += [d.placed(_there(item, at, d.place), item.object.ref, d.path) for d in wrong]
     return checks, found
 
 
@@ -64,9 +64,9 @@ def _there(item: Loaded, at: Place, inside: Place) -> Place:
     return places.within(item, at, max(1, inside.line), max(1, inside.column))
 
 
-def parse(text: str, name: str) -> tuple[list[Check], list[Diagnostic]]:
+def parse(text: str, name: str) -> tuple[list[Check], list[Finding]]:
     """The checks of a YAML text, and what is wrong with it: HK331, or the manifest reader's codes for what is no YAML."""
-    found: list[Diagnostic] = []
+    found: list[Finding] = []
     reader = _Reader(nodes.Text(name, text), found)
     checks: list[Check | None] = []
     try:
@@ -81,12 +81,12 @@ def parse(text: str, name: str) -> tuple[list[Check], list[Diagnostic]]:
 
 
 class _Reader:
-    def __init__(self, text: nodes.Text, found: list[Diagnostic]) -> None:
+    def __init__(self, text: nodes.Text, found: list[Finding]) -> None:
         self.text, self.found = text, found
 
     def wrong(self, node: Node, what: str, help: str = "") -> None:
         place = self.text.place(node.line, node.column)
-        self.found.append(Diagnostic("HK331", Severity.ERROR, what, place, help=help))
+        self.found.append(Finding("HK331", Severity.ERROR, what, place, help=help))
 
     def check(self, row: Node) -> Check | None:
         if not isinstance(row.value, dict):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from difflib import SequenceMatcher
+from enum import StrEnum
 
 from hikube_local.api.objects import API_VERSION, DISK, GROUP, INSTANCE
+from hikube_local.source.finding import Finding, Severity
 
 # The platform's other applications (hikube-docs.md): nothing that this program makes.
 PLATFORM = frozenset(
@@ -45,15 +46,16 @@ RETIRED = "VirtualMachine"
 _NEAR = 0.78
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """`ours`, `list`, `other` (passed over), or a finding: code, message, help."""
+class Role(StrEnum):
+    """What a document is to us; `OTHER` is passed over."""
 
-    what: str
-    code: str = ""
-    message: str = ""
-    help: str = ""
-    at: str = "kind"
+    OURS = "ours"
+    LIST = "list"
+    OTHER = "other"
+
+
+def _refused(code: str, message: str, help: str, field: str = "kind") -> Finding:
+    return Finding(code, Severity.ERROR, message, (field,), help)
 
 
 def _ratio(a: str, b: str) -> float:
@@ -65,36 +67,34 @@ def _strange(text: str) -> str:
     return f" (it holds the character U+{ord(odd[0]):04X}, which only looks like a Latin letter)" if odd else ""
 
 
-def judge(api_version: str, kind: str) -> Verdict:
-    """What a document with this apiVersion and kind is to us."""
+def judge(api_version: str, kind: str) -> Role | Finding:
+    """What a document with this apiVersion and kind is to us, or why it is refused, at the field that is wrong."""
     group = api_version.rpartition("/")[0]
     base = kind.removesuffix("List")
     if kind == "List" or (kind != base and base in (INSTANCE, DISK)):
-        return Verdict("list")
+        return Role.LIST
     if kind in (INSTANCE, DISK):
         if api_version == API_VERSION:
-            return Verdict("ours")
+            return Role.OURS
         message = f"{kind} belongs to {API_VERSION}, not {api_version[:60]!r}{_strange(api_version)}"
-        return Verdict("error", "HK203", message, f"write apiVersion: {API_VERSION}", "apiVersion")
+        return _refused("HK203", message, f"write apiVersion: {API_VERSION}", "apiVersion")
     near = max((INSTANCE, DISK), key=lambda k: _ratio(k, kind))
     if group == GROUP or (_ratio(group, GROUP) > 0.85 and group != "backups.cozystack.io"):
         if kind in PLATFORM:
-            return Verdict("other")
+            return Role.OTHER
         if kind == RETIRED:
-            return Verdict(
-                "error",
+            return _refused(
                 "HK208",
                 f"the kind {RETIRED} of {GROUP} was retired in February 2026",
                 "hikube-local convert FILE prints the VMDisk and the VMInstance that it became",
             )
         close = _ratio(near, kind) > 0.5
         help = f"did you mean {near}?" if close else f"the kinds of virtual machines are {INSTANCE} and {DISK}"
-        return Verdict("error", "HK202", f"unknown kind {kind[:60]!r} of {GROUP}{_strange(kind)}", help)
+        return _refused("HK202", f"unknown kind {kind[:60]!r} of {GROUP}{_strange(kind)}", help)
     if _ratio(near, kind) >= _NEAR and not group.endswith("kubevirt.io"):
-        return Verdict(
-            "error",
+        return _refused(
             "HK202",
             f"unknown kind {kind[:60]!r} of {api_version[:60]!r}{_strange(kind)}",
             f"did you mean kind: {near} with apiVersion: {API_VERSION}?",
         )
-    return Verdict("other")
+    return Role.OTHER

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hikube_local.api.objects import Object
-from hikube_local.manifests import kinds, nodes, shape
-from hikube_local.manifests.diagnostics import Diagnostic, Findings, Place, Severity
-from hikube_local.manifests.nodes import Node, Refused, Text
+from hikube_local.manifests import kinds, shape
+from hikube_local.source import nodes
+from hikube_local.source.finding import Finding, Findings, Place, Severity
+from hikube_local.source.nodes import Node, Refused, Text
 
 SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -73,7 +74,7 @@ def parse(
     """As `load`, of what was read already: (name, content)."""
     result = result or Input()
     for name, raw in files:
-        found: list[Diagnostic] = []
+        found: list[Finding] = []
         try:
             content = nodes.decode(name, raw)
             text = Text(name, content)
@@ -86,7 +87,7 @@ def parse(
             result.findings.add(diagnostic)
     if not result.objects and not result.findings.failed:
         what = "no VMInstance or VMDisk in the input"
-        result.findings.add(Diagnostic("HK112", Severity.ERROR, what, help="name a file, a folder or -"))
+        result.findings.add(Finding("HK112", Severity.ERROR, what, help="name a file, a folder or -"))
     return result
 
 
@@ -105,16 +106,16 @@ def contents(sources: Iterable[str], findings: Findings) -> Iterator[tuple[str, 
                 files = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES and p.is_file())
                 if not files:
                     what = f"no manifest ({', '.join(SUFFIXES)}) in the folder {source}"
-                    findings.add(Diagnostic("HK112", Severity.ERROR, what, Place(source)))
+                    findings.add(Finding("HK112", Severity.ERROR, what, Place(source)))
                 for file in files:
                     yield str(file), _bytes(file)
             else:
                 yield source, _bytes(path)
         except OSError as e:
             why = e.strerror or str(e)
-            findings.add(Diagnostic("HK101", Severity.ERROR, f"cannot read {source}: {why}", Place(source)))
+            findings.add(Finding("HK101", Severity.ERROR, f"cannot read {source}: {why}", Place(source)))
         except ValueError as e:
-            findings.add(Diagnostic("HK101", Severity.ERROR, f"cannot read {source!r}: {e}", Place(source)))
+            findings.add(Finding("HK101", Severity.ERROR, f"cannot read {source!r}: {e}", Place(source)))
 
 
 def texts(sources: Iterable[str], findings: Findings) -> list[tuple[str, str]]:
@@ -145,7 +146,7 @@ def _document(result: Input, text: Text, node: Node, namespace: str | None, defa
     place = text.place(node.line, node.column)
     if not isinstance(node.value, dict):
         what = f"a manifest is a mapping with apiVersion and kind, not {nodes.value_words(node.value)}"
-        result.findings.add(Diagnostic("HK201", Severity.ERROR, what, place))
+        result.findings.add(Finding("HK201", Severity.ERROR, what, place))
         return
     words = {}
     for name in ("apiVersion", "kind"):
@@ -154,27 +155,29 @@ def _document(result: Input, text: Text, node: Node, namespace: str | None, defa
             at = text.place(part.line, part.column) if part else place
             near = shape.near_key(name, node)
             help = f"did you mean {name}: instead of {near}:?" if near else f"write {name}: at the top of the document"
-            result.findings.add(Diagnostic("HK206", Severity.ERROR, f"{name} is missing or no text", at, help=help))
+            result.findings.add(Finding("HK206", Severity.ERROR, f"{name} is missing or no text", at, help=help))
         else:
             words[name] = part.value
     if len(words) < 2:
         return
-    verdict = kinds.judge(words["apiVersion"], words["kind"])
-    if verdict.what == "list":
+    role = kinds.judge(words["apiVersion"], words["kind"])
+    if role is kinds.Role.LIST:
         items = node.get("items")
         if items is not None and isinstance(items.value, list):
             for one in items.value:
                 _document(result, text, one, namespace, default, unknown)
         return
-    part = node.get(verdict.at) or node
+    part = (
+        node.get(*role.at) if isinstance(role, Finding) and isinstance(role.at, tuple) else node.get("kind")
+    ) or node
     where = text.place(part.line, part.column)
-    if verdict.what == "error":
-        result.findings.add(Diagnostic(verdict.code, Severity.ERROR, verdict.message, where, help=verdict.help))
-    elif verdict.what == "other":
+    if isinstance(role, Finding):
+        result.findings.add(role.placed(where))
+    elif role is kinds.Role.OTHER:
         named = node.get("metadata", "name")
         label = f"{words['kind']}/{named.value}" if named and isinstance(named.value, str) else words["kind"]
         what = f"{label[:80]} ({words['apiVersion'][:60]}) is passed over: it is nothing that hikube-local makes"
-        result.findings.add(Diagnostic("HK207", Severity.DIFFERENCE, what, where, label[:80]))
+        result.findings.add(Finding("HK207", Severity.DIFFERENCE, what, where, ref=label[:80]))
     else:
         built = shape.build(node, text, words["kind"], namespace, default, result.findings, unknown)
         if built is not None:

@@ -3,59 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from hikube_local.api.objects import INSTANCE, RunStrategy, Source, VMDiskSpec, VMInstanceSpec
 from hikube_local.api.quantities import in_bytes, parse
 from hikube_local.catalogue import data
-from hikube_local.manifests import keys
-from hikube_local.manifests.diagnostics import Diagnostic, Severity
+from hikube_local.catalogue.cloudconfig import SECRET_LIMIT
 from hikube_local.manifests.load import Loaded
-from hikube_local.manifests.scalars import disagreement
 from hikube_local.manifests.userdata import userdata_rules
 from hikube_local.render.sizing import Unsized, requested
+from hikube_local.source import ssh_keys as keys
+from hikube_local.source.finding import Finding, Path, Severity
+from hikube_local.source.scalars import disagreement
 from hikube_local.text import mask_url, nearest
 from hikube_local.urls import is_link_local, is_this_host
 
 METHODS = ("PortList", "WholeIP")
 BUSES = ("virtio", "sata", "scsi")
 CLASSES = ("local", "replicated", "replicated-async")
-SECRET_LIMIT = 1 << 20
 _E, _W, _D = Severity.ERROR, Severity.WARNING, Severity.DIFFERENCE
-Path = tuple[str | int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A rule's answer, before it has its place."""
-
-    code: str
-    severity: Severity
-    message: str
-    path: Path
-    help: str = ""
-
-
-def check(item: Loaded, extra_images: frozenset[str] = frozenset()) -> Iterator[Diagnostic]:
+def check(item: Loaded, extra_images: frozenset[str] = frozenset()) -> Iterator[Finding]:
     """All findings of one object by itself."""
     rules: tuple[Callable, ...] = _INSTANCE_RULES if item.object.kind == INSTANCE else _DISK_RULES
     for rule in rules:
         found = rule(item.object.spec, extra_images) if rule is disk_source else rule(item.object.spec)
         for f in found:
-            yield diagnostic(item, f)
+            yield placed(item, f)
     yield from _readers(item)
 
 
-def diagnostic(item: Loaded, f: Finding) -> Diagnostic:
+def placed(item: Loaded, f: Finding) -> Finding:
+    """A rule's finding at the place of its field."""
     from hikube_local.manifests.shape import path_text
 
-    place = item.place("spec", *f.path)
-    ref = f"{item.object.kind}/{item.object.name}"
-    return Diagnostic(f.code, f.severity, f.message, place, ref, path_text(("spec", *f.path)), f.help)
+    assert isinstance(f.at, tuple)
+    return f.placed(item.place("spec", *f.at), item.object.kind_and_name, path_text(("spec", *f.at)))
 
 
-def _readers(item: Loaded) -> Iterator[Diagnostic]:
+def _readers(item: Loaded) -> Iterator[Finding]:
     """Plain scalars under spec that YAML's readers do not agree on."""
     spec = item.node.get("spec")
     stack: list[tuple[Path, object]] = [(("spec",), spec)] if spec else []
@@ -70,10 +57,16 @@ def _readers(item: Loaded) -> Iterator[Diagnostic]:
             from hikube_local.manifests.shape import path_text
 
             place = item.text.place(node.line, node.column)  # type: ignore[attr-defined]
-            ref = f"{item.object.kind}/{item.object.name}"
+            ref = item.object.kind_and_name
             message = f"{node.text[:40]} is {how}"  # type: ignore[attr-defined]
-            yield Diagnostic(
-                "HK111", _W, message, place, ref, path_text(path), "quote text, write true, false and decimals"
+            yield Finding(
+                "HK111",
+                _W,
+                message,
+                place,
+                ref=ref,
+                path=path_text(path),
+                help="quote text, write true, false and decimals",
             )
 
 

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from hikube_local.api import names
 from hikube_local.api.objects import INSTANCE, SPECS, Metadata, Object
-from hikube_local.manifests.diagnostics import Diagnostic, Findings, Severity
-from hikube_local.manifests.nodes import Node, Text, value_words
+from hikube_local.source.finding import Finding, Findings, Severity
+from hikube_local.source.nodes import Node, Text, value_words
 from hikube_local.text import nearest
 
 # Mistakes that get copied from the documentation (hikube-docs.md), with their cure.
@@ -150,7 +150,7 @@ class _Reporter:
         place = self.text.place(at.line, at.column)
         severity = Severity.WARNING if code == "HK204" and self.mode == "warn" else Severity.ERROR
         if not (code == "HK204" and self.mode == "ignore"):
-            self.findings.add(Diagnostic(code, severity, message, place, self.ref, path_text(path), help))
+            self.findings.add(Finding(code, severity, message, place, ref=self.ref, path=path_text(path), help=help))
 
     def top(self) -> None:
         for key in self.node.value:

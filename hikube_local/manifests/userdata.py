@@ -7,46 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from hikube_local.api.objects import VMInstanceSpec
-from hikube_local.catalogue import data
-from hikube_local.manifests.diagnostics import Diagnostic, Severity
+from hikube_local.catalogue.cloudconfig import SECRET_LIMIT, is_mime, kind_of, parsed
 from hikube_local.render.seed import UserDataRefused, chart_text
-
-SECRET_LIMIT = 1 << 20
-CLOUD_CONFIG = "text/cloud-config"
+from hikube_local.source.finding import Finding, Severity
 
 
-def kind_of(text: str) -> str:
-    """The MIME type that the first line stands for, as cloud-init sees it (handlers, type_from_starts_with), or an
-    empty string: blank lines before it and capitals do not matter."""
-    head = text.lstrip()[:200].lower()
-    headers = data.headers()["headers"]
-    found = [h for h in headers if head.startswith(h.lower())]
-    return headers[max(found, key=len)] if found else ""
-
-
-def is_mime(text: str) -> bool:
-    """As cloud-init asks (user_data.py, convert_string): the word anywhere in the first 4096 bytes."""
-    return "mime-version:" in text[:4096].lower()
-
-
-def parsed(text: str) -> Any:
-    """The mapping of a #cloud-config, read within the manifest reader's bounds; None where it is none."""
-    from hikube_local.manifests import nodes
-
-    if kind_of(text) != CLOUD_CONFIG:
-        return None
-    found: list[Diagnostic] = []
-    try:
-        for node in nodes.documents(nodes.Text("user-data", text), text, found):
-            return node.data
-    except nodes.Refused:
-        return None
-    return None
-
-
-def userdata_rules(spec: VMInstanceSpec) -> Iterator[Any]:
-    from hikube_local.manifests.rules import Finding
-
+def userdata_rules(spec: VMInstanceSpec) -> Iterator[Finding]:
     text = spec.cloudInit
     if not text:
         if spec.whole_ip:
@@ -106,10 +72,9 @@ _TOP = re.compile(r"(?m)^([A-Za-z_-]+)\s*:")
 _DEVICE = re.compile(r"/dev/((?:vd|sd)[a-z])(?:\d{1,3})?\b")
 
 
-def _devices(spec: VMInstanceSpec, text: str) -> Iterator[Any]:
+def _devices(spec: VMInstanceSpec, text: str) -> Iterator[Finding]:
     """Disks that user-data names and that are not there: the seed has the letter behind the last disk."""
     from hikube_local.catalogue import data as tables
-    from hikube_local.manifests.rules import Finding
     from hikube_local.render import domain, machine
 
     if (spec.instanceProfile or "ubuntu") not in tables.profiles() or any(
@@ -134,7 +99,7 @@ def _devices(spec: VMInstanceSpec, text: str) -> Iterator[Any]:
         yield Finding("HK362", Severity.WARNING, what, ("cloudInit",), help)
 
 
-def _firewall(spec: VMInstanceSpec, text: str) -> Iterator[Any]:
+def _firewall(spec: VMInstanceSpec, text: str) -> Iterator[Finding]:
     """WholeIP puts nothing in front of the guest; a firewall that is switched on before it lets ssh in shuts its owner out."""
     if spec.whole_ip and not _FIREWALLS.search(text):
         yield from open_to_all()
@@ -196,21 +161,17 @@ def _lets_in(words: str, ports: set[int]) -> bool:
 
 def _finding(code: str, about: str = "") -> Any:
     """A warning about cloudInit in the words of the table."""
-    from hikube_local.manifests.rules import Finding
-
     what, help = WORDS[code]
     return Finding(code, Severity.WARNING, what.format(about), ("cloudInit",), help)
 
 
-def open_to_all() -> Iterator[Any]:
+def open_to_all() -> Iterator[Finding]:
     """The warning of WholeIP without a firewall of the guest's own."""
-    from hikube_local.manifests.rules import Finding
-
     what = "WholeIP: every port of the guest is open to the internet on Hikube, and the user-data sets up no firewall"
     yield Finding("HK328", Severity.WARNING, what, ("externalMethod",), "set one up (ufw, nftables), or use PortList")
 
 
-def _passwords(config: dict[str, Any]) -> Iterator[Any]:
+def _passwords(config: dict[str, Any]) -> Iterator[Finding]:
     """Passwords in clear, whose values are never printed."""
     for where in clear_passwords(config):
         yield _finding("HK330", where)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from hikube_local.api.names import firmware_uuid
 from hikube_local.api.objects import DISK, INSTANCE, Key, Object
 from hikube_local.manifests import rules
-from hikube_local.manifests.diagnostics import Diagnostic, Severity
 from hikube_local.manifests.load import Input, Loaded, load
+from hikube_local.source.finding import Finding, Severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +52,13 @@ def validate(
     return result
 
 
-def _together(items: list[Loaded], known: Known, for_plan: bool) -> Iterable[Diagnostic]:
+def _together(items: list[Loaded], known: Known, for_plan: bool) -> Iterable[Finding]:
     first: dict[Key, Loaded] = {}
     for item in items:
         obj = item.object
         if obj.key in first:
             where = first[obj.key].place("metadata", "name")
-            what = f"{obj.kind}/{obj.name} stands twice in namespace {obj.namespace}, first at {where}"
+            what = f"{obj.kind_and_name} stands twice in namespace {obj.namespace}, first at {where}"
             yield _at(item, "HK401", Severity.ERROR, what, "metadata", "name")
         first.setdefault(obj.key, item)
     yield from _one_uuid(items, known)
@@ -89,7 +89,7 @@ def _together(items: list[Loaded], known: Known, for_plan: bool) -> Iterable[Dia
                 users[key] = item.object.name
 
 
-def _one_uuid(items: list[Loaded], known: Known) -> Iterable[Diagnostic]:
+def _one_uuid(items: list[Loaded], known: Known) -> Iterable[Finding]:
     """Two machines whose namespace and name are cut at another dash have one UUID, so one TPM and one instance-id."""
     seen: dict[str, Object] = {}
     new = {i.object.key for i in items}
@@ -108,7 +108,7 @@ def _one_uuid(items: list[Loaded], known: Known) -> Iterable[Diagnostic]:
             )
 
 
-def _changes(item: Loaded, known: Known) -> Iterable[Diagnostic]:
+def _changes(item: Loaded, known: Known) -> Iterable[Finding]:
     """What an existing disk does not let itself be changed to."""
     from hikube_local.api.quantities import in_bytes
 
@@ -131,8 +131,8 @@ def _changes(item: Loaded, known: Known) -> Iterable[Diagnostic]:
         yield _at(item, "HK404", Severity.WARNING, what, "spec", "source")
 
 
-def _at(item: Loaded, code: str, severity: Severity, message: str, *path: str | int, help: str = "") -> Diagnostic:
+def _at(item: Loaded, code: str, severity: Severity, message: str, *path: str | int, help: str = "") -> Finding:
     from hikube_local.manifests.shape import path_text
 
-    ref = f"{item.object.kind}/{item.object.name}"
-    return Diagnostic(code, severity, message, item.place(*path), ref, path_text(path), help)
+    ref = item.object.kind_and_name
+    return Finding(code, severity, message, item.place(*path), ref=ref, path=path_text(path), help=help)

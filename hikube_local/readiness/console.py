@@ -127,7 +127,7 @@ _SILENT_FAILURES = (
 
 def final_message(cloud_init: str) -> re.Pattern[str] | None:
     """The `final_message` that a user wrote, as a pattern: its variables may be anything."""
-    from hikube_local.manifests.userdata import parsed
+    from hikube_local.catalogue.cloudconfig import parsed
 
     config = parsed(cloud_init)
     text = config.get("final_message") if isinstance(config, dict) else None

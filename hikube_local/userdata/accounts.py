@@ -7,18 +7,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from hikube_local.catalogue import data
-from hikube_local.manifests import keys
-from hikube_local.manifests.diagnostics import Severity
-from hikube_local.manifests.nodes import Node
+from hikube_local.source import ssh_keys
+from hikube_local.source.finding import Severity
+from hikube_local.source.nodes import Node
 from hikube_local.userdata import schema, tree
-from hikube_local.userdata.notes import Note, known
+from hikube_local.userdata.notes import Finding, known
 
 _ELSEWHERE = re.compile(
     r"/authorized_keys|\bssh-import-id\b(?!\s*:)|\bchpasswd\b(?!\s*:)|\bssh-copy-id\b|\bpasswd\s+-d\b"
 )
 
 
-def of_users(root: Node, keys_given: bool, bare: bool, text: str) -> Iterator[Note]:
+def of_users(root: Node, keys_given: bool, bare: bool, text: str) -> Iterator[Finding]:
     """Users of whom nobody could log in. `keys_given`: the manifest has sshKeys; `bare`: there is no manifest."""
     node = root.get("users")
     if node is None or tree.data(node) is None:
@@ -50,10 +50,10 @@ def of_users(root: Node, keys_given: bool, bare: bool, text: str) -> Iterator[No
         if locked:
             what = f"users: the password of {locked[0].get('name', '')} is locked, which is cloud-init's default: nobody can log in"
             help = "add `lock_passwd: false`, or ssh_authorized_keys"
-        yield Note("HK317", Severity.WARNING, what, node, "users", help)
+        yield Finding("HK317", Severity.WARNING, what, node, path="users", help=help)
 
 
-def of_groups(root: Node) -> Iterator[Note]:
+def of_groups(root: Node) -> Iterator[Finding]:
     """A group is made before the users: one of a user's own name makes useradd refuse that user."""
     node = root.get("groups")
     if node is None:
@@ -77,10 +77,10 @@ def of_groups(root: Node) -> Iterator[Note]:
         if name in made:
             what = f"groups: {name} is made before the user of that name, and useradd then refuses the user"
             help = f"leave the group out (each user has one), or write primary_group: {name} for the user"
-            yield Note("HK359", Severity.WARNING, what, at, "groups", help)
+            yield Finding("HK359", Severity.WARNING, what, at, path="groups", help=help)
 
 
-def of_keys(root: Node) -> Iterator[Note]:
+def of_keys(root: Node) -> Iterator[Finding]:
     """Keys that let nobody in: those of users, and the default user's at the top."""
     users = root.get("users")
     rows = users.value if users is not None and isinstance(users.value, list) else []
@@ -91,15 +91,22 @@ def of_keys(root: Node) -> Iterator[Note]:
             for item in texts:
                 if not isinstance(text := tree.value(item), str):
                     continue
-                kind = keys.examine(text)
-                if kind is keys.KeyKind.PRIVATE:
+                kind = ssh_keys.examine(text)
+                if kind is ssh_keys.KeyKind.PRIVATE:
                     what = f"a private key stands in {name}: the guest and whoever reads this file can read it"
-                    yield Note(
-                        "HK314", Severity.ERROR, what, item, name, "put the .pub file's line here, and replace that key"
+                    yield Finding(
+                        "HK314",
+                        Severity.ERROR,
+                        what,
+                        item,
+                        path=name,
+                        help="put the .pub file's line here, and replace that key",
                     )
-                elif kind is keys.KeyKind.MALFORMED:
+                elif kind is ssh_keys.KeyKind.MALFORMED:
                     what = f"{name}: this is no public key that sshd would take (a placeholder?)"
-                    yield Note("HK313", Severity.WARNING, what, item, name, "paste the line of ~/.ssh/id_ed25519.pub")
+                    yield Finding(
+                        "HK313", Severity.WARNING, what, item, path=name, help="paste the line of ~/.ssh/id_ed25519.pub"
+                    )
 
 
 def listed(users: object) -> list[Any]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 from hikube_local.catalogue import data
-from hikube_local.manifests.nodes import Node
-from hikube_local.manifests.userdata import CLOUD_CONFIG
+from hikube_local.catalogue.cloudconfig import CLOUD_CONFIG
+from hikube_local.source.nodes import Node
 from hikube_local.userdata import parts, tree
 
 BOOTHOOK = "the boothook"

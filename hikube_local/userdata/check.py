@@ -10,23 +10,23 @@ from dataclasses import replace
 from pathlib import Path
 
 from hikube_local.catalogue import data
-from hikube_local.manifests.diagnostics import Severity
-from hikube_local.manifests.nodes import Node
-from hikube_local.manifests.userdata import CLOUD_CONFIG, SECRET_LIMIT
+from hikube_local.catalogue.cloudconfig import CLOUD_CONFIG, SECRET_LIMIT
+from hikube_local.source.finding import Severity
+from hikube_local.source.nodes import Node
 from hikube_local.text import nearest
 from hikube_local.userdata import parts, schema, template, traps, tree, whole
-from hikube_local.userdata.notes import Note, known
+from hikube_local.userdata.notes import Finding, known
 
 SCHEMA = Path("/usr/lib/python3/dist-packages/cloudinit/config/schemas/schema-cloud-config-v1.json")
 _HEADERS = ["#cloud-config", "#include", "#cloud-boothook", "#part-handler", "#cloud-config-archive"]
 
 
-def check(raw: bytes, keys_given: bool = False, bare: bool = True) -> list[Note]:
+def check(raw: bytes, keys_given: bool = False, bare: bool = True) -> list[Finding]:
     """Everything that is found, in the order of lines. `bare`: a file of its own, not a manifest's cloudInit."""
-    found: list[Note] = []
+    found: list[Finding] = []
     if len(raw) > SECRET_LIMIT:
         what = f"the user-data has {len(raw)} bytes, a Secret takes 1 MiB"
-        return [Note("HK327", Severity.ERROR, what)]
+        return [Finding("HK327", Severity.ERROR, what, 1)]
     try:
         found_parts = list(parts.take_apart(raw))
         handled = any(p.kind == parts.HANDLER for p in found_parts)  # one that may take types of its own
@@ -38,18 +38,18 @@ def check(raw: bytes, keys_given: bool = False, bare: bool = True) -> list[Note]
                 found.append(replace(note, at=line) if part.offset or part.encoded else note)
         found += _together(raw, keys_given, bare)
     except parts.Unreadable as e:
-        found.append(Note("HK340", Severity.ERROR, f"the user-data cannot be read: {e}"))
+        found.append(Finding("HK340", Severity.ERROR, f"the user-data cannot be read: {e}", 1))
     except RecursionError:
-        found.append(Note("HK340", Severity.ERROR, "the user-data is nested too deeply"))
+        found.append(Finding("HK340", Severity.ERROR, "the user-data is nested too deeply", 1))
     return sorted(_once(found), key=lambda n: (n.line, n.column))
 
 
-def _together(raw: bytes, keys_given: bool, bare: bool) -> Iterator[Note]:
+def _together(raw: bytes, keys_given: bool, bare: bool) -> Iterator[Finding]:
     """What is found when the parts are merged as cloud-init merges them."""
     text = raw.decode("utf-8", "replace")
     for lost in whole.replaced(text):
         help = "put both into one part, or write merge_how: [{name: list, settings: [append]}, {name: dict, settings: [recurse_array]}]"
-        yield Note("HK357", Severity.WARNING, f"{lost.words}", lost.line, lost.key, help)
+        yield Finding("HK357", Severity.WARNING, f"{lost.words}", lost.line, path=lost.key, help=help)
     root = whole.merged(text)
     if root is not None:
         for note in traps.of_whole(root, keys_given, bare, text):
@@ -64,7 +64,7 @@ def used() -> str:
     return f"{own} and the schema of this host's cloud-init" if both else own
 
 
-def _once(found: list[Note]) -> Iterator[Note]:
+def _once(found: list[Finding]) -> Iterator[Finding]:
     """Where a trap explains a type error, the error itself is left out."""
     explained = {n.path for n in found if n.code in ("HK345", "HK353", "HK340")}
     seen = set()
@@ -77,10 +77,10 @@ def _once(found: list[Note]) -> Iterator[Note]:
             yield note
 
 
-def _part(part: parts.Part) -> Iterator[Note]:
+def _part(part: parts.Part) -> Iterator[Finding]:
     text = part.text
     if text.startswith("\ufeff"):
-        yield Note(
+        yield Finding(
             "HK344",
             Severity.WARNING,
             "it begins with a byte order mark, so cloud-init sees no header",
@@ -88,14 +88,14 @@ def _part(part: parts.Part) -> Iterator[Note]:
             help="save it without",
         )
     if not text.strip():
-        yield Note("HK316", Severity.WARNING, "the user-data is empty")
+        yield Finding("HK316", Severity.WARNING, "the user-data is empty", 1)
         return
     yield from _header(part)
     script = part.kind.startswith(parts.SCRIPT) or part.kind == "text/cloud-boothook"
     gone = data.headers()["gone"]
     if part.kind == "text/upstart-job":
         version = gone.get("#upstart-job", "")
-        yield Note(
+        yield Finding(
             "HK343",
             Severity.WARNING,
             f"#upstart-job was removed in cloud-init {version}",
@@ -107,14 +107,14 @@ def _part(part: parts.Part) -> Iterator[Note]:
         named = re.match(r"(?i)\s*#include(?:-once)?[ \t]+\S", text)  # behind the word itself it is read as well
         if not named and not any(line.strip() and not line.startswith("#") for line in text.splitlines()):
             what = "#include without a URL below it: nothing is read"
-            yield Note("HK316", Severity.WARNING, what, 1, help="write each URL in a line of its own")
+            yield Finding("HK316", Severity.WARNING, what, 1, help="write each URL in a line of its own")
         for number, line in enumerate(text.splitlines(), 1):
             if line.strip() and not line.startswith("#"):
-                yield Note("HK350", Severity.DIFFERENCE, f"needs the internet: {line.strip()[:80]}", number)
+                yield Finding("HK350", Severity.DIFFERENCE, f"needs the internet: {line.strip()[:80]}", number)
         return
     if part.kind == parts.JINJA:
         what = "a template: what cloud-init makes of {{ }} and {% %} is known on the machine only"
-        yield Note("HK356", Severity.DIFFERENCE, what)
+        yield Finding("HK356", Severity.DIFFERENCE, what, 1)
         yield from _template(text)
         return
     yield from traps.of_text(text, script)
@@ -124,12 +124,12 @@ def _part(part: parts.Part) -> Iterator[Note]:
         yield from _archive(text)
 
 
-def _template(text: str) -> Iterator[Note]:
+def _template(text: str) -> Iterator[Finding]:
     """What is wrong whatever the expressions come to."""
     if (wrong := template.refused(text)) is not None:
         line, why = wrong
         what = f"jinja refuses the template ({why}): cloud-init uses none of it"
-        yield Note(
+        yield Finding(
             "HK340", Severity.ERROR, what, line, help="write {% raw %} … {% endraw %} around what is no template"
         )
         return
@@ -139,56 +139,56 @@ def _template(text: str) -> Iterator[Note]:
         if worst := next((d for d in found if d.code != "HK104"), None):
             what = f"what the template comes to is no YAML: {worst.message}"
             place = f"with stand-ins for its values, at its line {worst.place.line}: {worst.place.text.strip()[:80]}"
-            yield Note("HK340", Severity.ERROR, what, 1, help=place)
+            yield Finding("HK340", Severity.ERROR, what, 1, help=place)
             return
     for note in _part(parts.Part(kind, plain)):
         if note.code not in ("HK104", "HK340") and not _hole(note):  # branches of a condition stand side by side
             yield replace(note, message=note.message.replace(parts.HOLE, ""))
 
 
-def _hole(note: Note) -> bool:
+def _hole(note: Finding) -> bool:
     """Whether it is about a value that a template's expression makes."""
     return isinstance(note.at, Node) and parts.HOLE in json.dumps(tree.data(note.at), default=str, ensure_ascii=False)
 
 
-def _header(part: parts.Part) -> Iterator[Note]:
+def _header(part: parts.Part) -> Iterator[Finding]:
     lines = part.text.lstrip().splitlines()
     first = lines[0] if lines else ""
     if part.kind == CLOUD_CONFIG and (more := re.match(r"(?i)#cloud-config[ \t]+(\S.*)", first)):
         below = any(line.strip() and not line.lstrip().startswith("#") for line in lines[1:])
         if ":" in more[1] and not below:
             what = "all of it stands in the header's line, so it is a comment: the line breaks were lost"
-            yield Note("HK355", Severity.WARNING, what, 1, help="write `cloudInit: |`, not `>`, in the manifest")
+            yield Finding("HK355", Severity.WARNING, what, 1, help="write `cloudInit: |`, not `>`, in the manifest")
         return
     if part.kind:
         if not parts.known(part.kind):
             what = f"a part of the type {part.kind[:60]}, which cloud-init knows nothing of: it is passed over"
-            yield Note("HK344", Severity.WARNING, what, 1, help="write text/cloud-config, text/x-shellscript …")
+            yield Finding("HK344", Severity.WARNING, what, 1, help="write text/cloud-config, text/x-shellscript …")
         return
     squeezed = re.sub(r"[\s_]+", "-", first.lower().strip())
     near = nearest(squeezed, _HEADERS) if first.startswith("#") else None
     if near or re.match(r"#-?cloud", squeezed):
         what = f"the first line {first[:60]!r} is no header that cloud-init knows: all of it is ignored"
-        yield Note("HK344", Severity.WARNING, what, 1, help=f"write {near or '#cloud-config'}")
+        yield Finding("HK344", Severity.WARNING, what, 1, help=f"write {near or '#cloud-config'}")
         return
     yield known("HK316", 1)
 
 
-def _config(text: str) -> Iterator[Note]:
+def _config(text: str) -> Iterator[Finding]:
     root, found = tree.read(text)
     for diagnostic in found:
         # PyYAML takes the last of two equal keys without a word, as cloud-init does.
         severity = Severity.WARNING if diagnostic.code == "HK104" else Severity.ERROR
         code = "HK104" if diagnostic.code == "HK104" else "HK340"
         at = Node(None, max(1, diagnostic.place.line), max(1, diagnostic.place.column))
-        yield Note(code, severity, diagnostic.message, at, help=diagnostic.help)
+        yield Finding(code, severity, diagnostic.message, at, help=diagnostic.help)
     if root is None or root.value is None:
         if not found:
-            yield Note("HK316", Severity.WARNING, "the cloud-config is empty: there is nothing to do")
+            yield Finding("HK316", Severity.WARNING, "the cloud-config is empty: there is nothing to do", 1)
         return
     if not isinstance(root.value, dict):
         what = "a cloud-config is a mapping of keys, this is something else: cloud-init refuses it"
-        yield Note("HK340", Severity.ERROR, what, root, help="each line of the top level is `key: value`")
+        yield Finding("HK340", Severity.ERROR, what, root, help="each line of the top level is `key: value`")
         return
     notes = list(schema.check(root))
     for note in notes:
@@ -198,7 +198,7 @@ def _config(text: str) -> Iterator[Note]:
     yield from traps.of_config(root, text)
 
 
-def _host_schema(root: Node, told: set[str]) -> Iterator[Note]:
+def _host_schema(root: Node, told: set[str]) -> Iterator[Finding]:
     """What cloud-init's own schema on this host finds beyond ours."""
     try:
         import jsonschema
@@ -211,21 +211,21 @@ def _host_schema(root: Node, told: set[str]) -> Iterator[Note]:
         path = "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in steps).lstrip(".")
         if path and not any(path == t or t.startswith(path) or path.startswith(t) for t in told):
             what = f"{path}: {error.message[:160]} (the schema of this host's cloud-init)"
-            yield Note("HK342", Severity.WARNING, what, root.get(*steps) or 1, path)
+            yield Finding("HK342", Severity.WARNING, what, root.get(*steps) or 1, path=path)
 
 
-def _archive(text: str) -> Iterator[Note]:
+def _archive(text: str) -> Iterator[Finding]:
     root, found = tree.read(text)
     if found or root is None or not isinstance(root.value, list):
-        yield Note("HK340", Severity.ERROR, "a cloud-config-archive is a list of parts with type and content")
+        yield Finding("HK340", Severity.ERROR, "a cloud-config-archive is a list of parts with type and content", 1)
         return
     for item, content, kind in tree.archived(root):
         if content is None:
-            yield Note("HK340", Severity.ERROR, "a part of the archive has no content", item)
+            yield Finding("HK340", Severity.ERROR, "a part of the archive has no content", item)
             continue
         if kind in parts.INCLUDE:
             what = "an #include in an archive is not fetched: cloud-init drops this part"
-            yield Note(
+            yield Finding(
                 "HK344", Severity.WARNING, what, item, help="name the URL in user-data of its own, or in a MIME part"
             )
             continue

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hikube_local.catalogue import data
-from hikube_local.manifests.userdata import is_mime, kind_of
+from hikube_local.catalogue.cloudconfig import is_mime, kind_of
 
 MOST = 16 << 20  # bytes that a gzip may unpack to
 GZIP = b"\x1f\x8b"

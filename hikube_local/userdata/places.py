@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 
-from hikube_local.manifests.diagnostics import Diagnostic, Place, Severity
 from hikube_local.manifests.load import Loaded
-from hikube_local.manifests.nodes import Text
 from hikube_local.render.seed import UserDataRefused, chart_text
+from hikube_local.source.finding import Finding, Place, Severity
+from hikube_local.source.nodes import Text
 from hikube_local.userdata import check, parts
-from hikube_local.userdata.notes import Note
 
 _BLOCK = re.compile(r":\s*(?:[&!]\S+\s+)*([|>])[0-9+-]*\s*(?:#.*)?$")
 _MANIFEST = re.compile(r"(?m)^(?:\{.*)?[\"']?(?:apiVersion|kind)[\"']?\s*:")
@@ -27,22 +26,22 @@ def is_bare(raw: bytes) -> bool:
     return parts.is_mime(head) and not _MANIFEST.search(head)
 
 
-def of_file(name: str, raw: bytes) -> list[Diagnostic]:
+def of_file(name: str, raw: bytes) -> list[Finding]:
     text = Text(name, raw.decode("utf-8", "replace"))
-    return [_diagnostic(note, text.place(note.line, note.column), "") for note in check.check(raw)]
+    return [_placed(f, text.place(f.line, f.column), "") for f in check.check(raw)]
 
 
-def of_manifest(item: Loaded) -> list[Diagnostic]:
+def of_manifest(item: Loaded) -> list[Finding]:
     """The findings about a VMInstance's cloudInit, as the chart hands it on."""
     spec = item.object.instance
-    ref = f"{item.object.kind}/{item.object.name}"
+    ref = item.object.kind_and_name
     at = item.place("spec", "cloudInit")
     try:
         carried = chart_text(spec.cloudInit)
     except UserDataRefused as e:
-        return [Diagnostic("HK315", Severity.ERROR, str(e), at, ref, "spec.cloudInit")]
-    notes = check.check(carried.encode(), any(spec.sshKeys), bare=False)
-    return [_diagnostic(note, within(item, at, note.line, note.column), ref) for note in notes]
+        return [Finding("HK315", Severity.ERROR, str(e), at, ref=ref, path="spec.cloudInit")]
+    found = check.check(carried.encode(), any(spec.sshKeys), bare=False)
+    return [_placed(f, within(item, at, f.line, f.column), ref) for f in found]
 
 
 def line_in_manifest(item: Loaded, line: int) -> Place:
@@ -64,6 +63,6 @@ def within(item: Loaded, at: Place, line: int, column: int = 1) -> Place:
     return place if place.text or not at.text else at
 
 
-def _diagnostic(note: Note, place: Place, ref: str) -> Diagnostic:
-    path = f"spec.cloudInit: {note.path}" if ref and note.path else ("spec.cloudInit" if ref else note.path)
-    return Diagnostic(note.code, note.severity, note.message, place, ref, path, note.help)
+def _placed(found: Finding, place: Place, ref: str) -> Finding:
+    path = f"spec.cloudInit: {found.path}" if ref and found.path else ("spec.cloudInit" if ref else found.path)
+    return found.placed(place, ref, path)

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from hikube_local.catalogue import data
-from hikube_local.manifests.diagnostics import Severity
-from hikube_local.manifests.nodes import Node
+from hikube_local.source.finding import Finding, Severity
+from hikube_local.source.nodes import Node
 from hikube_local.text import nearest
 from hikube_local.userdata import tree
-from hikube_local.userdata.notes import Note
 
 HERE = "22.4"  # Debian 12's cloud-init, which most images of the catalogue are near to
 _WORDS = {
@@ -32,7 +31,7 @@ def aside(name: str) -> bool:
     return name.startswith("x-") or name in _MORE
 
 
-def check(root: Node) -> Iterator[Note]:
+def check(root: Node) -> Iterator[Finding]:
     """Findings about keys and types, each at its place."""
     keys = data.cloudinit()["keys"]
     count = 0
@@ -43,35 +42,37 @@ def check(root: Node) -> Iterator[Note]:
                 near = nearest(name, list(keys)) if (count := count + 1) <= 50 else None
                 help = f"did you mean {near}?" if near else "see `cloud-init schema --docs all` for those that it knows"
                 what = f"{name[:60]!r} is no key that cloud-init knows: it passes it over without a word"
-                yield Note("HK341", Severity.ERROR if near else Severity.WARNING, what, key, name, help)
+                yield Finding("HK341", Severity.ERROR if near else Severity.WARNING, what, key, path=name, help=help)
             continue
         yield from _age(name, row, key)
         if row.get("system"):
-            yield Note("HK343", Severity.WARNING, f"{name} counts in the image's /etc/cloud only", key, name)
+            yield Finding("HK343", Severity.WARNING, f"{name} counts in the image's /etc/cloud only", key, path=name)
         yield from _value(node, row, name)
 
 
-def _age(path: str, row: dict[str, Any], key: Node) -> Iterator[Note]:
+def _age(path: str, row: dict[str, Any], key: Node) -> Iterator[Finding]:
     """What became of a key over the versions; also of those below the top level."""
     if "gone" in row:
         help = f"write {row['instead']}" if "instead" in row else ""
-        yield Note("HK343", Severity.WARNING, f"{path} was removed in cloud-init {row['gone']}", key, path, help)
+        yield Finding(
+            "HK343", Severity.WARNING, f"{path} was removed in cloud-init {row['gone']}", key, path=path, help=help
+        )
     elif "deprecated" in row:
         help = f"write {row['instead']}" if "instead" in row else ""
         what = f"{path} is deprecated since cloud-init {row['deprecated']}"
         # Another spelling of the same key does no harm.
         spelling = str(row.get("instead", "")) == key.text.replace("-", "_") and "." in path
-        yield Note("HK343", Severity.DIFFERENCE if spelling else Severity.WARNING, what, key, path, help)
+        yield Finding("HK343", Severity.DIFFERENCE if spelling else Severity.WARNING, what, key, path=path, help=help)
     if _version(row.get("since", "0")) > _version(HERE):
         what = f"{path} is known since cloud-init {row['since']}: Debian 12 has {HERE} and passes it over"
-        yield Note("HK343", Severity.WARNING, what, key, path)
+        yield Finding("HK343", Severity.WARNING, what, key, path=path)
 
 
 def _version(text: str) -> tuple[int, ...]:
     return tuple(int(p) for p in str(text).split(".") if p.isdigit())
 
 
-def _value(node: Node, row: dict[str, Any], path: str) -> Iterator[Note]:
+def _value(node: Node, row: dict[str, Any], path: str) -> Iterator[Finding]:
     kind = tree.type_of(node)
     allowed = row.get("type", [])
     if allowed and not _fits(kind, allowed):
@@ -80,15 +81,15 @@ def _value(node: Node, row: dict[str, Any], path: str) -> Iterator[Note]:
         wanted = " or ".join(_WORDS[t] for t in allowed)
         if taken := _taken(node, kind, allowed):
             what = f"{path}: {taken}; the schema of newer cloud-init wants {wanted}"
-            yield Note("HK342", Severity.DIFFERENCE, what, node, path)
+            yield Finding("HK342", Severity.DIFFERENCE, what, node, path=path)
             return
         what = f"{path} is {_WORDS[kind]}, cloud-init wants {wanted}"
-        yield Note("HK342", Severity.ERROR, what, node, path, _type_help(kind, allowed))
+        yield Finding("HK342", Severity.ERROR, what, node, path=path, help=_type_help(kind, allowed))
         return
     late = (row.get("type_since") or {}).get(kind)
     if late and _version(late) > _version(HERE):
         what = f"{path} may be {_WORDS[kind]} since cloud-init {late}: Debian 12 has {HERE} and refuses it"
-        yield Note("HK343", Severity.WARNING, what, node, path)
+        yield Finding("HK343", Severity.WARNING, what, node, path=path)
     if kind == "array" and isinstance(row.get("items"), dict):
         for i, item in enumerate(node.value):
             yield from _value(item, row["items"], f"{path}[{i}]")
@@ -100,7 +101,7 @@ def _value(node: Node, row: dict[str, Any], path: str) -> Iterator[Note]:
         number = isinstance(value, str) and value.isdigit() and "integer" in allowed
         if same and not switch and not number:
             shown = ", ".join(str(e) for e in row["enum"])
-            yield Note("HK342", Severity.ERROR, f"{path} is {value!r}, not one of {shown}", node, path)
+            yield Finding("HK342", Severity.ERROR, f"{path} is {value!r}, not one of {shown}", node, path=path)
 
 
 # What cloud-init's is_true and is_false take (util.py, TRUE_STRINGS and FALSE_STRINGS).
@@ -125,7 +126,7 @@ def _taken(node: Node, kind: str, allowed: list[str]) -> str:
     return ""
 
 
-def _mapping(node: Node, row: dict[str, Any], path: str) -> Iterator[Note]:
+def _mapping(node: Node, row: dict[str, Any], path: str) -> Iterator[Finding]:
     known = row.get("properties") or {}
     have = set(node.value)
     for name, (key, child) in node.value.items():
@@ -143,13 +144,20 @@ def _mapping(node: Node, row: dict[str, Any], path: str) -> Iterator[Note]:
         elif known and not row.get("additional"):
             near = nearest(name, list(known))
             help = f"did you mean {near}?" if near else f"it knows {', '.join(sorted(known))[:200]}"
-            yield Note("HK341", Severity.ERROR, f"{path}.{name[:60]} is no key that cloud-init knows", key, path, help)
+            yield Finding(
+                "HK341",
+                Severity.ERROR,
+                f"{path}.{name[:60]} is no key that cloud-init knows",
+                key,
+                path=path,
+                help=help,
+            )
     for name in row.get("required", []):
         if name not in have:
-            yield Note("HK342", Severity.ERROR, f"{path} has no {name}", node, path, f"add {name}:")
+            yield Finding("HK342", Severity.ERROR, f"{path} has no {name}", node, path=path, help=f"add {name}:")
     one_of = row.get("one_of")
     if one_of and not any(n in have for n in one_of):
-        yield Note("HK342", Severity.ERROR, f"{path} has none of {', '.join(one_of)}", node, path)
+        yield Finding("HK342", Severity.ERROR, f"{path} has none of {', '.join(one_of)}", node, path=path)
 
 
 def _fits(kind: str, allowed: list[str]) -> bool:

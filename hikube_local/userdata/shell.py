@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from hikube_local.manifests.diagnostics import Severity
-from hikube_local.manifests.nodes import Node
+from hikube_local.source.finding import Finding, Severity
+from hikube_local.source.nodes import Node
 from hikube_local.userdata import tree
-from hikube_local.userdata.notes import Note
 
 _COMMANDS = ("runcmd", "bootcmd")
 _SHELLS = frozenset(
@@ -20,7 +19,7 @@ _COMMENT = re.compile(r"\s*#")
 _FILES = frozenset(("rm", "cp", "mv", "ls", "chmod", "chown", "chgrp", "cat", "ln", "touch", "rmdir"))
 
 
-def of_commands(root: Node, lines: list[str]) -> Iterator[Note]:
+def of_commands(root: Node, lines: list[str]) -> Iterator[Finding]:
     """runcmd and bootcmd of a cloud-config whose text has these lines."""
     for name in _COMMANDS:
         node = root.get(name)
@@ -31,20 +30,27 @@ def of_commands(root: Node, lines: list[str]) -> Iterator[Note]:
             if isinstance(item.value, dict):
                 first = next(iter(item.value), "")
                 what = f"{path} is a mapping, because of the ': ' behind {first[:40]!r}: cloud-init cannot run it"
-                yield Note("HK345", Severity.ERROR, what, item, path, "put the whole command in quotes, or write `- |`")
+                yield Finding(
+                    "HK345",
+                    Severity.ERROR,
+                    what,
+                    item,
+                    path=path,
+                    help="put the whole command in quotes, or write `- |`",
+                )
             elif isinstance(item.value, list):
                 for part in item.value:
                     yield from _word(part, path)
                 yield from _list(item, path)
             elif value is not None and not isinstance(value, str):
                 what = f"{path}: YAML 1.1 reads {item.text} as {value!r}, and cloud-init then runs no command of {name} at all"
-                yield Note("HK345", Severity.ERROR, what, item, path, "put it in quotes")
+                yield Finding("HK345", Severity.ERROR, what, item, path=path, help="put it in quotes")
             elif value is not None:
                 yield from _text(item, lines, path)
         yield from _masked(node, name)
 
 
-def _list(item: Node, path: str) -> Iterator[Note]:
+def _list(item: Node, path: str) -> Iterator[Finding]:
     """A command as a list is run word for word, by no shell."""
     words = [str(tree.value(w)) for w in item.value if not isinstance(w.value, dict | list)]
     program = words[0].rpartition("/")[2] if words else ""
@@ -53,18 +59,20 @@ def _list(item: Node, path: str) -> Iterator[Note]:
     for node, word in zip(item.value[1:], words[1:], strict=False):
         if word in _OPERATORS or (program in _FILES and word.startswith("/") and "*" in word):
             what = f"{path}: a list is run without a shell, so {word!r} is handed to {program} as it is"
-            yield Note("HK361", Severity.WARNING, what, node, path, "write the command as text, or [sh, -c, '…']")
+            yield Finding(
+                "HK361", Severity.WARNING, what, node, path=path, help="write the command as text, or [sh, -c, '…']"
+            )
             return
 
 
-def _text(item: Node, lines: list[str], path: str) -> Iterator[Note]:
+def _text(item: Node, lines: list[str], path: str) -> Iterator[Finding]:
     """A plain text that YAML ended at ` #`, in the middle of a quoted word."""
     if not item.plain or not 0 < item.line <= len(lines) or "\n" in item.text:
         return
     line, at = lines[item.line - 1], item.column - 1
     if line.startswith(item.text, at) and _COMMENT.match(line, at + len(item.text)) and open_quote(item.text):
         what = f"{path}: YAML takes ` #` as a comment, so a quote stays open and the shell reads on behind it"
-        yield Note("HK358", Severity.ERROR, what, item, path, "put the whole in quotes or use `|`")
+        yield Finding("HK358", Severity.ERROR, what, item, path=path, help="put the whole in quotes or use `|`")
 
 
 def open_quote(text: str) -> bool:
@@ -87,26 +95,26 @@ def open_quote(text: str) -> bool:
     return bool(quote)
 
 
-def _word(part: Node, path: str) -> Iterator[Note]:
+def _word(part: Node, path: str) -> Iterator[Finding]:
     """An argument that YAML makes another one: 0755 becomes 493, no becomes False."""
     if isinstance(part.value, dict | list):
         return
     found = tree.value(part)
     if part.plain and not isinstance(found, str) and found is not None and str(found) != part.text:
         what = f"{path}: the argument {part.text} is read as {found!r} by YAML 1.1"
-        yield Note("HK353", Severity.WARNING, what, part, path, "put it in quotes")
+        yield Finding("HK353", Severity.WARNING, what, part, path=path, help="put it in quotes")
 
 
-def _masked(node: Node, name: str) -> Iterator[Note]:
+def _masked(node: Node, name: str) -> Iterator[Finding]:
     texts = [" ".join(str(p) for p in tree.data(i)) if isinstance(i.value, list) else i.text for i in node.value]
     careful = any(re.match(r"set -(?:[a-z]*e|o errexit)", t) for t in texts[:2])
     if name == "runcmd" and len(texts) > 1 and not careful:
         what = "only the last command's exit code counts: one that fails before it is reported as success"
-        yield Note(
+        yield Finding(
             "HK346",
             Severity.DIFFERENCE,
             what,
             node,
-            name,
-            "begin with `- set -e`, or join what belongs together with &&",
+            path=name,
+            help="begin with `- set -e`, or join what belongs together with &&",
         )

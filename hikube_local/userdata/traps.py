@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from hikube_local.catalogue import data
-from hikube_local.manifests.diagnostics import Severity
-from hikube_local.manifests.nodes import Node
 from hikube_local.manifests.userdata import clear_passwords, shuts_ssh_out
+from hikube_local.source.finding import Severity
+from hikube_local.source.nodes import Node
 from hikube_local.userdata import accounts, parts, schema, shell, tree
-from hikube_local.userdata.notes import Note, known
+from hikube_local.userdata.notes import Finding, known
 
 WARNING, TOLD = Severity.WARNING, Severity.DIFFERENCE
 # Users that an image has before cloud-init makes any.
@@ -51,7 +51,7 @@ _HOSTS = re.compile(r"^\s*[0-9a-f.:]{3,45}[ \t]+(\S.*)$", re.I)  # a line of /et
 LONGEST = 2000  # characters of a line that are looked at
 
 
-def of_text(text: str, script: bool) -> Iterator[Note]:
+def of_text(text: str, script: bool) -> Iterator[Finding]:
     """Traps of any part."""
     # Comments say what they like; a line longer than any command is data.
     lines = [("" if _comment(line) else line)[:LONGEST] for line in text.splitlines()]
@@ -60,7 +60,7 @@ def of_text(text: str, script: bool) -> Iterator[Note]:
     if script and "\r\n" in text and text[max(0, first - 1)] != "\r":
         # Where the first line ends so too, cloud-init mends all of them (util.py, dos2unix).
         what = "lines below the first one end in CR LF: the shell takes the CR for a part of each command"
-        yield Note("HK354", WARNING, what, 1, help="save it with Unix line ends")
+        yield Finding("HK354", WARNING, what, 1, help="save it with Unix line ends")
     if (at := shuts_ssh_out(plain)) is not None:
         yield known("HK329", plain.count("\n", 0, at) + 1)
     own = _own_names(lines)
@@ -73,9 +73,9 @@ def of_text(text: str, script: bool) -> Iterator[Note]:
         if name and not cured and name.lower() not in own:
             what = f"{name}: systemd-resolved asks no DNS server for names under .local, so Debian and Ubuntu refuse it"
             help = "write a drop-in for systemd-resolved or networkd first (Domains=~local), or use the IP"
-            yield Note("HK351", WARNING, what, number, help=help)
+            yield Finding("HK351", WARNING, what, number, help=help)
         if found := _NET.search(line):
-            yield Note("HK350", TOLD, f"needs the internet: {found[0].strip()[:60]}", number)
+            yield Finding("HK350", TOLD, f"needs the internet: {found[0].strip()[:60]}", number)
 
 
 def _comment(line: str) -> bool:
@@ -97,7 +97,7 @@ def _own_names(lines: list[str]) -> frozenset[str]:
     return frozenset(found)
 
 
-def of_config(root: Node, text: str) -> Iterator[Note]:
+def of_config(root: Node, text: str) -> Iterator[Finding]:
     """Traps of one cloud-config, each part for itself."""
     yield from shell.of_commands(root, text.split("\n"))
     yield from accounts.of_keys(root)
@@ -107,7 +107,7 @@ def of_config(root: Node, text: str) -> Iterator[Note]:
     yield from _words(root)
 
 
-def of_whole(root: Node, keys_given: bool, bare: bool, text: str) -> Iterator[Note]:
+def of_whole(root: Node, keys_given: bool, bare: bool, text: str) -> Iterator[Finding]:
     """Traps of what all parts come to together; `text` is the whole user-data."""
     yield from accounts.of_users(root, keys_given, bare, text)
     yield from accounts.of_groups(root)
@@ -116,7 +116,7 @@ def of_whole(root: Node, keys_given: bool, bare: bool, text: str) -> Iterator[No
     yield from _formats(root)
 
 
-def _formats(root: Node) -> Iterator[Note]:
+def _formats(root: Node) -> Iterator[Finding]:
     node = root.get("fs_setup")
     for i, item in enumerate(node.value if node is not None and isinstance(node.value, list) else ()):
         row = tree.data(item) if isinstance(item.value, dict) else {}
@@ -125,7 +125,7 @@ def _formats(root: Node) -> Iterator[Note]:
             why = "partition: none" if raw else "overwrite: true"
             what = f"fs_setup[{i}] formats {str(row.get('device'))[:60]} again, with the data on it, whenever the instance-id changes ({why})"
             help = "leave partition out (auto looks for a file system first), and overwrite: false"
-            yield Note("HK360", WARNING, what, item, f"fs_setup[{i}]", help)
+            yield Finding("HK360", WARNING, what, item, path=f"fs_setup[{i}]", help=help)
 
 
 def _items(root: Node) -> Iterator[tuple[str, Node, dict[str, Any]]]:
@@ -136,7 +136,7 @@ def _items(root: Node) -> Iterator[tuple[str, Node, dict[str, Any]]]:
             yield f"write_files[{i}]", item, tree.data(item)
 
 
-def _contents(root: Node) -> Iterator[Note]:
+def _contents(root: Node) -> Iterator[Finding]:
     """What a file's row says of itself: its mode, and how its content is packed."""
     for path, item, row in _items(root):
         mode = item.get("permissions")
@@ -147,7 +147,7 @@ def _contents(root: Node) -> Iterator[Note]:
                 "YAML 1.1 reads it as octal, which is what is meant" if good else f"it becomes the mode {number:04o}"
             )
             help = f"write '{mode.text if good else '0' + mode.text}' in quotes"
-            yield Note("HK347", TOLD if good else WARNING, what, mode, path, help)
+            yield Finding("HK347", TOLD if good else WARNING, what, mode, path=path, help=help)
         content = item.get("content")
         if (
             content is not None
@@ -155,7 +155,9 @@ def _contents(root: Node) -> Iterator[Note]:
             and (why := packed(content.value, row.get("encoding")))
         ):
             what = f"{path}.content {why}: cloud-init writes neither this file nor those after it"
-            yield Note("HK340", Severity.ERROR, what, content, path, "base64 -w0 FILE gives what belongs here")
+            yield Finding(
+                "HK340", Severity.ERROR, what, content, path=path, help="base64 -w0 FILE gives what belongs here"
+            )
 
 
 def packed(content: str, encoding: object) -> str:
@@ -180,7 +182,7 @@ def packed(content: str, encoding: object) -> str:
     return ""
 
 
-def _owners(root: Node) -> Iterator[Note]:
+def _owners(root: Node) -> Iterator[Finding]:
     """Files that are written before their owner, or the home folder around them, is made."""
     rest = tree.data(root)
     users = accounts.listed(rest.get("users", ["default"]))
@@ -199,14 +201,14 @@ def _owners(root: Node) -> Iterator[Note]:
         ):
             late = "users: makes it only afterwards" if owner in made else "the image may not have it yet"
             what = f"{path}.owner is {owner}, and write_files runs before users are made: {late}"
-            yield Note("HK348", WARNING, what, item.get("owner"), path, "add `defer: true`")
+            yield Finding("HK348", WARNING, what, item.get("owner") or item, path=path, help="add `defer: true`")
         home = re.match(r"/home/([^/]+)/", str(row.get("path") or ""))
         if home and home[1] in made:
             what = f"{path} makes /home/{home[1]} before its user is made: the home folder belongs to root then"
-            yield Note("HK348", WARNING, what, item.get("path"), path, "add `defer: true`")
+            yield Finding("HK348", WARNING, what, item.get("path") or item, path=path, help="add `defer: true`")
 
 
-def _packages(root: Node) -> Iterator[Note]:
+def _packages(root: Node) -> Iterator[Finding]:
     node = root.get("packages")
     if node is None or not node.value:
         return
@@ -216,27 +218,27 @@ def _packages(root: Node) -> Iterator[Note]:
             "packages without package_update: Debian's and Ubuntu's cloud-init asks for new lists all the same, others'"
         )
         what += " take what the image's old or empty lists name"
-        yield Note("HK349", TOLD, what, node, "packages", "add `package_update: true`")
+        yield Finding("HK349", TOLD, what, node, path="packages", help="add `package_update: true`")
 
 
-def _network(root: Node) -> Iterator[Note]:
+def _network(root: Node) -> Iterator[Finding]:
     for name, (key, node) in root.value.items():
         row = data.cloudinit()["keys"].get(name) or {}
         if row.get("network") and tree.data(node) not in (None, False, [], {}, ""):
-            yield Note("HK350", TOLD, f"needs the internet: {name}", key, name)
+            yield Finding("HK350", TOLD, f"needs the internet: {name}", key, path=name)
 
 
-def _passwords(root: Node) -> Iterator[Note]:
+def _passwords(root: Node) -> Iterator[Finding]:
     for where in clear_passwords(tree.data(root)):
         at = root.get(where.partition(".")[0].partition(":")[0])
         yield known("HK330", at or 1, where, where)
 
 
-def _words(root: Node) -> Iterator[Note]:
+def _words(root: Node) -> Iterator[Finding]:
     node = root.get("final_message")
     if node is not None and not str(tree.data(node) or "").strip():
         what = "final_message has no text: nothing on the console tells the end of cloud-init"
-        yield Note("HK352", WARNING, what, node, "final_message", "leave it out, or write a sentence")
+        yield Finding("HK352", WARNING, what, node, path="final_message", help="leave it out, or write a sentence")
 
 
 def yaml_word(node: Any) -> str:

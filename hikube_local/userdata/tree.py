@@ -10,33 +10,31 @@ from typing import Any
 
 import yaml
 
-from hikube_local.manifests import nodes
-from hikube_local.manifests.diagnostics import Diagnostic, Place, Severity
-from hikube_local.manifests.nodes import Node, Refused, Text
-from hikube_local.manifests.userdata import CLOUD_CONFIG
+from hikube_local.catalogue.cloudconfig import CLOUD_CONFIG
+from hikube_local.source import nodes
+from hikube_local.source.finding import Finding, Place, Severity
+from hikube_local.source.nodes import Node, Refused, Text
 from hikube_local.userdata import parts
 
 _LITERAL = re.compile(r"(?:[&!]\S+\s+)*\|[0-9+-]*\s*(?:#.*)?$")
 _RESOLVER = yaml.resolver.Resolver()
 
 
-def read(text: str) -> tuple[Node | None, list[Diagnostic]]:
+def read(text: str) -> tuple[Node | None, list[Finding]]:
     """The first document's tree (None: nothing, or it cannot be read) and what was found while reading."""
-    found: list[Diagnostic] = []
+    found: list[Finding] = []
     first: Node | None = None
     try:
         for node in nodes.documents(Text("user-data", text), _untagged(text), found):
             if first is not None:
                 place = Place("user-data", node.line, node.column)
                 what = "a second YAML document: cloud-init reads none of them"
-                found.append(Diagnostic("HK340", Severity.ERROR, what, place, help="leave the --- out"))
+                found.append(Finding("HK340", Severity.ERROR, what, place, help="leave the --- out"))
                 break
             first = node
         for line, column in no_binaries(text):
             what = "!!binary is no base64: cloud-init refuses the whole of this part"
-            found.append(
-                Diagnostic("HK340", Severity.ERROR, what, Place("user-data", line, column), help="base64 < FILE")
-            )
+            found.append(Finding("HK340", Severity.ERROR, what, Place("user-data", line, column), help="base64 < FILE"))
     except Refused as e:
         found.append(e.diagnostic)
         return None, found

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from hikube_local.manifests.nodes import Node
+from hikube_local.source.nodes import Node
 from hikube_local.userdata import schema, tree
 from hikube_local.userdata.asked import Config, configs
 

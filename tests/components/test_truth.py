@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from hikube_local.manifests.diagnostics import Severity
+from hikube_local.source.finding import Severity
 from hikube_local.userdata import accounts, tree, whole
 from hikube_local.userdata.check import check
 from tests.conftest import ROOT

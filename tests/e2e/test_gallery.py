@@ -90,7 +90,7 @@ def seen(host: Host, debian: Path, tmp_path_factory) -> dict[str, list[dict]]:
             env=program.env | {"PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
-            timeout=patience(1500),
+            timeout=patience(3600),
         )
         assert done.returncode == 0, done.stderr[-3000:]
         return json.loads(done.stdout)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hikube_local.manifests.diagnostics import Severity
 from hikube_local.manifests.validate import Known, validate
+from hikube_local.source.finding import Severity
 from hikube_local.userdata import shell, template, whole
 from hikube_local.userdata.check import check
 from tests.conftest import Program, disk, instance

@@ -19,6 +19,7 @@ ORDER = [
     {"locks", "log", "paths"},
     {"run"},
     {"api"},
+    {"source"},
     {"catalogue"},
     {"readiness"},
     {"render"},
@@ -38,8 +39,7 @@ ORDER = [
     {"__main__", "pytest_plugin"},
 ]
 RANK = {room: i for i, row in enumerate(ORDER) for room in row}
-# Readers of cloud-config text are shared with what recognises a final message on the console.
-ALLOWED = {("readiness", "manifests"), ("host", "paths")}
+ALLOWED: set[tuple[str, str]] = set()
 
 
 def modules() -> list[Path]:

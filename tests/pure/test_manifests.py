@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hikube_local.manifests.diagnostics import Severity
 from hikube_local.manifests.validate import Known, validate
+from hikube_local.source.finding import Severity
 from hikube_local.userdata import check as userdata
 from tests.conftest import PAIR, disk, instance
 

@@ -16,12 +16,12 @@ import pytest
 
 from hikube_local.api import names
 from hikube_local.api.objects import Object, RunStrategy, spec_of
-from hikube_local.manifests.diagnostics import Severity
 from hikube_local.manifests.validate import Known, validate
 from hikube_local.plan.planner import plan_disk
 from hikube_local.plan.steps import DiskObserved, Verb
 from hikube_local.render import domain, kubevirt, machine, seed, tenant
 from hikube_local.render.sizing import requested
+from hikube_local.source.finding import Severity
 from tests.conftest import disk, instance
 from tests.pure.test_manifests import KEY
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hikube_local.api import names, quantities
-from hikube_local.manifests.scalars import disagreement, resolve
+from hikube_local.source.scalars import disagreement, resolve
 from hikube_local.text import Cleaner, age, duration, mask_url, sanitize
 
 

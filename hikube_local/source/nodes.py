@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from hikube_local.manifests.diagnostics import Diagnostic, Place, Severity
-from hikube_local.manifests.scalars import Value, resolve
+from hikube_local.source.finding import Finding, Place, Severity
+from hikube_local.source.scalars import Value, resolve
 
 MAX_BYTES = 16 << 20
 MAX_DEPTH = 64
@@ -29,7 +29,7 @@ _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 class Refused(Exception):
     """The file cannot be read any further; carries the finding."""
 
-    def __init__(self, diagnostic: Diagnostic) -> None:
+    def __init__(self, diagnostic: Finding) -> None:
         self.diagnostic = diagnostic
 
 
@@ -97,7 +97,7 @@ def decode(name: str, raw: bytes) -> str:
     """The text of a manifest as kubectl reads it: UTF-8, or UTF-16 that begins with its byte order mark."""
     if len(raw) > MAX_BYTES:
         raise Refused(
-            Diagnostic(
+            Finding(
                 "HK107", Severity.ERROR, f"the file has {len(raw)} bytes, at most {MAX_BYTES} are read", Place(name)
             )
         )
@@ -106,9 +106,7 @@ def decode(name: str, raw: bytes) -> str:
             return raw.decode("utf-16")
         except UnicodeDecodeError as e:
             what = f"the file begins as UTF-16, and is none at byte {e.start}"
-            raise Refused(
-                Diagnostic("HK103", Severity.ERROR, what, Place(name, 1, 1), help="save it as UTF-8")
-            ) from None
+            raise Refused(Finding("HK103", Severity.ERROR, what, Place(name, 1, 1), help="save it as UTF-8")) from None
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as e:
@@ -116,7 +114,7 @@ def decode(name: str, raw: bytes) -> str:
         line = before.count(b"\n") + 1
         column = len(before) - before.rfind(b"\n")
         raise Refused(
-            Diagnostic(
+            Finding(
                 "HK103",
                 Severity.ERROR,
                 f"byte 0x{raw[e.start]:02x} is not UTF-8",
@@ -126,7 +124,7 @@ def decode(name: str, raw: bytes) -> str:
         ) from None
 
 
-def documents(text: Text, content: str, found: list[Diagnostic]) -> Iterator[Node]:
+def documents(text: Text, content: str, found: list[Finding]) -> Iterator[Node]:
     """The documents of a file; findings that do not stop the reading go to `found`, others raise Refused."""
     builder = _Builder(text, found)
     try:
@@ -137,10 +135,10 @@ def documents(text: Text, content: str, found: list[Diagnostic]) -> Iterator[Nod
         place = text.place(mark.line + 1, mark.column + 1) if mark else Place(text.name)
         if "nesting depth" in (e.problem or ""):  # the bound of newer PyYAMLs comes before ours
             deep = f"nested deeper than {MAX_DEPTH} levels"
-            raise Refused(Diagnostic("HK106", Severity.ERROR, deep, place)) from None
+            raise Refused(Finding("HK106", Severity.ERROR, deep, place)) from None
         problem = " ".join(str(p) for p in (e.problem, f"({e.context})" if e.context else "") if p)
         raise Refused(
-            Diagnostic("HK102", Severity.ERROR, f"not YAML: {problem}", place, help=_yaml_help(e, place))
+            Finding("HK102", Severity.ERROR, f"not YAML: {problem}", place, help=_yaml_help(e, place))
         ) from None
     except yaml.YAMLError as e:
         position = getattr(e, "position", None)
@@ -148,7 +146,7 @@ def documents(text: Text, content: str, found: list[Diagnostic]) -> Iterator[Nod
         if isinstance(position, int):
             line = content.count("\n", 0, position) + 1
             place = text.place(line, position - content.rfind("\n", 0, position))
-        raise Refused(Diagnostic("HK110", Severity.ERROR, "a character that YAML does not allow", place)) from None
+        raise Refused(Finding("HK110", Severity.ERROR, "a character that YAML does not allow", place)) from None
 
 
 def _yaml_help(error: yaml.MarkedYAMLError, place: Place) -> str:
@@ -165,7 +163,7 @@ def _yaml_help(error: yaml.MarkedYAMLError, place: Place) -> str:
 class _Builder:
     """Events to nodes, within the bounds."""
 
-    def __init__(self, text: Text, found: list[Diagnostic]) -> None:
+    def __init__(self, text: Text, found: list[Finding]) -> None:
         self.text = text
         self.found = found
         self.nodes = 0
@@ -173,7 +171,7 @@ class _Builder:
 
     def refuse(self, code: str, message: str, mark: Any, help: str = "") -> Refused:
         place = self.text.place(mark.line + 1, mark.column + 1)
-        return Refused(Diagnostic(code, Severity.ERROR, message, place, help=help))
+        return Refused(Finding(code, Severity.ERROR, message, place, help=help))
 
     def build(self, events: Iterator[Any]) -> Iterator[Node]:
         count = 0
@@ -263,7 +261,7 @@ class _Builder:
                 first = pairs[name][0]
                 place = self.text.place(key.line, key.column)
                 self.found.append(
-                    Diagnostic(
+                    Finding(
                         "HK104",
                         Severity.ERROR,
                         f"the key {name[:60]!r} stands twice, first in line {first.line}",

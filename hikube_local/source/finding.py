@@ -1,4 +1,4 @@
-"""A finding about a manifest: code, place, sentence, help; collected, never raised one by one."""
+"""A finding: code, place, sentence, help; collected, never raised one by one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Protocol
 
 
 class Severity(StrEnum):
@@ -27,17 +28,52 @@ class Place:
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
 
+class Spot(Protocol):
+    """Something with a place of its own, such as a node of a YAML tree. Counted from 1."""
+
+    @property
+    def line(self) -> int: ...
+
+    @property
+    def column(self) -> int: ...
+
+
+Path = tuple[str | int, ...]  # of a field below an object's spec
+
+
 @dataclass(frozen=True, slots=True)
-class Diagnostic:
-    """One finding. `path` is the field (spec.externalPorts[0]), `object` KIND/NAME."""
+class Finding:
+    """One finding, whoever speaks it: manifests, user-data, checks files.
+
+    `at`: a place in a file. Before that is known, what a rule has: the path of a field below spec, or a node or line of
+    user-data; `placed` turns them into a place. `path`: the field in words (spec.externalPorts[0]); `ref`: KIND/NAME.
+    """
 
     code: str
     severity: Severity
     message: str
-    place: Place = Place()
-    ref: str = ""  # KIND/NAME of the object
-    path: str = ""
+    at: Place | Spot | Path | int = Place()
     help: str = ""
+    path: str = ""
+    ref: str = ""
+
+    def placed(self, place: Place, ref: str = "", path: str = "") -> Finding:
+        """The same, at its place in the file that people edit."""
+        return replace(self, at=place, ref=ref, path=path)
+
+    @property
+    def place(self) -> Place:
+        """In a file; none where it is not placed yet."""
+        return self.at if isinstance(self.at, Place) else Place()
+
+    @property
+    def line(self) -> int:
+        """Of the file or the user-data, from 1; 0 where it has none."""
+        return self.at if isinstance(self.at, int) else 0 if isinstance(self.at, tuple) else self.at.line
+
+    @property
+    def column(self) -> int:
+        return 1 if isinstance(self.at, int | tuple) else self.at.column
 
     @property
     def word(self) -> str:
@@ -79,16 +115,16 @@ class Diagnostic:
         return "\n".join(lines)
 
 
-def counted(items: Iterable[Diagnostic]) -> str:
+def counted(items: Iterable[Finding]) -> str:
     """How many of each severity: `1 error, 2 warnings`; empty for none."""
     found = [d.word for d in items]
     counts = [(found.count(word), word) for word in (*map(str, Severity), "note")]
     return ", ".join(f"{n} {word}{'s' if n > 1 else ''}" for n, word in counts if n)
 
 
-def folded(items: Iterable[Diagnostic]) -> list[Diagnostic]:
+def folded(items: Iterable[Finding]) -> list[Finding]:
     """The findings for a person: a warning that many objects have alike stands once, with the others' names."""
-    out: list[Diagnostic] = []
+    out: list[Finding] = []
     first: dict[tuple[str, str], int] = {}
     more: dict[int, list[str]] = {}
     for d in items:
@@ -108,14 +144,14 @@ def folded(items: Iterable[Diagnostic]) -> list[Diagnostic]:
 class Findings:
     """All findings of one run, in the order of their places."""
 
-    items: list[Diagnostic] = field(default_factory=list)
+    items: list[Finding] = field(default_factory=list)
 
-    def add(self, diagnostic: Diagnostic) -> None:
-        self.items.append(diagnostic)
+    def add(self, finding: Finding) -> None:
+        self.items.append(finding)
 
     @property
     def failed(self) -> bool:
         return any(d.severity is Severity.ERROR for d in self.items)
 
-    def of(self, severity: Severity) -> list[Diagnostic]:
+    def of(self, severity: Severity) -> list[Finding]:
         return [d for d in self.items if d.severity is severity]
