@@ -25,11 +25,11 @@ class Config:
 
     @property
     def images(self) -> dict[str, dict[str, str]]:
-        return self.values.get("images", {})
+        return dict(self.values.get("images", {}))
 
     @property
     def mirrors(self) -> dict[str, str]:
-        return self.values.get("mirrors", {})
+        return dict(self.values.get("mirrors", {}))
 
     @property
     def networks(self) -> dict[str, str]:
@@ -44,7 +44,7 @@ class Config:
 
     @property
     def options(self) -> dict[str, Any]:
-        return self.values.get("options", {})
+        return dict(self.values.get("options", {}))
 
 
 def read(path: Path, must_exist: bool = False) -> Config:
@@ -58,8 +58,9 @@ def read(path: Path, must_exist: bool = False) -> Config:
     except OSError as e:
         raise UsageError("HK606", f"cannot read {path}: {e.strerror}") from None
     from hikube_local.source import nodes
+    from hikube_local.source.finding import Finding
 
-    found: list = []
+    found: list[Finding] = []
     try:
         content = nodes.decode(str(path), raw)
         documents = [n for n in nodes.documents(nodes.Text(str(path), content), content, found) if n.value is not None]

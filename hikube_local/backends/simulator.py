@@ -107,7 +107,7 @@ class Simulator(Pauses):
         self.sleep = sleep
 
     def _state(self, obj: Object) -> dict[str, Any]:
-        return self.store.allocation(scope(obj.key)).get("sim", {})
+        return dict(self.store.allocation(scope(obj.key)).get("sim", {}))
 
     def _change(self, obj: Object, **values: Any) -> None:
         def change(own: dict[str, Any], _: Any) -> dict[str, Any]:

@@ -15,7 +15,8 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def _table(name: str) -> dict[str, dict[str, Any]]:
-    return yaml.load(Path(__file__).with_name(name).read_bytes(), Loader=_Loader)
+    rows: dict[str, dict[str, Any]] = yaml.load(Path(__file__).with_name(name).read_bytes(), Loader=_Loader)
+    return rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ __all__ = [
     "Screens",
     "Session",
     "Snapshots",
+    "Store",
     "backend_names",
 ]
 Able = TypeVar("Able")

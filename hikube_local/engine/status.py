@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from typing import Any, assert_never
 
 from hikube_local.api.objects import API_VERSION, DISK, Key, Object, plain_spec
@@ -68,7 +69,7 @@ def machine_word(obj: Object, view: View, disks: dict[str, tuple[Object | None, 
 class Statuses:
     """The Kubernetes form of stored objects, from what is true now. Reads only, `refresh` and `keep` apart."""
 
-    def __init__(self, store: Store, backend: Any) -> None:
+    def __init__(self, store: Store, backend: Callable[[str], Backend]) -> None:
         self.store, self._backend = store, backend
 
     def backend(self, obj: Object) -> Backend:

@@ -279,7 +279,7 @@ class _Builder:
         node.value = pairs
 
 
-def value_words(value: Value | list | dict) -> str:
+def value_words(value: Value | list[Any] | dict[str, Any]) -> str:
     """A value with its type, as messages name it."""
     if value is None:
         return "nothing"

@@ -75,7 +75,6 @@ class Store:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self._file = File(layout, self._rebuild)
-        self._do = self._file.do
 
     def _rebuild(self, connection: sqlite3.Connection) -> None:
         for body in self._in_folders():
@@ -92,7 +91,7 @@ class Store:
     # objects
 
     @staticmethod
-    def _read(row: tuple) -> Object:
+    def _read(row: tuple[Any, ...]) -> Object:
         return from_json(json.loads(row[0])).model_copy(update={"resource_version": row[1]})
 
     def _find(self, connection: sqlite3.Connection, key: Key) -> Object | None:
@@ -114,7 +113,7 @@ class Store:
         return obj.model_copy(update={"resource_version": revision})
 
     def get(self, key: Key) -> Object | None:
-        return self._do(False, lambda c: self._find(c, key))
+        return self._file.read(lambda c: self._find(c, key))
 
     def objects(self, kind: str | None = None, namespace: str | None = None) -> list[Object]:
         """The objects, sorted by kind (disks first), namespace and name."""
@@ -122,7 +121,7 @@ class Store:
         def read(c: sqlite3.Connection) -> list[Object]:
             return self._list(c, kind, namespace)
 
-        return self._do(False, read) or []
+        return self._file.read(read) or []
 
     def _list(self, connection: sqlite3.Connection, kind: str | None, namespace: str | None) -> list[Object]:
         sql = f"{_SELECT} WHERE (?1 IS NULL OR kind=?1) AND (?2 IS NULL OR namespace=?2) ORDER BY kind, namespace, name"
@@ -135,7 +134,7 @@ class Store:
             sql = "SELECT name FROM objects WHERE kind=?1 AND (?2 IS NULL OR namespace=?2) ORDER BY name"
             return [r[0] for r in c.execute(sql, (kind, namespace))]
 
-        return self._do(False, read) or []
+        return self._file.read(read) or []
 
     def put(self, wanted: Iterable[Object]) -> list[Object]:
         """Record what was asked for, all in one transaction; a spec that did not change keeps its generation."""
@@ -164,7 +163,7 @@ class Store:
                 out.append(self._write(c, new, ChangeType.MODIFIED))
             return out
 
-        return self._do(True, write)
+        return self._file.write(write)
 
     def mark_deleted(self, keys: Iterable[Key]) -> None:
         """Set deletionTimestamp; the reconciler takes it from there."""
@@ -175,7 +174,7 @@ class Store:
                     fresh = {"deletion": time.time(), "generation": old.generation + 1}
                     self._write(c, old.model_copy(update=fresh), ChangeType.MODIFIED)
 
-        self._do(True, write, frees=True)
+        self._file.write(write, frees=True)
 
     def forget(self, key: Key) -> None:
         """The last step of a deletion: the row, its status, its allocations. One that was put again meanwhile stays."""
@@ -190,13 +189,13 @@ class Store:
                 c.execute(f"DELETE FROM {table} WHERE kind=? AND namespace=? AND name=?", key)
             c.execute("DELETE FROM allocations WHERE scope=?", (scope(key),))
 
-        self._do(True, write, frees=True)
+        self._file.write(write, frees=True)
 
     # revisions
 
     def revision(self) -> int:
         """The number of the newest change; 0 where there was none."""
-        return self._do(False, newest) or 0
+        return self._file.read(newest) or 0
 
     def snapshot(self, kind: str | None = None, namespace: str | None = None) -> tuple[int, list[Object]]:
         """(revision, the objects at that revision), from one look."""
@@ -208,7 +207,7 @@ class Store:
             finally:
                 c.execute("ROLLBACK")
 
-        return self._do(False, read) or (0, [])
+        return self._file.read(read) or (0, [])
 
     def changes(self, after: int, kind: str | None = None, namespace: str | None = None) -> tuple[int, list[Change]]:
         """(revision, what became of the objects that changed after the revision `after`, oldest first): an object once,
@@ -231,15 +230,15 @@ class Store:
             finally:
                 c.execute("ROLLBACK")
 
-        found = self._do(False, read)
+        found = self._file.read(read)
         if found is None and after:
             raise Compacted(
                 "HK812", f"there are no changes after revision {after}: the store is gone", fix="list the objects again"
             )
         return found or (0, [])
 
-    def _became(self, connection: sqlite3.Connection, rows: list[tuple]) -> list[Change]:
-        by: dict[Key, list[tuple]] = {}
+    def _became(self, connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> list[Change]:
+        by: dict[Key, list[tuple[Any, ...]]] = {}
         for row in rows:
             by.setdefault(Key(*row[2:5]), []).append(row)
         out = []
@@ -261,14 +260,14 @@ class Store:
             row = c.execute("SELECT body FROM allocations WHERE scope=?", (name,)).fetchone()
             return json.loads(row[0]) if row else {}
 
-        return self._do(False, read) or {}
+        return self._file.read(read) or {}
 
     def allocations(self) -> dict[str, dict[str, Any]]:
         def read(c: sqlite3.Connection) -> dict[str, dict[str, Any]]:
             rows = c.execute("SELECT scope, body FROM allocations ORDER BY scope").fetchall()
             return {s: json.loads(b) for s, b in rows}
 
-        return self._do(False, read) or {}
+        return self._file.read(read) or {}
 
     def allocate(
         self, name: str, change: Callable[[dict[str, Any], dict[str, dict[str, Any]]], dict[str, Any]]
@@ -285,7 +284,7 @@ class Store:
                     c.execute("DELETE FROM allocations WHERE scope=?", (name,))
             return new
 
-        return self._do(True, write, frees=True)
+        return self._file.write(write, frees=True)
 
     def note(self, name: str, **values: Any) -> dict[str, Any]:
         """Set some values of one allocation; None takes a value out."""
@@ -326,24 +325,24 @@ class Store:
             if (last := cursor.lastrowid or 0) % 500 == 0:
                 c.execute("DELETE FROM events WHERE id <= ?", (last - KEEP_EVENTS,))
 
-        self._do(True, write)
+        self._file.write(write)
 
     def events(
         self, after: int = 0, namespace: str | None = None, obj: str | None = None
-    ) -> list[tuple[int, float, dict]]:
-        def read(c: sqlite3.Connection) -> list[tuple[int, float, dict]]:
+    ) -> list[tuple[int, float, dict[str, Any]]]:
+        def read(c: sqlite3.Connection) -> list[tuple[int, float, dict[str, Any]]]:
             sql = "SELECT id, time, body FROM events WHERE id > ?1 AND (?2 IS NULL OR namespace=?2) AND (?3 IS NULL OR object=?3)"
             rows = c.execute(sql + " ORDER BY id", (after, namespace, obj)).fetchall()
             return [(i, t, json.loads(b)) for i, t, b in rows]
 
-        return self._do(False, read) or []
+        return self._file.read(read) or []
 
     def status(self, key: Key) -> dict[str, Any]:
         def read(c: sqlite3.Connection) -> dict[str, Any]:
             row = c.execute("SELECT body FROM status WHERE kind=? AND namespace=? AND name=?", key).fetchone()
             return json.loads(row[0]) if row else {}
 
-        return self._do(False, read) or {}
+        return self._file.read(read) or {}
 
     def set_status(self, key: Key, body: dict[str, Any]) -> None:
         """Keep what was last seen of an object; what is the same gets no new revision, and an object that is gone no status."""
@@ -356,7 +355,7 @@ class Store:
             revision = self._log(c, ChangeType.MODIFIED, key)
             c.execute("INSERT OR REPLACE INTO status VALUES(?,?,?,?,?)", (*key, json.dumps(body), revision))
 
-        self._do(True, write)
+        self._file.write(write)
 
 
 # An object's version rises with its status, too.
@@ -378,4 +377,5 @@ def record(folder: Path, obj: Object) -> None:
 
 
 def recorded(folder: Path) -> dict[str, Any] | None:
-    return read_json(folder / OBJECT_FILE)
+    row = read_json(folder / OBJECT_FILE)
+    return row if isinstance(row, dict) else None

@@ -1,4 +1,4 @@
-"""The store's file: SQLite, opened for each transaction, migrated in place, set aside and made anew when it is damaged.
+"""The store's file: SQLite, opened once by a process, migrated in place, set aside and made anew when it is damaged.
 
 Reading needs no room on the disk, and a little is laid aside, so that on a full one machines can still be stopped and deleted.
 """
@@ -9,10 +9,12 @@ import contextlib
 import os
 import shutil
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 from urllib.parse import quote
 
 from hikube_local.errors import HikubeError
@@ -20,6 +22,7 @@ from hikube_local.files import beside, sweep_partials
 from hikube_local.locks import locked
 from hikube_local.paths import Layout
 
+Found = TypeVar("Found")
 SCHEMA = 2
 ATTEMPTS = 5  # of several commands that find it damaged one rebuilds it, the others come again
 _OBJECT = "kind TEXT, namespace TEXT, name TEXT"
@@ -37,6 +40,15 @@ SPARE = 1 << 20  # bytes
 _BESIDE = ("-journal", "-wal", "-shm")  # what SQLite keeps with a file, by the file's mode
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A connection that is open, the inode that it leads to, and whether it may write."""
+
+    connection: sqlite3.Connection
+    file: int
+    writes: bool
+
+
 class File:
     """One state root's store file. `rebuild` puts into a new one what the folders still tell."""
 
@@ -45,23 +57,26 @@ class File:
         self.path = layout.store
         self._rebuild = rebuild
         self._spare = layout.state / "spare"
+        self._turn = threading.Lock()
+        self._kept: _Kept | None = None
 
     @contextlib.contextmanager
     def _open(self, write: bool) -> Iterator[sqlite3.Connection]:
+        """A transaction. Threads take turns: one connection serves them all, and holds nothing between two transactions."""
         file: int | None = None  # not looked at yet
+        known = False
         try:
-            if write and not self.path.exists():
-                self._create()
-            file = self._file()
-            with contextlib.closing(connect(self.path) if write else _reader(self.path)) as connection:
-                if write:
-                    # A rollback journal: a look at it needs no room on the disk, which a full one has not. It is kept,
-                    # so that a small change finds its room too.
-                    with contextlib.suppress(sqlite3.OperationalError):  # an older build has it open in its own mode
-                        connection.execute("PRAGMA journal_mode=PERSIST")
-                    connection.execute("PRAGMA synchronous=FULL")
-                self._know(connection, write)
-                if write:
+            with self._turn:
+                if write and not self.path.exists():
+                    self._create()
+                file = self._file()
+                known = self._kept is not None and self._kept.file == file and self._kept.writes >= write
+                connection = self._connection(file, write)
+                try:
+                    self._know(connection, write)
+                    if not write:
+                        yield connection
+                        return
                     connection.execute("BEGIN IMMEDIATE")
                     try:
                         yield connection
@@ -69,10 +84,13 @@ class File:
                         connection.rollback()
                         raise
                     connection.commit()
-                else:
-                    yield connection
+                except (sqlite3.Error, _Damaged):
+                    self.close()  # it may lead to a file that was set aside, or met what another one heals
+                    raise
         except sqlite3.DatabaseError as e:
             aside = file is not None and (not file or file != self._file())
+            if known and not write:
+                raise _Damaged from e  # a look begins anew: a writer was killed, and SQLite has its journal to undo
             if aside or not isinstance(e, sqlite3.OperationalError):
                 raise _Damaged from e  # or it was set aside this moment
             if "disk is full" in str(e) or "disk I/O" in str(e):
@@ -82,6 +100,26 @@ class File:
             if "readonly" in str(e) or "unable to open" in str(e):
                 raise HikubeError("HK608", f"the store cannot be opened: {e}", why=str(self.path)) from e
             raise
+
+    def _connection(self, file: int, write: bool) -> sqlite3.Connection:
+        """The one that is open, if it leads to the file that has the name now; one for writing serves looks too."""
+        if self._kept is not None and self._kept.file == file and self._kept.writes >= write:
+            return self._kept.connection
+        self.close()
+        connection = connect(self.path) if write else _reader(self.path)
+        self._kept = _Kept(connection, file, write)
+        if write:
+            # A rollback journal: a look at it needs no room on the disk, which a full one has not. It is kept,
+            # so that a small change finds its room too.
+            with contextlib.suppress(sqlite3.OperationalError):  # an older build has it open in its own mode
+                connection.execute("PRAGMA journal_mode=PERSIST")
+            connection.execute("PRAGMA synchronous=FULL")
+        return connection
+
+    def close(self) -> None:
+        if self._kept is not None:
+            self._kept.connection.close()
+            self._kept = None
 
     def _file(self) -> int:
         """What tells the file from another one of its name; 0 when there is none."""
@@ -152,13 +190,8 @@ class File:
         """Whether anything was ever made here."""
         return any((self.layout.state / top).exists() for top in ("machines", "disks"))
 
-    def do(self, write: bool, action: Callable[[sqlite3.Connection], Any], frees: bool = False) -> Any:
-        """Carry out `action` in a transaction. What `frees` room may take what was laid aside.
-
-        A look writes nothing: None where nothing was ever made, and the folders' own objects where the file is lost.
-        """
-        if not write:
-            return self._look(action)
+    def write(self, action: Callable[[sqlite3.Connection], Found], frees: bool = False) -> Found:
+        """Carry out `action` in a transaction. What `frees` room may take what was laid aside."""
         for attempt in range(ATTEMPTS):
             try:
                 with self._open(True) as connection:
@@ -173,7 +206,8 @@ class File:
                 self._spare.unlink(missing_ok=True)  # or another command has just done so
         raise HikubeError("HK608", f"the store {self.path} is damaged and cannot be rebuilt")
 
-    def _look(self, action: Callable[[sqlite3.Connection], Any]) -> Any:
+    def read(self, action: Callable[[sqlite3.Connection], Found]) -> Found | None:
+        """Look, and write nothing: None where nothing was ever made, the folders' own objects where the file is lost."""
         for _ in range(ATTEMPTS):
             if not self.path.exists():
                 break
@@ -223,7 +257,7 @@ def newest(connection: sqlite3.Connection) -> int:
         sql = "SELECT ifnull((SELECT seq FROM sqlite_sequence WHERE name='changes'), 0)"
     else:
         sql = "SELECT max(ifnull((SELECT max(version) FROM objects), 0), ifnull((SELECT max(version) FROM status), 0))"
-    return connection.execute(sql).fetchone()[0]
+    return int(connection.execute(sql).fetchone()[0])
 
 
 def _start_at(connection: sqlite3.Connection, revision: int) -> None:
@@ -248,7 +282,9 @@ def _migrate(connection: sqlite3.Connection) -> None:
 
 def connect(path: Path, mode: str = "rw") -> sqlite3.Connection:
     """A connection that waits up to 30 s for others, without transactions of its own making; a look makes no file."""
-    return sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True, timeout=30, isolation_level=None)
+    return sqlite3.connect(
+        f"file:{quote(str(path))}?mode={mode}", uri=True, timeout=30, isolation_level=None, check_same_thread=False
+    )
 
 
 class _Damaged(Exception):

@@ -39,8 +39,8 @@ def store(layout) -> db.Store:
     return db.Store(layout)
 
 
-def disk(storage="5Gi", **more) -> Object:
-    return Object(kind="VMDisk", namespace="n", name="d", spec=spec_of("VMDisk", {"storage": storage}), **more)
+def disk(storage="5Gi", name="d", **more) -> Object:
+    return Object(kind="VMDisk", namespace="n", name=name, spec=spec_of("VMDisk", {"storage": storage}), **more)
 
 
 def test_reading_makes_nothing(store, layout):
@@ -170,6 +170,7 @@ def test_a_page_damaged_inside_is_noticed_and_rebuilt(store, layout):
         f.seek(page)
         f.write(b"\xff" * (layout.store.stat().st_size - page))
     assert db.Store(layout).get(objects[0].key).disk.storage == "7Gi"
+    store._file.close()  # another command
     store.note("x", a=1)
     assert db.Store(layout).get(objects[0].key).disk.storage == "7Gi"
     aside = layout.state.glob("store.sqlite.damaged-*")
@@ -245,8 +246,10 @@ def test_a_store_that_an_older_build_has_open_is_used_as_it_is(store, layout):
         older.execute("SELECT * FROM objects").fetchone()
         store.note("x", a=1)
         assert store.allocation("x") == {"a": 1}
+    store._file.close()  # the next command
     store.note("x", b=2)
     assert store.allocation("x") == {"a": 1, "b": 2}
+    store._file.close()
     assert not Path(f"{layout.store}-wal").exists()
 
 
@@ -488,3 +491,41 @@ def test_nobody_writes_a_record_by_a_string():
     """What has a type is written through it: `note` is for rows that are no object's."""
     for path in (ROOT / "hikube_local").rglob("*.py"):
         assert "note(scope(" not in path.read_text() or path.name == "db.py", path
+
+
+def test_a_command_opens_the_store_once(hikube, monkeypatch, tmp_path):
+    """`up` with nothing to do: one connection serves its looks and its threads; one more where it writes."""
+    from hikube_local.cli.main import run
+    from hikube_local.store import file
+    from tests.simulator.test_contract import SIMULATED
+
+    monkeypatch.setenv("HIKUBE_LOCAL_HOME", str(hikube.home))
+    path = hikube.file("m.yaml", SIMULATED)
+    assert run(["up", str(path), "--backend", "simulator"]) == 0
+    opened = []
+    real = file.connect
+    monkeypatch.setattr(file, "connect", lambda *words: opened.append(words) or real(*words))
+    assert run(["up", str(path)]) == 0
+    assert len(opened) <= 2, opened
+    opened.clear()
+    assert run(["get", "vm"]) == 0
+    assert len(opened) == 1, opened
+
+
+def test_a_connection_that_is_open_follows_the_file(store, layout):
+    """Another process takes the store away, or makes it anew: who has it open looks at the one that has the name."""
+    store.put([disk()])
+    assert len(store.objects()) == 1
+    os.rename(layout.store, f"{layout.store}.gone")
+    other = db.Store(layout)
+    other.put([disk(name="second")])
+    assert [o.name for o in store.objects()] == [o.name for o in other.objects()]
+    store.mark_deleted([disk(name="second").key])
+    assert next(o for o in other.objects() if o.name == "second").deletion
+
+
+def test_threads_share_a_connection(store, layout):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: store.put([disk(name=f"d{n}")]), range(40)))
+        names = list(pool.map(lambda n: len(store.objects()), range(40)))
+    assert names == [40] * 40

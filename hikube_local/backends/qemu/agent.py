@@ -28,7 +28,7 @@ class Agent:
         with contextlib.suppress(Exception):
             xml = self.dom.XMLDesc(0)
             at = xml.find("org.qemu.guest_agent.0")
-            return xml[at : at + 120]
+            return str(xml[at : at + 120])
         return ""
 
     def call(self, command: str, timeout: int = 5, **arguments: Any) -> Any:

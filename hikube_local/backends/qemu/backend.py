@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from hikube_local import files
 from hikube_local.api.objects import INSTANCE, Object
@@ -32,7 +32,7 @@ from hikube_local.backends.capabilities import (
 from hikube_local.backends.protocol import Settings, View
 from hikube_local.backends.qemu import NAME, boot_marks, firmware, libvirt
 from hikube_local.backends.qemu.agent import Agent
-from hikube_local.backends.qemu.checkpoints import operations, warm
+from hikube_local.backends.qemu.checkpoints import operations, records, warm
 from hikube_local.backends.qemu.context import Context
 from hikube_local.backends.qemu.machine import (
     definition,
@@ -298,8 +298,8 @@ class QemuBackend(
 
     # Snapshots, WarmStates
 
-    def snapshots(self, obj: Object) -> list[Any]:
-        return operations.records.all(self.context, obj)
+    def snapshots(self, obj: Object) -> Sequence[Snapshot]:
+        return records.all(self.context, obj)
 
     def take_snapshot(self, obj: Object, name: str, emit: Emit, keep: int | None = None) -> None:
         operations.take(self.context, obj, name, emit, keep)

@@ -117,4 +117,4 @@ def stopped_by_disk(dom: Any) -> bool:
     """Whether QEMU paused the machine because a disk of it could not be written (error_policy stop)."""
     lv = module()
     now, reason = dom.state()
-    return now == lv.VIR_DOMAIN_PAUSED and reason == lv.VIR_DOMAIN_PAUSED_IOERROR
+    return bool(now == lv.VIR_DOMAIN_PAUSED and reason == lv.VIR_DOMAIN_PAUSED_IOERROR)

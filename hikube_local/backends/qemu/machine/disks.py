@@ -39,7 +39,7 @@ class Disks:
         if not disk.exists():
             return DiskObserved(generation=generation)
         about = qcow2.facts(folder)
-        size = qcow2.virtual_size(disk)
+        size = inspect.virtual_size(disk)
         problem = ""
         if not size:
             problem = f"{disk} is damaged: its header is no qcow2"

@@ -96,7 +96,7 @@ class Follower:
     @property
     def spent(self) -> float:
         """Seconds since the machine was started."""
-        return max(0.0, time.time() - self.begin)
+        return max(0.0, time.time() - float(self.begin))
 
     def say(self, type: EventType, message: str, **fields: Any) -> None:
         self.emit(Event(type, message, self.obj.ref, self.obj.namespace, **fields))

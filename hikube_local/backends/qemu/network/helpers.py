@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from hikube_local.errors import HikubeError
@@ -75,7 +75,7 @@ def ensure(
     log: Path,
     env: Mapping[str, str],
     ready: float = 10.0,
-    check=lambda pid: True,
+    check: Callable[[int], object] = lambda pid: True,
 ) -> tuple[int, bool]:
     """The pid of the program, started if nobody holds its lock; whether it was started now. `check(pid)` says it is up."""
     deadline = time.monotonic() + ready

@@ -64,7 +64,7 @@ class Tenants:
             taken = [v["subnet"] for k, v in everything.items() if k.startswith("tenant/")]
             return own or {"subnet": _chosen(addresses.choose_subnet, namespace, taken)}
 
-        return self.store.allocate(f"tenant/{namespace}", change)["subnet"]
+        return int(self.store.allocate(f"tenant/{namespace}", change)["subnet"])
 
     def ip(self, obj: Object) -> str | None:
         """The machine's address inside its tenant, if it ever had one."""
@@ -169,7 +169,7 @@ class Tenants:
         pair = next(((t, s) for t in tenants for s in t.seats if s.tap == self.tap(obj)), None)
         if pair is None or any(made.get(tap) != master for tap, master in self._masters(*pair).items()):
             return False
-        return files.read_json(self._applied) == self._mark(self._standing(tenants))
+        return bool(files.read_json(self._applied) == self._mark(self._standing(tenants)))
 
     # bringing it there
 

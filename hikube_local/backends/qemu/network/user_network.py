@@ -97,7 +97,8 @@ class MonitorForwards:
         if dom is None or not dom.isActive():
             return ""
         try:
-            return libvirt_qemu.qemuMonitorCommand(dom, command, libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP)
+            mode = libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP
+            return str(libvirt_qemu.qemuMonitorCommand(dom, command, mode))
         except lv.libvirtError as e:
             raise libvirt.translated(e, f"QEMU's monitor did not take {command.split()[0]}") from None
 
