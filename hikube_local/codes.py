@@ -104,7 +104,7 @@ CODES: dict[str, str] = {
     "HK507": "a port stands elsewhere",
     "HK508": "CPU is not shared and burstable here",
     "HK509": "no huge pages here",
-    "HK510": "the simulator: nothing runs",
+    "HK510": "this backend has no such thing (the simulator runs nothing)",
     "HK511": "ping cannot be carried to a loopback address",
     "HK512": "further networks are this host's own",
     "HK513": "a CPU model that counts with hardware acceleration alone",

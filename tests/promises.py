@@ -16,7 +16,8 @@ from hikube_local.engine.session import Session
 from hikube_local.events import Event, EventType, ignore
 from hikube_local.manifests.validate import Known, validate
 from hikube_local.paths import layout
-from hikube_local.plan.steps import RunOptions, RunState, Verb, Wish
+from hikube_local.plan.steps import RunOptions, RunState, Verb
+from hikube_local.store.records import Intent
 
 
 def yes(question: str) -> None:
@@ -53,10 +54,6 @@ class Promises:
         assert not [r.error for r in done.results.values() if r.error], [r.error for r in done.results.values()]
         return next(o for o in done.stored if o.kind == INSTANCE), told
 
-    def wish(self, session: Session, obj: Object) -> Wish:
-        intent = session.store.intent(obj.key)
-        return Wish(intent.power, False, intent.started_before, intent.end_boot)
-
     def test_what_is_applied_runs_and_is_ready(self, session: Session, objects):
         web, told = self.up(session, objects)
         backend = session.of(web)
@@ -67,7 +64,7 @@ class Promises:
     def test_a_plan_comes_to_an_end_and_is_then_empty(self, session: Session, objects):
         web, _ = self.up(session, objects)
         for obj in session.store.objects():
-            planned = session.of(obj).plan(obj, self.wish(session, obj), RunOptions())
+            planned = session.of(obj).plan(obj, session.store.intent(obj.key), RunOptions())
             assert planned.steps == () and not planned.restart_required
         assert self.up(session, objects)[1] and session.store.get(web.key)
 
@@ -76,7 +73,7 @@ class Promises:
         backend, before = session.of(web), self.rows(session)
         first = backend.view(web)
         for _ in range(2):
-            backend.plan(web, self.wish(session, web), RunOptions())
+            backend.plan(web, session.store.intent(web.key), RunOptions())
             assert backend.observe_machine(web).started == first.observed.started
             assert backend.view(web).ready == first.ready
         assert self.rows(session) == before
@@ -96,7 +93,7 @@ class Promises:
         web, _ = self.up(session, objects)
         power.stop(session, [web], RunOptions(grace=0, force=True), ignore)
         assert session.of(web).observe_machine(web).state is not RunState.RUNNING
-        assert session.of(web).plan(web, self.wish(session, web), RunOptions()).steps == ()
+        assert session.of(web).plan(web, session.store.intent(web.key), RunOptions()).steps == ()
         power.start(session, [web], RunOptions(), ignore)
         assert session.of(web).observe_machine(web).state is RunState.RUNNING
 
@@ -110,7 +107,7 @@ class Promises:
     def test_a_machine_that_is_off_by_its_manifest_is_made_and_not_started(self, session: Session, text, tmp_path):
         web, _ = self.up(session, self.read(text + "  runStrategy: Halted\n", tmp_path))
         assert session.of(web).observe_machine(web).state is not RunState.RUNNING
-        assert Verb.START not in [s.verb for s in session.of(web).plan(web, Wish(), RunOptions()).steps]
+        assert Verb.START not in [s.verb for s in session.of(web).plan(web, Intent(), RunOptions()).steps]
 
     def test_what_is_removed_is_gone_and_its_disk_stays(self, session: Session, objects):
         web, _ = self.up(session, objects)

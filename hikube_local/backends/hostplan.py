@@ -6,7 +6,8 @@ from typing import Protocol
 
 from hikube_local.api.objects import DISK, Object
 from hikube_local.plan.planner import plan_disk, plan_machine
-from hikube_local.plan.steps import DiskObserved, MachineDesired, MachineObserved, Planned, RunOptions, Wish
+from hikube_local.plan.steps import DiskObserved, MachineDesired, MachineObserved, Planned, RunOptions
+from hikube_local.store.records import Intent
 
 
 class Compares(Protocol):
@@ -19,7 +20,7 @@ class Compares(Protocol):
     def desired(self, obj: Object, options: RunOptions) -> MachineDesired: ...
 
 
-def plan(backend: Compares, obj: Object, wish: Wish, options: RunOptions) -> Planned:
+def plan(backend: Compares, obj: Object, intent: Intent, options: RunOptions) -> Planned:
     if obj.kind == DISK:
         return plan_disk(obj, backend.observe_disk(obj))
-    return plan_machine(obj, backend.desired(obj, options), backend.observe_machine(obj), wish)
+    return plan_machine(obj, backend.desired(obj, options), backend.observe_machine(obj), intent, options.restart)

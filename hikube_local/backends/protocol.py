@@ -9,8 +9,9 @@ from typing import Any, Protocol
 from hikube_local.api.objects import Object
 from hikube_local.events import Emit
 from hikube_local.images import sources
-from hikube_local.plan.steps import DiskObserved, MachineObserved, Planned, RunOptions, Step, Wish
+from hikube_local.plan.steps import DiskObserved, MachineObserved, Planned, RunOptions, Step
 from hikube_local.readiness.stages import Progress, Verdict
+from hikube_local.store.records import Intent
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Backend(Protocol):
         carries the machine (HK610) is brought back where it has ended."""
         ...
 
-    def plan(self, obj: Object, wish: Wish, options: RunOptions) -> Planned:
+    def plan(self, obj: Object, intent: Intent, options: RunOptions) -> Planned:
         """What is missing between the object and what is there; only its first step is ever carried out."""
         ...
 

@@ -30,12 +30,12 @@ from hikube_local.plan.steps import (
     RunState,
     Step,
     Verb,
-    Wish,
 )
 from hikube_local.readiness.stages import WORDS, Progress, Result, Stage, Trouble, Verdict
 from hikube_local.render import seed
 from hikube_local.render.machine import storage_bytes
 from hikube_local.store.db import Store, scope
+from hikube_local.store.records import Intent
 
 ANNOTATION = "hikube.local/simulate"
 STAGES = ("import", "disk", *(s for s in Stage if s is not Stage.DONE))
@@ -157,8 +157,8 @@ class Simulator(Pauses):
     def refresh(self, obj: Object, emit: Emit) -> None:
         """A simulated guest does nothing by itself."""
 
-    def plan(self, obj: Object, wish: Wish, options: RunOptions) -> Planned:
-        return hostplan.plan(self, obj, wish, options)
+    def plan(self, obj: Object, intent: Intent, options: RunOptions) -> Planned:
+        return hostplan.plan(self, obj, intent, options)
 
     def desired(self, obj: Object, options: RunOptions) -> MachineDesired:
         spec = plain_spec(obj.spec)

@@ -136,7 +136,7 @@ def delete(
     """Delete objects: a machine (its disks stay), or a disk with its data."""
     from hikube_local.api.objects import DISK
     from hikube_local.cli.get import selector
-    from hikube_local.engine.remove import free
+    from hikube_local.engine.remove import require_free
     from hikube_local.errors import NotFound
 
     grace, force = (1.0 if now else grace_period if grace_period is not None else grace), force or grace_period == 0
@@ -164,7 +164,7 @@ def delete(
     if not words and not filename:
         raise UsageError("HK810", "nothing is named", fix="write delete vminstance/NAME, or delete -f FILE")
     disks = [k for k in keys if k.kind == DISK]
-    free(app.session, keys)
+    require_free(app.session, keys)
     if dry_run:
         for key in sorted(set(keys)):
             print(f"{key.kind.lower()}.apps.cozystack.io/{key.name} deleted (dry run)")

@@ -39,7 +39,7 @@ def stop(session: Session, machines: list[Object], options: RunOptions, emit: Em
 def restart(
     session: Session, machines: list[Object], options: RunOptions, emit: Emit, wait: Wait = Wait()
 ) -> dict[Key, Done]:
-    """The boot that they are in ends, and another one begins: one wish for both halves."""
+    """The boot that they are in ends, and another one begins: kept as one for both halves."""
     boots = [(obj, _observed(session, obj).started) for obj in machines]  # all are looked at before one is asked for
     for obj, boot in boots:
         _keep(session, [obj], "start", boot)

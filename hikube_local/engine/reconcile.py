@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as settled
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -21,9 +21,10 @@ from hikube_local.log import STEPS
 from hikube_local.paths import Layout
 from hikube_local.plan.planner import upload_words
 from hikube_local.plan.running import applied
-from hikube_local.plan.steps import Planned, RunOptions, RunState, Step, Verb, Wish
+from hikube_local.plan.steps import Planned, RunOptions, RunState, Step, Verb
 from hikube_local.readiness.stages import Result, Verdict
 from hikube_local.store.db import Store
+from hikube_local.store.records import Intent
 
 MOST_STEPS = 40
 Looked = TypeVar("Looked")
@@ -107,14 +108,13 @@ class Reconciler:
 
     def plan(self, obj: Object) -> Planned:
         """What would be done now; a look, which changes nothing."""
-        return self.backend(obj.backend).plan(obj, self._wish(obj), self.options)
+        return self.backend(obj.backend).plan(obj, self._intent(obj), self.options)
 
-    def _wish(self, obj: Object) -> Wish:
-        if obj.kind != INSTANCE:
-            return Wish()
+    def _intent(self, obj: Object) -> Intent:
         intent = self.store.intent(obj.key)
-        power = applied(obj, intent.power) if self.options.dry else intent.power
-        return Wish(power, self.options.restart, intent.started_before, intent.end_boot)
+        if self.options.dry and obj.kind == INSTANCE:
+            return replace(intent, power=applied(obj, intent.power))
+        return intent
 
     def reconcile(self, keys: Iterable[Key], wait: bool = False, timeout: float | None = None) -> dict[Key, Done]:
         """Carry out what is missing for these objects: disks first, independent ones side by side."""

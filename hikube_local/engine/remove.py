@@ -29,7 +29,7 @@ def users(session: Session, keys: Iterable[Key]) -> dict[Key, list[str]]:
     return found
 
 
-def free(session: Session, keys: Iterable[Key]) -> None:
+def require_free(session: Session, keys: Iterable[Key]) -> None:
     """HK809 where a disk among these is attached to a machine that is not."""
     for (_, _, name), machines in sorted(users(session, keys).items()):
         what = f"the disk {name} is attached to {', '.join(machines)}"

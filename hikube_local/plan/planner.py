@@ -15,9 +15,9 @@ from hikube_local.plan.steps import (
     RunState,
     Step,
     Verb,
-    Wish,
 )
 from hikube_local.render.machine import storage_bytes
+from hikube_local.store.records import Intent
 from hikube_local.text import mask_url, size
 
 _ON = (RunState.RUNNING, RunState.PAUSED)
@@ -67,22 +67,24 @@ def source_words(obj: Object) -> str:
             assert_never(other)
 
 
-def plan_machine(obj: Object, want: MachineDesired, seen: MachineObserved, wish: Wish) -> Planned:
-    """Steps for a VMInstance whose disks are there."""
+def plan_machine(
+    obj: Object, want: MachineDesired, seen: MachineObserved, intent: Intent, restart_stale: bool = False
+) -> Planned:
+    """Steps for a VMInstance whose disks are there; `restart_stale`: it is restarted where a change needs that."""
     key = obj.key
     on = seen.state in _ON
     if obj.deletion:
         stop = (Step(Verb.STOP, key, "its deletion was asked for"),) if on else ()
         return Planned((*stop, Step(Verb.DELETE, key, "its deletion was asked for")))
     steps: list[Step] = []
-    run = wants_to_run(obj, seen, wish)
+    run = wants_to_run(obj, seen, intent)
     if not seen.folder or seen.generation != obj.generation:
         steps.append(Step(Verb.RECORD, key, "the manifest changed" if seen.folder else "new"))
     if seen.seed != want.seed:
         steps.append(Step(Verb.SEED, key, "its content changed" if seen.seed else ""))
     stale = on and seen.live_definition not in ("", want.cold or want.definition)
-    ended = wish.end_boot is not None and wish.end_boot == seen.started
-    restart = on and run is True and (ended or (wish.restart and stale))
+    ended = intent.end_boot is not None and intent.end_boot == seen.started
+    restart = on and run is True and (ended or (restart_stale and stale))
     if on and (run is False or restart):
         why = "for a restart" if restart else ""
         steps.append(Step(Verb.STOP, key, why))

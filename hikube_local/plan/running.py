@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from hikube_local.api.objects import Object, RunStrategy
-from hikube_local.plan.steps import MachineObserved, RunState, Wish
+from hikube_local.plan.steps import MachineObserved, RunState
+from hikube_local.store.records import Intent
 
 
 def comes_back(obj: Object) -> bool:
@@ -21,16 +22,16 @@ def applied(obj: Object, power: str) -> str:
     return "" if comes_back(obj) else power
 
 
-def wants_to_run(obj: Object, seen: MachineObserved, wish: Wish) -> bool | None:
+def wants_to_run(obj: Object, seen: MachineObserved, intent: Intent) -> bool | None:
     """Whether the machine should run now; None leaves it as it is."""
-    if stays_off(obj, wish.power):
+    if stays_off(obj, intent.power):
         return False
-    if wish.power == "start" or comes_back(obj):
+    if intent.power == "start" or comes_back(obj):
         return True
     strategy = obj.instance.strategy
     if strategy is RunStrategy.MANUAL:
         return None
-    if not wish.started_before and seen.started is None:
+    if not intent.started_before and seen.started is None:
         return True
     if strategy is RunStrategy.RERUN_ON_FAILURE and seen.state is RunState.CRASHED:
         return True

@@ -97,7 +97,7 @@ class MachineObserved:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What a command said that is nobody's lasting wish."""
+    """What a command said for this once. `grace`: seconds that a guest has to shut down; `pace`: the simulator's."""
 
     exact: bool = False
     pull: bool = False
@@ -107,16 +107,6 @@ class RunOptions:
     grace: float = 30.0
     force: bool = False
     dry: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What commands said beside the manifest: a stop or a start that was asked for; a restart asked for now."""
-
-    power: str = ""  # "", "stop" or "start"
-    restart: bool = False
-    started_before: bool = False
-    end_boot: float | None = None  # the boot, by its start time, that a `restart` ends
 
 
 @dataclass(frozen=True, slots=True)

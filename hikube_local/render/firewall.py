@@ -1,6 +1,6 @@
-"""The firewall of a carrier as nftables' text: between tenants, to the outside, and on each machine's own wire; pure.
+"""The firewall of a sandbox as nftables' text: between tenants, to the outside, and on each machine's own wire; pure.
 
-Everything stands inside the carrier's namespace: the host's own rules are never touched.
+Everything stands inside the sandbox's namespace: the host's own rules are never touched.
 """
 
 from __future__ import annotations

@@ -14,10 +14,11 @@ from hikube_local.backends.protocol import Settings, View
 from hikube_local.events import Emit
 from hikube_local.paths import Layout
 from hikube_local.plan.running import wants_to_run
-from hikube_local.plan.steps import DiskObserved, MachineObserved, Planned, RunOptions, RunState, Step, Verb, Wish
+from hikube_local.plan.steps import DiskObserved, MachineObserved, Planned, RunOptions, RunState, Step, Verb
 from hikube_local.readiness.stages import Progress, Result, Stage, Verdict
 from hikube_local.render.machine import storage_bytes
 from hikube_local.store.db import Store
+from hikube_local.store.records import Intent
 
 APPLY = "apply"  # a step of its own: no other backend has it
 
@@ -47,7 +48,7 @@ class Toy(Logs, Pauses):
     def prepare(self, obj: Object, options: RunOptions, emit: Emit) -> None:
         pass
 
-    def plan(self, obj: Object, wish: Wish, options: RunOptions) -> Planned:
+    def plan(self, obj: Object, intent: Intent, options: RunOptions) -> Planned:
         row = self._row(obj)
         if obj.deletion:
             return Planned((Step(Verb.DELETE, obj.key, "its deletion was asked for"),))
@@ -56,8 +57,8 @@ class Toy(Logs, Pauses):
         if obj.kind == "VMDisk":
             return Planned()
         seen = self.observe_machine(obj)
-        run, on = wants_to_run(obj, seen, wish), seen.state is not RunState.SHUTOFF
-        ended = on and wish.end_boot is not None and wish.end_boot == seen.started
+        run, on = wants_to_run(obj, seen, intent), seen.state is not RunState.SHUTOFF
+        ended = on and intent.end_boot is not None and intent.end_boot == seen.started
         if on and (run is False or ended):
             return Planned((Step(Verb.STOP, obj.key),))
         return Planned((Step(Verb.START, obj.key),)) if run and not on else Planned()

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.e2e
 
 class TestReal(Contract):
     @pytest.fixture
-    def world(self, real: Real) -> Real:
+    def program(self, real: Real) -> Real:
         return real
 
     @pytest.fixture

@@ -8,7 +8,8 @@ import pytest
 
 from hikube_local.api.objects import Object, spec_of
 from hikube_local.plan.planner import plan_disk, plan_machine
-from hikube_local.plan.steps import DiskObserved, Forward, MachineDesired, MachineObserved, RunState, Verb, Wish
+from hikube_local.plan.steps import DiskObserved, Forward, MachineDesired, MachineObserved, RunState, Verb
+from hikube_local.store.records import Intent
 
 F = frozenset({Forward(22, "127.77.1.1", 22)})
 WANT = MachineDesired("d1", "s1", F)
@@ -20,8 +21,8 @@ def machine(deletion=None, **spec) -> Object:
     return Object(kind="VMInstance", namespace="n", name="w", spec=spec_of("VMInstance", spec), deletion=deletion)
 
 
-def verbs(obj=None, seen=UP, want=WANT, **wish) -> list[Verb]:
-    return [s.verb for s in plan_machine(obj or machine(), want, seen, Wish(**wish)).steps]
+def verbs(obj=None, seen=UP, want=WANT, restart=False, **asked) -> list[Verb]:
+    return [s.verb for s in plan_machine(obj or machine(), want, seen, Intent(**asked), restart).steps]
 
 
 def test_what_is_as_it_should_be_needs_nothing():
@@ -74,12 +75,12 @@ def test_a_stop_that_was_asked_for_wins():
 
 def test_a_changed_definition_waits_for_a_restart():
     want = dataclasses.replace(WANT, definition="d2")
-    planned = plan_machine(machine(), want, UP, Wish())
+    planned = plan_machine(machine(), want, UP, Intent())
     assert [s.verb for s in planned.steps] == [Verb.DEFINE]
     assert planned.restart_required
     assert verbs(want=want, restart=True) == [Verb.STOP, Verb.DEFINE, Verb.START]
     later = dataclasses.replace(UP, definition="d2")
-    assert plan_machine(machine(), want, later, Wish()).restart_required
+    assert plan_machine(machine(), want, later, Intent()).restart_required
 
 
 def test_ports_and_seed_change_on_a_running_machine():
@@ -114,7 +115,7 @@ def test_a_new_identity_waits_for_the_next_start():
     """libvirt takes no second UUID for a name that runs: the definition is written when the machine is off."""
     want = dataclasses.replace(WANT, definition="d2")
     seen = dataclasses.replace(UP, renamed=True)
-    planned = plan_machine(machine(), want, seen, Wish())
+    planned = plan_machine(machine(), want, seen, Intent())
     assert [s.verb for s in planned.steps] == [] and planned.restart_required
     assert verbs(want=want, seen=seen, restart=True)[0] is Verb.STOP
     assert Verb.DEFINE in verbs(want=want, seen=dataclasses.replace(OFF, renamed=False))
@@ -122,11 +123,11 @@ def test_a_new_identity_waits_for_the_next_start():
 
 def test_disks_that_come_and_go_are_plugged_and_others_wait():
     want = dataclasses.replace(WANT, definition="d2", cold="d1", hot=frozenset({"data"}))
-    steps = plan_machine(machine(), want, UP, Wish()).steps
+    steps = plan_machine(machine(), want, UP, Intent()).steps
     assert [s.verb for s in steps] == [Verb.DEFINE, Verb.PLUG] and steps[-1].why == "+data"
     gone = dataclasses.replace(UP, hot=frozenset({"data"}))
-    assert [s.why for s in plan_machine(machine(), WANT, gone, Wish()).steps] == ["-data"]
-    stale = plan_machine(machine(), dataclasses.replace(want, cold="d3"), UP, Wish())
+    assert [s.why for s in plan_machine(machine(), WANT, gone, Intent()).steps] == ["-data"]
+    stale = plan_machine(machine(), dataclasses.replace(want, cold="d3"), UP, Intent())
     assert Verb.PLUG not in [s.verb for s in stale.steps] and stale.restart_required
 
 

@@ -35,7 +35,7 @@ spec:
 
 class TestSimulator(Contract):
     @pytest.fixture
-    def world(self, hikube: Program) -> Program:
+    def program(self, hikube: Program) -> Program:
         hikube.env["HIKUBE_LOCAL_BACKEND"] = "simulator"
         return hikube
 
@@ -66,14 +66,14 @@ sys.exit(run(sys.argv[2:]))
 """
 
 
-def killed_at(world: Program, n: int, *words: object) -> bool:
+def killed_at(program: Program, n: int, *words: object) -> bool:
     """Run a command and kill it at its nth point; False when it ended before."""
     done = subprocess.run(
         [sys.executable, "-c", KILLER, str(n), *map(str, words)],
-        env=world.env,
+        env=program.env,
         capture_output=True,
         timeout=patience(60),
-        cwd=world.folder,
+        cwd=program.folder,
     )
     assert done.returncode in (0, -signal.SIGKILL), done.stderr.decode()
     return done.returncode != 0

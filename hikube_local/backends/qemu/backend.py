@@ -58,12 +58,13 @@ from hikube_local.host.doctor import Check, require
 from hikube_local.host.facts import HostFacts
 from hikube_local.paths import Layout
 from hikube_local.plan.running import comes_back
-from hikube_local.plan.steps import DiskObserved, MachineDesired, MachineObserved, Planned, RunOptions, Step, Verb, Wish
+from hikube_local.plan.steps import DiskObserved, MachineDesired, MachineObserved, Planned, RunOptions, Step, Verb
 from hikube_local.readiness.stages import Result, Verdict
 from hikube_local.render import domain
 from hikube_local.render.machine import profile_of
 from hikube_local.store import db
 from hikube_local.store.db import Store
+from hikube_local.store.records import Intent
 
 Perform = Callable[[Object, RunOptions, Emit], object]
 
@@ -106,8 +107,8 @@ class QemuBackend(
     def desired(self, obj: Object, options: RunOptions) -> MachineDesired:
         return observe.desired(self.context, obj, options)
 
-    def plan(self, obj: Object, wish: Wish, options: RunOptions) -> Planned:
-        return hostplan.plan(self, obj, wish, options)
+    def plan(self, obj: Object, intent: Intent, options: RunOptions) -> Planned:
+        return hostplan.plan(self, obj, intent, options)
 
     def view(self, obj: Object) -> View:
         return view.view(self.context, obj)

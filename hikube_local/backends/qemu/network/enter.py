@@ -1,4 +1,4 @@
-"""Run inside a tenant carrier's namespaces; a program of its own, standard library alone (started with python -I -S).
+"""Run inside a sandbox's namespaces; a program of its own, standard library alone (started with python -I -S).
 
   enter.py PID batch             carry out a JSON list of operations from standard input, print the JSON results
   enter.py PID exec CMD…         become CMD, with the namespace's capabilities

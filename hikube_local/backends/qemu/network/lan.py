@@ -1,6 +1,6 @@
 """A bridge of the host's, continued inside the sandbox by a veth pair: a machine on it is a neighbour of the whole LAN.
 
-On the host there is that one end of a pair and nothing else; what may pass stands in the carrier's own firewall.
+On the host there is that one end of a pair and nothing else; what may pass stands in the sandbox's own firewall.
 """
 
 from __future__ import annotations
