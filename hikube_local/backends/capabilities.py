@@ -10,7 +10,7 @@ from typing import NoReturn, Protocol
 
 from hikube_local.api.objects import Object
 from hikube_local.events import Emit
-from hikube_local.host.doctor import Check
+from hikube_local.host.check import Check
 from hikube_local.host.facts import HostFacts
 
 MOST = 2_900_000  # bytes of output that an agent can answer: libvirt hands over 4 MiB of text (REMOTE_STRING_MAX)

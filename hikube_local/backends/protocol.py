@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from hikube_local.api.objects import Object
 from hikube_local.events import Emit
-from hikube_local.images import sources
+from hikube_local.images.settings import Settings as ImageSettings
 from hikube_local.plan.steps import DiskObserved, MachineObserved, Planned, RunOptions, Step
 from hikube_local.readiness.stages import Progress, Verdict
 from hikube_local.store.records import Intent
@@ -23,7 +23,7 @@ class Settings:
     (type 11) for the guest. `stretch`: how many times as long as usual is waited for a guest.
     """
 
-    images: sources.Settings = field(default_factory=sources.Settings)
+    images: ImageSettings = field(default_factory=ImageSettings)
     networks: Mapping[str, str] = field(default_factory=dict)
     link_local: bool = False
     throwaway: bool = False

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hikube_local.engine.session import Session, Store
     from hikube_local.events import Emit
     from hikube_local.images.cache import Cache
-    from hikube_local.images.sources import Settings
+    from hikube_local.images.settings import Settings
     from hikube_local.plan.steps import RunOptions
 
 
@@ -70,11 +70,11 @@ def backend_option() -> Callable:
     """What carries the objects; the names are looked up when one is given, since the rest of the program is slow to load."""
 
     def check(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-        from hikube_local.engine.session import backend_names
+        if value is not None:
+            from hikube_local.engine.session import backend_names
 
-        if value is not None and value not in backend_names():
-            known = ", ".join(backend_names())
-            raise click.BadParameter(f"{value!r} is not one of {known}", context, parameter)
+            if value not in (known := backend_names()):
+                raise click.BadParameter(f"{value!r} is not one of {', '.join(known)}", context, parameter)
         return value
 
     def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:

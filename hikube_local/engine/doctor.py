@@ -5,7 +5,7 @@ from __future__ import annotations
 from hikube_local.backends.capabilities import OnThisHost
 from hikube_local.engine.session import Session
 from hikube_local.host import accelerator, doctor
-from hikube_local.host.doctor import Check
+from hikube_local.host.check import Check
 
 
 def examine(session: Session) -> list[Check]:

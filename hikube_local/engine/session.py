@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from functools import cached_property
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from hikube_local.api.objects import Object
 from hikube_local.backends import registry
@@ -24,12 +24,9 @@ from hikube_local.backends.protocol import Backend
 from hikube_local.backends.protocol import Settings as BackendSettings
 from hikube_local.backends.registry import names as backend_names
 from hikube_local.config import Config
-from hikube_local.engine.reconcile import Reconciler
 from hikube_local.engine.status import Statuses
 from hikube_local.events import Emit
-from hikube_local.images.cache import Cache
-from hikube_local.images.sources import Settings, own_name
-from hikube_local.manifests.validate import Known
+from hikube_local.images.settings import Settings
 from hikube_local.paths import Layout
 from hikube_local.plan.steps import RunOptions
 from hikube_local.store.bell import Bell
@@ -51,6 +48,11 @@ __all__ = [
     "Store",
     "backend_names",
 ]
+if TYPE_CHECKING:  # loaded by those alone who need it: a look is to be there at once
+    from hikube_local.engine.reconcile import Reconciler
+    from hikube_local.images.cache import Cache
+    from hikube_local.manifests.validate import Known
+
 Able = TypeVar("Able")
 
 
@@ -95,6 +97,8 @@ class Session:
     @property
     def cache(self) -> Cache:
         """The images that are kept."""
+        from hikube_local.images.cache import Cache
+
         return Cache(self.layout.images, self.layout.mode)
 
     @property
@@ -105,10 +109,14 @@ class Session:
     @property
     def image_names(self) -> frozenset[str]:
         """Image names beside the catalogue's: of the configuration, and those that were imported under a name."""
+        from hikube_local.images.sources import own_name
+
         return frozenset(self.config.images) | {n for e in self.cache.entries() if (n := own_name(e.key))}
 
     def known(self) -> Known:
         """What manifests are judged against: the objects that are there, the images that have names."""
+        from hikube_local.manifests.validate import Known
+
         return Known({o.key: o for o in self.store.objects()}, self.image_names)
 
     @cached_property
@@ -116,4 +124,6 @@ class Session:
         return Statuses(self.store, self.backend)
 
     def reconciler(self, emit: Emit, options: RunOptions) -> Reconciler:
+        from hikube_local.engine.reconcile import Reconciler
+
         return Reconciler(self.layout, self.store, self.backend, emit, options)

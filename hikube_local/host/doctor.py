@@ -7,11 +7,11 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from hikube_local.errors import HikubeError
 from hikube_local.host import door, facts, network
+from hikube_local.host.check import Check
 from hikube_local.paths import Layout, document
 from hikube_local.run import INSTALL, run
 from hikube_local.text import sanitize, size
@@ -40,17 +40,6 @@ BINDING = (
     "sudo apt-get install python3-libvirt, and make the virtual environment with --system-site-packages;"
     " or pip install 'hikube-local[libvirt]' (compiles: libvirt-dev, pkg-config)"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One answer. `needed`: without it no machine runs."""
-
-    name: str
-    ok: bool
-    detail: str
-    fix: str = ""
-    needed: bool = True
 
 
 def path_of(program: str) -> str | None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import assert_never
 
 from hikube_local.api.objects import Object
@@ -14,17 +13,10 @@ from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.images import build, checksums, fetch, http
 from hikube_local.images.cache import Cache, Entry
+from hikube_local.images.settings import Settings
 from hikube_local.text import mask_url, nearest
 
 CHECKSUM = "hikube.local/checksum"  # annotation of a VMDisk: sha256:… or sha512:…
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the configuration says about images: own names ({url, checksum, user}) and mirrors (prefix to prefix)."""
-
-    own: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    mirrors: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

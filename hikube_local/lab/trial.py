@@ -27,7 +27,7 @@ from hikube_local.backends.protocol import Settings as BackendSettings
 from hikube_local.engine.reconcile import Reconciler
 from hikube_local.errors import ExitCode, HikubeError, unexpected
 from hikube_local.events import Emit, Event, EventType
-from hikube_local.images.sources import Settings
+from hikube_local.images.settings import Settings
 from hikube_local.lab import checks, evidence, units
 from hikube_local.lab.checklist import Check
 from hikube_local.lab.evidence import Problem

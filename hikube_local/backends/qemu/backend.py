@@ -54,7 +54,8 @@ from hikube_local.backends.qemu.network.processes import processes
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.host import accelerator
-from hikube_local.host.doctor import Check, require
+from hikube_local.host.check import Check
+from hikube_local.host.doctor import require
 from hikube_local.host.facts import HostFacts
 from hikube_local.paths import Layout
 from hikube_local.plan.running import comes_back

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hikube_local.host import network
-from hikube_local.host.doctor import Check
+from hikube_local.host.check import Check
 from hikube_local.render.addresses import Range, choose_octet
 from hikube_local.store.db import Store
 

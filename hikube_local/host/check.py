@@ -1,0 +1,16 @@
+"""One answer of `doctor`; light, since backends speak it too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One answer. `needed`: without it no machine runs."""
+
+    name: str
+    ok: bool
+    detail: str
+    fix: str = ""
+    needed: bool = True

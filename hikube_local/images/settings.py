@@ -1,0 +1,14 @@
+"""What the configuration says about images; light, since every command makes one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the configuration says about images: own names ({url, checksum, user}) and mirrors (prefix to prefix)."""
+
+    own: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    mirrors: Mapping[str, str] = field(default_factory=dict)
