@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
 from typing import TypeVar
 
 from hikube_local.api.objects import DEFAULT_BACKEND
@@ -41,8 +40,3 @@ def require(backend: Backend, capability: type[Able], who: str = "it") -> Able:
     what = f"{who} has the backend {backend.name}, which has no {NOUNS.get(capability, capability.__name__)}"
     fix = f"bring it up with --backend {DEFAULT_BACKEND}" if backend.name != DEFAULT_BACKEND else ""
     raise HikubeError("HK510", what, fix=fix)
-
-
-def able(backends: Iterable[Backend], capability: type[Able]) -> list[Able]:
-    """Those that have the capability."""
-    return [b for b in backends if isinstance(b, capability)]
