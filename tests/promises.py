@@ -128,13 +128,18 @@ class Promises:
         assert session.store.objects() == [] and not session.of(disk).observe_disk(disk).exists
 
     def test_a_capability_is_there_or_one_sentence_says_that_it_is_not(self, session: Session, objects):
-        from hikube_local.backends.capabilities import NOUNS
+        from hikube_local.backends.capabilities import NOUNS, Capability
         from hikube_local.errors import HikubeError
 
+        assert set(NOUNS) == set(Capability.__subclasses__())
         for capability, noun in NOUNS.items():
             backend = session.backend(self.backend)
             if isinstance(backend, capability):
                 assert registry.require(backend, capability) is backend
+                for method in (name for name in vars(capability) if not name.startswith("_")):
+                    assert method in vars(type(backend)), (
+                        f"{backend.name} names {capability.__name__} and has no {method}"
+                    )
                 continue
             with pytest.raises(HikubeError) as caught:
                 registry.require(backend, capability, "web")

@@ -181,15 +181,20 @@ class VMDiskSpec(Shape):
 
     @property
     def content(self) -> Content:
-        """What `source` says; of several, which no valid manifest has, one."""
-        source = self.source
-        if source.http:
-            return FromUrl(source.http.url)
-        if source.image:
-            return FromImage(source.image.name)
-        if source.disk:
-            return CopyOf(source.disk.name)
-        return Blank() if source.upload is None else FromUpload()
+        """What `source` says; of several, which no valid manifest has, the first."""
+        for field in Source.model_fields:
+            match getattr(self.source, field):
+                case None:
+                    continue
+                case Http(url=url):
+                    return FromUrl(url)
+                case Named(name=name):
+                    return FromImage(name) if field == "image" else CopyOf(name)
+                case Upload():
+                    return FromUpload()
+                case other:
+                    raise TypeError(f"source.{field} is {other!r}, which is no content")
+        return Blank()
 
     @property
     def empty_drive(self) -> bool:

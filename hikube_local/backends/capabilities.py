@@ -1,4 +1,4 @@
-"""What a backend may be able to do beside carrying objects: it says so by its bases. Ask with `registry.require`."""
+"""What a backend may be able to do beside carrying objects: it says so by its bases. Ask with `Session.require`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ MOST = 2_900_000  # bytes of output that an agent can answer: libvirt hands over
 FIRST_BOOT = "configured"  # the snapshot that `up` takes and `reset` goes back to
 
 
-class Dials:
+class Capability:
+    """What all of them stand on: a backend that names one of them as its base has each of its methods."""
+
+
+class Dials(Capability):
     """Ports of a machine can be reached, whether or not they are open on the host."""
 
     def connector(self, obj: Object, port: int) -> contextlib.AbstractContextManager[list[str]]:
@@ -29,7 +33,7 @@ class Dials:
         raise NotImplementedError
 
 
-class Consoles:
+class Consoles(Capability):
     """A machine has a serial console to type into."""
 
     def console(self, obj: Object) -> Path:
@@ -37,7 +41,7 @@ class Consoles:
         raise NotImplementedError
 
 
-class Screens:
+class Screens(Capability):
     """A machine has a screen."""
 
     def screen(self, obj: Object) -> Path:
@@ -69,7 +73,7 @@ class Log(Protocol):
         ...
 
 
-class Logs:
+class Logs(Capability):
     """What a machine said is kept."""
 
     def log(self, obj: Object, name: str = "console") -> Log:
@@ -97,7 +101,7 @@ class GuestAgent(Protocol):
         ...
 
 
-class Agents:
+class Agents(Capability):
     """An agent inside the guest may answer."""
 
     def agent(self, obj: Object, slowness: float = 1.0) -> GuestAgent:
@@ -130,7 +134,7 @@ class Snapshot(Protocol):
     def disks(self) -> list[str]: ...
 
 
-class Snapshots:
+class Snapshots(Capability):
     """The state of a machine can be kept and gone back to."""
 
     def snapshots(self, obj: Object) -> Sequence[Snapshot]:
@@ -153,7 +157,7 @@ class Snapshots:
         raise NotImplementedError
 
 
-class Pauses:
+class Pauses(Capability):
     """A running machine can be frozen and let go on."""
 
     def pause(self, obj: Object) -> None:
@@ -163,7 +167,7 @@ class Pauses:
         raise NotImplementedError
 
 
-class Uploads:
+class Uploads(Capability):
     """A disk takes its content from a file of this host."""
 
     def upload(self, disk: Object, file: Path, emit: Emit) -> None:
@@ -183,7 +187,7 @@ class Counters:
     sent: int
 
 
-class Measures:
+class Measures(Capability):
     """What a machine uses is counted."""
 
     def counters(self, obj: Object) -> Counters | None:
@@ -191,7 +195,7 @@ class Measures:
         raise NotImplementedError
 
 
-class Executes:
+class Executes(Capability):
     """Commands of this host run inside a tenant's network."""
 
     def execute(self, namespace: str, command: list[str]) -> NoReturn:
@@ -199,7 +203,7 @@ class Executes:
         raise NotImplementedError
 
 
-class Libvirt:
+class Libvirt(Capability):
     """libvirt runs the machines."""
 
     def libvirt_uri(self) -> str | None:
@@ -215,7 +219,7 @@ class Libvirt:
         raise NotImplementedError
 
 
-class OnThisHost:
+class OnThisHost(Capability):
     """It runs on this host: what it needs here, and what it leaves here."""
 
     def host_facts(self) -> HostFacts:
@@ -254,7 +258,7 @@ class OnThisHost:
         raise NotImplementedError
 
 
-class WarmStates:
+class WarmStates(Capability):
     """A configured machine can be kept beside its state root, and go on in another one."""
 
     def warm_key(self, obj: Object) -> str:

@@ -51,7 +51,7 @@ class View:
 
 
 class Backend(Protocol):
-    """The life of an object. `prepare`, `perform`, `refresh` and `discard` write; everything else only looks.
+    """The life of an object. `prepare`, `perform`, `follow`, `refresh` and `discard` write; everything else only looks.
 
     A step is the backend's own matter; the engine shows its verb and its reason, and knows START, RECORD and DELETE.
     """

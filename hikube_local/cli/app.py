@@ -1,4 +1,4 @@
-"""What every command shares: settings, store, worlds, and where output goes. Heavy things are made when first used."""
+"""What every command shares: settings, the session, and where output goes. Heavy things are made when first used."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from hikube_local.plan.steps import RunOptions
 from hikube_local.store.bell import Bell
 from hikube_local.store.db import Store
 
-# What the faces ask of a backend; they know the engine only.
+# What the command line asks of a backend; it imports the engine, not the backends.
 __all__ = [
     "Agents",
     "Consoles",

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from hikube_local.api.objects import DISK, INSTANCE, Key, Object, VMDiskSpec
+from hikube_local.api.objects import API_VERSION, DISK, INSTANCE, Key, Object
 from hikube_local.api.sources import FromUpload
 from hikube_local.backends.capabilities import Uploads
 from hikube_local.engine.reconcile import Done
 from hikube_local.engine.session import Session
-from hikube_local.errors import HikubeError
+from hikube_local.errors import HikubeError, UsageError
 from hikube_local.events import Emit
+from hikube_local.manifests.load import Fetched
+from hikube_local.manifests.validate import validate
 from hikube_local.plan.steps import RunOptions
+from hikube_local.source.finding import Severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +28,17 @@ class Uploaded:
 
 
 def new_disk(session: Session, namespace: str, name: str, storage: str) -> Object:
-    """A disk that waits for an upload."""
-    spec = VMDiskSpec.model_validate({"source": {"upload": {}}, "storage": storage})
-    return session.store.put([Object(kind="VMDisk", namespace=namespace, name=name, spec=spec)])[0]
+    """A disk that waits for an upload; what a manifest may not say is refused here too."""
+    text = {
+        "apiVersion": API_VERSION,
+        "kind": DISK,
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"source": {"upload": {}}, "storage": storage},
+    }
+    judged = validate([Fetched.of("image-upload", json.dumps(text).encode())], None, namespace, session.known())
+    if errors := judged.findings.of(Severity.ERROR):
+        raise UsageError(errors[0].code, "; ".join(e.message for e in errors), fix=errors[0].help)
+    return session.store.put([judged.objects[0].object])[0]
 
 
 def fill(session: Session, disk: Object, file: Path, emit: Emit) -> None:

@@ -28,7 +28,7 @@ def make(layout: Layout, store: Store, settings: Settings) -> Toy:
 
 
 class Toy(Logs, Pauses):
-    """Two capabilities and a life."""
+    """A life and a few capabilities."""
 
     name = "toy"
 

@@ -125,6 +125,14 @@ def test_a_backend_is_known_by_its_name_in_one_place():
         assert not found, f"{path}: {found}"
 
 
+def test_what_an_error_offers_is_true():
+    """HK510 offers the default backend: it has every capability that there is."""
+    from hikube_local.backends.capabilities import NOUNS
+    from hikube_local.backends.qemu.backend import QemuBackend
+
+    assert [c for c in NOUNS if not issubclass(QemuBackend, c)] == []
+
+
 def imported(path: Path) -> set[str]:
     """The rooms that a module imports from, also inside its functions."""
     found = set()

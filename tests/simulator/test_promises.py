@@ -68,3 +68,24 @@ def test_the_command_line_works_with_a_backend_that_it_does_not_know(toy, tmp_pa
 def test_a_backend_that_nobody_knows_is_told():
     with pytest.raises(UsageError, match="no backend 'nobody'"):
         registry.make("nobody", None, None, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "code"), [("Bad_Name", "1Gi", "HK301"), ("../../x", "1Gi", "HK301"), ("good", "much", "HK308")]
+)
+def test_a_disk_that_an_upload_would_make_is_judged_as_a_manifests(hikube, name, size, code):
+    file = hikube.file("disk.img", "x")
+    result = hikube("image-upload", "vmdisk", name, "--image-path", file, "--size", size)
+    assert result.code == 2 and code in result.err, result.err
+    assert hikube("get", "vmdisk").out == ""
+
+
+def test_every_source_of_a_manifest_is_a_content():
+    """One that is forgotten in `VMDiskSpec.content` would be an empty disk."""
+    from hikube_local.api.objects import Source, VMDiskSpec
+    from hikube_local.api.sources import Blank
+
+    values = {"http": {"url": "https://x/y"}, "upload": {}}
+    for field in Source.model_fields:
+        spec = VMDiskSpec.model_validate({"source": {field: values.get(field, {"name": "n"})}})
+        assert spec.content != Blank(), field

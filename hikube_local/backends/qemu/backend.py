@@ -89,7 +89,7 @@ class QemuBackend(
     Uploads,
     WarmStates,
 ):
-    """Every capability that there is."""
+    """Real machines, with the capabilities that its bases name."""
 
     name = NAME
 

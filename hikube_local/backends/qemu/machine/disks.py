@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import assert_never
 
 from hikube_local import files
 from hikube_local.api.objects import DISK, INSTANCE, Key, Object
+from hikube_local.api.sources import Blank, CopyOf, FromImage, FromUpload, FromUrl
 from hikube_local.backends.qemu import NAME, libvirt
 from hikube_local.backends.qemu.context import Context
 from hikube_local.disks import layers, qcow2
@@ -16,6 +18,7 @@ from hikube_local.events import Emit, Event, EventType
 from hikube_local.images import inspect, sources
 from hikube_local.images.cache import Entry
 from hikube_local.locks import locked
+from hikube_local.plan.planner import upload_words
 from hikube_local.plan.steps import DiskObserved, RunOptions
 from hikube_local.render import machine
 from hikube_local.store import db
@@ -67,18 +70,21 @@ class Disks:
 
     def _content(self, obj: Object, folder: Path, options: RunOptions, emit: Emit) -> None:
         size = machine.storage_bytes(obj)
-        if obj.origin:
-            self._clone(obj, obj.origin.name, size, emit)
-            return
-        context = self.context
-        with context.cache.in_use():
-            entry = sources.obtain(
-                obj, context.cache, context.settings.images, emit, size, options.offline, options.pull
-            )
-            if entry is None:
+        match obj.disk.content:
+            case CopyOf(name):
+                self._clone(obj, name, size, emit)
+            case FromUrl() | FromImage():
+                cache, images = self.context.cache, self.context.settings.images
+                with cache.in_use():
+                    entry = sources.obtain(obj, cache, images, emit, size, options.offline, options.pull)
+                    assert entry is not None
+                    self._on(entry, folder, size)
+            case Blank():
                 qcow2.create(folder, size, None, qcow2.Facts())
-            else:
-                self._on(entry, folder, size)
+            case FromUpload():
+                raise HikubeError("HK708", f"{obj.ref} waits for its content", fix=upload_words(obj))
+            case other:
+                assert_never(other)
 
     def _on(self, entry: Entry, folder: Path, size: int) -> None:
         """A disk that stands on an image."""
