@@ -40,7 +40,7 @@ def test_it_carries_every_data_file(installed):
         "catalogue/images.yaml",
         "_recipes/debian-12/recipe.yaml",
         "images/fill.py",
-        "backends/qemu/enter.py",
+        "backends/qemu/network/enter.py",
     ):
         assert f"hikube_local/{name}" in names
     assert not [n for n in names if n.startswith(("tests/", "hikube_local/tests"))]
