@@ -176,8 +176,9 @@ def authorise(session: Session, obj: Object, user: str, say: Callable[[str], Non
     agent = _agent(session, obj)
     if agent is None:
         return False
+    key = keys.public(session.layout)
     try:
-        agent.add_ssh_key(user, keys.public(session.layout))
+        agent.add_ssh_key(user, key)
     except HikubeError as e:
         say(f"{e.what}: {one_line(e.why)[:160]}")
         return False

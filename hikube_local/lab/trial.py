@@ -158,7 +158,7 @@ class Trial:
             if key in results:
                 report.verdict, report.error = results[key].verdict, results[key].error
             report.started = begin
-            with contextlib.suppress(HikubeError):
+            with contextlib.suppress(Exception):
                 report.started = self.backend.observe_machine(report.machine).started or begin
             report.stages = [(stage, max(0.0, at - report.started)) for stage, at in report.stages]
             if report.error is None and report.verdict is None:

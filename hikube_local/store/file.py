@@ -77,13 +77,14 @@ class File:
                     if not write:
                         yield connection
                         return
-                    connection.execute("BEGIN IMMEDIATE")
                     try:
+                        connection.execute("BEGIN IMMEDIATE")
                         yield connection
-                    except BaseException:
-                        connection.rollback()
+                        connection.commit()
+                    except BaseException:  # also an interrupt while it waits for its turn
+                        if connection.in_transaction:
+                            connection.rollback()
                         raise
-                    connection.commit()
                 except (sqlite3.Error, _Damaged):
                     self.close()  # it may lead to a file that was set aside, or met what another one heals
                     raise

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hikube_local.backends.qemu.checkpoints import records
+from hikube_local.backends.qemu.context import PENDING
 from hikube_local.backends.qemu.network import helpers
 from hikube_local.files import write_json
 from tests import reads
@@ -38,7 +38,7 @@ def test_a_look_leaves_files_guests_libvirt_and_the_network_as_they_were(real: R
     assert told.code == 0 and "libvirt: default_vm-instance-idle.shutdown (" in told.err
     looks(real, host, tmp_path, path)
     # As a kill leaves a checkpoint that had just begun: the next `up` undoes it, a look does not.
-    pending = real.home / "state" / "machines" / "default" / "web" / records.PENDING
+    pending = real.home / "state" / "machines" / "default" / "web" / PENDING
     row = {"verb": "create", "name": "half", "old": {"sys": "disk.qcow2"}, "new": {"sys": "layer-0badcafe.qcow2"}}
     write_json(pending, row)
     looks(real, host, tmp_path, path)

@@ -19,11 +19,13 @@ from hikube_local.backends.qemu.network.slirp import Slirp
 from hikube_local.errors import HikubeError
 from hikube_local.host import door
 from hikube_local.host.door import Door
+from hikube_local.host.facts import boot_id
 from hikube_local.paths import Layout, make_runtime
 from hikube_local.render import firewall
 from hikube_local.render.addresses import Range
 from hikube_local.run import clean_environment
 
+PROVED = "namespace.json"  # in the cache: by which door a namespace was made in this boot
 SYS6 = "/proc/sys/net/ipv6/conf/all"
 
 
@@ -123,6 +125,9 @@ class Sandbox(Namespace):
         ]
         self.batch(pid, ops)
         self.note_ready(pid)
+        if not self.root:  # so that the next command need not try again how it is done
+            files.make_folder(self.layout.cache)
+            files.write_json(self.layout.cache / PROVED, {"boot": boot_id(), "door": self.door})
         return pid
 
     def _sleeper(self) -> int | None:

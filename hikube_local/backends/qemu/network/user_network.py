@@ -16,7 +16,7 @@ from typing import Any
 from hikube_local import files
 from hikube_local.backends.qemu import libvirt
 from hikube_local.backends.qemu.network.processes import processes
-from hikube_local.backends.qemu.network.sandbox import Sandbox
+from hikube_local.backends.qemu.network.sandbox import PROVED, Sandbox
 from hikube_local.errors import HikubeError
 from hikube_local.host import doctor, door
 from hikube_local.host.door import Door
@@ -165,12 +165,11 @@ def sandbox_of(layout: Layout) -> Sandbox:
         return Sandbox(layout, Door(ready.get("door", Door.UNSHARE)))
     if (layout.runtime / MARK).exists() and processes(layout):
         return UserNetwork(layout)
-    proved = layout.cache / "namespace.json"
+    proved = layout.cache / PROVED
     known = files.read_json(proved) or {}
     if known.get("boot") == boot_id() and "door" in known:
         return Sandbox(layout, Door(known["door"]))
     found, _ = door.find()
     if not (found and doctor.tun().ok):
         return UserNetwork(layout)
-    files.write_json(proved, {"boot": boot_id(), "door": found})
     return Sandbox(layout, found)
