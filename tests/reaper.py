@@ -105,6 +105,9 @@ def main(argv: list[str]) -> int:
                 os.kill(p, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
             os.wait()
+    with contextlib.suppress(ChildProcessError):
+        while True:  # who was ended and is not buried still has its folder in /proc
+            os.wait()
     for folder in left_folders(before):
         print(f"left over and removed now: {folder}", file=sys.stderr)
         shutil.rmtree(folder, ignore_errors=True)

@@ -83,3 +83,20 @@ def test_throw_away_users_of_a_run_that_was_cut_short_go_with_it():
     assert f"the user {user}" in told
     with pytest.raises(KeyError):
         pwd.getpwnam(user)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes users")
+def test_users_that_workers_made_go_too():
+    """A worker that was killed and not yet buried looks alive by its folder in /proc."""
+    make = 'useradd --no-create-home "hkt$$" && echo "hkt$$" && exec sleep 600'
+    argv = [sys.executable, "-m", "tests.reaper", "sh", "-c", f"for i in 1 2 3; do sh -c '{make}' & done; wait"]
+    users = []
+    try:
+        with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as reaper:
+            users = [reaper.stdout.readline().strip() for _ in range(3)]
+            os.kill(reaper.pid, signal.SIGTERM)
+            reaper.communicate(timeout=patience(30))
+        assert [u.pw_name for u in pwd.getpwall() if u.pw_name in users] == []
+    finally:
+        for user in users:
+            subprocess.run(["userdel", "--remove", "--force", user], capture_output=True)
