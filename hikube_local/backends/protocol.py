@@ -60,8 +60,8 @@ class Backend(Protocol):
     def name(self) -> str: ...
 
     def prepare(self, obj: Object, options: RunOptions, emit: Emit) -> None:
-        """Before the first plan: what a kill cut short is brought to an end, what must stay the same is chosen, and what
-        carries the machine (HK610) is brought back where it has ended."""
+        """Before the first plan, under the object's locks: what a kill cut short is brought to an end, and what must stay
+        the same is chosen."""
         ...
 
     def plan(self, obj: Object, intent: Intent, options: RunOptions) -> Planned:
@@ -83,7 +83,8 @@ class Backend(Protocol):
     def view(self, obj: Object) -> View: ...
 
     def refresh(self, obj: Object, emit: Emit) -> None:
-        """Bring what follows from a running guest to what the guest does now."""
+        """Bring back what carries a machine where it has ended (HK610), and what follows from a running guest to what the
+        guest does now."""
         ...
 
     def discard(self, obj: Object) -> None:

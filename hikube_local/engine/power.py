@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hikube_local.api.objects import Key, Object
 from hikube_local.backends.capabilities import Pauses
-from hikube_local.engine.reconcile import Done
+from hikube_local.engine.reconcile import Done, healed
 from hikube_local.engine.session import Session
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, ignore
@@ -61,13 +61,7 @@ def freeze(session: Session, obj: Object, action: str) -> bool:
 def _observed(session: Session, obj: Object) -> MachineObserved:
     """The machine as it is; what carries it is brought back where it has ended."""
     backend = session.of(obj)
-    try:
-        return backend.observe_machine(obj)
-    except HikubeError as e:
-        if e.code != "HK610":
-            raise
-    backend.refresh(obj, ignore)  # no more than that: what `prepare` heals it heals under the object's locks
-    return backend.observe_machine(obj)
+    return healed(backend, obj, ignore, backend.observe_machine)
 
 
 def _keep(session: Session, machines: Iterable[Object], power: str, end_boot: float | None = None) -> None:

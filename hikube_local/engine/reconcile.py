@@ -298,7 +298,7 @@ class Reconciler:
             if obj.generation != prepared:
                 backend.prepare(obj, options, self.emit)
                 prepared = obj.generation
-            planned = healed(backend, obj, options, self.emit, self.plan)
+            planned = healed(backend, obj, self.emit, self.plan)
             done.restart_required = planned.restart_required
             if not planned.steps:
                 return
@@ -320,10 +320,8 @@ class Reconciler:
         backend = self.backend(obj.backend)
         try:
             started = any(s.verb == Verb.START for s in done.steps)
-            if (
-                healed(backend, obj, self.options, self.emit, backend.observe_machine).state is not RunState.RUNNING
-                and not started
-            ):
+            state = healed(backend, obj, self.emit, backend.observe_machine).state
+            if state is not RunState.RUNNING and not started:
                 return
             done.verdict = backend.follow(obj, timeout, self.emit)
         except Exception as e:
@@ -342,12 +340,15 @@ class Reconciler:
         tell(Event(kind, v.message, obj.ref, obj.namespace, str(v.stage), code=code, data=data))
 
 
-def healed(backend: Backend, obj: Object, options: RunOptions, emit: Emit, look: Callable[[Object], Looked]) -> Looked:
-    """A look at an object by a command that changes something: what carries it (HK610) is brought back first."""
+def healed(backend: Backend, obj: Object, emit: Emit, look: Callable[[Object], Looked]) -> Looked:
+    """A look at an object by a command that changes something: what carries it (HK610) is brought back first.
+
+    `refresh` does that and no more: what `prepare` heals it heals under the object's locks.
+    """
     try:
         return look(obj)
     except HikubeError as e:
         if e.code != "HK610":
             raise
-    backend.prepare(obj, options, emit)
+    backend.refresh(obj, emit)
     return look(obj)

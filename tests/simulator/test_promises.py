@@ -89,3 +89,28 @@ def test_every_source_of_a_manifest_is_a_content():
     for field in Source.model_fields:
         spec = VMDiskSpec.model_validate({"source": {field: values.get(field, {"name": "n"})}})
         assert spec.content != Blank(), field
+
+
+@pytest.mark.parametrize("words", [["start"], ["stop"], ["restart"], ["pause"]])
+def test_what_carries_a_machine_is_brought_back_by_a_command_and_by_no_look(words, tmp_path, monkeypatch, capsys):
+    """HK610: one way back for the plan, for whoever is followed and for power; it heals nothing that needs locks."""
+    from hikube_local.backends.simulator import Simulator
+    from hikube_local.errors import HikubeError
+
+    monkeypatch.setenv("HIKUBE_LOCAL_HOME", str(tmp_path / "home"))
+    (tmp_path / "m.yaml").write_text(SIMULATED)
+    assert run(["up", str(tmp_path / "m.yaml"), "--backend", "simulator"]) == 0
+    ended, real = [True], Simulator.observe_machine
+
+    def observe(self, obj):
+        if ended:
+            raise HikubeError("HK610", "it has ended")
+        return real(self, obj)
+
+    monkeypatch.setattr(Simulator, "observe_machine", observe)
+    monkeypatch.setattr(Simulator, "refresh", lambda self, obj, emit: ended.clear())
+    capsys.readouterr()
+    assert run(["get", "vm", "web", "--no-refresh"]) == 0
+    assert ended and "Unknown" in capsys.readouterr().out
+    assert run([*words, "web"]) == 0
+    assert not ended
