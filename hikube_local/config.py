@@ -65,7 +65,7 @@ def read(path: Path, must_exist: bool = False) -> Config:
         content = nodes.decode(str(path), raw)
         documents = [n for n in nodes.documents(nodes.Text(str(path), content), content, found) if n.value is not None]
     except nodes.Refused as e:
-        raise UsageError("HK606", "the configuration file cannot be read", why=e.diagnostic.render()) from None
+        raise UsageError("HK606", "the configuration file cannot be read", why=e.finding.render()) from None
     if found:
         raise UsageError("HK606", "the configuration file cannot be read", why=found[0].render())
     value = documents[0].data if documents else {}

@@ -6,9 +6,10 @@ import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, TypeVar
 
 from hikube_local.api.objects import Object
+from hikube_local.errors import HikubeError
 from hikube_local.events import Emit
 from hikube_local.host.check import Check
 from hikube_local.host.facts import HostFacts
@@ -132,6 +133,18 @@ class Snapshot(Protocol):
 
     @property
     def disks(self) -> list[str]: ...
+
+
+Named = TypeVar("Named", bound=Snapshot)
+
+
+def by_name(found: Sequence[Named], obj: Object, name: str) -> Named:
+    """The snapshot of this name, or HK804 with those that there are."""
+    names = [s.name for s in found]
+    if name not in names:
+        have = ", ".join(names) or "none"
+        raise HikubeError("HK804", f"{obj.name} has no checkpoint {name!r}", f"there are: {have}", "snapshot list NAME")
+    return found[names.index(name)]
 
 
 class Snapshots(Capability):

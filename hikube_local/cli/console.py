@@ -20,10 +20,10 @@ from hikube_local.errors import ExitCode, HikubeError, UsageError
 def console(app: App, name: str) -> int:
     """Type into a machine's serial console; leave with Ctrl-]."""
     from hikube_local.access import console as access
-    from hikube_local.engine.session import Consoles
+    from hikube_local.engine.session import capabilities
 
     obj = app.machine(name)
-    access.attach(app.session.require(obj, Consoles).console(obj), obj.name)
+    access.attach(app.session.require(obj, capabilities.Consoles).console(obj), obj.name)
     return ExitCode.DONE
 
 
@@ -35,10 +35,10 @@ def console(app: App, name: str) -> int:
 def vnc(app: App, name: str, proxy_only: bool, port: int) -> int:
     """A machine's screen, in a VNC viewer if one is installed."""
     from hikube_local.access import forward
-    from hikube_local.engine.session import Screens
+    from hikube_local.engine.session import capabilities
 
     obj = app.machine(name)
-    sock = app.session.require(obj, Screens).screen(obj)
+    sock = app.session.require(obj, capabilities.Screens).screen(obj)
     viewer = next((v for v in ("remote-viewer", "vncviewer", "gvncviewer") if shutil.which(v)), None)
     if viewer is None and not proxy_only:
         told = "no VNC viewer is installed", "sudo apt-get install virt-viewer; or vnc --proxy-only"
@@ -61,7 +61,7 @@ def vnc(app: App, name: str, proxy_only: bool, port: int) -> int:
 @common
 def screenshot(app: App, name: str, file: Path) -> int:
     """A picture of a machine's screen as PNG: screenshot web screen.png, or - for standard output."""
-    from hikube_local.engine.session import Screens
+    from hikube_local.engine.session import capabilities
 
     to_stdout = str(file) == "-"
     if not to_stdout and file.suffix.lower() not in ("", ".png"):
@@ -73,7 +73,7 @@ def screenshot(app: App, name: str, file: Path) -> int:
             "HK810", f"there is no folder {file.absolute().parent}", fix="name a file in a folder that is there"
         )
     obj = app.machine(name)
-    picture = app.session.require(obj, Screens).screenshot(obj)
+    picture = app.session.require(obj, capabilities.Screens).screenshot(obj)
     if to_stdout:
         sys.stdout.buffer.write(picture)
         sys.stdout.flush()

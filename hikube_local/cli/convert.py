@@ -39,7 +39,7 @@ def convert(app: App, files: tuple[str, ...], filename: tuple[str, ...]) -> int:
                 n.data for n in nodes.documents(nodes.Text(name, content), content, found) if n.value is not None
             ]
         except nodes.Refused as e:
-            raise UsageError("HK102", f"{name} cannot be read", why=e.diagnostic.render()) from None
+            raise UsageError("HK102", f"{name} cannot be read", why=e.finding.render()) from None
         if any(
             line.lstrip().startswith("#") and not line.lstrip().startswith("#cloud-config")
             for line in content.splitlines()

@@ -95,9 +95,9 @@ def down(
         targets += [o.key for o in doomed]
     code = _remove(app, targets, grace, force)
     if not files and not names and app.layout.runtime.exists():
-        from hikube_local.engine.session import OnThisHost
+        from hikube_local.engine.session import capabilities
 
-        for host in app.session.every(OnThisHost):
+        for host in app.session.every(capabilities.OnThisHost):
             host.tidy()
     return code
 

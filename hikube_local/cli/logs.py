@@ -21,10 +21,10 @@ from hikube_local.errors import ExitCode
 @common
 def logs(app: App, name: str, follow: bool, tail: int, since: float | None, previous: bool, firmware: bool) -> int:
     """What a machine said on its serial console since its last start."""
-    from hikube_local.engine.session import Logs
+    from hikube_local.engine.session import capabilities
 
     obj = app.machine(name)
-    log = app.session.require(obj, Logs).log(obj, "firmware" if firmware else "console")
+    log = app.session.require(obj, capabilities.Logs).log(obj, "firmware" if firmware else "console")
     text = log.read(previous, since, whole=not follow)
     if tail >= 0:
         text = "".join(deque(text.splitlines(keepends=True), maxlen=tail)) if tail else ""

@@ -23,8 +23,8 @@ def exec_(app: App, command: tuple[str, ...]) -> int:
     """
     if not command:
         raise UsageError("HK810", "no command is given", fix="hikube-local network exec -n NAMESPACE -- COMMAND")
-    from hikube_local.engine.session import Executes
+    from hikube_local.engine.session import capabilities
 
-    for backend in app.session.every(Executes):
+    for backend in app.session.every(capabilities.Executes):
         backend.execute(app.namespace, list(command))
     raise HikubeError("HK510", "no backend has a tenant network for commands")

@@ -41,10 +41,10 @@ def _pair(text: str) -> tuple[int, int]:
 def port_forward(app: App, stdio: bool, login: str, address: str, name: str, ports: tuple[str, ...]) -> int:
     """Forward local ports to a machine, whatever its `external` says, until interrupted."""
     from hikube_local.access import forward
-    from hikube_local.engine.session import Dials
+    from hikube_local.engine.session import capabilities
 
     obj = app.machine(name)
-    backend = app.session.require(obj, Dials)
+    backend = app.session.require(obj, capabilities.Dials)
     pairs = [_pair(p) for p in ports]
     if stdio:
         if len(pairs) != 1:
@@ -103,11 +103,11 @@ def ports(app: App, all_namespaces: bool, output: str, refresh: bool) -> int:
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 def virsh(words: tuple[str, ...]) -> int:
     """virsh, connected to the libvirt that runs the machines."""
-    from hikube_local.engine.session import Libvirt
+    from hikube_local.engine.session import capabilities
     from hikube_local.run import find
 
     app = App()
-    uri = next((uri for b in app.session.every(Libvirt) if (uri := b.libvirt_uri())), None)
+    uri = next((uri for b in app.session.every(capabilities.Libvirt) if (uri := b.libvirt_uri())), None)
     if uri is None:
         if {"-h", "--help"} & set(words[:1]):
             print("usage: hikube-local virsh [COMMAND…]   virsh's own commands, on the machines that are up")

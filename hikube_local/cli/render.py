@@ -49,9 +49,9 @@ def render(app: App, files: tuple[str, ...], filename: tuple[str, ...], to: str,
         if obj.kind != INSTANCE:
             continue
         if host:
-            from hikube_local.engine.session import Libvirt
+            from hikube_local.engine.session import capabilities
 
-            xml = app.session.require(obj, Libvirt).domain_xml(obj)
+            xml = app.session.require(obj, capabilities.Libvirt).domain_xml(obj)
         else:
             xml = domain.domain(machine.portable(obj, {n: v for (ns, n), v in optical.items() if ns == obj.namespace}))
         content = seed.portable(obj)

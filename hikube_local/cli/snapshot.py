@@ -43,13 +43,13 @@ def list_(app: App, name: str, output: str) -> int:
     from hikube_local.api.objects import INSTANCE
     from hikube_local.cli import tables
     from hikube_local.engine import snapshots
-    from hikube_local.engine.session import Snapshots
+    from hikube_local.engine.session import capabilities
     from hikube_local.text import age, size, timestamp
 
     machines = [app.machine(name)] if name else app.store.objects(INSTANCE, app.namespace)
     found = []
     for obj in machines:
-        if name or app.session.able(obj, Snapshots) is not None:
+        if name or app.session.able(obj, capabilities.Snapshots) is not None:
             found += [(obj, c) for c in snapshots.all(app.session, obj)]
     rows = [
         {

@@ -92,14 +92,14 @@ def ssh(
     ssh's own options may stand before or behind NAME; -n, -c, -i, -l, -q and the long options are ours, and -t before NAME.
     """
     from hikube_local.access import ssh as access
-    from hikube_local.engine.session import Dials
+    from hikube_local.engine.session import capabilities
     from hikube_local.run import find
 
     passed, run = split(words)
     run = [command] if command else run[1:] if run[:1] == ["--"] else run
     try:
         obj = app.machine(target)
-        app.session.require(obj, Dials)
+        app.session.require(obj, capabilities.Dials)
         _told_phase(app, obj)
         user, options = access.prepare(app.session, obj, target.rpartition("@")[0] or username, identity_file, _say)
     except HikubeError as e:
@@ -132,7 +132,7 @@ def _told_phase(app: App, obj: Any) -> None:
 def scp(app: App, identity_file: Path | None, recursive: bool, words: tuple[str, ...]) -> int:
     """Copy files: scp FILE web:/tmp/, scp -r web:/var/log DIR, scp web:/etc/hosts db:/tmp/."""
     from hikube_local.access import ssh as access
-    from hikube_local.engine.session import Dials
+    from hikube_local.engine.session import capabilities
     from hikube_local.run import find
 
     remotes = [w for w in words if ":" in w and not w.startswith(("/", "./", "../")) and not os.path.exists(w)]
@@ -143,7 +143,7 @@ def scp(app: App, identity_file: Path | None, recursive: bool, words: tuple[str,
     prepared: dict[str, tuple[str, list[str]]] = {}
     for name in dict.fromkeys(w.split(":", 1)[0] for w in remotes):
         obj = app.machine(name)
-        app.session.require(obj, Dials)
+        app.session.require(obj, capabilities.Dials)
         user, options = access.prepare(app.session, obj, name.rpartition("@")[0], identity_file, _say)
         prepared[name] = (f"{user}@{keys.alias(obj)}", options)
     if len(prepared) == 1:
@@ -181,10 +181,12 @@ def ssh_config(app: App, install: bool, all_namespaces: bool) -> int:
 def _blocks(app: App, namespace: str | None) -> list[str]:
     from hikube_local.access import ssh as access
     from hikube_local.api.objects import INSTANCE
-    from hikube_local.engine.session import Dials
+    from hikube_local.engine.session import capabilities
 
     machines = [
-        o for o in app.store.objects(INSTANCE, namespace) if not o.deletion and app.session.able(o, Dials) is not None
+        o
+        for o in app.store.objects(INSTANCE, namespace)
+        if not o.deletion and app.session.able(o, capabilities.Dials) is not None
     ]
     return [access.config(app.session, o) for o in machines]
 

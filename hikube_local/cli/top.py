@@ -23,14 +23,16 @@ def top(app: App, all_namespaces: bool, words: tuple[str, ...], output: str) -> 
     """CPU (milliprocessors), memory, disk and network of each running machine, over one second."""
     from hikube_local.api.objects import INSTANCE, KIND_WORDS
     from hikube_local.cli import tables
-    from hikube_local.engine.session import Measures
+    from hikube_local.engine.session import capabilities
     from hikube_local.text import size
 
     named = [w for w in words if w.lower() not in KIND_WORDS]
     objects = [app.machine(w) for w in named] or app.store.objects(INSTANCE, None if all_namespaces else app.namespace)
-    measured = [(o, b) for o in objects if (b := app.session.able(o, Measures))]
+    measured = []
     for obj in objects:
-        if not app.session.able(obj, Measures):
+        if backend := app.session.able(obj, capabilities.Measures):
+            measured.append((obj, backend))
+        else:
             print(f"{obj.ref} is not measured: its backend is the {obj.backend}", file=sys.stderr)
     before = {o.key: counted for o, b in measured if (counted := b.counters(o)) is not None}
     begin = time.monotonic()

@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import functools
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from hikube_local.api.objects import Object
-from hikube_local.backends import registry
-from hikube_local.backends.capabilities import (
-    Agents,
-    Consoles,
-    Dials,
-    Executes,
-    Libvirt,
-    Logs,
-    Measures,
-    OnThisHost,
-    Screens,
-    Snapshots,
-)
+from hikube_local.backends import capabilities, registry
 from hikube_local.backends.protocol import Backend
 from hikube_local.backends.protocol import Settings as BackendSettings
+from hikube_local.backends.registry import Able
 from hikube_local.backends.registry import names as backend_names
 from hikube_local.config import Config
 from hikube_local.engine.status import Statuses
@@ -32,28 +21,12 @@ from hikube_local.plan.steps import RunOptions
 from hikube_local.store.bell import Bell
 from hikube_local.store.db import Store
 
-# What the command line asks of a backend; it imports the engine, not the backends.
-__all__ = [
-    "Agents",
-    "Consoles",
-    "Dials",
-    "Executes",
-    "Libvirt",
-    "Logs",
-    "Measures",
-    "OnThisHost",
-    "Screens",
-    "Session",
-    "Snapshots",
-    "Store",
-    "backend_names",
-]
+# The command line imports the engine, not what is below it.
+__all__ = ["Session", "Store", "backend_names", "capabilities"]
 if TYPE_CHECKING:  # loaded by those alone who need it: a look is to be there at once
     from hikube_local.engine.reconcile import Reconciler
     from hikube_local.images.cache import Cache
     from hikube_local.manifests.validate import Known
-
-Able = TypeVar("Able")
 
 
 class Session:

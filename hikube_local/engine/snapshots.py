@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from hikube_local.api.names import DNS_1123
 from hikube_local.api.objects import Object
-from hikube_local.backends.capabilities import FIRST_BOOT, Snapshot, Snapshots
+from hikube_local.backends.capabilities import FIRST_BOOT, Snapshot, Snapshots, by_name
 from hikube_local.engine.session import Session
 from hikube_local.errors import HikubeError, UsageError
 from hikube_local.events import Emit
@@ -42,11 +42,7 @@ def all(session: Session, obj: Object) -> Sequence[Snapshot]:
 
 def find(session: Session, obj: Object, name: str) -> Snapshot:
     """One by its name, or HK804 with those that there are."""
-    found = {s.name: s for s in all(session, obj)}
-    if name not in found:
-        have = ", ".join(found) or "none"
-        raise HikubeError("HK804", f"{obj.name} has no checkpoint {name!r}", f"there are: {have}", "snapshot list NAME")
-    return found[name]
+    return by_name(all(session, obj), obj, name)
 
 
 def first_boot(session: Session, obj: Object) -> Snapshot:

@@ -12,7 +12,7 @@ from hikube_local.api.sources import Blank, CopyOf, FromImage, FromUpload, FromU
 from hikube_local.backends.protocol import Backend, View
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, ignore
-from hikube_local.plan.running import comes_back, stays_off
+from hikube_local.plan.running import expected_up
 from hikube_local.plan.steps import DiskObserved, MachineObserved, RunState
 from hikube_local.readiness.stages import Stage
 from hikube_local.store.db import Store
@@ -58,8 +58,7 @@ def machine_word(obj: Object, view: View, disks: dict[str, tuple[Object | None, 
         return "Running"
     if any(seen.problem for _, seen in disks.values()):
         return "DataVolumeError"
-    wanted = comes_back(obj) and not stays_off(obj, power)
-    if not wanted:
+    if not expected_up(obj, power):
         return "Stopped"
     if any(disk is None or not seen.exists or seen.importing for disk, seen in disks.values()):
         return "Provisioning"

@@ -76,7 +76,7 @@ def parse(text: str, name: str) -> tuple[list[Check], list[Finding]]:
             elif root.value is not None:
                 reader.wrong(root, "this is no list of checks", "- run: {command: …}")
     except nodes.Refused as e:
-        found.append(e.diagnostic)
+        found.append(e.finding)
     return [c for c in checks if c], found
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from hikube_local.api.objects import DEFAULT_BACKEND, DISK, INSTANCE, Key, Object
 from hikube_local.backends import registry
@@ -24,6 +24,7 @@ from hikube_local.backends.capabilities import (
 )
 from hikube_local.backends.protocol import Backend
 from hikube_local.backends.protocol import Settings as BackendSettings
+from hikube_local.backends.registry import Able
 from hikube_local.engine.reconcile import Reconciler
 from hikube_local.errors import ExitCode, HikubeError, unexpected
 from hikube_local.events import Emit, Event, EventType
@@ -52,9 +53,6 @@ AGENT = (
     "with a drop-in for sshd, for images that have no agent)"
 )
 SSH_PATIENCE = 20.0  # seconds, for a guest whose cloud-init has ended
-
-
-Able = TypeVar("Able")
 
 
 @dataclass(slots=True)

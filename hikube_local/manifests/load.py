@@ -82,9 +82,9 @@ def parse(
                 result.documents += node.value is not None
                 _document(result, text, node, namespace, default_namespace, unknown)
         except Refused as e:
-            found.append(e.diagnostic)
-        for diagnostic in found:
-            result.findings.add(diagnostic)
+            found.append(e.finding)
+        for finding in found:
+            result.findings.add(finding)
     if not result.objects and not result.findings.failed:
         what = "no VMInstance or VMDisk in the input"
         result.findings.add(Finding("HK112", Severity.ERROR, what, help="name a file, a folder or -"))
@@ -126,7 +126,7 @@ def texts(sources: Iterable[str], findings: Findings) -> list[tuple[str, str]]:
         try:
             out[short if short not in out else f"{n}-{short}"] = nodes.decode(name, raw)
         except Refused as e:
-            findings.add(e.diagnostic)
+            findings.add(e.finding)
     return sorted(out.items())
 
 
@@ -167,9 +167,8 @@ def _document(result: Input, text: Text, node: Node, namespace: str | None, defa
             for one in items.value:
                 _document(result, text, one, namespace, default, unknown)
         return
-    part = (
-        node.get(*role.at) if isinstance(role, Finding) and isinstance(role.at, tuple) else node.get("kind")
-    ) or node
+    field = role.at if isinstance(role, Finding) and isinstance(role.at, tuple) else ("kind",)
+    part = node.get(*field) or node
     where = text.place(part.line, part.column)
     if isinstance(role, Finding):
         result.findings.add(role.placed(where))

@@ -9,7 +9,7 @@ from typing import Any
 from hikube_local.api.objects import VMInstanceSpec
 from hikube_local.catalogue.cloudconfig import SECRET_LIMIT, is_mime, kind_of, parsed
 from hikube_local.render.seed import UserDataRefused, chart_text
-from hikube_local.source.finding import Finding, Severity
+from hikube_local.source.finding import Finding, Path, Place, Severity, Spot
 
 
 def userdata_rules(spec: VMInstanceSpec) -> Iterator[Finding]:
@@ -159,10 +159,14 @@ def _lets_in(words: str, ports: set[int]) -> bool:
     )
 
 
-def _finding(code: str, about: str = "") -> Any:
-    """A warning about cloudInit in the words of the table."""
+def known(code: str, at: Place | Spot | Path | int, path: str = "", about: str = "") -> Finding:
+    """A warning about user-data in the words of the table, for `validate` and for `cloudinit check`."""
     what, help = WORDS[code]
-    return Finding(code, Severity.WARNING, what.format(about), ("cloudInit",), help)
+    return Finding(code, Severity.WARNING, what.format(about), at, help, path)
+
+
+def _finding(code: str, about: str = "") -> Finding:
+    return known(code, ("cloudInit",), about=about)
 
 
 def open_to_all() -> Iterator[Finding]:

@@ -22,6 +22,11 @@ def applied(obj: Object, power: str) -> str:
     return "" if comes_back(obj) else power
 
 
+def expected_up(obj: Object, power: str) -> bool:
+    """Whether one that is off is on its way up: what its status says of it."""
+    return comes_back(obj) and not stays_off(obj, power)
+
+
 def wants_to_run(obj: Object, seen: MachineObserved, intent: Intent) -> bool | None:
     """Whether the machine should run now; None leaves it as it is."""
     if stays_off(obj, intent.power):

@@ -29,8 +29,8 @@ _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 class Refused(Exception):
     """The file cannot be read any further; carries the finding."""
 
-    def __init__(self, diagnostic: Finding) -> None:
-        self.diagnostic = diagnostic
+    def __init__(self, finding: Finding) -> None:
+        self.finding = finding
 
 
 @dataclass(slots=True)

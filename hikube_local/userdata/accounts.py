@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from hikube_local.catalogue import data
+from hikube_local.manifests.userdata import known
 from hikube_local.source import ssh_keys
-from hikube_local.source.finding import Severity
+from hikube_local.source.finding import Finding, Severity
 from hikube_local.source.nodes import Node
 from hikube_local.userdata import schema, tree
-from hikube_local.userdata.notes import Finding, known
 
 _ELSEWHERE = re.compile(
     r"/authorized_keys|\bssh-import-id\b(?!\s*:)|\bchpasswd\b(?!\s*:)|\bssh-copy-id\b|\bpasswd\s+-d\b"

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from hikube_local.catalogue import data
 from hikube_local.catalogue.cloudconfig import CLOUD_CONFIG, SECRET_LIMIT
-from hikube_local.source.finding import Severity
+from hikube_local.manifests.userdata import known
+from hikube_local.source.finding import Finding, Place, Severity
 from hikube_local.source.nodes import Node
 from hikube_local.text import nearest
 from hikube_local.userdata import parts, schema, template, traps, tree, whole
-from hikube_local.userdata.notes import Finding, known
 
 SCHEMA = Path("/usr/lib/python3/dist-packages/cloudinit/config/schemas/schema-cloud-config-v1.json")
 _HEADERS = ["#cloud-config", "#include", "#cloud-boothook", "#part-handler", "#cloud-config-archive"]
@@ -176,12 +176,12 @@ def _header(part: parts.Part) -> Iterator[Finding]:
 
 def _config(text: str) -> Iterator[Finding]:
     root, found = tree.read(text)
-    for diagnostic in found:
+    for wrong in found:
         # PyYAML takes the last of two equal keys without a word, as cloud-init does.
-        severity = Severity.WARNING if diagnostic.code == "HK104" else Severity.ERROR
-        code = "HK104" if diagnostic.code == "HK104" else "HK340"
-        at = Node(None, max(1, diagnostic.place.line), max(1, diagnostic.place.column))
-        yield Finding(code, severity, diagnostic.message, at, help=diagnostic.help)
+        severity = Severity.WARNING if wrong.code == "HK104" else Severity.ERROR
+        code = "HK104" if wrong.code == "HK104" else "HK340"
+        at = Place("", max(1, wrong.place.line), max(1, wrong.place.column))
+        yield replace(wrong, code=code, severity=severity, at=at)
     if root is None or root.value is None:
         if not found:
             yield Finding("HK316", Severity.WARNING, "the cloud-config is empty: there is nothing to do", 1)

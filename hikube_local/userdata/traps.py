@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from hikube_local.catalogue import data
-from hikube_local.manifests.userdata import clear_passwords, shuts_ssh_out
-from hikube_local.source.finding import Severity
+from hikube_local.manifests.userdata import clear_passwords, known, shuts_ssh_out
+from hikube_local.source.finding import Finding, Severity
 from hikube_local.source.nodes import Node
 from hikube_local.userdata import accounts, parts, schema, shell, tree
-from hikube_local.userdata.notes import Finding, known
 
 WARNING, TOLD = Severity.WARNING, Severity.DIFFERENCE
 # Users that an image has before cloud-init makes any.

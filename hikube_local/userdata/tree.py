@@ -36,7 +36,7 @@ def read(text: str) -> tuple[Node | None, list[Finding]]:
             what = "!!binary is no base64: cloud-init refuses the whole of this part"
             found.append(Finding("HK340", Severity.ERROR, what, Place("user-data", line, column), help="base64 < FILE"))
     except Refused as e:
-        found.append(e.diagnostic)
+        found.append(e.finding)
         return None, found
     return first, found
 

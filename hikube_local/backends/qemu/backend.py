@@ -11,24 +11,8 @@ from typing import NoReturn
 
 from hikube_local import files
 from hikube_local.api.objects import INSTANCE, Object
-from hikube_local.backends import hostplan
-from hikube_local.backends.capabilities import (
-    Agents,
-    Consoles,
-    Counters,
-    Dials,
-    Executes,
-    Libvirt,
-    Logs,
-    Measures,
-    OnThisHost,
-    Pauses,
-    Screens,
-    Snapshot,
-    Snapshots,
-    Uploads,
-    WarmStates,
-)
+from hikube_local.backends import capabilities, hostplan
+from hikube_local.backends.capabilities import Counters, Snapshot
 from hikube_local.backends.protocol import Settings, View
 from hikube_local.backends.qemu import NAME, boot_marks, firmware, libvirt
 from hikube_local.backends.qemu.agent import Agent
@@ -75,19 +59,19 @@ def make(layout: Layout, store: Store, settings: Settings) -> QemuBackend:
 
 
 class QemuBackend(
-    Agents,
-    Consoles,
-    Dials,
-    Executes,
-    Libvirt,
-    Logs,
-    Measures,
-    OnThisHost,
-    Pauses,
-    Screens,
-    Snapshots,
-    Uploads,
-    WarmStates,
+    capabilities.Agents,
+    capabilities.Consoles,
+    capabilities.Dials,
+    capabilities.Executes,
+    capabilities.Libvirt,
+    capabilities.Logs,
+    capabilities.Measures,
+    capabilities.OnThisHost,
+    capabilities.Pauses,
+    capabilities.Screens,
+    capabilities.Snapshots,
+    capabilities.Uploads,
+    capabilities.WarmStates,
 ):
     """Real machines, with the capabilities that its bases name."""
 
@@ -247,25 +231,24 @@ class QemuBackend(
 
     @contextlib.contextmanager
     def connector(self, obj: Object, port: int) -> Iterator[list[str]]:
-        context = self.context
-        context.running(obj)
-        _, lease, guest = context.store.records(obj.key)
-        if lease.lan:  # on the host's bridge it is a neighbour of the host's
-            if guest.lan_ip in context.tenants.lan.taken(lease.lan, context.tenants.mac(obj)):
-                what = (
-                    f"{obj.name} says that {guest.lan_ip} is its address, which this host, a router or a neighbour has"
-                )
-                raise HikubeError("HK806", what, fix="look at the machine's console: it takes somebody else's address")
-            ip = guest.lan_ip
-        else:
-            ip = context.tenants.ip(obj) or ""
+        self.context.running(obj)
+        _, lease, guest = self.context.store.records(obj.key)
+        ip = self._lan_ip(obj, lease.lan, guest.lan_ip) if lease.lan else self.context.tenants.ip(obj)
         if not ip:
             raise HikubeError("HK805", f"the network of {obj.name} is not up", fix=f"hikube-local start {obj.name}")
-        if lease.lan:
-            yield context.sandbox.enter_words(0, "connect", ip, str(port))
-        else:
-            with context.sandbox.dial(ip, port) as words:
-                yield words
+        if lease.lan:  # on the host's bridge it is a neighbour of the host's
+            yield self.context.sandbox.enter_words(0, "connect", ip, str(port))
+            return
+        with self.context.sandbox.dial(ip, port) as words:
+            yield words
+
+    def _lan_ip(self, obj: Object, bridge: str, ip: str) -> str:
+        """Its address on the host's bridge, or HK806 where somebody else has it."""
+        tenants = self.context.tenants
+        if ip in tenants.lan.taken(bridge, tenants.mac(obj)):
+            what = f"{obj.name} says that {ip} is its address, which this host, a router or a neighbour has"
+            raise HikubeError("HK806", what, fix="look at the machine's console: it takes somebody else's address")
+        return ip
 
     def carry(self, obj: Object, port: int) -> int:
         with self.connector(obj, port) as words:

@@ -17,7 +17,7 @@ from typing import Any
 
 from hikube_local import files
 from hikube_local.api.objects import INSTANCE, Object
-from hikube_local.backends.capabilities import FIRST_BOOT, Snapshot
+from hikube_local.backends.capabilities import FIRST_BOOT, Snapshot, by_name
 from hikube_local.backends.qemu import firmware, libvirt
 from hikube_local.backends.qemu.checkpoints import memory, merge, records
 from hikube_local.backends.qemu.context import Context
@@ -160,7 +160,7 @@ def _definition(context: Context, obj: Object) -> str:
 def restore(context: Context, obj: Object, name: str, emit: Emit) -> float:
     """Back to a checkpoint, as often as wanted; under the locks. Seconds that it took."""
     settle(context, obj, emit)
-    point = records.find(context, obj, name)
+    point = by_name(records.all(context, obj), obj, name)
     if point.memory and point.definition not in ("", _definition(context, obj)):
         what = f"{obj.name} is another machine than at checkpoint {name}: its memory fits no more"
         raise HikubeError("HK806", what, fix="bring the manifest back to what it was, and up --restart")
@@ -235,7 +235,7 @@ def delete(context: Context, obj: Object, name: str, emit: Emit) -> None:
         context.pending(obj).unlink()  # a way back that cannot be gone is left so
     elif isinstance(row, dict):
         settle(context, obj, emit)
-    records.find(context, obj, name)
+    by_name(records.all(context, obj), obj, name)
     files.remove_object(records.place(context, obj) / name, context.layout.state)
     _sweep(context, obj)
     try:

@@ -13,7 +13,6 @@ from hikube_local import files
 from hikube_local.api.objects import Object
 from hikube_local.backends.qemu.context import Context
 from hikube_local.backends.qemu.machine import definition
-from hikube_local.errors import HikubeError
 from hikube_local.plan.steps import RunOptions
 
 RECORD = "checkpoint.json"
@@ -66,14 +65,6 @@ def all(context: Context, obj: Object) -> list[Checkpoint]:
     """The whole ones, oldest first."""
     found = [c for _, row in walk(place(context, obj)) if (c := of_record(row))]
     return sorted(found, key=lambda c: c.created)
-
-
-def find(context: Context, obj: Object, name: str) -> Checkpoint:
-    found = {c.name: c for c in all(context, obj)}
-    if name not in found:
-        have = ", ".join(found) or "none"
-        raise HikubeError("HK804", f"{obj.name} has no checkpoint {name!r}", f"there are: {have}", "snapshot list NAME")
-    return found[name]
 
 
 def frozen_layers(context: Context, namespace: str) -> dict[str, list[str]] | None:

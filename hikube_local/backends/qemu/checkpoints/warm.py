@@ -94,8 +94,7 @@ def _few(where: Path) -> None:
 def drop(context: Context, obj: Object, where: Path, name: str) -> None:
     """A state that did not come up: it goes, and what was made of it, so that the machine can boot."""
     shutil.rmtree(where / name, ignore_errors=True)
-    dom = context.domain(obj)
-    if dom is not None and dom.isActive():
+    if (dom := context.active(obj)) is not None:
         dom.destroy()
     shutil.rmtree(context.folder(obj), ignore_errors=True)
     for ref in obj.instance.disks:

@@ -33,10 +33,10 @@ def write_seed(context: Context, obj: Object, emit: Emit) -> None:
 
 def network(context: Context, obj: Object) -> None:
     """Its tenant's network with its tap, and the sandbox under it."""
-    dom = context.domain(obj)  # before the lock, which it may want itself
+    dom = context.active(obj)  # before the lock, which it may want itself
     with context.network_lock():
         bridge = context.bridge(obj)
-        if bridge != context.store.lease(obj.key).lan and not (dom and dom.isActive()):
+        if bridge != context.store.lease(obj.key).lan and dom is None:
             context.store.keep(obj.key, lan=bridge or None, lan_ip=None)
         context.tenants.ensure(obj)
 

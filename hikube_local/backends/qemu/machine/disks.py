@@ -27,7 +27,7 @@ WAIT_FOR_STOP = 60.0  # seconds that a clone waits for its source's machine
 
 
 class Disks:
-    """The VMDisk half of the QEMU context."""
+    """The VMDisk half of the backend."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -158,11 +158,7 @@ class Disks:
 
     def running_user(self, disk: Object) -> Object | None:
         """The machine that runs on this disk now."""
-        for o in self._users(disk):
-            dom = self.context.domain(o)
-            if dom is not None and dom.isActive():
-                return o
-        return None
+        return next((o for o in self._users(disk) if self.context.active(o) is not None), None)
 
     def _unsettled(self, disk: Object) -> Object | None:
         """A machine on this disk in the middle of a checkpoint, a way back or a merge."""
@@ -170,8 +166,7 @@ class Disks:
 
     def grow(self, obj: Object) -> None:
         size = machine.storage_bytes(obj)
-        user = self.running_user(obj)
-        dom = self.context.domain(user) if user else None
+        dom = next((dom for o in self._users(obj) if (dom := self.context.active(o)) is not None), None)
         if dom is not None:
             # libvirt's blockResize shrinks without a word; the planner only ever asks to grow.
             lv = libvirt.module()

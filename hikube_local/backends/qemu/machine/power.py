@@ -73,8 +73,7 @@ def _trusts_too_much(context: Context, dom: Any) -> bool:
 def stop(context: Context, obj: Object, options: RunOptions, emit: Emit) -> None:
     """ACPI first; after the grace period, or with --force, at once."""
     lv = libvirt.module()
-    dom = context.domain(obj)
-    if dom is None or not dom.isActive():
+    if (dom := context.active(obj)) is None:
         return
     libvirt.ends(dom, False)  # first of all: an action that restarts would make a reboot of every shutdown
     try:

@@ -20,7 +20,7 @@ def machine(context: Context, obj: Object, options: RunOptions) -> render.Machin
     folder = context.folder(obj)
     if spec.has_seed:
         devices.append(render.seed_device(spec, context.sandbox.seen(folder / SEED)))
-    tap = context.tenants.tap(obj)
+    tenant, tap = context.sandbox.has_tenant_network, context.tenants.tap(obj)
     uuid = context.uuid(obj)
     return render.Machine(
         namespace=obj.namespace,
@@ -30,10 +30,8 @@ def machine(context: Context, obj: Object, options: RunOptions) -> render.Machin
         profile=render.profile_of(spec),
         disks=tuple(devices),
         mac=context.tenants.mac(obj, context.bridge(obj)),
-        tap="" if not context.sandbox.has_tenant_network else tap,
-        further=()
-        if not context.sandbox.has_tenant_network
-        else tuple((n.mac, n.tap) for n in context.tenants.further(obj)),
+        tap=tap if tenant else "",
+        further=tuple((n.mac, n.tap) for n in context.tenants.further(obj)) if tenant else (),
         places=render.places(context.sandbox.seen(folder), str(context.sandbox.sockets(tap))),
         kvm=context.facts.kvm,
         tb_cache=None if context.facts.kvm else fit.TB_CACHE >> 20,
