@@ -66,28 +66,15 @@ class File:
         file: int | None = None  # not looked at yet
         known = False
         try:
-            with self._turn:
+            with self._turn, self._dropped_on_error():
                 if write and not self.path.exists():
                     self._create()
                 file = self._file()
                 known = self._kept is not None and self._kept.file == file and self._kept.writes >= write
-                connection = self._connection(file, write)
-                try:
-                    self._know(connection, write)
-                    if not write:
-                        yield connection
-                        return
-                    try:
-                        connection.execute("BEGIN IMMEDIATE")
-                        yield connection
-                        connection.commit()
-                    except BaseException:  # also an interrupt while it waits for its turn
-                        if connection.in_transaction:
-                            connection.rollback()
-                        raise
-                except (sqlite3.Error, _Damaged):
-                    self.close()  # it may lead to a file that was set aside, or met what another one heals
-                    raise
+                connection = self._kept.connection if self._kept and known else self._connect(file, write)
+                self._know(connection, write)
+                with _transaction(connection) if write else contextlib.nullcontext():
+                    yield connection
         except sqlite3.DatabaseError as e:
             aside = file is not None and (not file or file != self._file())
             if known and not write:
@@ -102,10 +89,8 @@ class File:
                 raise HikubeError("HK608", f"the store cannot be opened: {e}", why=str(self.path)) from e
             raise
 
-    def _connection(self, file: int, write: bool) -> sqlite3.Connection:
-        """The one that is open, if it leads to the file that has the name now; one for writing serves looks too."""
-        if self._kept is not None and self._kept.file == file and self._kept.writes >= write:
-            return self._kept.connection
+    def _connect(self, file: int, write: bool) -> sqlite3.Connection:
+        """To the file that has the name now, in place of an earlier one; one for writing serves looks too."""
         self.close()
         connection = connect(self.path) if write else _reader(self.path)
         self._kept = _Kept(connection, file, write)
@@ -116,6 +101,15 @@ class File:
                 connection.execute("PRAGMA journal_mode=PERSIST")
             connection.execute("PRAGMA synchronous=FULL")
         return connection
+
+    @contextlib.contextmanager
+    def _dropped_on_error(self) -> Iterator[None]:
+        """A connection may lead to a file that was set aside, or meet what another one heals."""
+        try:
+            yield
+        except (sqlite3.Error, _Damaged):
+            self.close()
+            raise
 
     def close(self) -> None:
         if self._kept is not None:
@@ -234,6 +228,19 @@ class File:
         _start_at(connection, int(time.time() * 1000))
         self._rebuild(connection)
         connection.execute(f"PRAGMA user_version={SCHEMA}")
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Ended by whatever ends the block, also by an interrupt while it waits for its turn."""
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.commit()
+    except BaseException:
+        if connection.in_transaction:
+            connection.rollback()
+        raise
 
 
 def _reader(path: Path) -> sqlite3.Connection:
