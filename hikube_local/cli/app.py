@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from hikube_local.cli.references import reference
 from hikube_local.errors import HikubeError, NotFound, UsageError
 from hikube_local.paths import Layout, layout
 
@@ -26,136 +26,6 @@ if TYPE_CHECKING:
     from hikube_local.plan.steps import RunOptions
 
 
-def option(*names: str, **settings: Any) -> Callable:
-    """A click option that may also be given as HIKUBE_LOCAL_<OPTION>."""
-    long = next(n for n in names if n.startswith("--")).split("/")[0]
-    settings.setdefault("envvar", "HIKUBE_LOCAL_" + long[2:].upper().replace("-", "_"))
-    return click.option(*names, **settings)
-
-
-def output_option(*formats: str) -> Callable:
-    """-o with the formats that this command knows; `jsonpath=…` stands for what begins so."""
-
-    def check(context: click.Context, parameter: click.Parameter, value: str) -> str:
-        begins = tuple(f.removesuffix("…") for f in formats if f.endswith("…"))
-        if value and value not in formats and not (begins and value.startswith(begins)):
-            raise UsageError("HK810", f"unknown output format {value!r}", fix=f"one of {', '.join(formats)}")
-        return value
-
-    words = f"One of: {', '.join(formats)}."
-    return option("-o", "--output", default="", metavar="FORMAT", callback=check, help=words)
-
-
-def validate_option() -> Callable:
-    """--validate, as kubectl has it."""
-    words = {"true": "strict", "false": "ignore"}
-    return option(
-        "--validate",
-        "unknown",
-        type=click.Choice(["strict", "true", "warn", "ignore", "false"]),
-        default="strict",
-        envvar="HIKUBE_LOCAL_VALIDATE",
-        callback=lambda context, parameter, value: words.get(value, value),
-        help="Unknown keys: strict (an error), warn, ignore (as Hikube itself does).",
-    )
-
-
-def refresh_option() -> Callable:
-    """Whether a look brings the ways in of WholeIP machines along first."""
-    help = "Bring the ways in of WholeIP machines to what their guests do now, first."
-    return option("--refresh/--no-refresh", default=True, help=help)
-
-
-def backend_option() -> Callable:
-    """What carries the objects; the names are looked up when one is given, since the rest of the program is slow to load."""
-
-    def check(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-        if value is not None:
-            from hikube_local.engine.session import backend_names
-
-            if value not in (known := backend_names()):
-                raise click.BadParameter(f"{value!r} is not one of {', '.join(known)}", context, parameter)
-        return value
-
-    def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-        from hikube_local.engine.session import backend_names
-
-        return [name for name in backend_names() if name.startswith(incomplete)]
-
-    help = "What carries the objects: qemu (real machines) or simulator."
-    return option("--backend", default=None, callback=check, shell_complete=complete, help=help)
-
-
-def files_option(help: str = "A file, a folder, a URL or -.") -> Callable:
-    """kubectl's -f: manifests, as often as wanted."""
-    return option("-f", "--filename", multiple=True, help=help)
-
-
-def dry_run_option() -> Callable:
-    """kubectl's --dry-run[=client|server|none]; what is given here is the same for client and server."""
-    return option(
-        "--dry-run",
-        is_flag=False,
-        flag_value="client",
-        default="none",
-        type=click.Choice(["none", "client", "server", "true", "false"]),
-        callback=lambda context, parameter, value: value not in ("none", "false"),
-        help="Show what would be done, and do nothing (also =client, =server).",
-    )
-
-
-def ignored(*names: str, flags: tuple[str, ...] = ()) -> Callable:
-    """Options of kubectl's or virtctl's that fingers type and that mean nothing on one host."""
-
-    def decorate(command: Callable) -> Callable:
-        for name in names:
-            command = click.option(name, default=None, hidden=True)(command)
-        for name in flags:
-            command = click.option(name, is_flag=True, hidden=True)(command)
-        return command
-
-    return decorate
-
-
-def common(command: Callable) -> Callable:
-    """The options that every command takes; the command gets an App as its first argument."""
-
-    @option("-n", "--namespace", default=None, help="Kubernetes namespace.")
-    @option("--config", default=None, type=click.Path(path_type=Path), help="Configuration file.")
-    @option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Colour in the output.")
-    @option(
-        "--progress",
-        type=click.Choice(["auto", "tty", "plain", "json", "quiet"]),
-        default="auto",
-        help="How progress is shown: live lines (tty), a line each (plain), JSON, or not (quiet).",
-    )
-    @option("-q", "--quiet", is_flag=True, default=False, help="Errors and warnings only.")
-    @option("--no-differences", is_flag=True, default=False, help="Do not tell how this host differs from Hikube.")
-    @option(
-        "--debug",
-        is_flag=True,
-        default=False,
-        help="Show tracebacks, each program that is run, each change in libvirt and each step.",
-    )
-    @functools.wraps(command)
-    def wrapped(namespace, config, color, progress, quiet, no_differences, debug, **rest):
-        return command(App(namespace, config, color, progress, debug, quiet, no_differences), **rest)
-
-    return wrapped
-
-
-def seconds(context: click.Context, parameter: click.Parameter, value: Any) -> float | None:
-    """A duration such as 5m as seconds."""
-    from hikube_local.text import duration
-
-    if value is None or isinstance(value, float):
-        return value
-    try:
-        return duration(str(value))
-    except ValueError as e:
-        raise click.BadParameter(str(e)) from None
-
-
 def annotate(found: Iterable[Any]) -> None:
     """In GitHub Actions each finding stands at its line too; on stderr, so that a result on stdout stays one."""
     from hikube_local.text import in_actions, workflow_command
@@ -165,30 +35,6 @@ def annotate(found: Iterable[Any]) -> None:
             if str(d.severity) in ("error", "warning"):
                 told = workflow_command(str(d.severity), d.place.file, d.place.line, f"{d.message} [{d.code}]")
                 print(told, file=sys.stderr)
-
-
-def complete_machine(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Names of machines for the shell: read from the store, nothing is parsed."""
-    from hikube_local.engine.names import of_kind
-
-    namespace = context.params.get("namespace") or os.environ.get("HIKUBE_LOCAL_NAMESPACE") or "default"
-    user, at, part = incomplete.rpartition("@")
-    return [f"{user}{at}{n}" for n in of_kind(layout(), "VMInstance", namespace) if n.startswith(part)]
-
-
-def complete_object(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Kinds, then names of the kind, also as KIND/NAME."""
-    from hikube_local.api.objects import KIND_WORDS, PLURAL
-    from hikube_local.engine.names import of_kind
-
-    namespace = context.params.get("namespace") or os.environ.get("HIKUBE_LOCAL_NAMESPACE") or "default"
-    before = context.params.get(parameter.name or "") or ()
-    head, slash, part = incomplete.rpartition("/")
-    word = head if slash else (before[0] if before else "")
-    kind = KIND_WORDS.get(word.lower())
-    if kind is None:
-        return [p for p in PLURAL.values() if p.startswith(incomplete)]
-    return [f"{head}{slash}{n}" for n in of_kind(layout(), kind, namespace) if n.startswith(part)]
 
 
 class App:
@@ -333,79 +179,6 @@ class App:
         if not names:
             raise UsageError("HK810", "no machine is named", fix="write its name, or --all")
         return [self.machine(w) for w in names]
-
-
-def manifests(files: tuple[str, ...], filename: tuple[str, ...], offline: bool = False) -> tuple[str, ...]:
-    """The manifests that a command names, as arguments or with -f: at least one; those at a URL are read at once."""
-    if not (*files, *filename):
-        raise UsageError("HK810", "no manifest is named", fix="name a file, a folder or - for standard input")
-    return urls((*files, *filename), offline)
-
-
-def urls(words: tuple[str, ...], offline: bool = False) -> tuple[str, ...]:
-    """`words` with what was read at those that are URLs."""
-    return tuple(_fetched(w, offline) if w.startswith(("http://", "https://")) else w for w in words)
-
-
-def _fetched(url: str, offline: bool) -> str:
-    """A manifest at a URL that was typed here: read whole, within the bounds of any other."""
-    from hikube_local.images import http
-    from hikube_local.manifests import load
-    from hikube_local.source import nodes
-    from hikube_local.text import mask_url
-
-    if offline:
-        raise UsageError("HK810", f"--offline, but the manifest {mask_url(url)} is elsewhere", fix="download it before")
-    content = bytearray()
-    try:
-        with http.get(url, {}) as answer:
-            for block in answer.iter_content(1 << 16):
-                content += block
-                if len(content) > nodes.MAX_BYTES:
-                    break  # the reader says that it is too long
-    except (http.Again, HikubeError) as e:
-        error = e.error if isinstance(e, http.Again) else e
-        raise UsageError(
-            "HK101", error.what, why=error.why, fix="open the URL in a browser; download it before"
-        ) from None
-    return load.Fetched.of(mask_url(url), bytes(content))
-
-
-def reference(word: str, default_kind: str | None = None) -> tuple[str, str]:
-    """`vm/web`, `vminstance/web` or, with a default kind, `web` and `vm-instance-web`, as (kind, name)."""
-    from hikube_local.api.names import user_names
-    from hikube_local.api.objects import INSTANCE, KIND_WORDS
-
-    head, slash, name = word.partition("/")
-    if slash:
-        kind = KIND_WORDS.get(head.lower())
-        if kind is None:
-            raise UsageError("HK810", f"unknown kind {head!r} in {word!r}", fix="write vminstance/NAME or vmdisk/NAME")
-    elif default_kind is None:
-        raise UsageError("HK810", f"{word!r} names no kind", fix=f"write vminstance/{word} or vmdisk/{word}")
-    else:
-        kind, name = default_kind, word
-    return kind, user_names(name) if kind == INSTANCE else name.removeprefix("vm-disk-")
-
-
-def references(words: tuple[str, ...], default_kind: str | None = None) -> list[tuple[str, str | None]]:
-    """kubectl's forms: `vm`, `vm web db`, `vm/web vmdisk/sys`, `vm,vmdisk`; name None means all of the kind."""
-    from hikube_local.api.objects import KIND_WORDS
-
-    if not words:
-        return []
-    kinds = [KIND_WORDS.get(k.lower()) for k in words[0].split(",")]
-    if "/" not in words[0] and all(kinds):
-        names = [reference(w, kinds[0]) for w in words[1:]]
-        return list(names) or [(k, None) for k in kinds if k]
-    if "/" not in words[0] and default_kind is None and words[0] != "all":
-        known = "vminstances (vm, vmi) and vmdisks (dv)"
-        raise UsageError("HK810", f"unknown kind {words[0]!r}", fix=f"the kinds are {known}")
-    if words == ("all",):
-        from hikube_local.api.objects import DISK, INSTANCE
-
-        return [(INSTANCE, None), (DISK, None)]
-    return [reference(w, default_kind) for w in words]
 
 
 def confirm(question: str, yes: bool) -> None:

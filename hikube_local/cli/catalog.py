@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, output_option
+from hikube_local.cli.app import App
+from hikube_local.cli.options import common, output_option
 from hikube_local.errors import ExitCode
 
 

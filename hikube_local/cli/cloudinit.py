@@ -8,7 +8,9 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, annotate, common, files_option, manifests, option, output_option
+from hikube_local.cli.app import App, annotate
+from hikube_local.cli.options import common, files_option, option, output_option
+from hikube_local.cli.references import manifests
 from hikube_local.errors import ExitCode, HikubeError, NotFound
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 
 from hikube_local import files
-from hikube_local.cli.app import App, common, complete_machine, option
+from hikube_local.cli.app import App
+from hikube_local.cli.options import common, complete_machine, option
 from hikube_local.errors import ExitCode, HikubeError, UsageError
 
 

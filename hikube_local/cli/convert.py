@@ -6,7 +6,9 @@ import sys
 
 import click
 
-from hikube_local.cli.app import App, common, files_option, manifests
+from hikube_local.cli.app import App
+from hikube_local.cli.options import common, files_option
+from hikube_local.cli.references import manifests
 from hikube_local.errors import ExitCode, UsageError
 
 

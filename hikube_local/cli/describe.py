@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, complete_object, option, refresh_option
+from hikube_local.cli.app import App
 from hikube_local.cli.get import chosen
+from hikube_local.cli.options import common, complete_object, option, refresh_option
 from hikube_local.errors import ExitCode
 from hikube_local.paths import document
 from hikube_local.text import sanitize

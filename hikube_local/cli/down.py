@@ -8,21 +8,10 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import (
-    App,
-    common,
-    complete_object,
-    confirm,
-    dry_run_option,
-    files_option,
-    ignored,
-    option,
-    reference,
-    references,
-    seconds,
-    urls,
-)
+from hikube_local.cli.app import App, confirm
 from hikube_local.cli.load import load
+from hikube_local.cli.options import common, complete_object, dry_run_option, files_option, ignored, option, seconds
+from hikube_local.cli.references import reference, references, urls
 from hikube_local.cli.ssh import refresh
 from hikube_local.errors import ExitCode, UsageError, worst
 

@@ -6,7 +6,9 @@ import time
 
 import click
 
-from hikube_local.cli.app import App, common, option, output_option, reference
+from hikube_local.cli.app import App
+from hikube_local.cli.options import common, option, output_option
+from hikube_local.cli.references import reference
 from hikube_local.errors import ExitCode
 
 

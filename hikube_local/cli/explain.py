@@ -6,7 +6,8 @@ import textwrap
 
 import click
 
-from hikube_local.cli.app import App, common
+from hikube_local.cli.app import App
+from hikube_local.cli.options import common
 from hikube_local.errors import ExitCode, UsageError
 
 

@@ -9,17 +9,9 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import (
-    App,
-    common,
-    complete_object,
-    files_option,
-    option,
-    output_option,
-    references,
-    refresh_option,
-    urls,
-)
+from hikube_local.cli.app import App
+from hikube_local.cli.options import common, complete_object, files_option, option, output_option, refresh_option
+from hikube_local.cli.references import references, urls
 from hikube_local.errors import ExitCode, NotFound, UsageError
 
 _SET = re.compile(r"(?P<key>\S+)\s+(?P<op>in|notin)\s*\((?P<values>[^()]*)\)$")

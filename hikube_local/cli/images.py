@@ -12,7 +12,8 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, confirm, option, output_option
+from hikube_local.cli.app import App, confirm
+from hikube_local.cli.options import common, option, output_option
 from hikube_local.errors import ExitCode, HikubeError, NotFound, UsageError
 
 

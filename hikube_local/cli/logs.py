@@ -7,7 +7,8 @@ from collections import deque
 
 import click
 
-from hikube_local.cli.app import App, common, complete_machine, option, seconds
+from hikube_local.cli.app import App
+from hikube_local.cli.options import common, complete_machine, option, seconds
 from hikube_local.errors import ExitCode
 
 

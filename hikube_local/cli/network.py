@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from hikube_local.cli.app import App, common
+from hikube_local.cli.app import App
+from hikube_local.cli.options import common
 from hikube_local.errors import HikubeError, UsageError
 
 

@@ -6,7 +6,9 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, backend_option, common, files_option, manifests, option, output_option
+from hikube_local.cli.app import App
+from hikube_local.cli.options import backend_option, common, files_option, option, output_option
+from hikube_local.cli.references import manifests
 from hikube_local.errors import ExitCode, HikubeError
 
 # Fields that need no restart by us: taken at once, or (keys, user-data) written to the seed, which the guest reads at its next boot.

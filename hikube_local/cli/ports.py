@@ -9,7 +9,8 @@ import sys
 
 import click
 
-from hikube_local.cli.app import App, common, complete_machine, option, output_option, refresh_option
+from hikube_local.cli.app import App
+from hikube_local.cli.options import common, complete_machine, option, output_option, refresh_option
 from hikube_local.errors import ExitCode, HikubeError, UsageError
 
 

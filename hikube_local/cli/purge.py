@@ -6,7 +6,8 @@ import sys
 
 import click
 
-from hikube_local.cli.app import App, common, confirm, option
+from hikube_local.cli.app import App, confirm
+from hikube_local.cli.options import common, option
 from hikube_local.errors import ExitCode, HikubeError
 
 

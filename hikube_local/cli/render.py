@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, files_option, manifests, option
+from hikube_local.cli.app import App
+from hikube_local.cli.options import common, files_option, option
+from hikube_local.cli.references import manifests
 from hikube_local.errors import ExitCode, UsageError
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, complete_machine, confirm, option, output_option
+from hikube_local.cli.app import App, confirm
+from hikube_local.cli.options import common, complete_machine, option, output_option
 from hikube_local.errors import ExitCode
 
 

@@ -13,7 +13,8 @@ import click
 
 from hikube_local import files, log
 from hikube_local.access import keys
-from hikube_local.cli.app import App, common, complete_machine, option
+from hikube_local.cli.app import App
+from hikube_local.cli.options import common, complete_machine, option
 from hikube_local.errors import ExitCode, HikubeError, UsageError
 from hikube_local.events import ignore
 from hikube_local.readiness.stages import WORDS

@@ -12,7 +12,9 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, annotate, common, files_option, manifests, option, output_option, seconds
+from hikube_local.cli.app import App, annotate
+from hikube_local.cli.options import common, files_option, option, output_option, seconds
+from hikube_local.cli.references import manifests
 from hikube_local.errors import HikubeError, UsageError, unexpected, worst
 
 

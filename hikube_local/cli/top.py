@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, option, output_option
+from hikube_local.cli.app import App
+from hikube_local.cli.options import common, option, output_option
 from hikube_local.errors import ExitCode
 
 INTERVAL = 1.0  # seconds over which rates are measured

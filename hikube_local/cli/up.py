@@ -10,21 +10,20 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import (
-    App,
+from hikube_local.cli.app import App, confirm
+from hikube_local.cli.load import Invalid, load, remember
+from hikube_local.cli.options import (
     backend_option,
     common,
-    confirm,
     dry_run_option,
     files_option,
     ignored,
-    manifests,
     option,
     output_option,
     seconds,
     validate_option,
 )
-from hikube_local.cli.load import Invalid, load, remember
+from hikube_local.cli.references import manifests
 from hikube_local.errors import ExitCode, HikubeError, worst
 from hikube_local.events import ignore
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import click
 
-from hikube_local.cli.app import App, common, ignored, option, reference
+from hikube_local.cli.app import App
+from hikube_local.cli.options import common, ignored, option
+from hikube_local.cli.references import reference
 from hikube_local.errors import NotFound, UsageError, worst
 
 # virtctl's options that mean nothing on one host.

@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
-from hikube_local.cli.app import App, common, complete_object, option, references, seconds
+from hikube_local.cli.app import App
+from hikube_local.cli.options import common, complete_object, option, seconds
+from hikube_local.cli.references import references
 from hikube_local.errors import ExitCode, HikubeError, NotFound, UsageError
 
 
