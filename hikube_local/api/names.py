@@ -1,4 +1,4 @@
-"""Names and identities that are functions of the manifest alone (semantics.md)."""
+"""Names and identities that are functions of the manifest alone (cozystack's packages/apps/vm-instance, KubeVirt)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A retired `VirtualMachine` of apps.cozystack.io becomes the VMDisk and VMInstance that the platform's own migration made.
 
-The mapping is that of February 2026 (hikube-docs.md): systemDisk becomes a VMDisk of the machine's own name.
+The mapping is that of February 2026 (cozystack's migration): systemDisk becomes a VMDisk of the machine's own name.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from enum import StrEnum
 from hikube_local.api.objects import API_VERSION, DISK, GROUP, INSTANCE
 from hikube_local.source.finding import Finding, Severity
 
-# The platform's other applications (hikube-docs.md): nothing that this program makes.
+# The platform's other applications (cozystack's packages/apps): nothing that this program makes.
 PLATFORM = frozenset(
     [
         "BootBox",

@@ -14,7 +14,7 @@ from hikube_local.source.finding import Finding, Findings, Severity
 from hikube_local.source.nodes import Node, Text, value_words
 from hikube_local.text import nearest
 
-# Mistakes that get copied from the documentation (hikube-docs.md), with their cure.
+# Mistakes that get copied from Hikube's documentation, with their cure.
 CURES = {
     ("VMDisk", "size"): "the field is storage; Hikube ignores size and makes a disk of 5Gi",
     ("VMDisk", "image"): "write source: {image: {name: …}}",

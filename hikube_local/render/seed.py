@@ -1,4 +1,4 @@
-"""The NoCloud seed, byte for byte what the platform's charts and KubeVirt give the guest (semantics.md); pure."""
+"""The NoCloud seed, byte for byte what the platform's charts and KubeVirt give the guest; pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hostile and damaged images (reliability.md, section 2): each refused with its field, and nothing else is opened meanwhile."""
+"""Hostile and damaged images: each refused with its field, and nothing else is opened meanwhile."""
 
 from __future__ import annotations
 
@@ -288,7 +288,7 @@ def test_no_header_crashes_the_reader_or_gets_a_reference_past_it(good, tmp_path
             assert raw[8:20] == bytes(12) and not raw[79] & 7
 
 
-# What OpenStack's reader calls unsafe although nothing is wrong with it (reliability.md, section 2).
+# What OpenStack's reader calls unsafe although nothing is wrong with it.
 FALSE_ALARMS = {"ext", "raw", "fixed"}  # extended L2 entries; a boot sector without partitions
 
 

@@ -1,6 +1,6 @@
 """kill -9, a full disk and a power cut while an image is fetched and a disk is made: nothing counts that is not whole.
 
-Three layers (reliability.md, section 4): a kill at each system call that changes anything, an error instead of it, and a
+Three layers: a kill at each system call that changes anything, an error instead of it, and a
 reader of traces that finds a rename without the fsyncs it needs. The mutants at the end are bugs that they must catch.
 """
 

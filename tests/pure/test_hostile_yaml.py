@@ -1,4 +1,4 @@
-"""The hostile YAML of research/reliability.md, section 3: each in a process of its own, with limits."""
+"""Hostile YAML: each in a process of its own, with limits."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,24 @@ def test_programs_are_started_in_few_places_and_never_through_a_shell():
     for path in modules():
         text = path.read_text()
         assert "shell=True" not in text and "os.system" not in text, path
+
+
+def explained(path: Path) -> str:
+    """What a module says of itself: its docstrings and comments."""
+    with tokenize.open(path) as f:
+        said = [t.string for t in tokenize.generate_tokens(f.readline) if t.type == tokenize.COMMENT]
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    return "\n".join(
+        [*said, *(ast.get_docstring(n) or "" for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, kinds))]
+    )
+
+
+def test_no_module_cites_a_document_that_is_not_here():
+    """A newcomer can open what a docstring or a comment names; UIDS-GIDS.md is systemd's."""
+    have = {p.name for p in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))} | {"UIDS-GIDS.md"}
+    for path in (*modules(), *(ROOT / "tests").rglob("*.py")):
+        cited = set(re.findall(r"\b[a-zA-Z][a-zA-Z-]*\.md\b", explained(path)))
+        assert cited <= have, f"{path} cites {cited - have}"
 
 
 def test_modules_can_be_read_in_one_sitting():

@@ -32,7 +32,7 @@ TEXTS = [
 
 
 def uuid_of(namespace: str, name: str, value: str) -> str:
-    """semantics.md: H[0:8]-H[8:12]-4H[13:16]-9H[17:20]-H[20:32], of the hex sha256 of NAMESPACE-vm-instance-NAME-SEED."""
+    """H[0:8]-H[8:12]-4H[13:16]-9H[17:20]-H[20:32], of the hex sha256 of NAMESPACE-vm-instance-NAME-SEED."""
     h = hashlib.new("sha256", "-".join([namespace, f"vm-instance-{name}", value]).encode("utf-8")).hexdigest()
     return "-".join([h[:8], h[8:12], "4" + h[13:16], "9" + h[17:20], h[20:32]])
 

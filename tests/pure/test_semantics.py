@@ -1,4 +1,4 @@
-"""Row by row what Hikube's manifests mean: a case for each row of the reference (semantics.md, hikube-docs.md), in its words.
+"""Row by row what Hikube's manifests mean: a case for each row of the reference, in its words.
 
 What the tables of profiles and instance types say of every entry is in test_render.py; the seed's bytes are in
 test_identity.py; refusals case by case in test_manifests.py.

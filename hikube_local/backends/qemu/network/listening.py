@@ -9,7 +9,7 @@ from hikube_local.backends.qemu.agent import Agent
 from hikube_local.backends.qemu.network.namespace import Namespace
 from hikube_local.render.addresses import port_key
 
-MOST = 64  # slirp4netns polls every forward: a few dozen cost little, thousands ruin it (network.md)
+MOST = 64  # slirp4netns polls every forward: a few dozen cost little, thousands ruin it (measured)
 EPHEMERAL = range(32768, 61000)  # UDP sockets there are almost always clients
 CLIENTS = frozenset((68, 546))  # DHCP clients
 # UDP cannot be tried from outside: without an agent these are opened whether anybody listens or not.
