@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from hikube_local.catalogue import data
@@ -26,8 +27,12 @@ def is_mime(text: str) -> bool:
     return "mime-version:" in text[:4096].lower()
 
 
+@lru_cache(maxsize=16)
 def parsed(text: str) -> Any:
-    """The mapping of a #cloud-config, read within the manifest reader's bounds; None where it is none."""
+    """The mapping of a #cloud-config, read within the manifest reader's bounds; None where it is none.
+
+    Read once: several ask for one machine's, and get the same value, which they leave as it is.
+    """
     if kind_of(text) != CLOUD_CONFIG:
         return None
     found: list[Finding] = []

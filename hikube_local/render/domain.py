@@ -31,11 +31,7 @@ def domain(machine: Machine) -> str:
     """The XML text; its own digest stands in <metadata>, so that a change is seen without comparing XML."""
     ET.register_namespace("hikube", NAMESPACE)
     root = _tree(machine)
-    # A checkpoint puts another layer under a disk: that is no change of the machine.
-    # Nor is whose the files are.
-    plain = tuple(replace(d, path=d.path and d.name, backing=_image(d), own_base=True) for d in machine.disks)
-    mark = _mark(replace(machine, disks=plain))
-    cold = _mark(replace(machine, disks=tuple(d for d in plain if not d.hot)))
+    mark, cold = digests(machine)
     metadata = ET.Element("metadata")
     ET.SubElement(
         metadata,
@@ -53,6 +49,16 @@ def domain(machine: Machine) -> str:
         _add(label, "label", "+{}:+{}".format(*machine.owner))
     ET.indent(root)
     return ET.tostring(root, encoding="unicode") + "\n"
+
+
+def digests(machine: Machine) -> tuple[str, str]:
+    """What `domain` writes into the XML, without the XML: the digest of the machine, and of it without its hot disks."""
+    # A checkpoint puts another layer under a disk: that is no change of the machine.
+    # Nor is whose the files are.
+    plain = tuple(replace(d, path=d.path and d.name, backing=_image(d), own_base=True) for d in machine.disks)
+    fixed = tuple(d for d in plain if not d.hot)
+    mark = _mark(replace(machine, disks=plain))
+    return mark, mark if len(fixed) == len(plain) else _mark(replace(machine, disks=fixed))
 
 
 def _image(d: DiskDevice) -> tuple[tuple[str, str], ...]:

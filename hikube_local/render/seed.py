@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 
 from hikube_local.api import names
 from hikube_local.api.objects import Object
@@ -38,6 +39,7 @@ class Seed:
         return hashlib.sha256(self.meta_data + b"\0" + self.user_data).hexdigest()
 
 
+@lru_cache(maxsize=16)
 def chart_text(cloud_init: str) -> str:
     """cloudInit as it comes out of the chart: each line indented by four under `userdata: |` and read as YAML.
 

@@ -154,7 +154,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _definition(context: Context, obj: Object) -> str:
-    return domain.digest(domain.domain(spec.machine(context, obj, RunOptions())), cold=True)
+    return domain.digests(spec.machine(context, obj, RunOptions()))[1]
 
 
 def restore(context: Context, obj: Object, name: str, emit: Emit) -> float:

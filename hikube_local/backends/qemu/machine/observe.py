@@ -48,13 +48,13 @@ def desired(context: Context, obj: Object, options: RunOptions) -> MachineDesire
     if obj.deletion:
         return MachineDesired("", None)
     machine = spec.machine(context, obj, options)
-    xml = domain.domain(machine)
+    mark, cold = domain.digests(machine)
     content = seed.seed(obj, machine.uuid)
     return MachineDesired(
-        domain.digest(xml),
+        mark,
         content.digest if content else None,
         context.forwards.wanted(obj),
-        cold=domain.digest(xml, cold=True),
+        cold=cold,
         hot=frozenset(d.name for d in machine.disks if d.hot),
     )
 
