@@ -33,7 +33,7 @@ from hikube_local.manifests.validate import Known, validate
 from hikube_local.readiness import cloudinit
 from hikube_local.readiness.console import Console
 from hikube_local.text import one_line, sanitize
-from hikube_local.userdata import asked, places, whole
+from hikube_local.userdata import places, requested, whole
 from hikube_local.userdata.check import check
 from tests.growth import unit
 
@@ -63,11 +63,11 @@ def _user_data(raw: bytes, folder: Path) -> None:
     text = raw.decode("utf-8", "replace")
     whole.replaced(text)
     whole.ending(text)
-    commands = asked.Commands(text)
+    commands = requested.Commands(text)
     for n in range(5):
         commands.line(n)
         commands.survives(n, "curl")
-    asked.changed(text, text[::-1])
+    requested.changed(text, text[::-1])
 
 
 def _checks(raw: bytes, folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import NoReturn, Protocol, TypeVar
 from hikube_local.api.objects import Object
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit
-from hikube_local.host.check import Check
+from hikube_local.host.check import HostCheck
 from hikube_local.host.facts import HostFacts
 
 MOST = 2_900_000  # bytes of output that an agent can answer: libvirt hands over 4 MiB of text (REMOTE_STRING_MAX)
@@ -242,7 +242,7 @@ class OnThisHost(Capability):
         """What this host lacks for these objects is an error before anything is changed."""
         raise NotImplementedError
 
-    def checks(self) -> list[Check]:
+    def checks(self) -> list[HostCheck]:
         """What `doctor` says beside the host's own checks."""
         raise NotImplementedError
 

@@ -22,7 +22,7 @@ def bundle(app: App, files: tuple[str, ...], filename: tuple[str, ...], folder: 
     """Gather manifests and images, so that `up --offline FOLDER` works on another machine."""
     from hikube_local.api.objects import DISK
     from hikube_local.cli.load import load
-    from hikube_local.cli.story import Story
+    from hikube_local.cli.progress import ProgressPrinter
     from hikube_local.images import bundle as bundles
     from hikube_local.images import sources
     from hikube_local.manifests.load import texts
@@ -33,11 +33,11 @@ def bundle(app: App, files: tuple[str, ...], filename: tuple[str, ...], folder: 
     app.layout.make()
     cache, settings = app.cache, app.image_settings
     entries: dict[str, Any] = {}
-    with Story(app) as story:
+    with ProgressPrinter(app) as progress:
         for item in loaded.objects:
             if item.object.kind == DISK and (want := sources.wanted(item.object, settings, cache)):
                 obj = item.object
-                entries[want.key] = sources.get(want, cache, settings, story, obj.ref, obj.namespace)
+                entries[want.key] = sources.get(want, cache, settings, progress, obj.ref, obj.namespace)
     bundles.write(folder, texts(named, Findings()), entries, cache)
     images = len({e.digest for e in entries.values()})
     print(f"{folder}: {len(loaded.objects)} objects, {images} image{'' if images == 1 else 's'}")

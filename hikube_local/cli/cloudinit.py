@@ -145,9 +145,9 @@ def diff(app: App, old: str, new: str, name: str) -> int:
     if not b:
         words = "there is no seed any more: the next boot finds no datasource, and what was done stays"
     elif identity[0] != identity[1]:
-        from hikube_local.userdata import asked
+        from hikube_local.userdata import requested
 
-        again = ", ".join(asked.again(b.get("user-data", b"").decode("utf-8", "replace")))
+        again = ", ".join(requested.again(b.get("user-data", b"").decode("utf-8", "replace")))
         words = "the instance-id is another: cloud-init runs its once-per-instance modules again at the next boot"
         words += f": {again}" if again else ""
     else:
@@ -158,9 +158,9 @@ def diff(app: App, old: str, new: str, name: str) -> int:
 
 def _same_instance(before: str, after: str) -> str:
     """What a next boot of the same instance does with other user-data."""
-    from hikube_local.userdata import asked
+    from hikube_local.userdata import requested
 
-    always, once = asked.changed(before, after)
+    always, once = requested.changed(before, after)
     words = "the instance-id is the same: at the next boot cloud-init "
     if not always and not once:
         return words + "finds nothing new in it that it acts on"

@@ -17,15 +17,15 @@ from hikube_local.errors import ExitCode, UsageError, worst
 
 
 def _remove(app: App, keys: list[Any], grace: float = 30.0, force: bool = False) -> int:
-    from hikube_local.cli.story import Story
+    from hikube_local.cli.progress import ProgressPrinter
     from hikube_local.engine.remove import remove
     from hikube_local.plan.steps import RunOptions
 
     if not keys:
         print("nothing to do", file=sys.stderr)
         return ExitCode.DONE
-    with Story(app) as story:
-        results = remove(app.session, keys, RunOptions(grace=grace, force=force), story)
+    with ProgressPrinter(app) as progress:
+        results = remove(app.session, keys, RunOptions(grace=grace, force=force), progress)
     refresh(app)
     for (kind, _, name), done in sorted(results.items()):
         if not done.error and app.store.get(done.key) is None:

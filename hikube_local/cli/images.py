@@ -28,13 +28,13 @@ def images() -> None:
 @common
 def build(app: App, name: str, force: bool) -> int:
     """Build an image from Debian's packages: images build debian-12."""
-    from hikube_local.cli.story import Story
+    from hikube_local.cli.progress import ProgressPrinter
     from hikube_local.images.build import build
 
     app.layout.make()
-    with Story(app) as story:
-        entry = build(app.cache, name, story, force)
-        story_says(story, f"image/{name}", "built", done=True)
+    with ProgressPrinter(app) as progress:
+        entry = build(app.cache, name, progress, force)
+        say_progress(progress, f"image/{name}", "built", done=True)
     _told(name, entry)
     return ExitCode.DONE
 
@@ -53,7 +53,7 @@ def pull(app: App, names: tuple[str, ...], checksum: str) -> int:
     """Fetch images, or ask their servers whether they changed: images pull debian-12 https://…"""
     from concurrent.futures import ThreadPoolExecutor
 
-    from hikube_local.cli.story import Story
+    from hikube_local.cli.progress import ProgressPrinter
     from hikube_local.events import Event, EventType
     from hikube_local.images import sources
 
@@ -67,19 +67,19 @@ def pull(app: App, names: tuple[str, ...], checksum: str) -> int:
             want = sources.Wanted(name, name, checksum=checksum, who_says="--checksum")
         else:
             want = sources.named(name, settings, cache)
-        return sources.get(want, cache, settings, story, f"image/{name}", pull=True)
+        return sources.get(want, cache, settings, progress, f"image/{name}", pull=True)
 
     code = ExitCode.DONE
-    with Story(app) as story, ThreadPoolExecutor(max_workers=4) as pool:
+    with ProgressPrinter(app) as progress, ThreadPoolExecutor(max_workers=4) as pool:
         waits = [(name, pool.submit(one, name)) for name in dict.fromkeys(names)]
         done: list[tuple[str, Any]] = []
         for name, future in waits:
             try:
                 done.append((name, future.result()))
-                story_says(story, f"image/{name}", "in the cache", done=True)
+                say_progress(progress, f"image/{name}", "in the cache", done=True)
             except HikubeError as e:
                 data = {"why": e.why, "fix": e.fix}
-                story(Event(EventType.FAILED, e.what, f"image/{name}", code=e.code, data=data))
+                progress(Event(EventType.FAILED, e.what, f"image/{name}", code=e.code, data=data))
                 code = ExitCode.FAILED
     for name, entry in done:
         _told(name, entry)
@@ -95,7 +95,7 @@ def pull(app: App, names: tuple[str, ...], checksum: str) -> int:
 def import_(app: App, file: Path, url: str, name: str, checksum: str) -> int:
     """Take a file of this host into the cache; the file itself is left alone."""
     from hikube_local.api.names import DNS_1123
-    from hikube_local.cli.story import Story
+    from hikube_local.cli.progress import ProgressPrinter
     from hikube_local.images import checksums, sources
 
     if not name and not url:
@@ -108,8 +108,8 @@ def import_(app: App, file: Path, url: str, name: str, checksum: str) -> int:
     given = checksums.parse(checksum, "--checksum") if checksum else None
     cache = app.cache
     keys = [*([url] if url else []), *([sources.own_key(name)] if name else [])]
-    with Story(app) as story, cache.lock(keys[0], story):
-        say = partial(story_says, story, f"image/{name or file.name}")
+    with ProgressPrinter(app) as progress, cache.lock(keys[0], progress):
+        say = partial(say_progress, progress, f"image/{name or file.name}")
         entry = cache.take(file.absolute(), keys[0], f"imported from {file.name}", given, say=say)
         say("imported", done=True)
     for key in keys[1:]:
@@ -118,10 +118,10 @@ def import_(app: App, file: Path, url: str, name: str, checksum: str) -> int:
     return ExitCode.DONE
 
 
-def story_says(story: Any, about: str, message: str, done: bool = False, **data: Any) -> None:
+def say_progress(progress: Any, about: str, message: str, done: bool = False, **data: Any) -> None:
     from hikube_local.events import Event, EventType
 
-    story(Event(EventType.DONE if done else EventType.PROGRESS, message, about, data=data))
+    progress(Event(EventType.DONE if done else EventType.PROGRESS, message, about, data=data))
 
 
 def _stem(file: Path) -> str:

@@ -55,18 +55,18 @@ def notes(old: Any, new: Any) -> list[str]:
     """What the changes come to in the guest: a new instance-id, under which cloud-init begins again."""
     from hikube_local.render import seed
     from hikube_local.text import one_line
-    from hikube_local.userdata import asked
+    from hikube_local.userdata import requested
 
     if old is None or old.kind != "VMInstance" or old.instance.cloudInitSeed == new.instance.cloudInitSeed:
         return []
     if not new.instance.has_seed:
         return ["cloudInitSeed is another, but there is neither user-data nor a key: nothing runs again"]
     text = seed.user_data(new).decode("utf-8", "replace")
-    keys = ", ".join(one_line(k)[:40] for k in asked.again(text)) or "the modules that it runs for every machine"
+    keys = ", ".join(one_line(k)[:40] for k in requested.again(text)) or "the modules that it runs for every machine"
     said = [
         f"cloudInitSeed is another: at the next boot cloud-init takes this for a new machine and runs again: {keys}"
     ]
-    if devices := asked.formats(text):
+    if devices := requested.formats(text):
         said.append(f"fs_setup is among them: {', '.join(one_line(d)[:60] for d in devices)} may be formatted again")
     return said
 

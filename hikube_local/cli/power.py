@@ -38,13 +38,13 @@ _ALREADY = {"was scheduled to start": "is already running", "was stopped": "is a
 @common
 def start(app: App, wait: bool, timeout: float | None, pace: float, **named: Any) -> int:
     """Start machines."""
-    from hikube_local.cli.story import Story
+    from hikube_local.cli.progress import ProgressPrinter
     from hikube_local.engine import power
     from hikube_local.plan.steps import RunOptions
 
     objects = app.machines(**named)
-    with Story(app) as story:
-        results = power.start(app.session, objects, RunOptions(pace=pace), story, power.Wait(wait, timeout))
+    with ProgressPrinter(app) as progress:
+        results = power.start(app.session, objects, RunOptions(pace=pace), progress, power.Wait(wait, timeout))
     return _tell(objects, results, "was scheduled to start")
 
 
@@ -55,13 +55,13 @@ def start(app: App, wait: bool, timeout: float | None, pace: float, **named: Any
 @common
 def stop(app: App, force: bool, grace: float, **named: Any) -> int:
     """Stop machines; they stay stopped until `start`, or an `up` of a manifest that says they run."""
-    from hikube_local.cli.story import Story
+    from hikube_local.cli.progress import ProgressPrinter
     from hikube_local.engine import power
     from hikube_local.plan.steps import RunOptions
 
     objects = app.machines(**named)
-    with Story(app) as story:
-        results = power.stop(app.session, objects, RunOptions(force=force, grace=grace), story)
+    with ProgressPrinter(app) as progress:
+        results = power.stop(app.session, objects, RunOptions(force=force, grace=grace), progress)
     return _tell(objects, results, "was stopped")
 
 
@@ -75,14 +75,14 @@ def stop(app: App, force: bool, grace: float, **named: Any) -> int:
 @common
 def restart(app: App, force: bool, grace: float, wait: bool, timeout: float | None, pace: float, **named: Any) -> int:
     """Stop machines and start them again."""
-    from hikube_local.cli.story import Story
+    from hikube_local.cli.progress import ProgressPrinter
     from hikube_local.engine import power
     from hikube_local.plan.steps import RunOptions
 
     objects = app.machines(**named)
     options = RunOptions(force=force, grace=grace, pace=pace)
-    with Story(app) as story:
-        results = power.restart(app.session, objects, options, story, power.Wait(wait, timeout))
+    with ProgressPrinter(app) as progress:
+        results = power.restart(app.session, objects, options, progress, power.Wait(wait, timeout))
     return _tell(objects, results, "was restarted")
 
 

@@ -22,7 +22,7 @@ def purge(app: App, all_namespaces: bool, disks: bool, images: bool, yes: bool) 
 
     Unlike `down` it waits for no guest and also removes what is damaged.
     """
-    from hikube_local.cli.story import Story
+    from hikube_local.cli.progress import ProgressPrinter
     from hikube_local.engine import purge as engine
     from hikube_local.lab import root as lab
 
@@ -38,8 +38,8 @@ def purge(app: App, all_namespaces: bool, disks: bool, images: bool, yes: bool) 
         print(name)
     data = ", with all data on the disks" if disks and (tests or doomed.data) else ""
     confirm(f"Remove all this{data}?", yes)
-    with Story(app) as story:
-        failed = engine.end(app.session, doomed, story)
+    with ProgressPrinter(app) as progress:
+        failed = engine.end(app.session, doomed, progress)
     for name in tests:
         try:
             (lab.remove if disks else lab.end)(app.layout, name)

@@ -25,12 +25,12 @@ def snapshot() -> None:
 @common
 def create(app: App, name: str, snap: str, keep: int | None) -> int:
     """Take one: snapshot create NAME [SNAP]; the machine goes on."""
-    from hikube_local.cli.story import Story
+    from hikube_local.cli.progress import ProgressPrinter
     from hikube_local.engine import snapshots
 
     obj = app.machine(name)
-    with Story(app) as story:
-        snap = snapshots.create(app.session, obj, snap, story, keep)
+    with ProgressPrinter(app) as progress:
+        snap = snapshots.create(app.session, obj, snap, progress, keep)
     print(f"snapshot {snap} of {obj.name} created")
     return ExitCode.DONE
 
@@ -97,14 +97,14 @@ def restore(app: App, name: str, snap: str, yes: bool) -> int:
 @common
 def delete(app: App, name: str, snap: str, yes: bool) -> int:
     """Forget one; the machine itself is left as it is."""
-    from hikube_local.cli.story import Story
+    from hikube_local.cli.progress import ProgressPrinter
     from hikube_local.engine import snapshots
 
     obj = app.machine(name)
     snapshots.find(app.session, obj, snap)
     confirm(f"Delete the snapshot {snap} of {obj.name}?", yes)
-    with Story(app) as story:
-        snapshots.delete(app.session, obj, snap, story)
+    with ProgressPrinter(app) as progress:
+        snapshots.delete(app.session, obj, snap, progress)
     print(f"snapshot {snap} of {obj.name} deleted")
     return ExitCode.DONE
 
@@ -123,12 +123,12 @@ def reset(app: App, name: str, yes: bool) -> int:
 
 
 def _back(app: App, obj: Any, point: Any, yes: bool, question: str) -> int:
-    from hikube_local.cli.story import Story
+    from hikube_local.cli.progress import ProgressPrinter
     from hikube_local.engine import snapshots
 
     confirm(question, yes)
-    with Story(app) as story:
-        done = snapshots.restore(app.session, obj, point, story)
+    with ProgressPrinter(app) as progress:
+        done = snapshots.restore(app.session, obj, point, progress)
     print(f"{obj.name} is back at {point.name} ({done.seconds:.1f} s)")
     if not done.running:
         print(f"it is off: hikube-local start {obj.name}", file=sys.stderr)

@@ -107,7 +107,7 @@ def _once(
 ) -> int:
     from hikube_local.access import keys
     from hikube_local.api.objects import DEFAULT_BACKEND
-    from hikube_local.cli.story import Story
+    from hikube_local.cli.progress import ProgressPrinter
     from hikube_local.cli.tables import as_json
     from hikube_local.engine.apply import preflight
     from hikube_local.lab import report, root
@@ -134,7 +134,7 @@ def _once(
     reports: list[Report] = []
     failures: list[HikubeError] = []
     key = keys.own_key(app.layout)
-    with Story(app) as story:
+    with ProgressPrinter(app) as progress:
         for image in images or ("",):
             try:
                 with root.made(app.layout, leave) as own, app.cache.in_use():
@@ -146,7 +146,7 @@ def _once(
                     trial = Trial(
                         own,
                         app.image_settings,
-                        story,
+                        progress,
                         RunOptions(offline=offline, grace=10.0),
                         timeout * timeout_factor if timeout else None,
                         key,

@@ -113,8 +113,8 @@ def _up(
     output: str,
     **_: object,
 ) -> int:
+    from hikube_local.cli.progress import ProgressPrinter
     from hikube_local.cli.ssh import refresh
-    from hikube_local.cli.story import Story
     from hikube_local.engine import apply as engine
     from hikube_local.plan.steps import RunOptions
 
@@ -133,8 +133,10 @@ def _up(
     options = engine.ApplyOptions(run, wait, timeout, prune, checkpoint, bridge, allow_inner)
     folders = [Path(source) for source in named]
     try:
-        with Story(app, output == "json") as story:
-            done = engine.apply(app.session, wanted, options, story, lambda question: confirm(question, yes), folders)
+        with ProgressPrinter(app, output == "json") as progress:
+            done = engine.apply(
+                app.session, wanted, options, progress, lambda question: confirm(question, yes), folders
+            )
     finally:
         with contextlib.suppress(HikubeError):  # as on a disk that is full: what went wrong before is what is told
             if any(app.store.get(obj.key) for obj in wanted):

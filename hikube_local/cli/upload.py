@@ -33,7 +33,7 @@ _ignored = ignored(
 def image_upload(app: App, words: tuple[str, ...], image_path: Path, size: str, **more: object) -> int:
     """Bring the content of a VMDisk: image-upload vmdisk NAME --image-path FILE (virtctl's form)."""
     from hikube_local.api.objects import DISK
-    from hikube_local.cli.story import Story
+    from hikube_local.cli.progress import ProgressPrinter
     from hikube_local.engine import upload as engine
 
     kind, name = (
@@ -49,10 +49,10 @@ def image_upload(app: App, words: tuple[str, ...], image_path: Path, size: str, 
         if not size or more.get("no_create"):
             raise
         obj = engine.new_disk(app.session, app.namespace, name, size)
-    with Story(app) as story:
-        engine.fill(app.session, obj, image_path, story)
+    with ProgressPrinter(app) as progress:
+        engine.fill(app.session, obj, image_path, progress)
         print(f"Uploading {image_path} completed successfully")
-        done = engine.go_on(app.session, obj, story)
+        done = engine.go_on(app.session, obj, progress)
     code = worst(d.exit_code for d in done.results.values())
     if done.users and not code:
         print(f"started: {', '.join(o.name for o in done.users)}", file=sys.stderr)

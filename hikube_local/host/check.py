@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class HostCheck:
     """One answer. `needed`: without it no machine runs."""
 
     name: str

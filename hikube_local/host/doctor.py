@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hikube_local.errors import HikubeError
-from hikube_local.host import door, facts, network
-from hikube_local.host.check import Check
+from hikube_local.host import facts, network, userns
+from hikube_local.host.check import HostCheck
 from hikube_local.paths import Layout, document
 from hikube_local.run import INSTALL, run
 from hikube_local.text import sanitize, size
@@ -46,9 +46,9 @@ def path_of(program: str) -> str | None:
     return shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin:/usr/bin:/bin")
 
 
-def binding() -> Check:
+def binding() -> HostCheck:
     found = importlib.util.find_spec("libvirt") is not None
-    return Check(
+    return HostCheck(
         "libvirt binding",
         found,
         "python3-libvirt is there" if found else "libvirt's Python binding is missing",
@@ -56,11 +56,11 @@ def binding() -> Check:
     )
 
 
-def tools() -> Iterator[Check]:
+def tools() -> Iterator[HostCheck]:
     for name in TOOLS + OPTIONAL:
         path = path_of(name)
         fix = "" if path else f"sudo apt-get install {INSTALL.get(name, name)}"
-        yield Check(name, bool(path), _version(path) if path else "not installed", fix, name in TOOLS)
+        yield HostCheck(name, bool(path), _version(path) if path else "not installed", fix, name in TOOLS)
 
 
 _VERSION = {"ip": "-V", "ssh": "-V"}
@@ -75,65 +75,65 @@ def _version(path: str) -> str:
     return text[0][:80] if text else path
 
 
-def namespace() -> Check:
+def namespace() -> HostCheck:
     """A bridge is made inside a namespace."""
     name = "network namespace"
     if os.geteuid() == 0:
         lacking = facts.lacks(ROOT_NEEDS)
-        why = f"root lacks {', '.join(lacking)}" if lacking else door.probe(["unshare", "-n"])
-        return Check(name, not why, why or "a bridge could be made inside one", CONTAINER if why else "")
-    found, why = door.find()
+        why = f"root lacks {', '.join(lacking)}" if lacking else userns.probe(["unshare", "-n"])
+        return HostCheck(name, not why, why or "a bridge could be made inside one", CONTAINER if why else "")
+    found, why = userns.find()
     if found:
-        through = " through rootlesskit" if found is door.Door.ROOTLESSKIT else ""
-        return Check(name, True, f"a bridge could be made inside one{through}")
+        through = " through rootlesskit" if found is userns.UsernsLauncher.ROOTLESSKIT else ""
+        return HostCheck(name, True, f"a bridge could be made inside one{through}")
     fix = "sudo sysctl kernel.unprivileged_userns_clone=1"
     apparmor = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
     if apparmor.exists() and apparmor.read_text().strip() == "1":
-        fix = door.remedy()
-    return Check(name, False, f"{why}; {ALONE}", fix, needed=False)
+        fix = userns.remedy()
+    return HostCheck(name, False, f"{why}; {ALONE}", fix, needed=False)
 
 
 ALONE = "without it each machine is alone: its listed ports work, names and other machines do not"
 
 
-def tun() -> Check:
+def tun() -> HostCheck:
     """A user without it has each machine alone; root has no such fallback."""
     if os.access("/dev/net/tun", os.R_OK | os.W_OK):
-        return Check("/dev/net/tun", True, "may be opened")
+        return HostCheck("/dev/net/tun", True, "may be opened")
     fix = "sudo modprobe tun" if not os.path.exists("/dev/net/tun") else "sudo chmod 0666 /dev/net/tun"
     if os.geteuid() == 0:
-        return Check("/dev/net/tun", False, "may not be opened", fix)
-    return Check("/dev/net/tun", False, f"may not be opened; {ALONE}", fix, needed=False)
+        return HostCheck("/dev/net/tun", False, "may not be opened", fix)
+    return HostCheck("/dev/net/tun", False, f"may not be opened; {ALONE}", fix, needed=False)
 
 
-def accelerator(layout: Layout) -> Check:
+def accelerator(layout: Layout) -> HostCheck:
     from hikube_local.host.accelerator import verdict
 
     if not path_of("qemu-system-x86_64"):
-        return Check(
+        return HostCheck(
             "accelerator", False, "QEMU is not installed", "sudo apt-get install qemu-system-x86", needed=False
         )
     v = verdict(layout)
     detail = v.why if v.kvm else f"emulation (TCG): {v.why}"
     fix = "" if v.kvm else f"machines run without it, slower; see {document('troubleshooting.md')}"
-    return Check("accelerator", v.kvm, detail, fix, needed=False)
+    return HostCheck("accelerator", v.kvm, detail, fix, needed=False)
 
 
-def memory() -> Check:
+def memory() -> HostCheck:
     total, available = facts.memory_limit(), facts.meminfo()["MemAvailable"]
     ok = available > 1 << 30
-    return Check(
+    return HostCheck(
         "memory", ok, f"{size(total)}, {size(available)} available", "" if ok else "close other programs", needed=False
     )
 
 
-def disk_space(layout: Layout) -> Check:
+def disk_space(layout: Layout) -> HostCheck:
     folder = layout.state
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     ok = free > WANTED_SPACE
-    return Check(
+    return HostCheck(
         "disk space",
         ok,
         f"{size(free)} free in {folder}" + ("" if ok else f", {size(WANTED_SPACE)} are wanted for images and disks"),
@@ -142,7 +142,7 @@ def disk_space(layout: Layout) -> Check:
     )
 
 
-def folders(layout: Layout) -> Check:
+def folders(layout: Layout) -> HostCheck:
     """Whether the folders are ours alone, and whether as root QEMU's user can pass through those above its files."""
     ours = (layout.state, layout.cache, layout.state / "disks", layout.state / "machines")
     for folder in (*ours, layout.images, layout.images / "sha256"):
@@ -151,62 +151,62 @@ def folders(layout: Layout) -> Check:
         except FileNotFoundError:
             continue
         except OSError as e:
-            return Check("folders", False, f"{folder} cannot be looked at: {e.strerror}", "run this as its owner")
+            return HostCheck("folders", False, f"{folder} cannot be looked at: {e.strerror}", "run this as its owner")
         if st.st_uid != os.geteuid():
             fix = "choose another HIKUBE_LOCAL_HOME, or run as that user"
-            return Check("folders", False, f"{folder} belongs to another user (uid {st.st_uid})", fix)
+            return HostCheck("folders", False, f"{folder} belongs to another user (uid {st.st_uid})", fix)
         if st.st_mode & 0o002:
-            return Check("folders", False, f"every user may write to {folder}", f"chmod o-w {folder}")
+            return HostCheck("folders", False, f"every user may write to {folder}", f"chmod o-w {folder}")
         if layout.root and not st.st_mode & 0o001:
-            return Check("folders", False, f"QEMU's user cannot pass through {folder}", f"chmod o+x {folder}")
-    return Check("folders", True, f"{layout.state} and {layout.cache}")
+            return HostCheck("folders", False, f"QEMU's user cannot pass through {folder}", f"chmod o+x {folder}")
+    return HostCheck("folders", True, f"{layout.state} and {layout.cache}")
 
 
-def low_ports() -> Check:
+def low_ports() -> HostCheck:
     with socket.socket() as s:
         try:
             s.bind(("127.77.255.254", 22))
         except PermissionError:
             fix = "sudo sysctl net.ipv4.ip_unprivileged_port_start=0"
-            return Check("ports under 1024", False, "may not be bound: port p stands at p+10000", fix, needed=False)
+            return HostCheck("ports under 1024", False, "may not be bound: port p stands at p+10000", fix, needed=False)
         except OSError as e:
-            return Check(
+            return HostCheck(
                 "ports under 1024",
                 False,
                 f"port 22 is taken at every address ({e.strerror}): it stands at 10022",
                 "let sshd listen on one address (ListenAddress)",
                 needed=False,
             )
-    return Check("ports under 1024", True, "may be bound")
+    return HostCheck("ports under 1024", True, "may be bound")
 
 
-def socket_paths(layout: Layout) -> Check:
+def socket_paths(layout: Layout) -> HostCheck:
     longest = len(os.fsencode(layout.runtime)) + len("/m/hk0123456789a/console.sock")
     ok = longest <= SOCKET_LIMIT
-    return Check(
+    return HostCheck(
         "socket paths", ok, f"{longest} of {SOCKET_LIMIT} bytes", "" if ok else "set XDG_RUNTIME_DIR to a short folder"
     )
 
 
-def bridges() -> Check:
+def bridges() -> HostCheck:
     """What WholeIP can be on this host."""
     found = sorted(network.links("bridge"))
     here = f"bridges here: {', '.join(found)}" if found else "this host has no bridge"
     if os.geteuid() != 0:
         detail = f"at a loopback address of the machine's own, on the ports where its guest listens ({here}; they are root's)"
-        return Check("WholeIP", True, detail, needed=False)
+        return HostCheck("WholeIP", True, detail, needed=False)
     if not found:
-        return Check(
+        return HostCheck(
             "WholeIP", True, f"at a loopback address of the machine's own ({here}: up --bridge NAME)", needed=False
         )
     filtered = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
     if filtered.exists() and filtered.read_text().strip() == "1":
         detail = f"{here}; but iptables' FORWARD rules see what passes them, and Docker drops it"
-        return Check("WholeIP", False, detail, "sudo sysctl net.bridge.bridge-nf-call-iptables=0", needed=False)
-    return Check("WholeIP", True, f"up --bridge NAME puts a machine on the LAN ({here})", needed=False)
+        return HostCheck("WholeIP", False, detail, "sudo sysctl net.bridge.bridge-nf-call-iptables=0", needed=False)
+    return HostCheck("WholeIP", True, f"up --bridge NAME puts a machine on the LAN ({here})", needed=False)
 
 
-def examine(layout: Layout) -> list[Check]:
+def examine(layout: Layout) -> list[HostCheck]:
     """Every check, for `doctor`."""
     checks = [*tools(), binding(), namespace(), tun(), socket_paths(layout), folders(layout)]
     return [*checks, accelerator(layout), memory(), disk_space(layout), low_ports(), bridges()]
@@ -215,9 +215,11 @@ def examine(layout: Layout) -> list[Check]:
 def require(layout: Layout, machines: bool, packages: Sequence[str] = ()) -> None:
     """What `up` cannot do without, told at once; cheap, since nothing is started but one namespace."""
     missing = [
-        Check(n, False, "not installed", f"sudo apt-get install {INSTALL.get(n, n)}") for n in TOOLS if not path_of(n)
+        HostCheck(n, False, "not installed", f"sudo apt-get install {INSTALL.get(n, n)}")
+        for n in TOOLS
+        if not path_of(n)
     ]
-    missing += [Check(p, False, "not installed", f"sudo apt-get install {p}") for p in packages]
+    missing += [HostCheck(p, False, "not installed", f"sudo apt-get install {p}") for p in packages]
     if not machines:
         missing = [c for c in missing if c.name == "qemu-img"]
     else:

@@ -20,7 +20,7 @@ from hikube_local import files
 from hikube_local.api.quantities import in_bytes
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
-from hikube_local.host import door
+from hikube_local.host import userns
 from hikube_local.images.cache import Cache, Entry
 from hikube_local.run import clean_environment, run
 
@@ -125,8 +125,8 @@ def _as_root(argv: list[str]) -> list[str]:
     """The command, with root's ids where we have none."""
     if os.geteuid() == 0:
         return argv
-    found, _ = door.find()
-    return [*(found or door.Door.UNSHARE).as_root(), *argv]
+    found, _ = userns.find()
+    return [*(found or userns.UsernsLauncher.UNSHARE).as_root(), *argv]
 
 
 def _say(emit: Emit, recipe: Recipe, message: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from hikube_local.catalogue import data
 from hikube_local.readiness import cloudinit
 from hikube_local.text import sanitize
-from hikube_local.userdata import asked, parts, schema, whole
+from hikube_local.userdata import parts, requested, schema, whole
 
 MOST = 200  # problems that are told
 LONGEST, UNLIKE = 2000, 20_000  # characters of a line, and lines that differ, of the output that are looked at
@@ -177,7 +177,7 @@ def _from_output(output: str, user_data: str) -> list[Problem]:
         names = sorted({m[1] for line in lost if (m := _UNRESOLVED.search(line)) and m[1]})[:5]
         what = f"the network: {', '.join(names) or 'names'} could not be resolved"
         found.append(Problem(what, tuple(lost)[:4]))
-    commands, lines = asked.Commands(user_data), asked.package_lines(user_data)
+    commands, lines = requested.Commands(user_data), requested.package_lines(user_data)
     for text in list(dict.fromkeys(line[:LONGEST] for line in output.splitlines()))[:UNLIKE]:
         if lost and text.startswith(("Err:", "W: Failed to fetch", "  Temporary")):
             continue  # all for the same reason
@@ -190,7 +190,7 @@ def _from_output(output: str, user_data: str) -> list[Problem]:
                 may, line = commands.survives(number, what.partition(": ")[0]), commands.line(number)
                 found.append(Problem(f"runcmd: {what}", (text,), line, recoverable=may))
             else:
-                script = asked.script(user_data, m[1])
+                script = requested.script(user_data, m[1])
                 may = script is not None and script.survives(number, what.partition(": ")[0])
                 line = script.line(number) if script else 0
                 found.append(Problem(f"the script: {what}", (text,), line, recoverable=may))
@@ -212,7 +212,7 @@ def _not_run(user_data: str, modules: list[Module], cut: bool) -> list[Problem]:
     # After a reboot the log has both boots: one that failed is not mended by the next one's "previously ran".
     results = {m.name: m.result for m in sorted(modules, key=lambda m: m.result == "FAIL")}
     found = [Problem(lost.words, line=lost.line) for lost in whole.replaced(user_data)]
-    for config in asked.configs(user_data):
+    for config in requested.configs(user_data):
         root = config.root
         if not config.wrong and (root is None or root.value is None):
             continue  # the header alone asks for nothing
@@ -224,7 +224,7 @@ def _not_run(user_data: str, modules: list[Module], cut: bool) -> list[Problem]:
             # Of a template's branches one is taken, on the machine.
             rows = _key(key, config.line(node.line), results)
             found += [replace(p, recoverable=True) for p in rows] if config.branches or cut else rows
-    if (script := asked.script(user_data)) and "scripts_user" not in results:
+    if (script := requested.script(user_data)) and "scripts_user" not in results:
         found.append(Problem("the script: the module scripts_user did not run in this image", line=script.begins))
     return found
 

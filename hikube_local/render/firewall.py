@@ -9,7 +9,7 @@ import ipaddress
 from collections.abc import Iterable
 
 from hikube_local.render.addresses import Range
-from hikube_local.render.tenant import Seat, Tenant
+from hikube_local.render.tenant import Endpoint, Tenant
 
 LAN_PREFIX = "hkl"  # bridges inside the namespace that continue one of the host's
 
@@ -32,13 +32,13 @@ def _between(tenants: list[Tenant], range: Range, link_local: bool) -> str:
     """A tenant's machines reach the outside and one another; of another tenant's what it opened."""
     own = [t.bridge for t in tenants]
     bridges = _set(f'"{b}"' for b in own or ["hknone"])
-    seats = [s for t in tenants for s in t.seats if not s.lan]
+    endpoints = [s for t in tenants for s in t.endpoints if not s.lan]
     opened = []
-    if listed := sorted((s.ip, p) for s in seats for p in s.ports):
+    if listed := sorted((s.ip, p) for s in endpoints for p in s.ports):
         opened.append(f"ip daddr . tcp dport {_set(f'{ip} . {p}' for ip, p in listed)} accept")
-    if whole := sorted(s.ip for s in seats if s.whole):
+    if whole := sorted(s.ip for s in endpoints if s.whole):
         opened.append(f"ip daddr {_set(whole)} accept")
-    if pinged := sorted(s.ip for s in seats if s.icmp):
+    if pinged := sorted(s.ip for s in endpoints if s.icmp):
         opened.append(f"ip daddr {_set(pinged)} icmp type echo-request accept")
     forward = [
         "type filter hook forward priority 0; policy drop;",
@@ -85,15 +85,15 @@ def _between(tenants: list[Tenant], range: Range, link_local: bool) -> str:
 
 def _wires(tenants: list[Tenant]) -> str:
     """On each machine's own wire: its own MAC and IP and nobody else's; on a host's bridge the declared ports too."""
-    seats = [s for t in tenants for s in t.seats]
-    ours = {a for s in seats for a in (s.ip, s.lan_ip) if a}
+    endpoints = [s for t in tenants for s in t.endpoints]
+    ours = {a for s in endpoints for a in (s.ip, s.lan_ip) if a}
     gateways = sorted(t.gateway for t in tenants)
     gateways6 = sorted(t.range.gateway6(t.number) for t in tenants if t.range.v6)
     chains: dict[str, list[str]] = {}
     hooks = ["type filter hook prerouting priority -300; policy accept;"]
     lan = ["type filter hook forward priority 0; policy accept;"]
     jumps: list[str] = []
-    for s in seats:
+    for s in endpoints:
         others = sorted((ours - {s.ip, s.lan_ip}) | set(gateways))
         chains[f"from_{s.tap}"] = _from(s, others, gateways6)
         jumps.append(f'"{s.tap}" : jump from_{s.tap}')
@@ -140,7 +140,7 @@ def _plain(mac: str) -> list[str]:
     ]
 
 
-def _from(s: Seat, others: list[str], gateways6: list[str]) -> list[str]:
+def _from(s: Endpoint, others: list[str], gateways6: list[str]) -> list[str]:
     rules = _plain(s.mac)
     for gateway in gateways6:
         target = int(ipaddress.IPv6Address(gateway))
@@ -157,7 +157,7 @@ def _from(s: Seat, others: list[str], gateways6: list[str]) -> list[str]:
     ]
 
 
-def _to(s: Seat) -> list[str]:
+def _to(s: Endpoint) -> list[str]:
     rules = [f"{_FLOW_BACK} accept", "ether type arp accept", "udp sport 67 udp dport 68 accept"]
     rules.append("icmp type { echo-reply, destination-unreachable, time-exceeded } accept")
     rules.append("icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-advert } accept")

@@ -29,7 +29,7 @@ class Seed:
         return {"user-data": self.user_data, "meta-data": self.meta_data}
 
     @property
-    def asked(self) -> str:
+    def requested(self) -> str:
         """A digest of what is asked of cloud-init: the user-data and the keys, whatever the machine's type is."""
         keys = json.loads(self.meta_data).get("public-keys", {})
         return hashlib.sha256(self.user_data + b"\0" + json.dumps(keys).encode()).hexdigest()

@@ -22,7 +22,7 @@ class Nic:
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
+class Endpoint:
     """A machine's place in its tenant network, and what may reach it from outside."""
 
     name: str
@@ -57,7 +57,7 @@ class Tenant:
 
     namespace: str
     number: int
-    seats: tuple[Seat, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
     range: Range = Range()
 
     @property
@@ -112,16 +112,16 @@ def dnsmasq_conf(t: Tenant, folder: str, domain: str = names.DOMAIN) -> str:
 
 
 def dhcp_hosts(t: Tenant) -> str:
-    return "".join(f"{s.mac},{s.ip},infinite\n" for s in t.seats if not s.lan)
+    return "".join(f"{s.mac},{s.ip},infinite\n" for s in t.endpoints if not s.lan)
 
 
 def own_hosts(t: Tenant) -> str:
     """What only the tenant itself may say: the short names."""
-    rows = ((s.named_ip, names.machine(s.name)) for s in t.seats if s.named_ip)
+    rows = ((s.named_ip, names.machine(s.name)) for s in t.endpoints if s.named_ip)
     return "".join(f"{ip} {name} {name}.{t.namespace}\n" for ip, name in rows)
 
 
 def all_hosts(tenants: Iterable[Tenant], domain: str = names.DOMAIN) -> str:
     """The full names, for every tenant."""
-    rows = ((s.named_ip, names.fqdn(t.namespace, s.name, domain)) for t in tenants for s in t.seats if s.named_ip)
+    rows = ((s.named_ip, names.fqdn(t.namespace, s.name, domain)) for t in tenants for s in t.endpoints if s.named_ip)
     return "".join(f"{ip} {name}\n" for ip, name in rows)

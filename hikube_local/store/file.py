@@ -56,7 +56,7 @@ class File:
         self.layout = layout
         self.path = layout.store
         self._rebuild = rebuild
-        self._spare = layout.state / "spare"
+        self._reserve = layout.state / "spare"
         self._turn = threading.Lock()
         self._kept: _Kept | None = None
 
@@ -173,9 +173,9 @@ class File:
     def _lay_aside(self) -> None:
         """Keep a little room, so that on a full disk it can still be written down what is stopped and deleted."""
         with contextlib.suppress(OSError):
-            if self._spare.exists() or shutil.disk_usage(self.layout.state).free < 8 * SPARE:
+            if self._reserve.exists() or shutil.disk_usage(self.layout.state).free < 8 * SPARE:
                 return
-            fd = os.open(self._spare, os.O_RDWR | os.O_CREAT, 0o600)
+            fd = os.open(self._reserve, os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 os.posix_fallocate(fd, 0, SPARE)
             finally:
@@ -198,7 +198,7 @@ class File:
             except HikubeError as e:
                 if not frees or e.code != "HK604" or attempt:
                     raise
-                self._spare.unlink(missing_ok=True)  # or another command has just done so
+                self._reserve.unlink(missing_ok=True)  # or another command has just done so
         raise HikubeError("HK608", f"the store {self.path} is damaged and cannot be rebuilt")
 
     def read(self, action: Callable[[sqlite3.Connection], Found]) -> Found | None:

@@ -38,7 +38,7 @@ class GuestCache:
     listening: list[str] | None = None  # the ports on which it listens
     looked: float = 0.0  # when that was looked up
     again: float = 0.0  # seconds until it is looked up again
-    asked: bool = False  # whether its agent was connected then
+    agent_seen: bool = False  # whether its agent was connected then
     answered: bool = False  # whether its agent answered then
     asleep: float | None = None  # how long the host had slept when its clock was right
     lan_ip: str = ""  # its address on the host's bridge

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from hikube_local.source.nodes import Node
 from hikube_local.userdata import schema, tree
-from hikube_local.userdata.asked import Config, configs
+from hikube_local.userdata.requested import Config, configs
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,8 @@ def test_up_with_nothing_to_do_reads_each_document_and_each_user_data_once(hikub
     assert len(ours) == 3 and set(ours.values()) == {1}, ours
 
 
-def test_what_a_machine_should_be_is_described_once(monkeypatch):
+def test_what_a_machine_should_be_is_described_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("HIKUBE_LOCAL_HOME", str(tmp_path))
     disk = Disk()
     obj = disk.store.put([disk.user("web")])[0]
     trees = []

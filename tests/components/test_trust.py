@@ -16,7 +16,7 @@ import pytest
 
 from hikube_local.backends.qemu import owners
 from hikube_local.backends.qemu.network.lan import Lan, believable
-from hikube_local.cli.story import Story
+from hikube_local.cli.progress import ProgressPrinter
 from hikube_local.errors import HikubeError
 from hikube_local.events import Event, EventType
 from hikube_local.host import network
@@ -36,7 +36,7 @@ HOSTILE = "x\n::stop-commands::tok\nvminstance/web: ready after 1 s: cloud-init 
 
 
 class _App:
-    """What Story asks of an App."""
+    """What ProgressPrinter asks of an App."""
 
     def __init__(self, mode: str) -> None:
         self.progress_mode, self.no_differences, self.quiet = mode, False, False
@@ -52,7 +52,7 @@ def test_a_guests_line_break_begins_no_line_of_ours(kind, capsys, monkeypatch):
     """A5: neither a verdict of ours nor a command to GitHub Actions comes out of a guest's words."""
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     data = {"lines": [HOSTILE], "why": HOSTILE, "fix": HOSTILE}
-    Story(_App("plain"))(Event(kind, HOSTILE, "vminstance/web", data=data))  # type: ignore[arg-type]
+    ProgressPrinter(_App("plain"))(Event(kind, HOSTILE, "vminstance/web", data=data))  # type: ignore[arg-type]
     err = capsys.readouterr().err
     for line in err.splitlines():
         assert not line.lstrip().startswith("::") and "\x9b" not in line and "\u202e" not in line

@@ -149,6 +149,7 @@ def test_reset_goes_back_to_the_first_boot_and_a_machine_that_is_off_has_checkpo
     assert not folder.exists()
 
 
+@pytest.mark.full
 def test_a_disk_does_not_grow_a_layer_with_each_machine_that_used_it(real: Real):
     """`up`, `down`, `up`, `down`: the first boot's layer goes with its machine, also when the `down` is killed."""
     note = "mkdir -p /d; mount /dev/vda1 /d; [ -f /d/n ] && echo FOUND $(cat /d/n)\nn=$(cat /d/n || echo 0); echo $((n+1)) > /d/n; sync"
@@ -189,6 +190,7 @@ def back_to(real: Real, name: str, base: int) -> None:
     assert after, (name, base, counts(real, before))
 
 
+@pytest.mark.full
 def test_a_chain_is_as_long_as_there_are_checkpoints(counting: Real):
     """Layers that nobody stands on are merged, while the machine runs and while it is off; what is left stays right."""
     real = counting
@@ -262,6 +264,7 @@ def whole(real: Real) -> None:
         assert done.returncode == 0, (path.name, done.stderr)
 
 
+@pytest.mark.full
 def test_merging_leaves_other_branches_as_they_are(counting: Real):
     """A way back makes a branch; of the branch that does not run nothing is merged, and nothing is lost."""
     real = counting

@@ -82,6 +82,7 @@ def test_a_failed_runcmd_is_told_and_the_machine_left_running(booted):
     assert (conditions["Ready"], conditions["CloudInitSucceeded"]) == ("True", "False")
 
 
+@pytest.mark.full
 def test_ssh_config_is_enough_for_a_machine_that_nobody_logged_in_to(booted, host: Host, tmp_path):
     """U4: plain ssh, at once: our key is let in and the host key pinned on the way. Has to stand before any other login."""
     real, _ = booted

@@ -148,7 +148,7 @@ def test_rootlesskit_opens_the_door_that_unshare_finds_shut(user: AsUser, host: 
         assert {"libvirtd", "rootlesskit", "dnsmasq"} <= set(seen)
         reached = user("network", "exec", "--", "curl", "-sf", "http://vm-instance-db.default.svc.cozy.local/")
         assert "hello from" in reached.out, reached.err
-        # Each of them killed: the next command brings it back, through the same door.
+        # Each of them killed: the next command brings it back, by the same launcher.
         for name in ("rootlesskit", "sleep", "libvirtd", "dnsmasq", "slirp4netns"):
             for pid in ours(user.runtime):
                 if os.path.basename(os.readlink(f"/proc/{pid}/exe")) == name:

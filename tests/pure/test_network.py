@@ -9,18 +9,18 @@ import pytest
 
 from hikube_local.backends.qemu.network import listening, user_network
 from hikube_local.backends.qemu.network.lan import believable
-from hikube_local.host import door
+from hikube_local.host import userns
 from hikube_local.render import firewall
 from hikube_local.render.addresses import Range
-from hikube_local.render.tenant import Nic, Seat, Tenant, all_hosts, dhcp_hosts, dnsmasq_conf, own_hosts
+from hikube_local.render.tenant import Endpoint, Nic, Tenant, all_hosts, dhcp_hosts, dnsmasq_conf, own_hosts
 
-SHUT = Seat("shut", "10.77.5.10", "02:00:00:00:00:01", "hk1")
-PORTS = Seat("ports", "10.77.5.11", "02:00:00:00:00:02", "hk2", ports=(80, 22), icmp=True)
-WHOLE = Seat("whole", "10.77.5.12", "02:00:00:00:00:03", "hk3", whole=True, icmp=True)
-ON_LAN = Seat("lan", "10.77.5.13", "02:00:00:00:00:04", "hk4", ports=(80,), lan="br0", lan_ip="192.168.7.9")
+SHUT = Endpoint("shut", "10.77.5.10", "02:00:00:00:00:01", "hk1")
+PORTS = Endpoint("ports", "10.77.5.11", "02:00:00:00:00:02", "hk2", ports=(80, 22), icmp=True)
+WHOLE = Endpoint("whole", "10.77.5.12", "02:00:00:00:00:03", "hk3", whole=True, icmp=True)
+ON_LAN = Endpoint("lan", "10.77.5.13", "02:00:00:00:00:04", "hk4", ports=(80,), lan="br0", lan_ip="192.168.7.9")
 
 
-def rules(*seats: Seat, range: Range = Range()) -> str:
+def rules(*seats: Endpoint, range: Range = Range()) -> str:
     return firewall.ruleset([Tenant("default", 5, seats, range)], range)
 
 
@@ -49,13 +49,13 @@ def test_on_a_hosts_bridge_the_ports_are_a_firewall_and_others_addresses_are_nob
     text = rules(ON_LAN, WHOLE)
     assert 'oifname "hk4" jump to_hk4' in text and "tcp dport { 80 } accept" in text
     assert "arp saddr ip { 10.77.5.1, 10.77.5.12 } drop" in text
-    whole = Seat("w", "10.77.5.14", "02:00:00:00:00:05", "hk5", whole=True, icmp=True, lan="br0")
+    whole = Endpoint("w", "10.77.5.14", "02:00:00:00:00:05", "hk5", whole=True, icmp=True, lan="br0")
     assert "to_hk5" not in rules(whole)
     assert "update @learned" in rules(whole) and "update @learned" not in rules(WHOLE)
 
 
 def test_further_nics_keep_their_mac():
-    seat = Seat("a", "10.77.5.10", "02:00:00:00:00:01", "hk1", further=(Nic("back", "02:00:00:00:00:09", "hk9"),))
+    seat = Endpoint("a", "10.77.5.10", "02:00:00:00:00:01", "hk1", further=(Nic("back", "02:00:00:00:00:09", "hk9"),))
     assert "ether saddr != 02:00:00:00:00:09 drop" in rules(seat).split("chain from_hk9 {")[1]
     assert seat.taps == {"hk1", "hk9"}
 
@@ -128,10 +128,10 @@ VLAN -1 (hostnet0):
 
 
 def test_the_ids_that_doctor_names_are_nobodys(monkeypatch):
-    monkeypatch.setattr(door, "ROOTLESSKIT", "/nowhere")
-    assert door.remedy() == "sudo apt-get install rootlesskit uidmap"
-    monkeypatch.setattr(door, "ROOTLESSKIT", "/bin/sh")
-    first, last = map(int, re.search(r"--add-subuids (\d+)-(\d+)", door.remedy()).groups())
+    monkeypatch.setattr(userns, "ROOTLESSKIT", "/nowhere")
+    assert userns.remedy() == "sudo apt-get install rootlesskit uidmap"
+    monkeypatch.setattr(userns, "ROOTLESSKIT", "/bin/sh")
+    first, last = map(int, re.search(r"--add-subuids (\d+)-(\d+)", userns.remedy()).groups())
     assert last - first == 65535
     for name in ("subuid", "subgid"):
         for row in Path("/etc", name).read_text().splitlines() if Path("/etc", name).exists() else []:

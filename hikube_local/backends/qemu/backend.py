@@ -38,7 +38,7 @@ from hikube_local.backends.qemu.network.processes import processes
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.host import accelerator
-from hikube_local.host.check import Check
+from hikube_local.host.check import HostCheck
 from hikube_local.host.doctor import require
 from hikube_local.host.facts import HostFacts
 from hikube_local.paths import Layout
@@ -333,7 +333,7 @@ class QemuBackend(
         lacking = {package for o in machines for package in firmware.missing(profile_of(o.instance))}
         require(self.context.layout, bool(machines), sorted(lacking))
 
-    def checks(self) -> list[Check]:
+    def checks(self) -> list[HostCheck]:
         return [address_range(self.context.store)]
 
     def processes(self) -> list[str]:

@@ -22,9 +22,9 @@ def write_seed(context: Context, obj: Object, emit: Emit) -> None:
         for name in (SEED, SEED_MARK):
             (folder / name).unlink(missing_ok=True)
         return
-    mark = {"digest": content.digest, "userData": content.asked}
+    mark = {"digest": content.digest, "userData": content.requested}
     before = files.read_json(folder / SEED_MARK)
-    if isinstance(before, dict) and before.get("userData") != content.asked:
+    if isinstance(before, dict) and before.get("userData") != content.requested:
         what = "the seed is new for the next boot; cloud-init acts on it only with a new cloudInitSeed"
         emit(Event(EventType.HINT, what, obj.ref, obj.namespace))
     files.write(folder / SEED, seed.volume(content), 0o600)

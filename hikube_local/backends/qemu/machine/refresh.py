@@ -51,7 +51,7 @@ def look(context: Context, obj: Object, dom: Any, emit: Emit = ignore, soon: boo
     if lease.lan:
         _address(context, obj, lease.lan, guest.lan_ip, agent)
         return
-    came = not guest.asked and agent.connected()  # an agent that was not there the last time
+    came = not guest.agent_seen and agent.connected()  # an agent that was not there the last time
     if soon or came or time.time() - guest.looked >= guest.again:
         _ports(context, obj, agent, guest)
     want = context.forwards.allocate(obj)
@@ -72,20 +72,22 @@ def _space(context: Context, obj: Object, dom: Any, emit: Emit) -> None:
 
 def _ports(context: Context, obj: Object, agent: Agent, guest: GuestCache) -> None:
     """Note on which ports the guest listens now."""
-    asked, again = agent.connected(), AGAIN_AGENT
-    found = listening.by_agent(agent) if asked else None
+    seen_now, again = agent.connected(), AGAIN_AGENT
+    found = listening.by_agent(agent) if seen_now else None
     if found is None and guest.answered:
         found = guest.listening  # an agent that answered before is busy, not gone
     answered = found is not None
     if found is None:
         # One that does not even answer a ping is busy, as at the end of a boot: it is asked again soon.
-        busy = asked and agent.call("guest-ping") is None
+        busy = seen_now and agent.call("guest-ping") is None
         again = AGAIN_AGENT if busy else AGAIN_SCAN
         pid, ip = context.sandbox.holder(), context.tenants.ip(obj)
         if pid is None or ip is None:
             return
         found = listening.by_scan(context.sandbox, pid, ip)
-    context.store.keep(obj.key, listening=found, looked=time.time(), again=again, asked=asked, answered=answered)
+    context.store.keep(
+        obj.key, listening=found, looked=time.time(), again=again, agent_seen=seen_now, answered=answered
+    )
 
 
 def _address(context: Context, obj: Object, lan: str, known: str, agent: Agent) -> None:
@@ -96,9 +98,9 @@ def _address(context: Context, obj: Object, lan: str, known: str, agent: Agent) 
     mac = context.tenants.mac(obj)
     seen = context.tenants.lan.seen(pid, lan, mac) + _said(agent, mac)
     mine = (obj.namespace, obj.name)
-    seats = [s for t in context.tenants.all() for s in t.seats if (t.namespace, s.name) != mine]
+    endpoints = [s for t in context.tenants.all() for s in t.endpoints if (t.namespace, s.name) != mine]
     taken = context.tenants.lan.taken(lan, mac)
-    ip = believable(seen, [*(a for s in seats for a in (s.ip, s.lan_ip) if a), *taken])
+    ip = believable(seen, [*(a for s in endpoints for a in (s.ip, s.lan_ip) if a), *taken])
     if not ip and known in taken:
         context.store.keep(obj.key, lan_ip=None)  # believed before somebody else was seen to have it
     if ip and ip != known:

@@ -15,8 +15,8 @@ from hikube_local import files, log
 from hikube_local.backends.qemu import owners
 from hikube_local.backends.qemu.network import helpers
 from hikube_local.errors import HikubeError
-from hikube_local.host.door import Door
 from hikube_local.host.facts import boot_id
+from hikube_local.host.userns import UsernsLauncher
 from hikube_local.paths import Layout
 from hikube_local.plan.steps import Forward
 from hikube_local.render.addresses import Range
@@ -48,9 +48,9 @@ class Namespace:
 
     has_tenant_network = True
 
-    def __init__(self, layout: Layout, door: Door = Door.UNSHARE) -> None:
+    def __init__(self, layout: Layout, launcher: UsernsLauncher = UsernsLauncher.UNSHARE) -> None:
         self.layout = layout
-        self._door = door
+        self._launcher = launcher
         self.run = layout.runtime
         self.root = layout.root
 
@@ -94,9 +94,9 @@ class Namespace:
     # who holds it
 
     @property
-    def door(self) -> Door:
+    def launcher(self) -> UsernsLauncher:
         """How a user's namespace was made, or would be."""
-        return Door((files.read_json(self.run / "ready.json") or {}).get("door", self._door))
+        return UsernsLauncher((files.read_json(self.run / "ready.json") or {}).get("door", self._launcher))
 
     def holder(self) -> int | None:
         """The pid that keeps the namespace, if it is up and wholly set up."""
@@ -110,7 +110,7 @@ class Namespace:
     def note_ready(self, pid: int) -> None:
         """Note the namespace, under a name of its own: the kernel gives the same inode again and again."""
         token = (files.read_json(self.run / "ready.json") or {}).get("token") or secrets.token_hex(8)
-        files.write_json(self.run / "ready.json", {"net": _identity(pid), "token": token, "door": self.door})
+        files.write_json(self.run / "ready.json", {"net": _identity(pid), "token": token, "door": self.launcher})
 
     def id(self) -> str | None:
         """What names this namespace and no other one: taps belong to it."""

@@ -17,15 +17,15 @@ from hikube_local.backends.qemu.network.daemon import Daemon
 from hikube_local.backends.qemu.network.namespace import Egress, Namespace
 from hikube_local.backends.qemu.network.slirp import Slirp
 from hikube_local.errors import HikubeError
-from hikube_local.host import door
-from hikube_local.host.door import Door
+from hikube_local.host import userns
 from hikube_local.host.facts import boot_id
+from hikube_local.host.userns import UsernsLauncher
 from hikube_local.paths import Layout, make_runtime
 from hikube_local.render import firewall
 from hikube_local.render.addresses import Range
 from hikube_local.run import clean_environment
 
-PROVED = "namespace.json"  # in the cache: by which door a namespace was made in this boot
+PROVED = "namespace.json"  # in the cache: by which launcher a namespace was made in this boot
 SYS6 = "/proc/sys/net/ipv6/conf/all"
 
 
@@ -34,8 +34,8 @@ class Sandbox(Namespace):
 
     domains: Callable[[], dict[str, str]] = staticmethod(dict)  # {a machine's address: its domain}
 
-    def __init__(self, layout: Layout, door: Door = Door.UNSHARE) -> None:
-        super().__init__(layout, door)
+    def __init__(self, layout: Layout, launcher: UsernsLauncher = UsernsLauncher.UNSHARE) -> None:
+        super().__init__(layout, launcher)
         self.egress: Egress = Slirp(self)
         self.daemon = Daemon(self)
 
@@ -95,15 +95,15 @@ class Sandbox(Namespace):
     def _begin(self, range: Range) -> int:
         argv = ["unshare", "-m", "-n", "--propagation", "private", "sleep", "infinity"]
         if not self.root:
-            argv = self.door.holder(self.run / "door")
+            argv = self.launcher.holder(self.run / "door")
         try:
             helpers.ensure(
                 self.holder_lock, argv, self.log("namespace"), clean_environment(), check=lambda _: self._sleeper()
             )
         except HikubeError as e:
-            found, _ = (None, "") if self.root else door.find()
-            if found and found is not self._door:
-                self._door = found  # what was found before is not so any more
+            found, _ = (None, "") if self.root else userns.find()
+            if found and found is not self._launcher:
+                self._launcher = found  # what was found before is not so any more
                 return self._begin(range)
             fix = "hikube-local doctor says what this host can do"
             raise HikubeError("HK602", "no network namespace could be made", e.why, fix) from None
@@ -127,7 +127,7 @@ class Sandbox(Namespace):
         self.note_ready(pid)
         if not self.root:  # so that the next command need not try again how it is done
             files.make_folder(self.layout.cache)
-            files.write_json(self.layout.cache / PROVED, {"boot": boot_id(), "door": self.door})
+            files.write_json(self.layout.cache / PROVED, {"boot": boot_id(), "door": self.launcher})
         return pid
 
     def _sleeper(self) -> int | None:

@@ -21,7 +21,7 @@ from hikube_local.errors import HikubeError
 from hikube_local.host import network
 from hikube_local.render import addresses, firewall, tenant
 from hikube_local.render.addresses import Range
-from hikube_local.render.tenant import Nic, Seat, Tenant
+from hikube_local.render.tenant import Endpoint, Nic, Tenant
 from hikube_local.run import clean_environment, find
 from hikube_local.store.db import Store, scope
 
@@ -104,7 +104,7 @@ class Tenants:
         return tuple(rows)
 
     def _domains(self) -> dict[str, str]:
-        return {s.ip: names.domain(t.namespace, s.name) for t in self.all() for s in t.seats}
+        return {s.ip: names.domain(t.namespace, s.name) for t in self.all() for s in t.endpoints}
 
     def tap(self, obj: Object) -> str:
         return names.tap(self.sandbox.layout.id, obj.namespace, obj.name)
@@ -114,14 +114,14 @@ class Tenants:
     def all(self) -> list[Tenant]:
         """Every tenant with its machines, from the store."""
         range = self.range()
-        seats: dict[str, list[Seat]] = {}
+        endpoints: dict[str, list[Endpoint]] = {}
         allocations = self.store.allocations()
         for obj in self.store.objects(INSTANCE):
             own = allocations.get(scope(obj.key), {})
             if obj.backend != NAME or "host" not in own:
                 continue
             spec = obj.instance
-            seat = Seat(
+            endpoint = Endpoint(
                 name=obj.name,
                 ip=range.address(allocations[f"tenant/{obj.namespace}"]["subnet"], own["host"]),
                 mac=self.mac(obj, own.get("lan", "")),
@@ -133,8 +133,10 @@ class Tenants:
                 lan_ip=own.get("lan_ip", ""),
                 further=self.further(obj),
             )
-            seats.setdefault(obj.namespace, []).append(seat)
-        return [Tenant(ns, allocations[f"tenant/{ns}"]["subnet"], tuple(s), range) for ns, s in sorted(seats.items())]
+            endpoints.setdefault(obj.namespace, []).append(endpoint)
+        return [
+            Tenant(ns, allocations[f"tenant/{ns}"]["subnet"], tuple(s), range) for ns, s in sorted(endpoints.items())
+        ]
 
     def _made(self) -> dict[str, str]:
         """Taps of this namespace, each with the bridge that it is a port of."""
@@ -144,17 +146,17 @@ class Tenants:
     def _keep_made(self, taps: dict[str, str]) -> None:
         files.write_json(self.sandbox.net / "taps.json", {"net": self.sandbox.id(), "taps": taps})
 
-    def _masters(self, t: Tenant, seat: Seat) -> dict[str, str]:
+    def _masters(self, t: Tenant, endpoint: Endpoint) -> dict[str, str]:
         """Each tap of a machine, and the bridge inside that it should be a port of."""
-        masters = {seat.tap: self.lan.inside(seat.lan) if seat.lan else t.bridge}
-        for nic in seat.further:
+        masters = {endpoint.tap: self.lan.inside(endpoint.lan) if endpoint.lan else t.bridge}
+        for nic in endpoint.further:
             masters[nic.tap] = self.lan.inside(nic.lan) if nic.lan else names.isolated(t.namespace, nic.network)
         return masters
 
     def _standing(self, tenants: list[Tenant]) -> list[Tenant]:
         """The tenants that have a bridge: those with a tap."""
         made = self._made()
-        return [t for t in tenants if any(s.tap in made for s in t.seats)]
+        return [t for t in tenants if any(s.tap in made for s in t.endpoints)]
 
     def is_up(self, obj: Object) -> bool:
         """Whether the machine's tenant has its bridge, its dnsmasq, its rules and its tap."""
@@ -166,7 +168,7 @@ class Tenants:
         if not self.sandbox.egress.runs() or not self.sandbox.daemon.pid():
             return False
         tenants, made = self.all(), self._made()
-        pair = next(((t, s) for t in tenants for s in t.seats if s.tap == self.tap(obj)), None)
+        pair = next(((t, s) for t in tenants for s in t.endpoints if s.tap == self.tap(obj)), None)
         if pair is None or any(made.get(tap) != master for tap, master in self._masters(*pair).items()):
             return False
         return bool(files.read_json(self._applied) == self._mark(self._standing(tenants)))
@@ -182,9 +184,9 @@ class Tenants:
             return
         tenants = self.all()
         mine = next(t for t in tenants if t.namespace == obj.namespace)
-        seat = next(s for s in mine.seats if s.name == obj.name)
-        user = str(owners.shared()[0]) if sandbox.root else sandbox.door.owner
-        master = self.lan.ensure(pid, seat.lan) if seat.lan else mine.bridge
+        endpoint = next(s for s in mine.endpoints if s.name == obj.name)
+        user = str(owners.shared()[0]) if sandbox.root else sandbox.launcher.owner
+        master = self.lan.ensure(pid, endpoint.lan) if endpoint.lan else mine.bridge
         v6 = mine.range.v6
         sandbox.batch(
             pid,
@@ -194,11 +196,11 @@ class Tenants:
                 {"run": ["ip", "addr", "replace", f"{mine.gateway}/24", "dev", mine.bridge]},
                 *([_gateway6(mine)] if v6 else []),
                 {"run": ["ip", "link", "set", mine.bridge, "up"]},
-                *_tap(seat.tap, user, master),
-                *(op for nic in seat.further for op in self._further(pid, mine, nic, user)),
+                *_tap(endpoint.tap, user, master),
+                *(op for nic in endpoint.further for op in self._further(pid, mine, nic, user)),
             ],
         )
-        self._keep_made({**self._made(), **self._masters(mine, seat)})
+        self._keep_made({**self._made(), **self._masters(mine, endpoint)})
         self.refresh(pid)
 
     def _further(self, pid: int, t: Tenant, nic: Nic, user: str) -> list[dict[str, Any]]:
@@ -234,7 +236,7 @@ class Tenants:
         files.write(conf, tenant.dnsmasq_conf(t, str(net)), 0o644)
         # In the foreground and without closing standard input, which carries its lock: so it never changes its user itself.
         words = [find("dnsmasq"), "--no-daemon", f"--conf-file={conf}"]
-        words += [f"--user={pwd.getpwuid(0 if self.sandbox.root else int(self.sandbox.door.owner)).pw_name}"]
+        words += [f"--user={pwd.getpwuid(0 if self.sandbox.root else int(self.sandbox.launcher.owner)).pw_name}"]
         if self.sandbox.root:
             leases = net / f"{t.bridge}.leases"
             leases.touch()
@@ -269,18 +271,18 @@ class Tenants:
         if pid is None or not self.sandbox.has_tenant_network:
             return
         bridge = names.bridge(obj.namespace)
-        seats = [s for t in self.all() for s in t.seats if t.namespace == obj.namespace]
-        mine = next((s for s in seats if s.name == obj.name), None)
+        endpoints = [s for t in self.all() for s in t.endpoints if t.namespace == obj.namespace]
+        mine = next((s for s in endpoints if s.name == obj.name), None)
         if mine is None:
             return
         # Noted first: a tap that is noted and is not there would never be made again.
         made = {tap: master for tap, master in self._made().items() if tap not in mine.taps}
         self._keep_made(made)
         self.sandbox.batch(pid, [{"run": ["ip", "link", "del", tap], "may_fail": True} for tap in sorted(mine.taps)])
-        others = [s for t in self.all() for s in t.seats if s.tap in made]
+        others = [s for t in self.all() for s in t.endpoints if s.tap in made]
         for lan in sorted(mine.lans - {b for s in others for b in s.lans}):
             self.lan.drop(pid, lan)
-        left = {n.network for s in seats if s.tap in made for n in s.further}
+        left = {n.network for s in endpoints if s.tap in made for n in s.further}
         for nic in mine.further:
             if not nic.lan and nic.network not in left:
                 gone = ["ip", "link", "del", names.isolated(obj.namespace, nic.network)]

@@ -18,9 +18,9 @@ from hikube_local.backends.qemu import libvirt
 from hikube_local.backends.qemu.network.processes import processes
 from hikube_local.backends.qemu.network.sandbox import PROVED, Sandbox
 from hikube_local.errors import HikubeError
-from hikube_local.host import doctor, door
-from hikube_local.host.door import Door
+from hikube_local.host import doctor, userns
 from hikube_local.host.facts import boot_id
+from hikube_local.host.userns import UsernsLauncher
 from hikube_local.paths import Layout, make_runtime
 from hikube_local.plan.steps import Forward
 from hikube_local.render.addresses import Range
@@ -162,14 +162,14 @@ def sandbox_of(layout: Layout) -> Sandbox:
         return Sandbox(layout)
     if (layout.runtime / "ready.json").exists():
         ready = files.read_json(layout.runtime / "ready.json") or {}
-        return Sandbox(layout, Door(ready.get("door", Door.UNSHARE)))
+        return Sandbox(layout, UsernsLauncher(ready.get("door", UsernsLauncher.UNSHARE)))
     if (layout.runtime / MARK).exists() and processes(layout):
         return UserNetwork(layout)
     proved = layout.cache / PROVED
     known = files.read_json(proved) or {}
     if known.get("boot") == boot_id() and "door" in known:
-        return Sandbox(layout, Door(known["door"]))
-    found, _ = door.find()
+        return Sandbox(layout, UsernsLauncher(known["door"]))
+    found, _ = userns.find()
     if not (found and doctor.tun().ok):
         return UserNetwork(layout)
     return Sandbox(layout, found)

@@ -30,7 +30,7 @@ _LIVE = (
 PLAIN_EVERY = 5.0  # seconds between two lines of progress about one object
 
 
-class Story:
+class ProgressPrinter:
     """Listens to events and tells them. `json_lines`: each event as a JSON object on stdout (`up -o json`)."""
 
     def __init__(self, app: App, json_lines: bool = False) -> None:
@@ -43,7 +43,7 @@ class Story:
         self._last: dict[tuple[str, str], float] = {}
         self._once: set[tuple[str, str]] = set()
 
-    def __enter__(self) -> Story:
+    def __enter__(self) -> ProgressPrinter:
         if self._board:
             self._board.begin()
         return self

@@ -19,7 +19,7 @@ from hikube_local.text import sanitize
 ROOTLESSKIT = "/usr/bin/rootlesskit"  # profiles go by path: a copy elsewhere does not count
 
 
-class Door(StrEnum):
+class UsernsLauncher(StrEnum):
     """What makes the namespaces of a user."""
 
     UNSHARE = "unshare"
@@ -27,13 +27,13 @@ class Door(StrEnum):
 
     def as_root(self, folder: Path | None = None) -> list[str]:
         """Words before a command that is to have root's ids, and the user's further ones; `folder` for rootlesskit's state."""
-        if self is Door.UNSHARE:
+        if self is UsernsLauncher.UNSHARE:
             return ["unshare", "--map-root-user", "--map-auto"]
         return [ROOTLESSKIT, *([f"--state-dir={folder}"] if folder else [])]
 
     def holder(self, folder: Path) -> list[str]:
         """The command that keeps a network namespace: a `sleep` with the user's own ids."""
-        if self is Door.UNSHARE:
+        if self is UsernsLauncher.UNSHARE:
             return ["unshare", "-U", "-n", "--map-current-user", "--keep-caps", "sleep", "infinity"]
         back = ["unshare", "-U", f"--map-user={os.geteuid()}", f"--map-group={os.getegid()}"]
         return [*self.as_root(folder), "unshare", "-n", *back, "sleep", "infinity"]
@@ -41,7 +41,7 @@ class Door(StrEnum):
     @property
     def owner(self) -> str:
         """The user's id as the user namespace that owns the network has it."""
-        return str(os.geteuid()) if self is Door.UNSHARE else "0"
+        return str(os.geteuid()) if self is UsernsLauncher.UNSHARE else "0"
 
 
 def probe(words: list[str]) -> str:
@@ -56,15 +56,15 @@ def probe(words: list[str]) -> str:
     return "" if done.returncode == 0 else sanitize(done.stderr).strip()[-160:] or f"exit code {done.returncode}"
 
 
-def find() -> tuple[Door | None, str]:
-    """The door that is open to this user, or None, and why the first one is shut."""
+def find() -> tuple[UsernsLauncher | None, str]:
+    """What makes namespaces for this user, or None, and why unshare does not."""
     shut = probe(["unshare", "-r", "-n"])
     if not shut:
-        return Door.UNSHARE, ""
+        return UsernsLauncher.UNSHARE, ""
     if not os.access(ROOTLESSKIT, os.X_OK):
         return None, shut
-    other = probe([*Door.ROOTLESSKIT.as_root(), "unshare", "-n"])
-    return (None, f"{shut}; through rootlesskit: {other}") if other else (Door.ROOTLESSKIT, shut)
+    other = probe([*UsernsLauncher.ROOTLESSKIT.as_root(), "unshare", "-n"])
+    return (None, f"{shut}; through rootlesskit: {other}") if other else (UsernsLauncher.ROOTLESSKIT, shut)
 
 
 def remedy() -> str:
