@@ -17,7 +17,7 @@ PACKAGES := qemu-system-x86 qemu-utils libvirt-daemon libvirt-daemon-driver-qemu
   tini mmdebstrap uidmap e2fsprogs grub-pc-bin grub-common ovmf swtpm swtpm-tools
 TEST_PACKAGES := libxml2-utils busybox-static libarchive-tools strace curl cpio dosfstools mtools fdisk grub-efi-amd64-bin rootlesskit
 
-.PHONY: up down test test-all test-kvm fuzz chaos bench lint wheel clean help
+.PHONY: up down test test-all test-kvm test-host fuzz chaos bench lint wheel clean help
 
 # How long `make fuzz` and `make chaos` go on, in seconds.
 FOR := 600
@@ -30,6 +30,7 @@ help:
 	@echo "make fuzz      hostile input into every reader, FOR=600 seconds; findings are kept and replayed"
 	@echo "make chaos     kills, full disks and slow clocks under a random run of commands, FOR=600 seconds"
 	@echo "make test-kvm  the tests that need hardware virtualisation"
+	@echo "make test-host the cases on an emulated Debian 13 host with a working /dev/kvm (about an hour)"
 	@echo "make bench     timings as ratios to the bare tools"
 	@echo "make lint      ruff and mypy"
 	@echo "make lock      the newest versions of the Python packages, with their hashes, into $(LOCK)"
@@ -75,6 +76,7 @@ test: test-packages
 test-all: test-packages
 	@which chromium >/dev/null || $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null
 	@$(PYTEST) $(TWO) -m "not kvm" tests
+	@$(SUDO) $(VENV)/bin/python -m tests.reaper $(VENV)/bin/python -m tests.nested --short
 	@$(VENV)/bin/python -m tests.fuzz --seconds $(FOR) & fuzz=$$!; $(VENV)/bin/python -m tests.chaos --seconds $(FOR) && wait $$fuzz
 
 fuzz: test-packages
@@ -86,6 +88,10 @@ chaos: test-packages
 test-kvm: test-packages
 	@$(PYTEST) -m kvm tests
 
+# A Debian 13 with a working /dev/kvm, emulated: `python -m tests.nested --short` is in test-all.
+test-host: test-packages
+	@$(SUDO) $(VENV)/bin/python -m tests.reaper $(VENV)/bin/python -m tests.nested
+
 bench: test-packages
 	@$(SUDO) $(VENV)/bin/python -m tests.bench
 
@@ -94,7 +100,7 @@ lint: $(STAMP)
 
 .PHONY: lock
 lock: $(STAMP)
-	@$(PIP) uv && $(VENV)/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 --extra test \
+	@$(PIP) uv && $(VENV)/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 --extra test --extra serve \
 	  --no-header pyproject.toml -o $(LOCK)
 
 wheel: $(STAMP)

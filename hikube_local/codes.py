@@ -113,6 +113,7 @@ CODES: dict[str, str] = {
     "HK518": "no network namespace: each machine is alone",
     "HK519": "a feature of the profile that this host's QEMU cannot give",
     "HK520": "link-local networks behind this host are closed",
+    "HK521": "checkpoints with memory that another accelerator made",
     "HK516": "a field that the platform is about to take",
     # this host
     "HK601": "a program is missing",
@@ -143,6 +144,7 @@ CODES: dict[str, str] = {
     "HK809": "a confirmation is needed",
     "HK811": "no such bridge on this host",
     "HK810": "invalid command line",
+    "HK813": "an object was changed meanwhile",
     "HK812": "changes that are not kept any more",
     # the guest
     "HK901": "no bootable device",
@@ -157,5 +159,6 @@ CODES: dict[str, str] = {
     "HK910": "the machine ended",
     "HK911": "the firmware refuses the boot loader",
     "HK912": "the guest boots again and again",
+    "HK913": "QEMU stopped the machine",
     "HK999": "a bug in hikube-local",
 }

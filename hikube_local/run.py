@@ -23,7 +23,7 @@ INSTALL = {
     "qemu-img": "qemu-utils",
     "qemu-system-x86_64": "qemu-system-x86",
     "libvirtd": "libvirt-daemon",
-    "virtlogd": "libvirt-daemon",
+    "virtlogd": "libvirt-daemon",  # Debian 13 has libvirt-daemon-log, which it depends on
     "virsh": "libvirt-clients",
     "dnsmasq": "dnsmasq-base",
     "slirp4netns": "slirp4netns",

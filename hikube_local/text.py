@@ -128,6 +128,11 @@ def timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def moment(text: str) -> float:
+    """The Unix time of such a timestamp."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
 # Names of query parameters that may carry one, those of S3, Google and Azure among them.
 _SECRET = re.compile(
     r"(?i)([?&#;](?:[a-z0-9_.-]*(?:token|sig|secret|passw|key|cred|auth|session)[a-z0-9_.-]*"

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 
+# An annotation of a VMInstance, ours: which accelerator it is to have.
+ACCELERATOR, ACCELERATORS = "hikube.local/accelerator", ("kvm", "tcg")
+
 DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 INSTANCE_MAX = 41

@@ -20,7 +20,8 @@ class Settings:
 
     `networks`: further networks that stand on a bridge of the host's. `link_local`: guests reach the host's link-local
     networks. `throwaway`: the machines are never to come back, so nothing is written for safety. `oem`: SMBIOS strings
-    (type 11) for the guest. `stretch`: how many times as long as usual is waited for a guest.
+    (type 11) for the guest. `stretch`: how many times as long as usual is waited for a guest. `accelerator`: kvm or tcg for every machine that says
+    nothing itself, empty for what the host can do.
     """
 
     images: ImageSettings = field(default_factory=ImageSettings)
@@ -29,6 +30,7 @@ class Settings:
     throwaway: bool = False
     oem: tuple[str, ...] = ()
     stretch: float | None = None
+    accelerator: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +44,13 @@ class View:
     cloud_init: bool | None = None
     trouble: str = ""
     accelerator: str = ""
+    accelerator_by: str = ""  # who overruled the host's own verdict
     addresses: list[dict[str, str]] = field(default_factory=list)
     access: list[dict[str, Any]] = field(default_factory=list)
     differences: list[dict[str, str]] = field(default_factory=list)
     instance_id: str = ""
     restart_required: bool = False
+    host_restarted: bool = False  # it ran when the host went down
     details: dict[str, Any] = field(default_factory=dict)
 
 

@@ -70,6 +70,7 @@ def _lines(app: App, statuses: Any, obj: Any) -> list[str]:
 
 
 def _machine(statuses: Any, obj: Any, status: dict) -> list[str]:
+    from hikube_local.cli import tables
     from hikube_local.render.machine import bus_of
 
     out = [
@@ -79,7 +80,7 @@ def _machine(statuses: Any, obj: Any, status: dict) -> list[str]:
         _field("Profile", obj.instance.instanceProfile or "ubuntu"),
         _field("Run strategy", obj.instance.strategy),
         _field("Instance ID", status["instanceID"]),
-        _field("Accelerator", status.get("accelerator", "<not started>")),
+        _field("Accelerator", tables.accelerator(status, "<not started>")),
         "Addresses:",
         *(f"  {a['type']:<14}{a['address']}" for a in status["addresses"]),
         f"  (guests with systemd-resolved refuse the tenant's names, as on Hikube; the cure: {document('troubleshooting.md')},",

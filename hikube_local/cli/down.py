@@ -124,7 +124,7 @@ def delete(
 ) -> int:
     """Delete objects: a machine (its disks stay), or a disk with its data."""
     from hikube_local.api.objects import DISK
-    from hikube_local.cli.get import selector
+    from hikube_local.api.selectors import selector
     from hikube_local.engine.remove import require_free
     from hikube_local.errors import NotFound
 

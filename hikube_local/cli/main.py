@@ -65,6 +65,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "image-upload": ("upload", "Upload the content of a VMDisk that waits for it."),
     },
     "Host": {
+        "autostart": ("autostart", "Bring machines up with this host (systemd): enable, disable, status, run."),
         "doctor": ("doctor", "Check whether this host can run machines, and how to fix what is missing."),
         "config": ("settings", "Show the configuration."),
         "purge": ("purge", "End and remove everything of hikube-local; disks only when asked."),
@@ -117,6 +118,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "convert": ("convert old.yaml > new.yaml",),
     "test": ("test vm.yaml --checks checks.yaml", "test vm.yaml --image debian-12 --junit report.xml"),
     "screenshot": ("screenshot web screen.png",),
+    "serve": ("serve", "serve --exit-when-idle 30m"),
+    "kubeconfig": ("kubeconfig --env", "kubeconfig --merge"),
     "doctor": ("doctor", "doctor -o json"),
     "image-upload": ("image-upload vmdisk data --image-path disk.qcow2",),
     "bundle": ("bundle vm.yaml --to bundle/",),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from hikube_local.errors import UsageError
-from hikube_local.text import UNSAFE, age, columns, one_line, size
+from hikube_local.text import UNSAFE, age, columns, moment, one_line, size
 
 
 def table(header: Sequence[str] | None, rows: Iterable[Sequence[str]]) -> str:
@@ -56,9 +56,7 @@ def as_list(items: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def created(resource: dict[str, Any]) -> float:
-    from datetime import datetime
-
-    return datetime.fromisoformat(resource["metadata"]["creationTimestamp"].replace("Z", "+00:00")).timestamp()
+    return moment(resource["metadata"]["creationTimestamp"])
 
 
 PORTS_SHOWN = 6
@@ -91,6 +89,12 @@ def _address(resource: dict[str, Any], kind: str) -> str:
     return found[0] if found else "<none>"
 
 
+def accelerator(status: dict[str, Any], none: str = "<none>") -> str:
+    """kvm or tcg, and what overruled this host's own verdict."""
+    by = status.get("acceleratorSetBy")
+    return (status.get("accelerator") or none) + (f" ({by})" if by else "")
+
+
 def machine_row(r: dict[str, Any], wide: bool) -> list[str]:
     status, spec = r["status"], r["spec"]
     external, internal = _address(r, "ExternalIP"), _address(r, "InternalIP")
@@ -108,7 +112,7 @@ def machine_row(r: dict[str, Any], wide: bool) -> list[str]:
             status.get("phase") or "<none>",
             spec.get("instanceProfile") or "ubuntu",
             status["backend"],
-            status.get("accelerator") or "<none>",
+            accelerator(status),
             external,
             internal,
             _address(r, "Hostname"),

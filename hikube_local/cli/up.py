@@ -42,6 +42,11 @@ def _up_options(command: Any) -> Any:
         option("--offline", is_flag=True, help="Touch no network."),
         backend_option(),
         option("--bridge", default=None, help="A bridge of this host for WholeIP machines (root)."),
+        click.option(
+            "--accelerator",
+            type=click.Choice(["kvm", "tcg", "auto"]),
+            help="Run these machines under KVM or emulated (tcg), from now on; auto: as this host can.",
+        ),
         option("--pace", type=float, default=0.0, help="Simulator: seconds of a whole boot."),
         option("--yes", is_flag=True, help="Answer questions with yes."),
         option("--allow-inner", is_flag=True, help="Fetch images from addresses of this host, as the manifest says."),
@@ -106,6 +111,7 @@ def _up(
     offline: bool,
     backend: str | None,
     bridge: str | None,
+    accelerator: str | None,
     pace: float,
     yes: bool,
     allow_inner: bool,
@@ -130,7 +136,7 @@ def _up(
         _result(True, planned) if output else print(text(planned, app.color()))
         return ExitCode.DONE
     _tell_again(app, wanted)
-    options = engine.ApplyOptions(run, wait, timeout, prune, checkpoint, bridge, allow_inner)
+    options = engine.ApplyOptions(run, wait, timeout, prune, checkpoint, bridge, allow_inner, accelerator or "")
     folders = [Path(source) for source in named]
     try:
         with ProgressPrinter(app, output == "json") as progress:

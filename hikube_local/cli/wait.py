@@ -66,7 +66,8 @@ def wait(
 ) -> int:
     """Wait for a condition of objects: wait vm/web --for=condition=Ready --timeout=5m."""
     from hikube_local.api.objects import INSTANCE, Key
-    from hikube_local.cli.get import bare, selector
+    from hikube_local.api.selectors import selector
+    from hikube_local.cli.get import bare
 
     statuses = app.session.statuses
     deadline, bell = time.monotonic() + timeout, app.session.bell()

@@ -19,6 +19,7 @@ from hikube_local.images import bundle, sources
 from hikube_local.images.fetch import mirrored
 from hikube_local.plan.running import applied
 from hikube_local.plan.steps import RunOptions
+from hikube_local.store.db import Basis
 from hikube_local.text import mask_url
 from hikube_local.urls import is_this_host
 
@@ -36,6 +37,7 @@ class ApplyOptions:
     checkpoint: bool = True
     bridge: str | None = None
     allow_inner: bool = False
+    accelerator: str = ""  # kvm or tcg for these machines from now on, auto for the host's own verdict; empty leaves it
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,24 +81,45 @@ def apply(
 
     `bundles`: folders that may hold the objects' images. Errors of single objects are in the results.
     """
-    if not options.allow_inner:
-        _fetches_nothing_inner(session, wanted)
     extra = prunable(session, wanted) if options.prune else []
-    preflight(session, wanted)
+    judge(session, wanted, options, emit)
     _take_bundles(session, bundles, wanted, emit)
-    bridge = options.bridge if options.bridge is not None else session.config.values.get("bridge")
-    _check_bridge(session, wanted, bridge, emit)
     if extra:
         confirm(f"Remove the machines {', '.join(o.name for o in extra)} (their disks stay)?")
-    stored = session.store.put(wanted)
-    _record_bridge(session, stored, bridge)
+    stored = record(session, wanted, options)
     session.store.mark_deleted(o.key for o in extra)
-    _end_stops(session, stored)
     keys = [o.key for o in (*stored, *extra)]
     results = session.reconciler(emit, options.run).reconcile(keys, wait=options.wait, timeout=options.timeout)
     if options.checkpoint:
         _keep_first_boots(session, stored, results, emit)
     return Applied(stored, results)
+
+
+def judge(session: Session, wanted: list[Object], options: ApplyOptions, emit: Emit) -> None:
+    """What this host lacks, or what is not to be done, is an error; nothing is changed."""
+    if not options.allow_inner:
+        _fetches_nothing_inner(session, wanted)
+    preflight(session, wanted)
+    _check_bridge(session, wanted, _bridge(session, options), emit)
+
+
+def record(session: Session, wanted: list[Object], options: ApplyOptions, basis: Basis | None = None) -> list[Object]:
+    """Keep what was asked for; carrying it out is the reconciler's.
+
+    `basis`: what an API's client wrote on; a write of it that leaves the spec as it is ends no stop.
+    """
+    before = {o.key: o.generation for o in session.store.objects()} if basis else {}
+    stored = session.store.put(wanted, basis)
+    _record_bridge(session, stored, _bridge(session, options))
+    for obj in stored if options.accelerator else ():
+        if obj.kind == INSTANCE:
+            session.store.keep(obj.key, accelerator=options.accelerator.replace("auto", "") or None)
+    _end_stops(session, [o for o in stored if before.get(o.key) != o.generation])
+    return stored
+
+
+def _bridge(session: Session, options: ApplyOptions) -> str | None:
+    return options.bridge if options.bridge is not None else session.config.values.get("bridge")
 
 
 def planned_away(session: Session, wanted: list[Object]) -> list[Object]:

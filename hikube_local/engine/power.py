@@ -74,3 +74,10 @@ def _reconcile(
 ) -> dict[Key, Done]:
     keys = [o.key for o in machines]
     return session.reconciler(emit, options).reconcile(keys, wait=wait.ready, timeout=wait.timeout)
+
+
+def ask(session: Session, machines: list[Object], verb: str) -> None:
+    """Keep that they are to be started, stopped or restarted; whoever reconciles them carries it out."""
+    for obj in machines:
+        boot = _observed(session, obj).started if verb == "restart" else None
+        _keep(session, [obj], "stop" if verb == "stop" else "start", boot)

@@ -46,8 +46,10 @@ class Session:
     @functools.cache  # noqa: B019 (a session lives as long as its process)
     def backend(self, name: str) -> Backend:
         """The backend of this name, or HK807."""
+        from hikube_local.host.accelerator import chosen
+
         config = self.config
-        settings = BackendSettings(self.image_settings, config.networks, config.link_local)
+        settings = BackendSettings(self.image_settings, config.networks, config.link_local, accelerator=chosen())
         return registry.make(name, self.layout, self.store, settings)
 
     def of(self, obj: Object) -> Backend:

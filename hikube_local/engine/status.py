@@ -18,6 +18,9 @@ from hikube_local.readiness.stages import Stage
 from hikube_local.store.db import Store
 from hikube_local.text import timestamp
 
+# What of a status is kept: whoever watches the store is told of its changes.
+KEPT = ("conditions", "printableStatus", "phase", "addresses")
+
 
 def condition(kind: str, value: bool | None, reason: str, message: str = "") -> dict[str, Any]:
     status = {True: "True", False: "False", None: "Unknown"}[value]
@@ -56,12 +59,16 @@ def machine_word(obj: Object, view: View, disks: dict[str, tuple[Object | None, 
         return "Paused"
     if state is RunState.RUNNING:
         return "Running"
+    if state is RunState.FAILED:
+        return "CrashLoopBackOff"
     if any(seen.problem for _, seen in disks.values()):
         return "DataVolumeError"
     if not expected_up(obj, power):
         return "Stopped"
     if any(disk is None or not seen.exists or seen.importing for disk, seen in disks.values()):
         return "Provisioning"
+    if view.host_restarted:
+        return "Stopped"
     return "CrashLoopBackOff" if view.observed.started else "Starting"
 
 
@@ -102,7 +109,8 @@ class Statuses:
     def keep(self, obj: Object) -> None:
         """Keep the conditions with the times of their transitions; the same ones make no new revision."""
         with contextlib.suppress(HikubeError):  # as on a disk that is full
-            self.store.set_status(obj.key, {"conditions": self._status(obj)["conditions"]})
+            status = self._status(obj)
+            self.store.set_status(obj.key, {k: status[k] for k in KEPT if k in status})
 
     def _status(self, obj: Object) -> dict[str, Any]:
         """The status now; lastTransitionTime: when a condition's status last changed, as far as it was kept."""
@@ -157,9 +165,15 @@ class Statuses:
         ]
         running = view.observed.state is RunState.RUNNING
         ready = running and view.ready
+        trouble = view.trouble
+        if view.host_restarted and expected_up(obj, power) and not obj.deletion:
+            trouble = (
+                trouble
+                or f"this host was restarted while it ran; `hikube-local start {obj.name}` or `up` brings it back"
+            )
         reason = "Ready" if ready else "GuestFailed" if running and view.failed else "Booting" if running else word
         conditions = [
-            condition("Ready", ready, reason, view.trouble),
+            condition("Ready", ready, reason, trouble),
             condition("DisksReady", not missing, "DisksNotReady" if missing else "AllDisksReady", ", ".join(missing)),
         ]
         if obj.instance.has_seed:
@@ -185,6 +199,7 @@ class Statuses:
             "access": view.access,
             "backend": obj.backend,
             "accelerator": view.accelerator or None,
+            "acceleratorSetBy": view.accelerator_by or None,
             "instanceID": view.instance_id,
             "differences": view.differences,
             **view.details,

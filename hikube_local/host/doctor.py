@@ -107,16 +107,78 @@ def tun() -> HostCheck:
 
 
 def accelerator(layout: Layout) -> HostCheck:
-    from hikube_local.host.accelerator import verdict
+    from hikube_local.host.accelerator import chosen, remedy, verdict
 
     if not path_of("qemu-system-x86_64"):
         return HostCheck(
             "accelerator", False, "QEMU is not installed", "sudo apt-get install qemu-system-x86", needed=False
         )
     v = verdict(layout)
-    detail = v.why if v.kvm else f"emulation (TCG): {v.why}"
-    fix = "" if v.kvm else f"machines run without it, slower; see {document('troubleshooting.md')}"
+    detail = v.why if v.kvm else f"emulation (TCG), about {v.slowness:.0f} times as slow as a laptop's KVM: {v.why}"
+    fix = "" if v.kvm else remedy() or f"machines run without it, slower; see {document('troubleshooting.md')}"
+    if said := chosen():
+        detail += f"; HIKUBE_LOCAL_ACCELERATOR={said} overrules it"
     return HostCheck("accelerator", v.kvm, detail, fix, needed=False)
+
+
+def surroundings(layout: Layout) -> Iterator[HostCheck]:
+    """What else decides how machines run here; none of it is needed."""
+    from hikube_local.host import autostart
+
+    where = facts.container()
+    if where:
+        yield HostCheck("container", True, f"this runs in a container ({where})", needed=False)
+    if _word("/proc/cpuinfo", "hypervisor"):
+        yield HostCheck("nested", True, "this host is a virtual machine itself: KVM is slower in it", needed=False)
+    if os.path.exists("/dev/kvm"):
+        smm = (
+            "may be had; KVM inside a virtual machine often cannot do it"
+            if _word("/proc/cpuinfo", "hypervisor")
+            else "may be had"
+        )
+        yield HostCheck("secure boot (SMM)", True, smm, needed=False)
+        ok = os.path.exists("/dev/vhost-net")
+        detail = (
+            "the kernel carries the machines' packets" if ok else "QEMU carries the machines' packets, a little slower"
+        )
+        yield HostCheck("vhost-net", ok, detail, "" if ok else "sudo modprobe vhost_net", needed=False)
+    pages = int(_number("/proc/sys/vm/nr_hugepages"))
+    yield HostCheck("huge pages", True, f"{pages} reserved; machines do not use them (HK509)", needed=False)
+    yield HostCheck("confinement", True, _confinement(), needed=False)
+    cgroup = "version 2" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "version 1, or none"
+    yield HostCheck("cgroup", True, f"{cgroup}; a machine's limits are QEMU's own", needed=False)
+    if not layout.root and os.path.isdir("/run/systemd/system"):
+        ok = not autostart.needs_linger(layout)
+        detail = "machines outlive your login" if ok else "machines lose their runtime folder when your last login ends"
+        yield HostCheck("lingering", ok, detail, "" if ok else "sudo loginctl enable-linger $USER", needed=False)
+
+
+def _confinement() -> str:
+    """What of the kernel's security modules is on."""
+    modules = _read("/sys/kernel/security/lsm").strip().split(",")
+    on = []
+    if "apparmor" in modules or _read("/sys/module/apparmor/parameters/enabled").strip() == "Y":
+        swtpm = "; with a profile for swtpm" if os.path.exists("/etc/apparmor.d/usr.bin.swtpm") else ""
+        on.append(f"AppArmor{swtpm}")
+    if os.path.exists("/sys/fs/selinux/enforce"):
+        on.append(f"SELinux ({'enforcing' if _read('/sys/fs/selinux/enforce').strip() == '1' else 'permissive'})")
+    return ", ".join(on) or "neither AppArmor nor SELinux"
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _number(path: str) -> int:
+    text = _read(path).strip()
+    return int(text) if text.isdigit() else 0
+
+
+def _word(path: str, word: str) -> bool:
+    return f" {word} " in _read(path).replace("\n", " ")
 
 
 def memory() -> HostCheck:
@@ -209,7 +271,7 @@ def bridges() -> HostCheck:
 def examine(layout: Layout) -> list[HostCheck]:
     """Every check, for `doctor`."""
     checks = [*tools(), binding(), namespace(), tun(), socket_paths(layout), folders(layout)]
-    return [*checks, accelerator(layout), memory(), disk_space(layout), low_ports(), bridges()]
+    return [*checks, accelerator(layout), *surroundings(layout), memory(), disk_space(layout), low_ports(), bridges()]
 
 
 def require(layout: Layout, machines: bool, packages: Sequence[str] = ()) -> None:

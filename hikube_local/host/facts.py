@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass
@@ -77,3 +78,23 @@ def asleep() -> float:
 def boot_id() -> str:
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as f:
         return f.read().strip()
+
+
+def booted() -> float:
+    """When this host was booted, in Unix seconds."""
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def container() -> str:
+    """What container this is in (docker, podman, lxc, …), or an empty string: as systemd-detect-virt tells them."""
+    for path, name in (("/run/.containerenv", "podman"), ("/.dockerenv", "docker")):
+        if os.path.exists(path):
+            return name
+    for path in ("/run/systemd/container", "/run/host/container-manager"):
+        with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as f:
+            return f.read(40).strip()
+    with contextlib.suppress(OSError), open("/proc/1/environ", "rb") as f:
+        for row in f.read(1 << 16).split(b"\0"):
+            if row.startswith(b"container="):
+                return row.removeprefix(b"container=").decode("utf-8", "replace")[:40]
+    return ""

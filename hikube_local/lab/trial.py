@@ -28,6 +28,7 @@ from hikube_local.backends.registry import Able
 from hikube_local.engine.reconcile import Reconciler
 from hikube_local.errors import ExitCode, HikubeError, unexpected
 from hikube_local.events import Emit, Event, EventType
+from hikube_local.host.accelerator import chosen
 from hikube_local.images.settings import Settings
 from hikube_local.lab import checks, evidence, units
 from hikube_local.lab.checklist import Check
@@ -113,7 +114,7 @@ class Trial:
         self.warm_at = warm_at  # where warm states are kept; None: each machine boots
         self.store = Store(layout)
         oem = (credential(key.with_suffix(".pub").read_text()),)
-        how = BackendSettings(settings, throwaway=True, oem=oem, stretch=stretch)
+        how = BackendSettings(settings, throwaway=True, oem=oem, stretch=stretch, accelerator=chosen())
         self.backend: Backend = registry.make(DEFAULT_BACKEND, layout, self.store, how)
         self.layout, self.options, self.timeout = layout, options, timeout
         self._emit = emit

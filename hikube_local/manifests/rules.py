@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
+from hikube_local.api.names import ACCELERATOR, ACCELERATORS
 from hikube_local.api.objects import INSTANCE, RunStrategy, Source, VMDiskSpec, VMInstanceSpec
 from hikube_local.api.quantities import in_bytes, parse
 from hikube_local.catalogue import data
@@ -31,7 +32,22 @@ def check(item: Loaded, extra_images: frozenset[str] = frozenset()) -> Iterator[
         found = rule(item.object.spec, extra_images) if rule is disk_source else rule(item.object.spec)
         for f in found:
             yield placed(item, f)
+    yield from _accelerator(item)
     yield from _readers(item)
+
+
+def _accelerator(item: Loaded) -> Iterator[Finding]:
+    """An annotation of ours that is misspelt would do nothing, without a word."""
+    said = item.object.annotations.get(ACCELERATOR)
+    if said is not None and (said.lower() not in ACCELERATORS or item.object.kind != INSTANCE):
+        what = (
+            f"the annotation {ACCELERATOR} is {said[:40]!r}"
+            if item.object.kind == INSTANCE
+            else f"{ACCELERATOR} is a machine's"
+        )
+        f = Finding("HK304", _E, what, ("metadata", "annotations", ACCELERATOR), "write kvm or tcg, at a VMInstance")
+        where = ("metadata", "annotations", ACCELERATOR)
+        yield f.placed(item.place(*where), item.object.kind_and_name, ".".join(where))
 
 
 def placed(item: Loaded, f: Finding) -> Finding:

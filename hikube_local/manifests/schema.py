@@ -15,7 +15,7 @@ _QUANTITIES = {"cpu", "memory", "sockets", "storage"}
 
 def schema() -> dict[str, Any]:
     """One schema for a document of either kind; null means absent, for every field."""
-    kinds = {kind: _kind(kind) for kind in (INSTANCE, DISK)}
+    kinds = {kind: schema_of(kind) for kind in (INSTANCE, DISK)}
     return {
         "$schema": DRAFT,
         "title": "Hikube's virtual machines: VMInstance and VMDisk",
@@ -25,7 +25,7 @@ def schema() -> dict[str, Any]:
     }
 
 
-def _kind(kind: str) -> dict[str, Any]:
+def schema_of(kind: str) -> dict[str, Any]:
     spec = SPECS[kind].model_json_schema()
     shared = spec.pop("$defs", {})
     body = _open(spec, {name: _open(part, shared) for name, part in shared.items()})
@@ -104,7 +104,7 @@ def explain(path: str) -> Field | None:
     kind = {"vminstance": INSTANCE, "vmdisk": DISK}.get(words[0])
     if kind is None:
         return None
-    part = _kind(kind)
+    part = schema_of(kind)
     description = part["description"]
     here: dict[str, Any] = part
     for word in words[1:]:

@@ -20,7 +20,7 @@ from hikube_local.render.machine import storage_bytes
 from hikube_local.store.records import Intent
 from hikube_local.text import mask_url, size
 
-_ON = (RunState.RUNNING, RunState.PAUSED)
+_ON = (RunState.RUNNING, RunState.PAUSED, RunState.FAILED)
 
 
 def plan_disk(obj: Object, seen: DiskObserved) -> Planned:
@@ -84,9 +84,10 @@ def plan_machine(
         steps.append(Step(Verb.SEED, key, "its content changed" if seen.seed else ""))
     stale = on and seen.live_definition not in ("", want.cold or want.definition)
     ended = intent.end_boot is not None and intent.end_boot == seen.started
-    restart = on and run is True and (ended or (restart_stale and stale))
+    broken = seen.state is RunState.FAILED
+    restart = on and run is True and (ended or broken or (restart_stale and stale))
     if on and (run is False or restart):
-        why = "for a restart" if restart else ""
+        why = "QEMU stopped it for an error" if broken else "for a restart" if restart else ""
         steps.append(Step(Verb.STOP, key, why))
     if not seen.network and (run or on):
         steps.append(Step(Verb.NETWORK, key))

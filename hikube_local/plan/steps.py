@@ -41,6 +41,7 @@ class RunState(StrEnum):
     CRASHED = "crashed"
     RUNNING = "running"
     PAUSED = "paused"
+    FAILED = "failed"  # QEMU stopped it for an error of its own: it cannot go on
 
 
 @dataclass(frozen=True, slots=True)

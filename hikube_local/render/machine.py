@@ -61,6 +61,7 @@ class Machine:
     kvm: bool = True
     tb_cache: int | None = None  # MiB, TCG's translation cache
     unsafe: bool = False  # a throw-away machine: its disks are never flushed
+    tsc: int = 0  # Hz of the host's time stamp counter, where it is stable
     cpu_model: str = ""  # with KVM; empty is the host's
     spare_ports: int = SPARE_PORTS
     owner: tuple[int, int] | None = None  # user and group of its QEMU; None: whoever runs libvirt

@@ -50,6 +50,19 @@ class Change:
     object: Object
 
 
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What an API's client writes on: the revision that it knows (0: it is not there, None: whatever it is), and who owns
+    the object's fields after it (managedFields)."""
+
+    revision: int | None
+    managed: list[dict[str, Any]]
+
+
+class Changed(HikubeError):
+    """Somebody else wrote the object since it was read."""
+
+
 class Compacted(HikubeError):
     """The log does not reach back to the revision that was asked for."""
 
@@ -136,13 +149,19 @@ class Store:
 
         return self._file.read(read) or []
 
-    def put(self, wanted: Iterable[Object]) -> list[Object]:
-        """Record what was asked for, all in one transaction; a spec that did not change keeps its generation."""
+    def put(self, wanted: Iterable[Object], basis: Basis | None = None) -> list[Object]:
+        """Record what was asked for, all in one transaction; a spec that did not change keeps its generation.
+
+        Changed (HK813) where an object is not at the revision that its writer knows.
+        """
 
         def write(c: sqlite3.Connection) -> list[Object]:
             out = []
             for obj in wanted:
                 old = self._find(c, obj.key)
+                if basis and basis.revision not in (None, old.resource_version if old else 0):
+                    raise Changed("HK813", f"{obj.ref} was changed by somebody else", fix="read it again")
+                owned = basis is not None and self._own(c, obj.key, basis.managed)
                 if old is None:
                     fresh = {"uid": str(uuid.uuid4()), "created": time.time(), "generation": 1}
                     out.append(self._write(c, obj.model_copy(update=fresh), ChangeType.ADDED))
@@ -157,13 +176,24 @@ class Store:
                 new = obj.model_copy(update=kept)
                 if plain_spec(new.spec) != plain_spec(old.spec) or old.deletion:
                     new = new.model_copy(update={"generation": old.generation + 1})
-                elif (new.labels, new.annotations) == (old.labels, old.annotations):
+                elif (new.labels, new.annotations) == (old.labels, old.annotations) and not owned:
                     out.append(old)
                     continue
                 out.append(self._write(c, new, ChangeType.MODIFIED))
             return out
 
         return self._file.write(write)
+
+    @staticmethod
+    def _own(connection: sqlite3.Connection, key: Key, managed: list[dict[str, Any]]) -> bool:
+        """Keep who owns the object's fields; whether that is something new."""
+        row = connection.execute("SELECT body FROM allocations WHERE scope=?", (scope(key),)).fetchone()
+        own = json.loads(row[0]) if row else {}
+        if own.get("managed") == managed:
+            return False
+        body = json.dumps({**own, "managed": managed})
+        connection.execute("INSERT OR REPLACE INTO allocations VALUES(?,?)", (scope(key), body))
+        return True
 
     def mark_deleted(self, keys: Iterable[Key]) -> None:
         """Set deletionTimestamp; the reconciler takes it from there."""

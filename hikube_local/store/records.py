@@ -17,6 +17,8 @@ class Intent:
     end_boot: float | None = None  # the boot, by its start time, that a `restart` ends
     started_before: bool = False
     bridge: str = ""  # of the host's, for WholeIP as root
+    managed: list[dict[str, Any]] | None = None  # metadata.managedFields: who of the API's clients owns which field
+    accelerator: str = ""  # kvm or tcg, whatever the host's own verdict is
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class Lease:
     host: int | None = None  # of its address inside the tenant
     forwards: dict[str, Any] | None = None  # its loopback address, and the host port of each port
     lan: str = ""  # the host's bridge that it sits on
+    ran_with: str = ""  # the accelerator of its last start, kvm or tcg
     configured: str = ""  # the identity of which `reset` has the first boot
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -169,3 +170,16 @@ def test_a_guest_that_boots_again_and_again_is_a_loop(watched):
     boots = {float(10 * n): b"SeaBIOS (version 1.16)\nGNU GRUB  version 2.06\n" + KERNEL for n in range(1, 9)}
     verdict, _ = watched(boots)
     assert verdict.result is Result.FAILED and verdict.trouble and verdict.trouble.code == "HK912"
+
+
+def test_a_machine_that_qemu_stopped_is_told_at_once_with_its_line(watched, tmp_path, monkeypatch):
+    log = tmp_path / "qemu.log"
+    log.write_text(
+        "KVM: old trouble\n2026-01-01: starting up libvirt version: 11\nKVM: entry failed, hardware error 0x0\n"
+    )
+    monkeypatch.setattr(follow, "Watch", partial(follow.Watch, qemu_log=log, kvm=True))
+    verdict, _ = watched({1: KERNEL}, {3.0: (RunState.FAILED, False)})
+    assert verdict.result is Result.FAILED and verdict.seconds < 6
+    assert verdict.trouble and verdict.trouble.code == "HK913"
+    assert "KVM: entry failed, hardware error 0x0" in verdict.message
+    assert "--accelerator tcg" in verdict.trouble.remedy

@@ -105,6 +105,7 @@ def test_every_change_that_we_make_in_libvirt_is_told():
         ),
         *(
             "listDomainsID",
+            "getCapabilities",
             "saveImageGetXMLDesc",
             "jobInfo",
             "blockJobInfo",

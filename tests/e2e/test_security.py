@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from hikube_local.backends.qemu import owners
+from hikube_local.backends.qemu.machine import limits
+from hikube_local.host import qemu_ids
 from tests.conftest import ROOT
 from tests.e2e.conftest import TINY, Host, Real, second, seeded
 
@@ -79,10 +80,19 @@ def test_the_user_of_one_machines_qemu_reads_no_disk_and_no_seed_of_another(real
             name = next(w for w in words if w.startswith("guest=")).split(",")[0].rpartition("-")[2]
             running[name] = (pid, os.stat(f"/proc/{pid}").st_uid)
     users = {user for _, user in running.values()}
-    assert len(users) == 2 and not users & {0, owners.shared()[0]}, running
+    assert len(users) == 2 and not users & {0, qemu_ids.shared()[0]}, running
+    for pid, _ in running.values():  # what runs away takes neither the host nor a neighbour down
+        status = dict(
+            row.split(":\t", 1) for row in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in row
+        )
+        assert (status["CapEff"].strip("0"), status["Seccomp"], status["NoNewPrivs"]) == ("", "2", "1"), status
+        table = {r[:26].strip(): r[26:].split()[0] for r in Path(f"/proc/{pid}/limits").read_text().splitlines()}
+        assert 0 < int(table["Max address space"]) < 16 << 30 and table["Max core file size"] == "0", table
+        assert int(table["Max processes"]) == limits.THREADS
+        assert int(Path(f"/proc/{pid}/oom_score_adj").read_text()) == int(limits.EXPENDABLE)
     for name, (pid, user) in running.items():
         enter = ["nsenter", "-t", str(pid), "-m", "setpriv", "--reuid", str(user), "--clear-groups"]
-        enter += ["--regid", str(owners.shared()[1]), "cat"]
+        enter += ["--regid", str(qemu_ids.shared()[1]), "cat"]
         for owner in running:
             state, disk = real.runtime / "state", "sys" if owner == "web" else "other-sys"
             for path in (state / f"machines/default/{owner}/seed.iso", state / f"disks/default/{disk}/disk.qcow2"):

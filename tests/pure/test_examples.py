@@ -12,7 +12,7 @@ import yaml
 
 from hikube_local.cli.main import cli
 from hikube_local.lab import checklist
-from tests.conftest import EXAMPLES
+from tests.conftest import EXAMPLES, ROOT
 
 
 def commands(value: object) -> list[list[str]]:
@@ -50,3 +50,9 @@ def test_the_labs_checks_are_checks():
     found, wrong = checklist.parse(machine["metadata"]["annotations"][checklist.ANNOTATION], "web.yaml")
     assert found and not wrong
     assert disk["kind"] == "VMDisk"
+
+
+def test_the_image_for_ci_has_what_the_makefile_installs():
+    text = (ROOT / "Makefile").read_text().replace("\\\n", " ")
+    wanted = re.search(r"(?m)^PACKAGES := (.*)$", text)[1].split()
+    assert set(wanted) <= set((ROOT / ".ci" / "Dockerfile").read_text().split())

@@ -138,3 +138,8 @@ def test_a_command_ends_with_the_worst_of_its_parts():
     done, failed, usage, late = ExitCode.DONE, ExitCode.FAILED, ExitCode.USAGE, ExitCode.TIMEOUT
     assert worst([]) is done and worst([done, late]) is late
     assert worst([late, failed, done]) is failed and worst([late, failed, usage]) is usage
+
+
+def test_a_machine_that_qemu_stopped_is_started_again():
+    broken = dataclasses.replace(UP, state=RunState.FAILED)
+    assert verbs(seen=broken) == [Verb.STOP, Verb.START]

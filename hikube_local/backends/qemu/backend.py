@@ -27,6 +27,7 @@ from hikube_local.backends.qemu.machine import (
     screen,
     sizes,
     spec,
+    stopped,
     usage,
     view,
 )
@@ -190,7 +191,12 @@ class QemuBackend(
         # The instance-id under which cloud-init was seen to be done.
         done_as = context.store.guest(obj.key).done_as
         watch = follow.Watch(
-            context.folder(obj), context.facts, lambda: context.domain(obj), context.settings.throwaway
+            context.folder(obj),
+            context.facts,
+            lambda: context.domain(obj),
+            context.settings.throwaway,
+            stopped.log(context, obj),
+            context.accelerator(obj).kvm,
         )
         verdict = follow.Follower(watch, obj, emit, fresh=done_as != context.uuid(obj)).run(timeout)
         rows = boot_marks.all(context.folder(obj))

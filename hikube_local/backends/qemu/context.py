@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import xml.etree.ElementTree as ET
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ from hikube_local.host.accelerator import host_facts
 from hikube_local.host.facts import HostFacts
 from hikube_local.images.cache import Cache
 from hikube_local.paths import Layout
+from hikube_local.plan.accelerator import Choice, choose
 from hikube_local.store.db import Store
 
 PENDING = "pending.json"  # in the machine's folder: what is under way with its checkpoints
@@ -43,6 +45,40 @@ class Context:
     def facts(self) -> HostFacts:
         facts, stretch = host_facts(self.layout), self.settings.stretch
         return facts if stretch is None else replace(facts, stretch=stretch)
+
+    def accelerator(self, obj: Object) -> Choice:
+        """The accelerator that the machine has, or would get at its next start."""
+        intent, lease, _ = self.store.records(obj.key)
+        said = obj.annotations.get(names.ACCELERATOR, "").lower()
+        facts, has = self.facts, lease.ran_with or self._defined_with(obj)
+        asked = (intent.accelerator, said, self.settings.accelerator)
+        if has in ("", facts.accelerator) and not any(asked):
+            return choose(facts, *asked)
+        return choose(facts, *asked, has, self._runs(obj), self._keeps_memory(obj))
+
+    def _defined_with(self, obj: Object) -> str:
+        """The accelerator of a machine that an earlier version started, or nothing."""
+        dom = self.existing_domain(obj)
+        if dom is None:
+            return ""
+        return "kvm" if ET.fromstring(dom.XMLDesc(0)).get("type") == "kvm" else "tcg"
+
+    def _runs(self, obj: Object) -> bool:
+        dom = self.existing_domain(obj)
+        return bool(dom is not None and dom.isActive())
+
+    def _keeps_memory(self, obj: Object) -> bool:
+        return any((self.layout.state / "checkpoints" / obj.namespace / obj.name).rglob("memory"))
+
+    def tsc(self) -> int:
+        """Hz of the host's time stamp counter as libvirt measured it, 0 where it cannot be given to a guest."""
+        connection = self.connection.existing()
+        if connection is None:
+            return 0
+        counter = ET.fromstring(connection.getCapabilities()).find("host/cpu/counter[@name='tsc']")
+        if counter is None:
+            return 0
+        return int(counter.get("frequency", "0"))
 
     def network_lock(self) -> contextlib.AbstractContextManager[None]:
         return self.connection.network_lock()

@@ -34,6 +34,14 @@ def connect(uri: str) -> Any:
         raise translated(e, "libvirt does not answer") from None
 
 
+# Ubuntu's profile lets swtpm reach its sockets in a few places alone (/etc/apparmor.d/usr.bin.swtpm), ours not among them.
+SWTPM = (
+    "where AppArmor has a profile for swtpm: echo 'owner /run/user/*/hikube-local/** rwk,' | sudo tee -a"
+    " /etc/apparmor.d/local/usr.bin.swtpm && sudo apparmor_parser -r /etc/apparmor.d/usr.bin.swtpm; else: sudo apt-get"
+    " install swtpm swtpm-tools"
+)
+
+
 def translated(error: Any, what: str) -> HikubeError:
     """A libvirt error as ours: what was tried, libvirt's words, and a remedy where one is known."""
     said = sanitize(str(error))[:600]
@@ -43,6 +51,7 @@ def translated(error: Any, what: str) -> HikubeError:
         ("Cannot access storage file", "a disk's file is missing: hikube-local describe vmdisk NAME"),
         ('Failed to get "write" lock', "another QEMU uses the disk"),
         ("Cannot allocate memory", "free memory, or choose a smaller instanceType"),
+        ("swtpm", SWTPM),
         ("virtlogd", "virtlogd is not running: run the command again"),
     ):
         if part in said:
@@ -67,6 +76,9 @@ def state(dom: Any) -> tuple[RunState, bool]:
     now, reason = dom.state()
     if now in (lv.VIR_DOMAIN_RUNNING, lv.VIR_DOMAIN_BLOCKED, lv.VIR_DOMAIN_SHUTDOWN):
         return RunState.RUNNING, False
+    if now == lv.VIR_DOMAIN_PAUSED and reason in (lv.VIR_DOMAIN_PAUSED_UNKNOWN, lv.VIR_DOMAIN_PAUSED_CRASHED):
+        # libvirt has one word for what it does not know and for QEMU's own errors: QEMU tells them apart.
+        return RunState.FAILED if qemu_status(dom) in BROKEN else RunState.PAUSED, False
     if now in (lv.VIR_DOMAIN_PAUSED, lv.VIR_DOMAIN_PMSUSPENDED):
         return RunState.PAUSED, False
     if now == lv.VIR_DOMAIN_CRASHED or (
@@ -74,6 +86,23 @@ def state(dom: Any) -> tuple[RunState, bool]:
     ):
         return RunState.CRASHED, False
     return RunState.SHUTOFF, reason == lv.VIR_DOMAIN_SHUTOFF_SHUTDOWN
+
+
+# QEMU's RunState (qapi/run-state.json) of a machine that cannot go on.
+BROKEN = ("internal-error", "guest-panicked", "watchdog")
+
+
+def qemu_status(dom: Any) -> str:
+    """QEMU's own word for what the machine does, or an empty string."""
+    import json
+
+    import libvirt_qemu
+
+    try:
+        said = libvirt_qemu.qemuMonitorCommand(dom, '{"execute": "query-status"}', 0)
+        return str(json.loads(said)["return"]["status"])
+    except (module().libvirtError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def disks(domain: str | ET.Element) -> dict[str, ET.Element]:

@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import grp
 import hashlib
 import os
-import pwd
 import struct
 import xml.etree.ElementTree as ET
 from contextlib import suppress
 from pathlib import Path
 
-Ids = tuple[int, int]
+from hikube_local.host.qemu_ids import Ids, shared
+
 _ACL = "system.posix_acl_access"
-DEBIAN_QEMU_ID = 64055  # libvirt-qemu, when the package that makes that user is not installed
 # Ids that no user, container or service has: systemd's UIDS-GIDS.md gives those up to 1879048191 to containers,
 # and leaves these to 2147352575 alone.
 FIRST, COUNT = 0x70000000, 0x0FFE0000
-
-
-def shared() -> Ids:
-    """User and group of whatever QEMU is no machine's: libvirt's own trials, and of every one where ids are few."""
-    for name in ("libvirt-qemu", "qemu"):
-        with suppress(KeyError):
-            user = pwd.getpwnam(name)
-            with suppress(KeyError):
-                return user.pw_uid, grp.getgrnam("kvm").gr_gid
-            return user.pw_uid, user.pw_gid
-    with suppress(KeyError):
-        return DEBIAN_QEMU_ID, grp.getgrnam("kvm").gr_gid
-    return DEBIAN_QEMU_ID, DEBIAN_QEMU_ID
 
 
 def of_machine(root: str, uuid: str, few: bool) -> Ids:

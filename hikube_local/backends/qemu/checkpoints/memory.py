@@ -11,7 +11,8 @@ from typing import Any
 from hikube_local.api.objects import Object
 from hikube_local.backends.qemu import libvirt, owners
 from hikube_local.backends.qemu.context import Context
-from hikube_local.backends.qemu.machine import definition, spec
+from hikube_local.backends.qemu.machine import definition, limits, spec
+from hikube_local.host import qemu_ids
 from hikube_local.plan.running import comes_back
 from hikube_local.plan.steps import RunOptions, RunState
 from hikube_local.render import domain
@@ -44,7 +45,7 @@ def write(context: Context, obj: Object, dom: Any, target: Path, new: dict[str, 
         disk = ET.SubElement(disks, "disk", name=dev, snapshot="external", type="file")
         ET.SubElement(disk, "driver", type="qcow2")
         path = context.layout.disk(obj.namespace, name) / new[name]
-        if owner := owners.in_xml(xml) or (owners.shared() if context.layout.root else None):
+        if owner := owners.in_xml(xml) or (qemu_ids.shared() if context.layout.root else None):
             os.chown(path, *owner)  # made by root, opened by QEMU while it runs
         ET.SubElement(disk, "source", file=context.sandbox.seen(path))
     flags = lv.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA | lv.VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
@@ -79,6 +80,7 @@ def resume(context: Context, obj: Object, target: Path) -> None:
         context.store.keep(obj.key, power=None)
         if (dom := context.domain(obj)) is not None:
             libvirt.ends(dom, comes_back(obj))
+            limits.bound(context, dom.name(), dom.maxMemory() << 10)
         definition.open_ports(context, obj)
     except lv.libvirtError as e:
         raise libvirt.translated(e, f"{obj.name} could not be started from its checkpoint") from None

@@ -50,7 +50,10 @@ def define(context: Context, obj: Object, options: RunOptions) -> None:
         connection = context.connection.ensure()
     assert connection is not None
     lv = libvirt.module()
-    xml = domain.domain(spec.machine(context, obj, options))
+    machine = spec.machine(context, obj, options)
+    xml = domain.domain(machine)
+    if machine.kvm:
+        context.sandbox.show_kvm()
     try:
         old = libvirt.domain(connection, names.domain(obj.namespace, obj.name))
         if old is not None and old.UUIDString() != context.uuid(obj) and not old.isActive():

@@ -14,13 +14,15 @@ from typing import Any
 from hikube_local.api.objects import Object
 from hikube_local.backends.qemu import boot_marks, libvirt
 from hikube_local.backends.qemu.agent import Agent
+from hikube_local.backends.qemu.machine import stopped
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.host.facts import HostFacts
 from hikube_local.plan.steps import RunState
-from hikube_local.readiness import cloudinit
+from hikube_local.readiness import cloudinit, qemu
 from hikube_local.readiness.console import Console, final_message
 from hikube_local.readiness.stages import WORDS, Result, Stage, Trouble, Verdict
+from hikube_local.text import sanitize
 from hikube_local.userdata import whole
 
 DEFAULT_TIMEOUT = 300.0
@@ -65,6 +67,8 @@ class Watch:
     facts: HostFacts
     domain: Callable[[], Any | None]
     throwaway: bool = False
+    qemu_log: Path | None = None  # what QEMU itself said
+    kvm: bool = False
 
 
 class Follower:
@@ -119,7 +123,10 @@ class Follower:
                 self._worked = (now, self._cpu())
             if now >= next_alive:
                 next_alive = now + ALIVE_EVERY
-                if not self._alive():
+                state = self._state()
+                if state is RunState.FAILED:
+                    return self._broken()
+                if state not in (RunState.RUNNING, RunState.PAUSED):
                     return self._gone()
             if now >= next_ask or self.console.finished is not at_end:
                 at_end = self.console.finished
@@ -167,14 +174,14 @@ class Follower:
             self.cloud, self.connected, self.agent_blind, self.module = None, False, False, ""
         return any_text
 
-    def _alive(self) -> bool:
+    def _state(self) -> RunState:
         dom = self.watch.domain()
         if dom is None:
-            return False
+            return RunState.ABSENT
         if self.agent is None:
             self.agent = Agent(dom, self.watch.facts.effort)
             self._worked = (time.monotonic(), self._cpu())
-        return libvirt.state(dom)[0] in (RunState.RUNNING, RunState.PAUSED)
+        return libvirt.state(dom)[0]
 
     def _ask(self) -> None:
         """Where the agent's channel is connected, cloud-init's end is asked of it."""
@@ -316,6 +323,15 @@ class Follower:
             "HK910", f"{what} in {self._words()}", tuple(self.console.lines)[-8:], f"hikube-local logs {self.obj.name}"
         )
         return self._end(Result.GONE, trouble.message, trouble)
+
+    def _broken(self) -> Verdict:
+        """QEMU stopped the machine for an error of its own, which its log tells."""
+        self._read()
+        said = stopped.text(self.watch.qemu_log)
+        why = qemu.reason(said) or "its log does not say why"
+        what = f"QEMU stopped the machine in {self._words()}: {why}"
+        remedy = qemu.remedy(said, self.obj.name, self.watch.kvm)
+        return self._failed(Trouble("HK913", what, tuple(sanitize(said).splitlines()[-8:]), remedy))
 
     def _loops(self) -> Verdict:
         what = f"the guest has begun to boot {self.console.again + 1} times and never came to an end"

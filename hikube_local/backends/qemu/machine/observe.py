@@ -22,7 +22,7 @@ def machine(context: Context, obj: Object) -> MachineObserved:
         mark = {}
     dom = context.existing_domain(obj)
     state = libvirt.state(dom)[0] if dom else RunState.ABSENT
-    on = state in (RunState.RUNNING, RunState.PAUSED)
+    on = state in (RunState.RUNNING, RunState.PAUSED, RunState.FAILED)
     kept = dom.XMLDesc(libvirt.module().VIR_DOMAIN_XML_INACTIVE) if dom else ""
     live = dom.XMLDesc(0) if dom and on else ""
     ip = context.tenants.ip(obj)

@@ -10,10 +10,11 @@ from hikube_local import files
 from hikube_local.api.objects import Object
 from hikube_local.backends.qemu import boot_marks, firmware, libvirt, owners
 from hikube_local.backends.qemu.context import Context
-from hikube_local.backends.qemu.machine import definition, disks, sizes
+from hikube_local.backends.qemu.machine import definition, disks, limits, sizes
 from hikube_local.backends.qemu.network.user_network import LOST
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
+from hikube_local.host.autostart import needs_linger
 from hikube_local.host.facts import asleep
 from hikube_local.plan.running import comes_back
 from hikube_local.plan.steps import RunOptions, RunState
@@ -33,28 +34,40 @@ def start(context: Context, obj: Object, options: RunOptions, emit: Emit) -> Non
         dom = context.domain(obj) or dom
     if not context.sandbox.has_tenant_network:
         emit(Event(EventType.DIFFERENCE, LOST, obj.ref, obj.namespace, code="HK518"))
-    if not context.facts.kvm:
-        emit(
-            Event(
-                EventType.DIFFERENCE,
-                f"no hardware acceleration: {context.facts.why}",
-                obj.ref,
-                obj.namespace,
-                code="HK503",
-            )
+    if needs_linger(context.layout):
+        what = "it can be reached until your last login ends; for longer: sudo loginctl enable-linger $USER"
+        emit(Event(EventType.HINT, what, obj.ref, obj.namespace))
+    choice = context.accelerator(obj)
+    if not choice.kvm:
+        what = f"no hardware acceleration: {choice.why}"
+        emit(Event(EventType.DIFFERENCE, what, obj.ref, obj.namespace, code="HK503"))
+    if choice.lost:
+        what = (
+            f"its checkpoints with memory were made under {choice.lost} and cannot be gone back to under {choice.word}"
+            f"; `up --accelerator {choice.lost}` where that works"
         )
+        emit(Event(EventType.WARNING, what, obj.ref, obj.namespace, code="HK521"))
     profile = machine.profile_of(obj.instance)
-    told = sizes.size(context.store, context.facts, obj, options.exact)[1]
-    for code, text in [*told, *fit.dropped(profile, context.facts.kvm)]:
+    size, told = sizes.size(context.store, context.facts, obj, options.exact)
+    for code, text in [*told, *fit.dropped(profile, choice.kvm)]:
         emit(Event(EventType.DIFFERENCE, text, obj.ref, obj.namespace, code=code))
     folder = context.make_folder(obj)
     if obj.instance.has_seed and profile.disk_bus == "sata" and (content := seed.seed(obj, dom.UUIDString())):
         files.write(folder / SEED, seed.volume(content), 0o600)  # the guest may have written to it
     context.sandbox.make_sockets(context.tenants.tap(obj), context.sandbox.owner(dom.UUIDString()))
     boot_marks.mark(folder, {"console": folder / "console.log", "firmware": folder / "firmware.log"})
-    context.store.keep(obj.key, started_before=True, cloud_init=None, asleep=asleep(), again=None, answered=None)
+    context.store.keep(
+        obj.key,
+        ran_with=choice.word,
+        started_before=True,
+        cloud_init=None,
+        asleep=asleep(),
+        again=None,
+        answered=None,
+    )
     try:
         dom.createWithFlags(firmware.prepare(context.layout, folder, profile, dom.UUIDString(), lv))
+        limits.bound(context, dom.name(), size.memory)
         firmware.note(folder, profile)
         libvirt.ends(dom, comes_back(obj))
     except lv.libvirtError as e:

@@ -21,23 +21,25 @@ def machine(context: Context, obj: Object, options: RunOptions) -> render.Machin
     if spec.has_seed:
         devices.append(render.seed_device(spec, context.sandbox.seen(folder / SEED)))
     tenant, tap = context.sandbox.has_tenant_network, context.tenants.tap(obj)
-    uuid = context.uuid(obj)
+    profile = render.profile_of(spec)
+    uuid, kvm = context.uuid(obj), context.accelerator(obj).kvm
     return render.Machine(
         namespace=obj.namespace,
         name=obj.name,
         uuid=uuid,
         size=size,
-        profile=render.profile_of(spec),
+        profile=profile,
         disks=tuple(devices),
         mac=context.tenants.mac(obj, context.bridge(obj)),
         tap=tap if tenant else "",
         further=tuple((n.mac, n.tap) for n in context.tenants.further(obj)) if tenant else (),
         places=render.places(context.sandbox.seen(folder), str(context.sandbox.sockets(tap))),
-        kvm=context.facts.kvm,
-        tb_cache=None if context.facts.kvm else fit.TB_CACHE >> 20,
+        kvm=kvm,
+        tb_cache=None if kvm else fit.TB_CACHE >> 20,
         unsafe=context.settings.throwaway,
         # Each costs an emulated guest about a tenth of a second of its boot.
         spare_ports=0 if context.settings.throwaway else render.SPARE_PORTS,
+        tsc=context.tsc() if kvm and "reenlightenment" in profile.hyperv else 0,
         cpu_model=spec.cpuModel,
         owner=context.sandbox.owner(uuid),
         oem=context.settings.oem,

@@ -9,11 +9,12 @@ from hikube_local.api.objects import Object
 from hikube_local.backends.protocol import View
 from hikube_local.backends.qemu import libvirt
 from hikube_local.backends.qemu.context import Context
-from hikube_local.backends.qemu.machine import follow, observe
+from hikube_local.backends.qemu.machine import follow, observe, stopped
 from hikube_local.backends.qemu.network import port_forwards
 from hikube_local.backends.qemu.network.user_network import LOST
-from hikube_local.host import accelerator
+from hikube_local.host import accelerator, facts
 from hikube_local.plan.steps import RunState
+from hikube_local.readiness import qemu
 from hikube_local.render import fit, machine
 from hikube_local.store.records import Lease
 
@@ -33,7 +34,7 @@ def view(context: Context, obj: Object) -> View:
     dom = context.existing_domain(obj)
     seen = observe.machine(context, obj)
     _, lease, guest = context.store.records(obj.key)
-    on = seen.state in (RunState.RUNNING, RunState.PAUSED)
+    on = seen.state in (RunState.RUNNING, RunState.PAUSED, RunState.FAILED)
     console = follow.console_of(context.folder(obj), obj) if on else None
     kept = guest.cloud_init or {}
     cloud_init: bool | None = None
@@ -47,6 +48,10 @@ def view(context: Context, obj: Object) -> View:
             "paused by QEMU: a disk of it cannot be written (no space on this host?); "
             f"when there is space: hikube-local unpause {obj.name}"
         )
+    if seen.state is RunState.FAILED:
+        said = stopped.text(stopped.log(context, obj))
+        why = qemu.reason(said) or "its log does not say why"
+        trouble = f"QEMU stopped it: {why}; {qemu.remedy(said, obj.name, lease.ran_with == 'kvm')}"
     lan = lease.lan if on else ""
     access = [
         {"port": f.port, "protocol": f.protocol.upper(), "address": f.address, "hostPort": f.host_port}
@@ -55,6 +60,7 @@ def view(context: Context, obj: Object) -> View:
     if lan and (lan_ip := guest.lan_ip):
         # With WholeIP every port of it is open, which no list says.
         access = [{"port": p, "protocol": "TCP", "address": lan_ip, "hostPort": p} for p in obj.instance.ports]
+    choice = context.accelerator(obj) if on else None
     told = seen.started is not None and guest.up == seen.started  # `up` saw it come up
     failed = bool(console and console.trouble) and not told
     ended = cloud_init is not None if obj.instance.has_seed else bool(console and console.login)
@@ -65,12 +71,14 @@ def view(context: Context, obj: Object) -> View:
         progress=console.progress if console else None,
         cloud_init=cloud_init,
         trouble=trouble,
-        accelerator=context.facts.accelerator if on else "",
+        accelerator=choice.word if on and choice else "",
+        accelerator_by=choice.by if on and choice else "",
         addresses=_addresses(context, obj, lan, guest.lan_ip, access),
         access=access,
         differences=_differences(context, obj, lease),
         details={"tap": context.tenants.tap(obj), **({"bridge": lan} if lan else {})},
         instance_id=context.uuid(obj),
+        host_restarted=not on and seen.started is not None and seen.started < facts.booted(),
         restart_required=on and seen.live_definition != seen.definition,
     )
 
@@ -93,10 +101,11 @@ def _addresses(
 def _differences(context: Context, obj: Object, lease: Lease) -> list[dict[str, str]]:
     size = lease.size or {}
     rows = [tuple(t) for t in size.get("told", [])]
-    if tried := accelerator.kept(context.layout):
-        if size and not tried.kvm:
-            rows.append(("HK503", f"no hardware acceleration: {tried.why}"))
-        rows += fit.dropped(machine.profile_of(obj.instance), tried.kvm)
+    if accelerator.kept(context.layout):
+        choice = context.accelerator(obj)
+        if size and not choice.kvm:
+            rows.append(("HK503", f"no hardware acceleration: {choice.why}"))
+        rows += fit.dropped(machine.profile_of(obj.instance), choice.kvm)
     if not context.sandbox.has_tenant_network:
         rows.append(("HK518", LOST))
     elif not context.tenants.link_local:

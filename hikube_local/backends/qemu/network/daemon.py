@@ -8,10 +8,11 @@ import socket
 from pathlib import Path
 
 from hikube_local import files
-from hikube_local.backends.qemu import firmware, owners
+from hikube_local.backends.qemu import firmware
 from hikube_local.backends.qemu.network import helpers
 from hikube_local.backends.qemu.network.mounts import VIRTLOGD, lost
 from hikube_local.backends.qemu.network.namespace import Namespace
+from hikube_local.host import qemu_ids
 from hikube_local.host.doctor import path_of
 from hikube_local.run import clean_environment, find
 
@@ -69,7 +70,7 @@ class Daemon:
         if not self.pid():
             self.socket.unlink(missing_ok=True)
             if namespace.root:
-                gone = lost(pid, namespace.run, owners.shared())
+                gone = lost(pid, namespace.run, qemu_ids.shared())
                 namespace.batch(pid, [{"run": ["mount", *words]} for words in gone])
         helpers.ensure(self.lock, argv, namespace.log("libvirtd"), env, ready=30, check=lambda _: _answers(self.socket))
 

@@ -74,7 +74,7 @@ def ensure(
     argv: Sequence[str | Path],
     log: Path,
     env: Mapping[str, str],
-    ready: float = 10.0,
+    ready: float = 30.0,
     check: Callable[[int], object] = lambda pid: True,
 ) -> tuple[int, bool]:
     """The pid of the program, started if nobody holds its lock; whether it was started now. `check(pid)` says it is up."""

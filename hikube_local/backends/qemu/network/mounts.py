@@ -38,10 +38,12 @@ def words(layout: Layout, ids: tuple[int, int]) -> list[list[str]]:
         (files.make_folder(run / "libvirtlog", 0o711), Path("/var/log/libvirt")),
         (files.make_folder(run / "libvirt", 0o711), Path("/run/libvirt")),
     ]
-    link = run / "lib" / "swtpm"
-    if not link.is_symlink():
-        files.make_folder(firmware.tpm_folder(layout), 0o711)
-        link.symlink_to(run / "state" / firmware.tpm_folder(layout).name)
+    # Mounted, not a link: AppArmor's rules for swtpm go by the path that a file has in the end (Ubuntu's usr.bin.swtpm).
+    at = run / "lib" / "swtpm"
+    if at.is_symlink():
+        at.unlink()  # an earlier version's
+    files.make_folder(at, 0o711)
+    pairs.append((files.make_folder(firmware.tpm_folder(layout), 0o711), Path("/var/lib/libvirt/swtpm")))
     if Path(CA).is_dir():
         # swtpm makes a CA of its own at its first use; the host's stays as it is.
         own, about = files.make_folder(run / "tpm-ca", 0o750), os.stat(CA)
@@ -50,7 +52,8 @@ def words(layout: Layout, ids: tuple[int, int]) -> list[list[str]]:
         if Path(TPM_LOG).is_dir():
             pairs.append((files.make_folder(run / "tpmlog", 0o711), Path(TPM_LOG)))
     for _, target in pairs:
-        files.make_folder(target, 0o755)
+        if target.parent != Path("/var/lib/libvirt"):  # that one is made inside what is mounted before it
+            files.make_folder(target, 0o755)
     out = [["--bind", str(a), str(b)] for a, b in pairs] + accounts(run, ids)
     if Path("/dev/kvm").exists() and not verdict(layout).kvm:
         # libvirt asks QEMU what KVM can do; one that does not work keeps it waiting for minutes (seen: 130 s).

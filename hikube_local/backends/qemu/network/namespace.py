@@ -15,6 +15,7 @@ from hikube_local import files, log
 from hikube_local.backends.qemu import owners
 from hikube_local.backends.qemu.network import helpers
 from hikube_local.errors import HikubeError
+from hikube_local.host import qemu_ids
 from hikube_local.host.facts import boot_id
 from hikube_local.host.userns import UsernsLauncher
 from hikube_local.paths import Layout
@@ -78,7 +79,7 @@ class Namespace:
     def sockets(self, tap: str) -> Path:
         return self.run / "m" / tap
 
-    def make_sockets(self, tap: str, owner: owners.Ids | None) -> Path:
+    def make_sockets(self, tap: str, owner: qemu_ids.Ids | None) -> Path:
         folder = files.make_folder(self.sockets(tap), self.layout.mode)
         if owner:
             os.chown(folder, owner[0], -1)
@@ -87,7 +88,7 @@ class Namespace:
             owners.may_enter(files.make_folder(self.run / "libvirt" / "qemu" / "swtpm", 0o770), owner[0])
         return folder
 
-    def owner(self, uuid: str) -> owners.Ids | None:
+    def owner(self, uuid: str) -> qemu_ids.Ids | None:
         """User and group of this machine's QEMU; a user's guests are all the user's own."""
         return owners.of_machine(self.layout.id, uuid, owners.few()) if self.root else None
 

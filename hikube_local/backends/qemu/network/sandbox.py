@@ -8,16 +8,16 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from hikube_local import files
-from hikube_local.backends.qemu import owners
 from hikube_local.backends.qemu.network import helpers, mounts
 from hikube_local.backends.qemu.network.daemon import Daemon
 from hikube_local.backends.qemu.network.namespace import Egress, Namespace
 from hikube_local.backends.qemu.network.slirp import Slirp
 from hikube_local.errors import HikubeError
-from hikube_local.host import userns
+from hikube_local.host import qemu_ids, userns
 from hikube_local.host.facts import boot_id
 from hikube_local.host.userns import UsernsLauncher
 from hikube_local.paths import Layout, make_runtime
@@ -113,7 +113,7 @@ class Sandbox(Namespace):
         helpers.name(self.holder_lock, pid)
         ops: list[dict[str, Any]] = []
         if self.root:
-            ops += [{"run": ["mount", *words]} for words in mounts.words(self.layout, owners.shared())]
+            ops += [{"run": ["mount", *words]} for words in mounts.words(self.layout, qemu_ids.shared())]
         ops += [
             {"run": ["ip", "link", "set", "lo", "up"]},
             {"write": "/proc/sys/net/ipv4/ip_forward", "text": "1"},
@@ -129,6 +129,16 @@ class Sandbox(Namespace):
             files.make_folder(self.layout.cache)
             files.write_json(self.layout.cache / PROVED, {"boot": boot_id(), "door": self.launcher})
         return pid
+
+    def show_kvm(self) -> None:
+        """A /dev/kvm that the trial found useless is hidden from libvirt: a machine that is to have it all the same sees it."""
+        pid = self.holder() if self.root else None
+        if pid is None:
+            return
+        rows = [line.split() for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
+        # Ours alone: in a container the device itself may be a mount.
+        if any(row[4] == "/dev/kvm" and row[3].endswith("/no-kvm") for row in rows):
+            self.batch(pid, [{"run": ["umount", "/dev/kvm"]}])
 
     def _sleeper(self) -> int | None:
         """The process that sleeps inside; rootlesskit, through which it may have been started, stays outside."""

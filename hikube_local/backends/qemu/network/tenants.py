@@ -12,13 +12,13 @@ from typing import Any
 from hikube_local import files
 from hikube_local.api import names
 from hikube_local.api.objects import INSTANCE, Object
-from hikube_local.backends.qemu import NAME, owners
+from hikube_local.backends.qemu import NAME
 from hikube_local.backends.qemu.network import helpers
 from hikube_local.backends.qemu.network.lan import Lan
 from hikube_local.backends.qemu.network.namespace import add_bridge
 from hikube_local.backends.qemu.network.sandbox import Sandbox
 from hikube_local.errors import HikubeError
-from hikube_local.host import network
+from hikube_local.host import network, qemu_ids
 from hikube_local.render import addresses, firewall, tenant
 from hikube_local.render.addresses import Range
 from hikube_local.render.tenant import Endpoint, Nic, Tenant
@@ -185,7 +185,7 @@ class Tenants:
         tenants = self.all()
         mine = next(t for t in tenants if t.namespace == obj.namespace)
         endpoint = next(s for s in mine.endpoints if s.name == obj.name)
-        user = str(owners.shared()[0]) if sandbox.root else sandbox.launcher.owner
+        user = str(qemu_ids.shared()[0]) if sandbox.root else sandbox.launcher.owner
         master = self.lan.ensure(pid, endpoint.lan) if endpoint.lan else mine.bridge
         v6 = mine.range.v6
         sandbox.batch(

@@ -1,0 +1,89 @@
+"""`autostart enable|disable|status|run`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from hikube_local.cli.app import App, confirm
+from hikube_local.cli.options import common, option
+from hikube_local.errors import ExitCode, worst
+
+
+@click.group("autostart")
+def autostart() -> None:
+    """Bring machines up with this host (systemd): enable, disable, status, run."""
+
+
+@autostart.command("enable")
+@option("--yes", is_flag=True, help="Write the unit without asking.")
+@common
+def enable(app: App, yes: bool) -> int:
+    """Show the systemd unit, write it, and enable it: machines whose runStrategy is Always start with the host."""
+    from hikube_local import files
+    from hikube_local.engine import autostart as engine
+    from hikube_local.run import run
+
+    engine.require_systemd()
+    unit = engine.unit(app.session)
+    print(f"# {unit.path}\n{unit.text}", end="")
+    confirm(f"Write {unit.path} and enable it?", yes)
+    unit.path.parent.mkdir(parents=True, exist_ok=True)
+    files.write(unit.path, unit.text, 0o644)
+    run(unit.systemctl("daemon-reload"))
+    run(unit.systemctl("enable", unit.path.name))
+    print(f"{unit.path.name} enabled", file=sys.stderr)
+    if unit.user and engine.needs_linger(app.layout):
+        print(
+            "it starts with your first login; to have it start with the host: sudo loginctl enable-linger $USER",
+            file=sys.stderr,
+        )
+    return ExitCode.DONE
+
+
+@autostart.command("disable")
+@option("--yes", is_flag=True, help="Do not ask.")
+@common
+def disable(app: App, yes: bool) -> int:
+    """Disable and remove the unit; machines that run go on."""
+    from hikube_local.engine import autostart as engine
+    from hikube_local.run import run
+
+    engine.require_systemd()
+    unit = engine.unit(app.session)
+    if not unit.path.exists():
+        print("autostart is not enabled", file=sys.stderr)
+        return ExitCode.DONE
+    confirm(f"Remove {unit.path}?", yes)
+    run(unit.systemctl("disable", unit.path.name), check=False)
+    unit.path.unlink(missing_ok=True)
+    run(unit.systemctl("daemon-reload"))
+    print(f"{unit.path.name} removed", file=sys.stderr)
+    return ExitCode.DONE
+
+
+@autostart.command("status")
+@common
+def status(app: App) -> int:
+    """Whether the unit is there, and which machines it starts."""
+    from hikube_local.engine import autostart as engine
+
+    unit = engine.unit(app.session)
+    state = "enabled" if unit.path.exists() else "not enabled"
+    print(f"autostart: {state} ({unit.path})")
+    for obj in engine.wanted(app.session):
+        print(f"  {obj.ref}{app.in_namespace(obj)}")
+    return ExitCode.DONE
+
+
+@autostart.command("run")
+@common
+def run_now(app: App) -> int:
+    """Start the machines whose runStrategy is Always and that nobody stopped: what the unit calls."""
+    from hikube_local.cli.progress import ProgressPrinter
+    from hikube_local.engine import autostart as engine
+
+    with ProgressPrinter(app) as progress:
+        results = engine.run(app.session, progress)
+    return worst(done.exit_code for done in results.values())

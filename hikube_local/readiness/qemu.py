@@ -1,0 +1,30 @@
+"""What QEMU itself said when it stopped a machine, and what helps; pure."""
+
+from __future__ import annotations
+
+import re
+
+# QEMU prints these on stderr, which libvirt keeps beside the machine's log (accel/kvm/kvm-all.c, target/i386/kvm/kvm.c).
+_TELLING = re.compile(r"^(?:KVM: |KVM internal error|kvm run failed|error: kvm|qemu-system-\w+: )", re.I | re.M)
+_OTHER_HYPERVISOR = re.compile(r"KVM_CREATE_VM.* (?:16|EBUSY)|Device or resource busy", re.I)
+_SMM = re.compile(r"\bSMM=1\b")
+
+
+def reason(log: str) -> str:
+    """The line of QEMU's log that says why, as QEMU wrote it, or an empty string."""
+    lines = [line.strip()[:200] for line in log.splitlines() if _TELLING.match(line)]
+    return lines[-1] if lines else ""
+
+
+def remedy(log: str, name: str, kvm: bool) -> str:
+    """The next step for a machine that QEMU stopped."""
+    if not kvm:
+        return f"hikube-local restart {name}; hikube-local doctor"
+    emulated = (
+        f"run it emulated: hikube-local up --accelerator tcg, or the annotation hikube.local/accelerator: tcg at {name}"
+    )
+    if _OTHER_HYPERVISOR.search(log):
+        return f"another hypervisor (VirtualBox, VMware) holds the processor: end its machines; or {emulated}"
+    if _SMM.search(log):
+        return f"this host's KVM, itself in a virtual machine, cannot do SMM, which secure boot needs: {emulated}"
+    return emulated

@@ -1,0 +1,65 @@
+"""`make test-host`: the cases on the nested host, a verdict each. `--short`: those that `make test-all` runs."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+from hikube_local.events import ignore
+from hikube_local.images import build
+from hikube_local.images.cache import Cache
+from tests.conftest import ROOT
+from tests.e2e.conftest import KEPT
+from tests.guests import tiny
+from tests.nested.cases import CASES
+from tests.nested.host import Nested
+
+
+def _payload(folder: Path) -> None:
+    """What the host finds at /payload: a bundle of the checkout's last commit, and the guests' images."""
+    subprocess.run(["git", "-C", ROOT, "bundle", "create", "-q", folder / "checkout.bundle", "HEAD"], check=True)
+    debian = Cache(KEPT / "images", 0o711).path(build.build(Cache(KEPT / "images", 0o711), "debian-12", ignore).digest)
+    shutil.copy(debian, folder / "debian-12.qcow2")
+    shutil.copy(tiny.make(debian, KEPT / "test-guests"), folder / "tiny.qcow2")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.nested", description=__doc__)
+    parser.add_argument("--short", action="store_true")
+    parser.add_argument("--only", default="", help="cases whose name contains this, and those that they need")
+    parser.add_argument("--artefacts", type=Path, default=ROOT / "test-host")
+    words = parser.parse_args()
+    chosen = [c for c in CASES if (not words.short or c.short) and (not words.only or c.needed or words.only in c.name)]
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        _payload(Path(folder))
+        host = Nested(Path(folder), words.artefacts)
+    failed = passed = 0
+    try:
+        begin = time.monotonic()
+        host.boot()
+        print(f"booted        {time.monotonic() - begin:4.0f} s", flush=True)
+        for case in chosen:
+            begin = time.monotonic()
+            try:
+                said = case.run(host) or ""
+                mark, passed = "passed", passed + 1
+            except Exception as e:
+                said, mark = str(e).strip()[-3000:] or traceback.format_exc(), "FAILED"
+                failed += 1
+            print(f"{mark}  {time.monotonic() - begin:4.0f} s  {case.name}{': ' + said if said else ''}", flush=True)
+            if failed and case.needed:
+                break
+    finally:
+        host.close()
+    print(f"{passed} of {len(chosen)} cases passed" + (f"; see {words.artefacts}" if failed else ""))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
