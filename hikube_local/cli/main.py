@@ -64,6 +64,10 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "bundle": ("bundle", "Put manifests and images into one folder, for `up --offline` elsewhere."),
         "image-upload": ("upload", "Upload the content of a VMDisk that waits for it."),
     },
+    "Kubernetes": {
+        "serve": ("serve", "Serve the objects to kubectl and other Kubernetes clients."),
+        "kubeconfig": ("serve", "Print or write a kubeconfig for `serve`."),
+    },
     "Host": {
         "autostart": ("autostart", "Bring machines up with this host (systemd): enable, disable, status, run."),
         "doctor": ("doctor", "Check whether this host can run machines, and how to fix what is missing."),

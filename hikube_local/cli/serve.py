@@ -1,0 +1,128 @@
+"""`serve` and `kubeconfig`: the Kubernetes endpoint of this state root."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hikube_local.cli.app import App
+from hikube_local.cli.options import backend_option, common, option, seconds
+from hikube_local.errors import ExitCode, HikubeError, UsageError
+
+CONTEXT = "hikube-local"
+PORT = 26443
+
+
+def _library() -> None:
+    try:
+        import aiohttp  # noqa: F401
+        import cryptography  # noqa: F401
+    except ImportError as e:
+        raise HikubeError("HK601", f"serve needs {e.name}", fix="pip install 'hikube-local[serve]'") from None
+
+
+@click.command("serve")
+@option("--port", type=click.IntRange(1, 65535), default=PORT, help=f"TCP port at 127.0.0.1 ({PORT}).")
+@option("--exit-when-idle", "idle", default=None, callback=seconds, help="End when nobody asked for so long (30m).")
+@backend_option()
+@common
+def serve(app: App, port: int, idle: float | None, backend: str | None) -> int:
+    """Serve VMInstances and VMDisks to kubectl and other Kubernetes clients, until Ctrl-C; machines go on."""
+    _library()
+    from hikube_local.kube import lock
+    from hikube_local.kube.credentials import ensure
+    from hikube_local.kube.server import Options, Server
+
+    credentials = ensure(app.layout)
+    with lock.held(app.layout, port):
+        server = Server(app.session, credentials, Options(port, backend, idle))
+
+        def ready() -> None:
+            print(f"serving https://127.0.0.1:{port} for {app.layout.state}", file=sys.stderr)
+            print('use it:  eval "$(hikube-local kubeconfig --env)"; kubectl get vminstances', file=sys.stderr)
+            print("end it:  Ctrl-C (machines go on)", file=sys.stderr, flush=True)
+
+        async def run() -> None:
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, server.stop)
+            await server.run(ready)
+
+        try:
+            asyncio.run(run())
+        except OSError as e:
+            fix = "end what uses it, or choose another with --port"
+            raise HikubeError("HK801", f"port {port} cannot be served: {e.strerror}", fix=fix) from None
+    # Work at hand, as a download, is not waited for: the next command goes on with it.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(ExitCode.DONE)
+
+
+@click.command("kubeconfig")
+@option("--port", type=click.IntRange(1, 65535), default=None, help="The port, where serve does not run yet.")
+@option("--env", "env", is_flag=True, help="Write a file of its own and print the export line for a shell.")
+@option("--merge", is_flag=True, help="Add the context to your own kubeconfig.")
+@common
+def kubeconfig(app: App, port: int | None, env: bool, merge: bool) -> int:
+    """Print a kubeconfig for `serve`, or write it (--env, --merge)."""
+    _library()
+    import yaml
+
+    from hikube_local import files
+    from hikube_local.kube import lock
+    from hikube_local.kube.credentials import ensure
+
+    if env and merge:
+        raise UsageError("HK810", "--env and --merge exclude each other", fix="choose one")
+    credentials = ensure(app.layout)
+    address = f"https://127.0.0.1:{port or lock.port(app.layout) or PORT}"
+    ca = base64.b64encode(credentials.ca.read_bytes()).decode()
+    own = _config(address, ca, credentials.token, app.namespace)
+    if env:
+        path = app.layout.state / "serve" / "kubeconfig"
+        files.write(path, yaml.safe_dump(own, sort_keys=False), 0o600)
+        import shlex
+
+        print(f"export KUBECONFIG={shlex.quote(str(path))}")
+        return ExitCode.DONE
+    if not merge:
+        print(yaml.safe_dump(own, sort_keys=False), end="")
+        return ExitCode.DONE
+    path = Path((os.environ.get("KUBECONFIG") or "~/.kube/config").split(":")[0]).expanduser()
+    try:
+        there = yaml.safe_load(path.read_text()) if path.exists() else {}
+    except (OSError, ValueError, yaml.YAMLError) as e:
+        raise HikubeError("HK606", f"{path} cannot be read: {e}", fix="mend it, or use --env") from None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write(path, yaml.safe_dump(_merged(there if isinstance(there, dict) else {}, own), sort_keys=False), 0o600)
+    print(f"context {CONTEXT} is in {path}: kubectl --context {CONTEXT} get vminstances", file=sys.stderr)
+    return ExitCode.DONE
+
+
+def _config(address: str, ca: str, token: str, namespace: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": CONTEXT, "cluster": {"server": address, "certificate-authority-data": ca}}],
+        "users": [{"name": CONTEXT, "user": {"token": token}}],
+        "contexts": [{"name": CONTEXT, "context": {"cluster": CONTEXT, "user": CONTEXT, "namespace": namespace}}],
+        "current-context": CONTEXT,
+    }
+
+
+def _merged(there: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """What was there, with our three entries in place of older ones; the current context stays the user's."""
+    out = {"apiVersion": "v1", "kind": "Config", **there}
+    for part in ("clusters", "users", "contexts"):
+        rows = [r for r in there.get(part) or [] if not (isinstance(r, dict) and r.get("name") == CONTEXT)]
+        out[part] = [*rows, *own[part]]
+    out.setdefault("current-context", CONTEXT)
+    return out

@@ -1,0 +1,36 @@
+"""One endpoint for a state root; who looks learns its port."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from hikube_local import files, locks
+from hikube_local.errors import HikubeError
+from hikube_local.paths import Layout
+
+
+@contextlib.contextmanager
+def held(layout: Layout, port: int) -> Iterator[None]:
+    """Hold the lock of this state root's endpoint; HK609 with its port where another one runs."""
+    path = layout.locks / "serve"
+    if locks.holder(path) is not None:
+        there = _noted(layout)
+        fix = f'eval "$(hikube-local kubeconfig --env)" uses it; end it with: kill {there.get("pid", "PID")}'
+        what = f"serve runs already for {layout.state}, at port {there.get('port', '?')}"
+        raise HikubeError("HK609", what, fix=fix)
+    with locks.locked(path, patience=2.0):
+        import os
+
+        files.write_json(layout.state / "serve" / "serve.json", {"pid": os.getpid(), "port": port})
+        yield
+
+
+def _noted(layout: Layout) -> dict[str, int]:
+    row = files.read_json(layout.state / "serve" / "serve.json")
+    return row if isinstance(row, dict) else {}
+
+
+def port(layout: Layout) -> int | None:
+    """The port of the endpoint that runs, or of the one that ran last."""
+    return _noted(layout).get("port")

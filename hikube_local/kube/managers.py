@@ -1,0 +1,58 @@
+"""Who of the endpoint's clients owns which field of a stored object: read, worked out, and in the form of managedFields."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from hikube_local.api.objects import API_VERSION, Object
+from hikube_local.engine.session import Session
+from hikube_local.kube import apply, objects
+from hikube_local.kube.apply import Conflict, Owner, Owners
+from hikube_local.kube.status import Cause, Refused
+from hikube_local.text import timestamp
+
+LONGEST = 128  # characters of a manager's name
+# What nobody of the clients wrote: Kubernetes' name for it.
+EARLIER = Owner("before-first-apply", "Update")
+
+
+def owners(session: Session, old: Object | None, rows: Any = None) -> Owners:
+    """Who owns what of the object. `rows`: managedFields that its writer sent, in place of those that are kept."""
+    if old is None:
+        return {}
+    rows = rows if rows is not None else session.store.intent(old.key).managed
+    there = objects.plain(old)
+    if rows is None:
+        return {EARLIER: own} if (own := frozenset(apply.fields(there))) else {}
+    found, _ = apply.decode(rows)
+    return {o: left for o, own in found.items() if (left := frozenset(p for p in own if apply.get(there, p)[0]))}
+
+
+def after_update(session: Session, old: Object | None, new: Object, manager: str, rows: Any) -> list[dict[str, Any]]:
+    """managedFields after a create, an update or a patch."""
+    who = Owner(manager[:LONGEST], "Update")
+    before = objects.plain(old) if old else None
+    return encoded(session, old, apply.update(before, objects.plain(new), owners(session, old, rows), who), who)
+
+
+def encoded(session: Session, old: Object | None, now: Owners, who: Owner) -> list[dict[str, Any]]:
+    """managedFields, with the time of each owner's last change."""
+    before, times = apply.decode(session.store.intent(old.key).managed if old else None)
+    moment = timestamp(time.time())
+    if before.get(who) != now.get(who):
+        times[who] = moment
+    return apply.encode(now, {o: times.get(o) or moment for o in now}, API_VERSION)
+
+
+def refused(found: list[Conflict]) -> Refused:
+    """As Kubernetes tells of fields that others own."""
+    by: dict[Owner, list[str]] = {}
+    for c in found:
+        by.setdefault(c.owner, []).append(c.field)
+    words = [f'conflict with "{o.manager}" using {API_VERSION}: {", ".join(names)}' for o, names in by.items()]
+    causes = tuple(
+        Cause(f'conflict with "{c.owner.manager}" using {API_VERSION}', c.field, "FieldManagerConflict") for c in found
+    )
+    number = f"{len(found)} conflict" + ("s" if len(found) > 1 else "")
+    return Refused(409, f"Apply failed with {number}: {'; '.join(words)}", causes=causes)

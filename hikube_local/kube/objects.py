@@ -1,0 +1,189 @@
+"""Our objects as Cozystack's API server shows them, and what clients send as ours; pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+from hikube_local.api.objects import API_VERSION, INSTANCE, Object, plain_spec, spec_of
+from hikube_local.kube.kinds import GROUP, Resource
+from hikube_local.kube.status import Cause, Refused
+from hikube_local.manifests.load import Fetched
+from hikube_local.manifests.validate import Known, validate
+from hikube_local.source.finding import Severity
+
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+MOST_OPERATIONS, MOST_BYTES = 1000, 3 << 20
+MOST_APPLIED = 256 << 10  # what Kubernetes allows all annotations together
+# Conditions of ours whose names are Cozystack's with another meaning there.
+_OURS = ("Ready",)
+
+
+def plain(obj: Object) -> dict[str, Any]:
+    """What of an object its writers set, in one dialect: what ownership is about."""
+    meta: dict[str, Any] = {"name": obj.name, "namespace": obj.namespace}
+    meta |= {name: dict(value) for name in ("labels", "annotations") if (value := getattr(obj, name))}
+    return {"apiVersion": API_VERSION, "kind": obj.kind, "metadata": meta, "spec": plain_spec(obj.spec)}
+
+
+def one_dialect(resource: Resource, body: dict[str, Any]) -> dict[str, Any]:
+    """What a client applies, in the dialect of `plain`."""
+    spec = body.get("spec")
+    if not isinstance(spec, dict):
+        return body
+    spec = _plain(resource.kind, spec)
+    try:
+        return {**body, "spec": plain_spec(spec_of(resource.kind, spec))}
+    except (ValueError, TypeError):  # what is wrong with it is told when the whole is judged
+        return {**body, "spec": spec}
+
+
+def shown(resource: dict[str, Any], managed: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """The object for clients: Cozystack's conditions first, ours beside them; the spec as its user wrote it."""
+    out = deepcopy(resource)
+    if managed:
+        out["metadata"]["managedFields"] = managed
+    status = out.get("status", {})
+    ours = status.get("conditions", [])
+    ready = next((c for c in ours if c["type"] == "Ready"), None)
+    if ready is not None:
+        since = out["metadata"]["creationTimestamp"]
+        installed = {"status": "True", "reason": "InstallSucceeded", "message": "", "lastTransitionTime": since}
+        up = ready["status"] == "True"
+        words = (
+            "All workloads are operational" if up else ready["message"] or "One or more workloads are not operational"
+        )
+        works = {
+            **ready,
+            "type": "WorkloadsReady",
+            "reason": "Operational" if up else ready["reason"],
+            "message": words,
+        }
+        rest = [c for c in ours if c["type"] not in _OURS]
+        status["conditions"] = [{"type": "Ready", **installed}, {"type": "Released", **installed}, works, *rest]
+    out["spec"] = _written(out)
+    return out
+
+
+def _written(value: dict[str, Any]) -> dict[str, Any]:
+    """The spec in the words of the last `kubectl apply`, where it says what is there: so a diff after it is empty."""
+    text = value["metadata"].get("annotations", {}).get(LAST_APPLIED)
+    if text:
+        try:
+            spec = json.loads(text)["spec"]
+            if not isinstance(spec, dict):
+                return dict(value["spec"])
+            if plain_spec(spec_of(value["kind"], _plain(value["kind"], spec))) == value["spec"]:
+                return dict(spec)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            pass
+    return dict(value["spec"])
+
+
+def _plain(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """The dialect in which disks are names alone, in the shape of today's chart."""
+    if kind == INSTANCE and isinstance(spec.get("disks"), list):
+        spec = {**spec, "disks": [{"name": d} if isinstance(d, str) else d for d in spec["disks"]]}
+    return spec
+
+
+def read(
+    resource: Resource, body: Any, namespace: str, name: str | None, known: Known, unknown: str
+) -> tuple[Object, list[str]]:
+    """(the object, warnings) of what a client sent, judged as a manifest is; Refused with a cause a field.
+
+    `name`: the one that the path has. `unknown`: what unknown fields are, in kubectl's words.
+    """
+    if not isinstance(body, dict):
+        raise Refused(400, "the body is no object")
+    body = {k: v for k, v in body.items() if k != "status"}
+    body.setdefault("apiVersion", API_VERSION)
+    body.setdefault("kind", resource.kind)
+    if (body["apiVersion"], body["kind"]) != (API_VERSION, resource.kind):
+        what = f"the body is {body['kind']} of {body['apiVersion']}, the path {resource.kind} of {API_VERSION}"
+        raise Refused(400, what)
+    meta = body.get("metadata")
+    meta = dict(meta) if isinstance(meta, dict) else {}
+    if meta.setdefault("namespace", namespace) != namespace:
+        raise Refused(
+            400, f"the namespace of the object ({meta['namespace']}) is not that of the request ({namespace})"
+        )
+    if name is not None and meta.setdefault("name", name) != name:
+        raise Refused(400, f"the name of the object ({meta['name']}) is not that of the request ({name})")
+    # The server's own fields are no manifest's.
+    for field in (
+        "uid",
+        "resourceVersion",
+        "generation",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "managedFields",
+        "selfLink",
+    ):
+        meta.pop(field, None)
+    applied = None
+    if isinstance(annotations := meta.get("annotations"), dict):
+        annotations = dict(annotations)
+        applied = annotations.pop(LAST_APPLIED, None)
+        meta["annotations"] = annotations
+    if not meta.get("annotations", True):
+        del meta["annotations"]
+    body["metadata"] = meta
+    if applied is not None and not (isinstance(applied, str) and len(applied) <= MOST_APPLIED):
+        raise Refused(422, f"metadata.annotations: {LAST_APPLIED} must be text of at most {MOST_APPLIED} characters")
+    text = json.dumps(body, indent=1, ensure_ascii=False)
+    result = validate([Fetched.of("the request", text.encode())], namespace, namespace, known, unknown=unknown)
+    errors = result.findings.of(Severity.ERROR)
+    if errors or not result.objects:
+        label = body["metadata"].get("name", "")
+        causes = tuple(Cause(f"{f.message} [{f.code}]" + (f": {f.help}" if f.help else ""), f.path) for f in errors)
+        what = "; ".join(f"{c.field}: {c.message}" if c.field else c.message for c in causes)
+        details = {"name": label, "group": GROUP, "kind": resource.kind}
+        raise Refused(422, f'{resource.kind}.{GROUP} "{label}" is invalid: {what}', causes=causes, details=details)
+    obj = result.objects[0].object
+    if isinstance(applied, str):
+        obj = obj.model_copy(update={"annotations": {**obj.annotations, LAST_APPLIED: applied}})
+    warnings = [
+        f"{'differs from Hikube' if f.severity is Severity.DIFFERENCE else 'warning'} [{f.code}]: {f.message}"
+        for f in result.findings.items
+        if f.severity is not Severity.ERROR
+    ]
+    return obj, warnings
+
+
+def merge_patch(target: Any, patch: Any) -> Any:
+    """RFC 7386."""
+    if not isinstance(patch, dict):
+        return patch
+    out = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            out.pop(key, None)
+        else:
+            out[key] = merge_patch(out.get(key), value)
+    return out
+
+
+def json_patch(target: Any, patch: Any) -> Any:
+    """RFC 6902; Refused where it cannot be applied."""
+    import jsonpatch
+
+    if not isinstance(patch, list) or len(patch) > MOST_OPERATIONS:
+        raise Refused(400, f"a JSON patch is a list of at most {MOST_OPERATIONS} operations")
+    try:
+        for operation in patch:
+            target = jsonpatch.apply_patch(target, [operation])
+            # Copies of copies grow without end.
+            if operation.get("op") == "copy" and len(json.dumps(target)) > MOST_BYTES:
+                raise Refused(413, f"the patched object is larger than {MOST_BYTES} bytes")
+        return target
+    except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, TypeError, KeyError, AttributeError) as e:
+        raise Refused(422, f"the JSON patch cannot be applied: {e}") from None
+
+
+PATCHES: dict[str, Callable[[Any, Any], Any]] = {
+    "application/merge-patch+json": merge_patch,
+    "application/json-patch+json": json_patch,
+}

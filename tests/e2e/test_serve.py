@@ -1,0 +1,40 @@
+"""The Kubernetes endpoint over real machines: made by the API, entered as virtctl does."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.e2e.conftest import TINY, Host, Real
+from tests.growth import patience
+
+pytestmark = pytest.mark.e2e
+
+
+def test_virtctls_streams_reach_a_machine_that_the_command_line_made(real: Real, host: Host):
+    assert real("up", real.file("m.yaml", TINY)).code == 0
+    argv = [*real.before({}), "-m", "hikube_local", "serve", "--port", "26443"]
+    log = real.folder / "serve.log"
+    with open(log, "wb") as out:
+        serve = subprocess.Popen(argv, env=real.env, cwd=real.folder, stdout=out, stderr=out)
+    try:
+        real.wait_for(lambda: "serving" in log.read_text(), "serve")
+        folder = real.home / "state" / "serve"
+        client = Path(__file__).with_name("inside_serve.py")
+        argv = [*host.enter, sys.executable, client, folder, "26443"]
+        done = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, timeout=patience(200))
+        assert done.returncode == 0, done.stderr + log.read_text()
+        told = dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
+        assert "hello from" in told["page"] and told["console"] == "typed-42", told
+        assert told["vnc"].startswith("RFB 003") and told["screenshot"] == "PNG" and told["plain GET"] == "400", told
+        real("stop", "web", "--force")  # by the command line; the keeper leaves it stopped
+        assert real.status()["printableStatus"] == "Stopped"
+    finally:
+        serve.send_signal(signal.SIGTERM)
+        assert serve.wait(patience(20)) == 0, log.read_text()
+    assert "Traceback" not in log.read_text(), log.read_text()
