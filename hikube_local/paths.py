@@ -39,6 +39,11 @@ class Layout:
         return self.state / "locks"
 
     @property
+    def serve(self) -> Path:
+        """The token and the certificates of `serve`, and where it runs."""
+        return self.state / "serve"
+
+    @property
     def images(self) -> Path:
         return self.cache / "images"
 

@@ -21,18 +21,13 @@ def autostart() -> None:
 @common
 def enable(app: App, yes: bool) -> int:
     """Show the systemd unit, write it, and enable it: machines whose runStrategy is Always start with the host."""
-    from hikube_local import files
     from hikube_local.engine import autostart as engine
-    from hikube_local.run import run
 
     engine.require_systemd()
     unit = engine.unit(app.session)
     print(f"# {unit.path}\n{unit.text}", end="")
     confirm(f"Write {unit.path} and enable it?", yes)
-    unit.path.parent.mkdir(parents=True, exist_ok=True)
-    files.write(unit.path, unit.text, 0o644)
-    run(unit.systemctl("daemon-reload"))
-    run(unit.systemctl("enable", unit.path.name))
+    engine.enable(unit)
     print(f"{unit.path.name} enabled", file=sys.stderr)
     if unit.user and engine.needs_linger(app.layout):
         print(
@@ -48,7 +43,6 @@ def enable(app: App, yes: bool) -> int:
 def disable(app: App, yes: bool) -> int:
     """Disable and remove the unit; machines that run go on."""
     from hikube_local.engine import autostart as engine
-    from hikube_local.run import run
 
     engine.require_systemd()
     unit = engine.unit(app.session)
@@ -56,9 +50,7 @@ def disable(app: App, yes: bool) -> int:
         print("autostart is not enabled", file=sys.stderr)
         return ExitCode.DONE
     confirm(f"Remove {unit.path}?", yes)
-    run(unit.systemctl("disable", unit.path.name), check=False)
-    unit.path.unlink(missing_ok=True)
-    run(unit.systemctl("daemon-reload"))
+    engine.disable(unit)
     print(f"{unit.path.name} removed", file=sys.stderr)
     return ExitCode.DONE
 
@@ -85,5 +77,5 @@ def run_now(app: App) -> int:
     from hikube_local.engine import autostart as engine
 
     with ProgressPrinter(app) as progress:
-        results = engine.run(app.session, progress)
+        results = engine.start(app.session, progress)
     return worst(done.exit_code for done in results.values())

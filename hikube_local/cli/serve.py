@@ -15,9 +15,9 @@ import click
 from hikube_local.cli.app import App
 from hikube_local.cli.options import backend_option, common, option, seconds
 from hikube_local.errors import ExitCode, HikubeError, UsageError
+from hikube_local.kube.lock import PORT
 
 CONTEXT = "hikube-local"
-PORT = 26443
 
 
 def _library() -> None:
@@ -87,7 +87,7 @@ def kubeconfig(app: App, port: int | None, env: bool, merge: bool) -> int:
     ca = base64.b64encode(credentials.ca.read_bytes()).decode()
     own = _config(address, ca, credentials.token, app.namespace)
     if env:
-        path = app.layout.state / "serve" / "kubeconfig"
+        path = app.layout.serve / "kubeconfig"
         files.write(path, yaml.safe_dump(own, sort_keys=False), 0o600)
         import shlex
 

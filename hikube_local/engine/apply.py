@@ -108,7 +108,7 @@ def record(session: Session, wanted: list[Object], options: ApplyOptions, basis:
 
     `basis`: what an API's client wrote on; a write of it that leaves the spec as it is ends no stop.
     """
-    before = {o.key: o.generation for o in session.store.objects()} if basis else {}
+    before = {o.key: old.generation for o in wanted if (old := session.store.get(o.key))} if basis else {}
     stored = session.store.put(wanted, basis)
     _record_bridge(session, stored, _bridge(session, options))
     for obj in stored if options.accelerator else ():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hikube_local.api.objects import Key, Object
@@ -22,17 +21,25 @@ class Wait:
     timeout: float | None = None
 
 
+def ask(session: Session, machines: list[Object], verb: str) -> None:
+    """Keep that they are to start, stop or restart; whoever reconciles them carries it out."""
+    # All are looked at before one is asked for.
+    boots = [_observed(session, obj).started if verb == "restart" else None for obj in machines]
+    for obj, boot in zip(machines, boots, strict=True):
+        session.store.keep(obj.key, power="stop" if verb == "stop" else "start", end_boot=boot)
+
+
 def start(
     session: Session, machines: list[Object], options: RunOptions, emit: Emit, wait: Wait = Wait()
 ) -> dict[Key, Done]:
     """They run, also where their manifest does not start them."""
-    _keep(session, machines, "start")
+    ask(session, machines, "start")
     return _reconcile(session, machines, options, emit, wait)
 
 
 def stop(session: Session, machines: list[Object], options: RunOptions, emit: Emit) -> dict[Key, Done]:
     """They are off until somebody starts them, or applies a manifest that says they run."""
-    _keep(session, machines, "stop")
+    ask(session, machines, "stop")
     return _reconcile(session, machines, options, emit, Wait())
 
 
@@ -40,9 +47,7 @@ def restart(
     session: Session, machines: list[Object], options: RunOptions, emit: Emit, wait: Wait = Wait()
 ) -> dict[Key, Done]:
     """The boot that they are in ends, and another one begins: kept as one for both halves."""
-    boots = [(obj, _observed(session, obj).started) for obj in machines]  # all are looked at before one is asked for
-    for obj, boot in boots:
-        _keep(session, [obj], "start", boot)
+    ask(session, machines, "restart")
     return _reconcile(session, machines, options, emit, wait)
 
 
@@ -64,20 +69,8 @@ def _observed(session: Session, obj: Object) -> MachineObserved:
     return healed(backend, obj, ignore, backend.observe_machine)
 
 
-def _keep(session: Session, machines: Iterable[Object], power: str, end_boot: float | None = None) -> None:
-    for obj in machines:
-        session.store.keep(obj.key, power=power, end_boot=end_boot)
-
-
 def _reconcile(
     session: Session, machines: list[Object], options: RunOptions, emit: Emit, wait: Wait
 ) -> dict[Key, Done]:
     keys = [o.key for o in machines]
     return session.reconciler(emit, options).reconcile(keys, wait=wait.ready, timeout=wait.timeout)
-
-
-def ask(session: Session, machines: list[Object], verb: str) -> None:
-    """Keep that they are to be started, stopped or restarted; whoever reconciles them carries it out."""
-    for obj in machines:
-        boot = _observed(session, obj).started if verb == "restart" else None
-        _keep(session, [obj], "stop" if verb == "stop" else "start", boot)

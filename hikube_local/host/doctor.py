@@ -87,8 +87,7 @@ def namespace() -> HostCheck:
         through = " through rootlesskit" if found is userns.UsernsLauncher.ROOTLESSKIT else ""
         return HostCheck(name, True, f"a bridge could be made inside one{through}")
     fix = "sudo sysctl kernel.unprivileged_userns_clone=1"
-    apparmor = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
-    if apparmor.exists() and apparmor.read_text().strip() == "1":
+    if _number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == 1:
         fix = userns.remedy()
     return HostCheck(name, False, f"{why}; {ALONE}", fix, needed=False)
 
@@ -142,7 +141,7 @@ def surroundings(layout: Layout) -> Iterator[HostCheck]:
             "the kernel carries the machines' packets" if ok else "QEMU carries the machines' packets, a little slower"
         )
         yield HostCheck("vhost-net", ok, detail, "" if ok else "sudo modprobe vhost_net", needed=False)
-    pages = int(_number("/proc/sys/vm/nr_hugepages"))
+    pages = _number("/proc/sys/vm/nr_hugepages")
     yield HostCheck("huge pages", True, f"{pages} reserved; machines do not use them (HK509)", needed=False)
     yield HostCheck("confinement", True, _confinement(), needed=False)
     cgroup = "version 2" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "version 1, or none"
@@ -261,8 +260,7 @@ def bridges() -> HostCheck:
         return HostCheck(
             "WholeIP", True, f"at a loopback address of the machine's own ({here}: up --bridge NAME)", needed=False
         )
-    filtered = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
-    if filtered.exists() and filtered.read_text().strip() == "1":
+    if _number("/proc/sys/net/bridge/bridge-nf-call-iptables") == 1:
         detail = f"{here}; but iptables' FORWARD rules see what passes them, and Docker drops it"
         return HostCheck("WholeIP", False, detail, "sudo sysctl net.bridge.bridge-nf-call-iptables=0", needed=False)
     return HostCheck("WholeIP", True, f"up --bridge NAME puts a machine on the LAN ({here})", needed=False)

@@ -27,7 +27,7 @@ class Credentials:
 def ensure(layout: Layout) -> Credentials:
     """What there is, made or made anew where it is missing or ends within a month."""
     with locks.locked(layout.make().locks / "serve-credentials"):  # `serve` and `kubeconfig` may be first together
-        return _ensure(files.make_folder(layout.state / "serve", 0o700))
+        return _ensure(files.make_folder(layout.serve, 0o700))
 
 
 def _ensure(folder: Path) -> Credentials:

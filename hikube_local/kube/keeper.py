@@ -20,10 +20,8 @@ EVERY = 2.0  # seconds between two looks at machines
 WORKERS = 4
 AGAIN = 15.0  # seconds before an object whose work failed is tried again, doubled each time
 AT_MOST = 300.0
-CRASHED, PEACE = (
-    10.0,
-    600.0,
-)  # seconds: the first wait before a crashed machine is started again, and what ends the count
+CRASHED = 10.0  # seconds before a crashed machine is started again, doubled each time
+PEACE = 600.0  # seconds without a crash, after which that begins anew
 
 
 class Keeper:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 from hikube_local import files, locks
 from hikube_local.errors import HikubeError
 from hikube_local.paths import Layout
+
+PORT = 26443  # of its own: kubectl keeps what it learned of a server by its port
 
 
 @contextlib.contextmanager
@@ -20,14 +23,12 @@ def held(layout: Layout, port: int) -> Iterator[None]:
         what = f"serve runs already for {layout.state}, at port {there.get('port', '?')}"
         raise HikubeError("HK609", what, fix=fix)
     with locks.locked(path, patience=2.0):
-        import os
-
-        files.write_json(layout.state / "serve" / "serve.json", {"pid": os.getpid(), "port": port})
+        files.write_json(layout.serve / "serve.json", {"pid": os.getpid(), "port": port})
         yield
 
 
 def _noted(layout: Layout) -> dict[str, int]:
-    row = files.read_json(layout.state / "serve" / "serve.json")
+    row = files.read_json(layout.serve / "serve.json")
     return row if isinstance(row, dict) else {}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
-from hikube_local.api.objects import API_VERSION, INSTANCE, Object, plain_spec, spec_of
+from hikube_local.api.objects import API_VERSION, Object, plain_spec, spec_of
 from hikube_local.kube.kinds import GROUP, Resource
 from hikube_local.kube.status import Cause, Refused
 from hikube_local.manifests.load import Fetched
@@ -33,11 +33,10 @@ def one_dialect(resource: Resource, body: dict[str, Any]) -> dict[str, Any]:
     spec = body.get("spec")
     if not isinstance(spec, dict):
         return body
-    spec = _plain(resource.kind, spec)
     try:
         return {**body, "spec": plain_spec(spec_of(resource.kind, spec))}
     except (ValueError, TypeError):  # what is wrong with it is told when the whole is judged
-        return {**body, "spec": spec}
+        return body
 
 
 def shown(resource: dict[str, Any], managed: list[dict[str, Any]] | None = None) -> dict[str, Any]:
@@ -75,18 +74,11 @@ def _written(value: dict[str, Any]) -> dict[str, Any]:
             spec = json.loads(text)["spec"]
             if not isinstance(spec, dict):
                 return dict(value["spec"])
-            if plain_spec(spec_of(value["kind"], _plain(value["kind"], spec))) == value["spec"]:
+            if plain_spec(spec_of(value["kind"], spec)) == value["spec"]:
                 return dict(spec)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             pass
     return dict(value["spec"])
-
-
-def _plain(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
-    """The dialect in which disks are names alone, in the shape of today's chart."""
-    if kind == INSTANCE and isinstance(spec.get("disks"), list):
-        spec = {**spec, "disks": [{"name": d} if isinstance(d, str) else d for d in spec["disks"]]}
-    return spec
 
 
 def read(

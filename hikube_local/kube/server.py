@@ -1,4 +1,4 @@
-"""The endpoint: requests in, the engine's answers out. Loopback and TLS alone, a token for everything but three paths.
+"""The endpoint: requests in, the engine's answers out. Loopback and TLS alone, a token for everything but the paths of OPEN.
 
 One event loop; whatever reads or writes the store, or looks at a machine, does so in a pool of threads.
 """
@@ -25,21 +25,20 @@ from hikube_local.engine import power
 from hikube_local.engine.session import Session, capabilities
 from hikube_local.errors import HikubeError
 from hikube_local.kube import apply as ownership
-from hikube_local.kube import discovery, managers, objects, writes
+from hikube_local.kube import discovery, managers, messages, objects, writes
 from hikube_local.kube.core import Core
 from hikube_local.kube.credentials import Credentials
 from hikube_local.kube.hub import Hub
 from hikube_local.kube.keeper import Keeper
-from hikube_local.kube.kinds import GROUP, RESOURCES, Resource, table
+from hikube_local.kube.kinds import GROUP, RESOURCES, Resource
+from hikube_local.kube.lock import PORT
 from hikube_local.kube.status import Refused, success
 from hikube_local.kube.streams import Streams
-from hikube_local.kube.watch import Watching, as_table, wanted_by
+from hikube_local.kube.watch import Watching, wanted_by
 from hikube_local.plan.steps import RunOptions
-from hikube_local.source import nodes
 from hikube_local.source.nodes import Refused as NotRead
 from hikube_local.store.db import Basis, Changed
 
-PORT = 26443
 APPLY = "application/apply-patch+yaml"
 BODY = 3 << 20  # bytes
 CONNECTIONS_IDLE = 75.0
@@ -160,19 +159,19 @@ class Server:
             self._admit(request)
             return await handler(request)
         except Refused as e:
-            return _refusal(e)
+            return messages.refusal(e)
         except web.HTTPException as e:
             what = "the server could not find the requested resource" if e.status == 404 else e.reason
-            return _refusal(Refused(e.status, what))
+            return messages.refusal(Refused(e.status, what))
         except (HikubeError, NotRead) as e:
-            return _refusal(_translated(e))
+            return messages.refusal(messages.translated(e))
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception as e:
             import logging
 
             logging.getLogger("hikube_local.kube").exception("%s %s", request.method, request.path)
-            return _refusal(Refused(500, f"a bug in hikube-local: {type(e).__name__}; see the output of serve"))
+            return messages.refusal(Refused(500, f"a bug in hikube-local: {type(e).__name__}; see the output of serve"))
 
     def _admit(self, request: web.Request) -> None:
         """Who may ask: nobody through a name that was bent to us, no foreign page, nobody without the token."""
@@ -250,7 +249,7 @@ class Server:
     async def _get(self, request: web.Request) -> web.StreamResponse:
         resource, key = self._key(request)
         value = await self._off(lambda: self.hub.form(self._stored(resource, key)))
-        return _answer(request, resource, [value], value["metadata"]["resourceVersion"], value)
+        return messages.answer(request, resource, [value], value["metadata"]["resourceVersion"], value)
 
     async def _list(self, request: web.Request) -> web.StreamResponse:
         resource = self._resource(request)
@@ -270,11 +269,11 @@ class Server:
             "metadata": {"resourceVersion": str(revision)},
             "items": values,
         }
-        return _answer(request, resource, values, str(revision), body)
+        return messages.answer(request, resource, values, str(revision), body)
 
     async def _create(self, request: web.Request) -> web.StreamResponse:
         resource = self._resource(request)
-        body = await _body(request)
+        body = await messages.body(request)
         meta = body.get("metadata") if isinstance(body, dict) else None
         if (
             isinstance(meta, dict)
@@ -286,7 +285,7 @@ class Server:
 
     async def _update(self, request: web.Request) -> web.StreamResponse:
         resource, key = self._key(request)
-        return await self._write(request, resource, await _body(request), key)
+        return await self._write(request, resource, await messages.body(request), key)
 
     async def _patch(self, request: web.Request) -> web.StreamResponse:
         resource, key = self._key(request)
@@ -298,7 +297,7 @@ class Server:
             raise Refused(
                 415, f"the body of the request was in an unknown format - accepted media types include: {known}"
             )
-        patch = await _body(request)
+        patch = await messages.body(request)
 
         async def once() -> web.StreamResponse:
             before = await self._off(lambda: self.hub.form(self._stored(resource, key)))
@@ -312,7 +311,7 @@ class Server:
         manager, force = request.query.get("fieldManager", ""), request.query.get("force") == "true"
         if not manager:
             raise Refused(400, "fieldManager: Required value: is required for apply patch")
-        body = await _body(request)
+        body = await messages.body(request)
         meta = body.get("metadata", {}) if isinstance(body, dict) else None
         if not isinstance(body, dict) or not isinstance(meta, dict) or meta.get("managedFields"):
             raise Refused(400, "the body is no object, or has metadata.managedFields, which must be nil")
@@ -383,21 +382,20 @@ class Server:
                 try:
                     stored = engine.record(self.session, wanted, options, Basis(revision, managed))[0]
                 except Changed:
-                    raise writes.modified(resource, obj.key) from None
+                    raise writes.Modified(resource, obj.key) from None
                 self.keeper.add(stored.key)
                 form = self.hub.form(self.session.store.get(stored.key) or stored)
             return (201 if old is None else 200), form, warnings
 
         status, value, warnings = await self._off(work)
         revision = value["metadata"]["resourceVersion"]
-        answer = _answer(request, resource, [value], revision, value, status)
-        for text in dict.fromkeys(warnings):
-            answer.headers.add("Warning", f'299 - "{_quoted(text)}"')
+        answer = messages.answer(request, resource, [value], revision, value, status)
+        messages.warn(answer, warnings)
         return answer
 
     async def _delete(self, request: web.Request) -> web.StreamResponse:
         resource, key = self._key(request)
-        body = await _body(request) if request.can_read_body else {}
+        body = await messages.body(request) if request.can_read_body else {}
         dry = request.query.get("dryRun") == "All" or (isinstance(body, dict) and bool(body.get("dryRun")))
         wants = body.get("preconditions", {}) if isinstance(body, dict) else {}
 
@@ -449,49 +447,3 @@ class Server:
 
         await self._off(work)
         return web.Response(status=202)
-
-
-async def _body(request: web.Request) -> Any:
-    raw = await request.read()
-    if not raw:
-        return {}
-    kind = request.content_type
-    try:
-        return json.loads(raw)
-    except (ValueError, RecursionError):
-        if "yaml" not in kind:
-            raise Refused(
-                415 if "protobuf" in kind else 400, f"the body of the request is no {kind or 'JSON'}"
-            ) from None
-    text = nodes.decode("the request", raw)  # within the bounds of every manifest
-    for node in nodes.documents(nodes.Text("the request", text), text, []):
-        return node.data
-    return {}
-
-
-def _answer(
-    request: web.Request, resource: Resource, values: list[dict[str, Any]], revision: str, plain: Any, status: int = 200
-) -> web.Response:
-    if as_table(request) and request.method == "GET":
-        plain = table(resource.kind, values, revision, request.query.get("includeObject", "Metadata"))
-    return web.json_response(plain, status=status)
-
-
-def _refusal(e: Refused) -> web.Response:
-    return web.json_response(e.as_json(), status=e.code)
-
-
-def _translated(e: HikubeError | NotRead) -> Refused:
-    if isinstance(e, NotRead):
-        return Refused(400, e.finding.message)
-    code = {"HK804": 404, "HK807": 409, "HK809": 409, "HK805": 409, "HK812": 410, "HK810": 400, "HK510": 422}.get(
-        e.code, 422
-    )
-    words = "; ".join(filter(None, (e.what, e.why, e.fix)))
-    return Refused(code, f"{words} [{e.code}]")
-
-
-def _quoted(text: str) -> str:
-    """The text of a Warning header (RFC 7234, 5.5): one line, its quotes escaped."""
-    line = " ".join(text.split())[:800].replace("\\", "\\\\").replace('"', '\\"')
-    return line.encode("ascii", "replace").decode()

@@ -15,9 +15,11 @@ from hikube_local.kube.status import Refused
 MODIFIED = "the object has been modified; please apply your changes to the latest version and try again"
 
 
-def modified(resource: Resource, key: Key) -> Refused:
+class Modified(Refused):
     """Somebody else's write came before this one."""
-    return Refused(409, f'Operation cannot be fulfilled on {resource.full} "{key.name}": {MODIFIED}')
+
+    def __init__(self, resource: Resource, key: Key) -> None:
+        super().__init__(409, f'Operation cannot be fulfilled on {resource.full} "{key.name}": {MODIFIED}')
 
 
 def preconditions(
@@ -32,7 +34,7 @@ def preconditions(
         raise Refused(409, f'{resource.full} "{key.name}" is being deleted', details=details)
     have = str(old.resource_version) if old is not None else ""
     if old is not None and (stated not in (None, "", have) or seen not in ("", have)):
-        raise modified(resource, key)
+        raise Modified(resource, key)
 
 
 def as_if(obj: Object, old: Object | None) -> Object:
@@ -54,8 +56,8 @@ async def again(once: Callable[[], Awaitable[web.StreamResponse]], stated: bool)
     for _ in range(4):
         try:
             return await once()
-        except Refused as e:
-            if stated or e.reason != "Conflict" or e.causes or MODIFIED not in e.message:
+        except Modified:
+            if stated:
                 raise
     return await once()
 

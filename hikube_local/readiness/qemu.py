@@ -16,6 +16,11 @@ def reason(log: str) -> str:
     return lines[-1] if lines else ""
 
 
+def words(log: str) -> str:
+    """The reason, or that there is none."""
+    return reason(log) or "its log does not say why"
+
+
 def remedy(log: str, name: str, kvm: bool) -> str:
     """The next step for a machine that QEMU stopped."""
     if not kvm:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -35,6 +36,8 @@ def main() -> int:
     parser.add_argument("--only", default="", help="cases whose name contains this, and those that they need")
     parser.add_argument("--artefacts", type=Path, default=ROOT / "test-host")
     words = parser.parse_args()
+    # Ended from outside it leaves nothing either: `finally` is for exceptions alone.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     chosen = [c for c in CASES if (not words.short or c.short) and (not words.only or c.needed or words.only in c.name)]
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         _payload(Path(folder))

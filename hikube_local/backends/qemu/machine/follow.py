@@ -328,8 +328,7 @@ class Follower:
         """QEMU stopped the machine for an error of its own, which its log tells."""
         self._read()
         said = stopped.text(self.watch.qemu_log)
-        why = qemu.reason(said) or "its log does not say why"
-        what = f"QEMU stopped the machine in {self._words()}: {why}"
+        what = f"QEMU stopped the machine in {self._words()}: {qemu.words(said)}"
         remedy = qemu.remedy(said, self.obj.name, self.watch.kvm)
         return self._failed(Trouble("HK913", what, tuple(sanitize(said).splitlines()[-8:]), remedy))
 

@@ -13,6 +13,7 @@ from hikube_local.backends.qemu.machine import follow, observe, stopped
 from hikube_local.backends.qemu.network import port_forwards
 from hikube_local.backends.qemu.network.user_network import LOST
 from hikube_local.host import accelerator, facts
+from hikube_local.plan.accelerator import Choice
 from hikube_local.plan.steps import RunState
 from hikube_local.readiness import qemu
 from hikube_local.render import fit, machine
@@ -50,8 +51,7 @@ def view(context: Context, obj: Object) -> View:
         )
     if seen.state is RunState.FAILED:
         said = stopped.text(stopped.log(context, obj))
-        why = qemu.reason(said) or "its log does not say why"
-        trouble = f"QEMU stopped it: {why}; {qemu.remedy(said, obj.name, lease.ran_with == 'kvm')}"
+        trouble = f"QEMU stopped it: {qemu.words(said)}; {qemu.remedy(said, obj.name, lease.ran_with == 'kvm')}"
     lan = lease.lan if on else ""
     access = [
         {"port": f.port, "protocol": f.protocol.upper(), "address": f.address, "hostPort": f.host_port}
@@ -60,7 +60,8 @@ def view(context: Context, obj: Object) -> View:
     if lan and (lan_ip := guest.lan_ip):
         # With WholeIP every port of it is open, which no list says.
         access = [{"port": p, "protocol": "TCP", "address": lan_ip, "hostPort": p} for p in obj.instance.ports]
-    choice = context.accelerator(obj) if on else None
+    # A look tries nothing itself: of a machine that is off, what was tried before.
+    choice = context.accelerator(obj) if on or accelerator.kept(context.layout) else None
     told = seen.started is not None and guest.up == seen.started  # `up` saw it come up
     failed = bool(console and console.trouble) and not told
     ended = cloud_init is not None if obj.instance.has_seed else bool(console and console.login)
@@ -75,7 +76,7 @@ def view(context: Context, obj: Object) -> View:
         accelerator_by=choice.by if on and choice else "",
         addresses=_addresses(context, obj, lan, guest.lan_ip, access),
         access=access,
-        differences=_differences(context, obj, lease),
+        differences=_differences(context, obj, lease, choice),
         details={"tap": context.tenants.tap(obj), **({"bridge": lan} if lan else {})},
         instance_id=context.uuid(obj),
         host_restarted=not on and seen.started is not None and seen.started < facts.booted(),
@@ -98,11 +99,10 @@ def _addresses(
     return [*rows, {"type": "Hostname", "address": names.fqdn(obj.namespace, obj.name)}]
 
 
-def _differences(context: Context, obj: Object, lease: Lease) -> list[dict[str, str]]:
+def _differences(context: Context, obj: Object, lease: Lease, choice: Choice | None) -> list[dict[str, str]]:
     size = lease.size or {}
     rows = [tuple(t) for t in size.get("told", [])]
-    if accelerator.kept(context.layout):
-        choice = context.accelerator(obj)
+    if choice:
         if size and not choice.kvm:
             rows.append(("HK503", f"no hardware acceleration: {choice.why}"))
         rows += fit.dropped(machine.profile_of(obj.instance), choice.kvm)

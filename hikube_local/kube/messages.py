@@ -1,0 +1,72 @@
+"""Requests and answers as they travel: bodies read within bounds, tables, refusals, warnings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from aiohttp import web
+
+from hikube_local.errors import HikubeError
+from hikube_local.kube.kinds import Resource, table
+from hikube_local.kube.status import Refused
+from hikube_local.kube.watch import as_table
+from hikube_local.source import nodes
+from hikube_local.source.nodes import Refused as NotRead
+
+
+async def body(request: web.Request) -> Any:
+    """What a request carries, as JSON or, where it says so, as YAML; Refused where it is neither."""
+    raw = await request.read()
+    if not raw:
+        return {}
+    kind = request.content_type
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        if "yaml" not in kind:
+            raise Refused(
+                415 if "protobuf" in kind else 400, f"the body of the request is no {kind or 'JSON'}"
+            ) from None
+    text = nodes.decode("the request", raw)  # within the bounds of every manifest
+    for node in nodes.documents(nodes.Text("the request", text), text, []):
+        return node.data
+    return {}
+
+
+def answer(
+    request: web.Request, resource: Resource, values: list[dict[str, Any]], revision: str, plain: Any, status: int = 200
+) -> web.Response:
+    """Objects in the form that the client asked for: a table, or `plain`."""
+    if as_table(request) and request.method == "GET":
+        plain = table(resource.kind, values, revision, request.query.get("includeObject", "Metadata"))
+    return web.json_response(plain, status=status)
+
+
+def refusal(e: Refused) -> web.Response:
+    """The answer that says why not."""
+    return web.json_response(e.as_json(), status=e.code)
+
+
+def translated(e: HikubeError | NotRead) -> Refused:
+    """An error of the engine's as a refusal."""
+    if isinstance(e, NotRead):
+        return Refused(400, e.finding.message)
+    code = {"HK804": 404, "HK807": 409, "HK809": 409, "HK805": 409, "HK812": 410, "HK810": 400, "HK510": 422}.get(
+        e.code, 422
+    )
+    words = "; ".join(filter(None, (e.what, e.why, e.fix)))
+    return Refused(code, f"{words} [{e.code}]")
+
+
+def warn(response: web.StreamResponse, texts: Iterable[str]) -> None:
+    """A Warning header for each text, which kubectl prints."""
+    for text in dict.fromkeys(texts):
+        response.headers.add("Warning", f'299 - "{_quoted(text)}"')
+
+
+def _quoted(text: str) -> str:
+    """The text of a Warning header (RFC 7234, 5.5): one line, its quotes escaped."""
+    line = " ".join(text.split())[:800].replace("\\", "\\\\").replace('"', '\\"')
+    return line.encode("ascii", "replace").decode()
