@@ -11,6 +11,7 @@ from hikube_local.events import Emit
 from hikube_local.images.settings import Settings as ImageSettings
 from hikube_local.plan.steps import DiskObserved, MachineObserved, Planned, RunOptions, Step
 from hikube_local.readiness.stages import Progress, Verdict
+from hikube_local.source.finding import Finding
 from hikube_local.store.records import Intent
 
 
@@ -47,7 +48,7 @@ class View:
     accelerator_by: str = ""  # who overruled the host's own verdict
     addresses: list[dict[str, str]] = field(default_factory=list)
     access: list[dict[str, Any]] = field(default_factory=list)
-    differences: list[dict[str, str]] = field(default_factory=list)
+    differences: list[Finding] = field(default_factory=list)
     instance_id: str = ""
     restart_required: bool = False
     host_restarted: bool = False  # it ran when the host went down

@@ -34,6 +34,7 @@ from hikube_local.plan.steps import (
 from hikube_local.readiness.stages import WORDS, Progress, Result, Stage, Trouble, Verdict
 from hikube_local.render import seed
 from hikube_local.render.machine import storage_bytes
+from hikube_local.source.finding import difference
 from hikube_local.store.db import Store, scope
 from hikube_local.store.records import Intent
 
@@ -221,7 +222,7 @@ class Simulator(Pauses):
             accelerator="none",
             addresses=addresses,
             access=access if on else [],
-            differences=[{"code": "HK510", "message": "simulated: nothing runs"}],
+            differences=[difference("HK510", "simulated: nothing runs")],
             instance_id=names.firmware_uuid(obj.namespace, obj.name, obj.instance.cloudInitSeed),
             restart_required=on and seen.live_definition != want.definition,
         )

@@ -201,7 +201,7 @@ class Statuses:
             "accelerator": view.accelerator or None,
             "acceleratorSetBy": view.accelerator_by or None,
             "instanceID": view.instance_id,
-            "differences": view.differences,
+            "differences": [{"code": d.code, "message": d.message} for d in view.differences],
             **view.details,
         }
         return {k: v for k, v in status.items() if v is not None}

@@ -115,6 +115,11 @@ class Finding:
         return "\n".join(lines)
 
 
+def difference(code: str, message: str) -> Finding:
+    """What is otherwise than on Hikube for a machine on this host; it has no place in a file."""
+    return Finding(code, Severity.DIFFERENCE, message)
+
+
 def counted(items: Iterable[Finding]) -> str:
     """How many of each severity: `1 error, 2 warnings`; empty for none."""
     found = [d.word for d in items]

@@ -150,7 +150,7 @@ def test_a_machine_that_fits_is_not_changed():
 def test_a_machine_that_is_too_large_is_capped_and_told():
     size, told = fit.fit(Size(8, 1, 32 * GIB), 2, 16 * GIB, 4 * GIB, True, GIB, False)
     assert size == Size(2, 1, 8 * GIB)
-    assert [code for code, _ in told] == ["HK501", "HK502"]
+    assert [d.code for d in told] == ["HK501", "HK502"]
 
 
 def test_a_cap_is_refused_with_exact_and_below_the_profiles_least():

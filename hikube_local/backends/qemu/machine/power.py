@@ -49,8 +49,8 @@ def start(context: Context, obj: Object, options: RunOptions, emit: Emit) -> Non
         emit(Event(EventType.WARNING, what, obj.ref, obj.namespace, code="HK521"))
     profile = machine.profile_of(obj.instance)
     size, told = sizes.size(context.store, context.facts, obj, options.exact)
-    for code, text in [*told, *fit.dropped(profile, choice.kvm)]:
-        emit(Event(EventType.DIFFERENCE, text, obj.ref, obj.namespace, code=code))
+    for d in [*told, *fit.dropped(profile, choice.kvm)]:
+        emit(Event(EventType.DIFFERENCE, d.message, obj.ref, obj.namespace, code=d.code))
     folder = context.make_folder(obj)
     if obj.instance.has_seed and profile.disk_bus == "sata" and (content := seed.seed(obj, dom.UUIDString())):
         files.write(folder / SEED, seed.volume(content), 0o600)  # the guest may have written to it

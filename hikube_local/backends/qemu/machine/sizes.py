@@ -11,17 +11,22 @@ from hikube_local.host.facts import HostFacts
 from hikube_local.plan.running import stays_off
 from hikube_local.render import fit, machine
 from hikube_local.render.sizing import Size, requested
+from hikube_local.source.finding import Finding, difference
 from hikube_local.store.db import Store, scope
 
-Told = list[tuple[str, str]]
 Row = dict[str, Any]
 
 
-def size(store: Store, facts: HostFacts, obj: Object, exact: bool) -> tuple[Size, Told]:
-    """(size, what was told about it as (code, message)) that it has or would get; `exact` refuses a smaller one."""
+def size(store: Store, facts: HostFacts, obj: Object, exact: bool) -> tuple[Size, list[Finding]]:
+    """The size that it has or would get, and how that differs from what was asked for; `exact` refuses a smaller one."""
     everything = store.allocations()
     row = _chooser(store, facts, obj, exact)(everything.get(scope(obj.key), {}), everything)["size"]
-    return Size(*row["got"]), [tuple(t) for t in row["told"]]
+    return Size(*row["got"]), differences(row)
+
+
+def differences(row: Row) -> list[Finding]:
+    """Those of a size as it is kept."""
+    return [difference(code, message) for code, message in row.get("told", ())]
 
 
 def allocate(store: Store, facts: HostFacts, obj: Object, exact: bool) -> None:
@@ -45,7 +50,8 @@ def _chooser(store: Store, facts: HostFacts, obj: Object, exact: bool) -> Callab
             if k in others and "size" in v and _counts(others[k], v.get("power", ""))
         )
         got, said = fit.fit(want, facts.cpus, facts.memory, used, facts.kvm, profile.min_memory, exact)
-        return {**own, "size": {"want": wanted, "got": [got.sockets, got.cores, got.memory], "told": said}}
+        told = [(d.code, d.message) for d in said]
+        return {**own, "size": {"want": wanted, "got": [got.sockets, got.cores, got.memory], "told": told}}
 
     return change
 

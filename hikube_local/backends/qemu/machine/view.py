@@ -9,7 +9,7 @@ from hikube_local.api.objects import Object
 from hikube_local.backends.protocol import View
 from hikube_local.backends.qemu import libvirt
 from hikube_local.backends.qemu.context import Context
-from hikube_local.backends.qemu.machine import follow, observe, stopped
+from hikube_local.backends.qemu.machine import follow, observe, sizes, stopped
 from hikube_local.backends.qemu.network import port_forwards
 from hikube_local.backends.qemu.network.user_network import LOST
 from hikube_local.host import accelerator, facts
@@ -17,6 +17,7 @@ from hikube_local.plan.accelerator import Choice
 from hikube_local.plan.steps import RunState
 from hikube_local.readiness import qemu
 from hikube_local.render import fit, machine
+from hikube_local.source.finding import Finding, difference
 from hikube_local.store.records import Lease
 
 WHOLE = (
@@ -99,21 +100,23 @@ def _addresses(
     return [*rows, {"type": "Hostname", "address": names.fqdn(obj.namespace, obj.name)}]
 
 
-def _differences(context: Context, obj: Object, lease: Lease, choice: Choice | None) -> list[dict[str, str]]:
+def _differences(context: Context, obj: Object, lease: Lease, choice: Choice | None) -> list[Finding]:
     size = lease.size or {}
-    rows = [tuple(t) for t in size.get("told", [])]
+    rows = sizes.differences(size)
     if choice:
         if size and not choice.kvm:
-            rows.append(("HK503", f"no hardware acceleration: {choice.why}"))
+            rows.append(difference("HK503", f"no hardware acceleration: {choice.why}"))
         rows += fit.dropped(machine.profile_of(obj.instance), choice.kvm)
     if not context.sandbox.has_tenant_network:
-        rows.append(("HK518", LOST))
+        rows.append(difference("HK518", LOST))
     elif not context.tenants.link_local:
-        rows.append(("HK520", LINK_LOCAL))
+        rows.append(difference("HK520", LINK_LOCAL))
     if not lease.lan:
-        rows += [("HK507", text) for text in port_forwards.moved(lease)]
+        rows += [difference("HK507", text) for text in port_forwards.moved(lease)]
         if obj.instance.external and (obj.instance.whole_ip or obj.instance.externalAllowICMP):
-            rows.append(("HK511", "ping reaches it from other machines, but cannot be carried to a loopback address"))
+            rows.append(
+                difference("HK511", "ping reaches it from other machines, but cannot be carried to a loopback address")
+            )
         if obj.instance.whole_ip:
-            rows.append(("HK517", WHOLE))
-    return [{"code": code, "message": message} for code, message in rows]
+            rows.append(difference("HK517", WHOLE))
+    return rows
