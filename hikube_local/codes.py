@@ -114,6 +114,8 @@ CODES: dict[str, str] = {
     "HK519": "a feature of the profile that this host's QEMU cannot give",
     "HK520": "link-local networks behind this host are closed",
     "HK521": "checkpoints with memory that another accelerator made",
+    "HK522": "a dry run of an update changes nothing here",
+    "HK523": "what no user of a tenant may do on Hikube",
     "HK516": "a field that the platform is about to take",
     # this host
     "HK601": "a program is missing",

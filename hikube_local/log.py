@@ -24,7 +24,16 @@ MOST = 300  # characters of a word that are shown
 CHANGES = {
     "virConnect": ("defineXMLFlags", "restoreFlags"),
     "virDomain": (
-        *("createWithFlags", "destroy", "shutdown", "suspend", "resume", "undefineFlags", "setLifecycleAction"),
+        *(
+            "createWithFlags",
+            "destroy",
+            "shutdown",
+            "suspend",
+            "resume",
+            "reboot",
+            "undefineFlags",
+            "setLifecycleAction",
+        ),
         *("attachDeviceFlags", "detachDeviceFlags", "blockCommit", "blockResize"),
         *("snapshotCreateXML", "setTime", "authorizedSSHKeysSet"),
     ),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
 
 from hikube_local.errors import UsageError
 
@@ -29,16 +28,28 @@ def selector(text: str) -> Callable[[dict[str, str]], bool]:
     return lambda labels: all(t(labels) for t in tests)
 
 
-def fields(text: str) -> Callable[[Any], bool]:
-    """kubectl's field selector, as far as its API knows fields of ours: metadata.name and metadata.namespace."""
-    tests: list[Callable[[dict[str, str]], bool]] = []
+IDENTITY = ("metadata.name", "metadata.namespace")
+
+
+def fields(text: str, known: tuple[str, ...] = IDENTITY) -> Callable[[Callable[[str], str]], bool]:
+    """kubectl's field selector over the fields that its kind's API knows, as a test of what tells a field's value."""
+    tests: list[Callable[[Callable[[str], str]], bool]] = []
     for part in filter(None, (p.strip() for p in text.split(","))):
         m = _PLAIN.match(part)
-        if not m or m["key"] not in ("metadata.name", "metadata.namespace"):
-            fix = "write metadata.name=NAME or metadata.namespace=NAMESPACE"
+        if not m or m["key"] not in known:
+            fix = f"write FIELD=VALUE or FIELD!=VALUE; the fields are {', '.join(known)}"
             raise UsageError("HK810", f"the field selector {part!r} is not understood", fix=fix)
-        tests.append(_member(m["key"].removeprefix("metadata."), {m["value"]}, m["op"] != "!="))
-    return lambda obj: all(t({"name": obj.name, "namespace": obj.namespace}) for t in tests)
+        tests.append(_is(m["key"], m["value"], m["op"] != "!="))
+    return lambda value: all(t(value) for t in tests)
+
+
+def identity(namespace: str, name: str) -> Callable[[str], str]:
+    """What tells the fields that every object has."""
+    return lambda path: {"metadata.namespace": namespace, "metadata.name": name}[path]
+
+
+def _is(path: str, wanted: str, same: bool) -> Callable[[Callable[[str], str]], bool]:
+    return lambda value: (value(path) == wanted) == same
 
 
 def _member(key: str, values: set[str], inside: bool) -> Callable[[dict[str, str]], bool]:

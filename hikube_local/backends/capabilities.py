@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
-from hikube_local.api.objects import Object
+from hikube_local.api.objects import Key, Object
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit
 from hikube_local.host.check import HostCheck
@@ -62,7 +61,7 @@ class Log(Protocol):
         ...
 
     def more(self) -> Iterator[str]:
-        """What comes from now on, without end."""
+        """What comes from now on, without end; nothing now and then, so that whoever reads can stop."""
         ...
 
     def raw(self) -> bytes:
@@ -88,6 +87,10 @@ class GuestAgent(Protocol):
     def connected(self) -> bool: ...
 
     def may_run(self) -> bool: ...
+
+    def call(self, command: str, timeout: int = 5, **arguments: Any) -> Any:
+        """The answer to a command of QEMU's guest agent; None where there is none. `timeout` in seconds."""
+        ...
 
     def read(self, path: str, most: int = 65536, end: bool = False) -> bytes | None: ...
 
@@ -180,6 +183,14 @@ class Pauses(Capability):
         raise NotImplementedError
 
 
+class Reboots(Capability):
+    """The operating system of a running machine can be asked to reboot; the machine goes on."""
+
+    def soft_reboot(self, obj: Object) -> None:
+        """By its agent where that answers, by its power button otherwise; HK805 where it does not run."""
+        raise NotImplementedError
+
+
 class Uploads(Capability):
     """A disk takes its content from a file of this host."""
 
@@ -188,23 +199,16 @@ class Uploads(Capability):
         raise NotImplementedError
 
 
-@dataclass(frozen=True, slots=True)
-class Counters:
-    """Of a running machine, since it was started: CPU in ns, the rest in bytes (`memory`: now)."""
-
-    cpu: int
-    memory: int
-    read: int
-    written: int
-    received: int
-    sent: int
+# What a machine uses, by the names and in the units of libvirt's virConnectGetAllDomainStats (`cpu.time` in ns since its
+# start, `balloon.rss` in KiB, `net.0.rx.bytes`, `block.0.rd.bytes`): KubeVirt's own metrics are made of the same.
+Figures = Mapping[str, Any]
 
 
 class Measures(Capability):
-    """What a machine uses is counted."""
+    """What machines use is counted."""
 
-    def counters(self, obj: Object) -> Counters | None:
-        """None where it does not run."""
+    def figures(self, objects: Sequence[Object]) -> dict[Key, Figures]:
+        """Of those that run, from one look."""
         raise NotImplementedError
 
 
@@ -300,6 +304,7 @@ NOUNS: dict[type, str] = {
     Agents: "guest agent",
     Snapshots: "snapshots",
     Pauses: "pause",
+    Reboots: "soft reboot",
     Uploads: "uploads",
     Measures: "figures of what it uses",
     Executes: "tenant network for commands",

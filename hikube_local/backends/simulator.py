@@ -15,7 +15,7 @@ from typing import Any
 from hikube_local.api import names
 from hikube_local.api.objects import INSTANCE, Object, plain_spec
 from hikube_local.backends import hostplan
-from hikube_local.backends.capabilities import Pauses
+from hikube_local.backends.capabilities import Pauses, Reboots
 from hikube_local.backends.protocol import Settings, View
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
@@ -95,7 +95,7 @@ class Moment:
     outcome: str = ""  # "", fail, hang, panic or exit
 
 
-class Simulator(Pauses):
+class Simulator(Pauses, Reboots):
     """Takes the same steps as a real backend and keeps them as numbers in the store."""
 
     name = "simulator"
@@ -331,6 +331,10 @@ class Simulator(Pauses):
 
     def unpause(self, obj: Object) -> None:
         self._change(obj, paused=None)
+
+    def soft_reboot(self, obj: Object) -> None:
+        if self.observe_machine(obj).state is not RunState.RUNNING:
+            raise HikubeError("HK805", f"{obj.name} is not running", fix=f"hikube-local start {obj.name}")
 
     def discard(self, obj: Object) -> None:
         self.store.forget(obj.key)

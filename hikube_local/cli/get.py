@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from hikube_local.api.selectors import fields, selector
+from hikube_local.api.selectors import fields, identity, selector
 from hikube_local.cli.app import App
 from hikube_local.cli.options import common, complete_object, files_option, option, output_option, refresh_option
 from hikube_local.cli.references import references, urls
@@ -126,7 +126,8 @@ def _get(
             if not ignore_not_found:
                 raise
             return ExitCode.DONE
-    objects = list(filter(fields(field), objects))
+    by_field = fields(field)
+    objects = [o for o in objects if by_field(identity(o.namespace, o.name))]
     app.refresh(objects, refresh)
     resources = [statuses.resource(o) for o in objects]
     if sort_by:

@@ -18,6 +18,7 @@ from hikube_local.errors import ExitCode, HikubeError, UsageError
 from hikube_local.kube.lock import PORT
 
 CONTEXT = "hikube-local"
+ROLES = ("view", "use", "admin", "super-admin", "operator")
 
 
 def _library() -> None:
@@ -30,22 +31,43 @@ def _library() -> None:
 
 @click.command("serve")
 @option("--port", type=click.IntRange(1, 65535), default=PORT, help=f"TCP port at 127.0.0.1 ({PORT}).")
+@option("--socket", type=click.Path(path_type=Path), default=None, help="A Unix socket beside it, for its owner alone.")
+@option(
+    "--role", type=click.Choice(ROLES), default=ROLES[-1], help="What clients may do: as a tenant's users on Hikube."
+)
 @option("--exit-when-idle", "idle", default=None, callback=seconds, help="End when nobody asked for so long (30m).")
+@option("--unit", is_flag=True, help="Print a systemd user unit that serves, and end.")
 @backend_option()
 @common
-def serve(app: App, port: int, idle: float | None, backend: str | None) -> int:
+def serve(
+    app: App, port: int, socket: Path | None, role: str, idle: float | None, unit: bool, backend: str | None
+) -> int:
     """Serve VMInstances and VMDisks to kubectl and other Kubernetes clients, until Ctrl-C; machines go on."""
+    if unit:
+        from hikube_local.host.autostart import serving
+
+        words = ("--port", str(port), "--role", role)
+        print(serving(app.layout, os.environ.get("HIKUBE_LOCAL_HOME"), words), end="")
+        return ExitCode.DONE
     _library()
-    from hikube_local.kube import lock
+    from hikube_local.kube import apps, lock
     from hikube_local.kube.credentials import ensure
+    from hikube_local.kube.roles import Role
     from hikube_local.kube.server import Options, Server
 
     credentials = ensure(app.layout)
     with lock.held(app.layout, port):
-        server = Server(app.session, credentials, Options(port, backend, idle))
+        options = Options(
+            port, idle, Role(role), socket and socket.absolute(), not app.no_differences, apps.Options(backend)
+        )
+        server = Server(app.session, credentials, options)
 
         def ready() -> None:
             print(f"serving https://127.0.0.1:{port} for {app.layout.state}", file=sys.stderr)
+            if socket:
+                print(f"and at {socket}", file=sys.stderr)
+            if role != ROLES[-1]:
+                print(f"clients may do what a tenant's {role} may on Hikube", file=sys.stderr)
             print('use it:  eval "$(hikube-local kubeconfig --env)"; kubectl get vminstances', file=sys.stderr)
             print("end it:  Ctrl-C (machines go on)", file=sys.stderr, flush=True)
 
@@ -58,7 +80,7 @@ def serve(app: App, port: int, idle: float | None, backend: str | None) -> int:
         try:
             asyncio.run(run())
         except OSError as e:
-            fix = "end what uses it, or choose another with --port"
+            fix = "end what uses it, or choose another with --port or --socket"
             raise HikubeError("HK801", f"port {port} cannot be served: {e.strerror}", fix=fix) from None
     # Work at hand, as a download, is not waited for: the next command goes on with it.
     sys.stdout.flush()

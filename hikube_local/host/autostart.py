@@ -1,4 +1,4 @@
-"""A systemd unit that brings the machines up with the host: its text and its place. Nothing is written here."""
+"""systemd units: of what brings the machines up with the host, and of `serve`. Nothing is written here."""
 
 from __future__ import annotations
 
@@ -31,10 +31,7 @@ def unit(layout: Layout, home: str | None = None) -> Unit:
     folder = Path.home() / ".config" / "systemd" / "user" if user else Path("/etc/systemd/system")
     target = "default.target" if user else "multi-user.target"
     after = "" if user else "After=network-online.target\nWants=network-online.target\n"
-    given = {"HIKUBE_LOCAL_HOME": home or "", **{n: os.environ.get(n, "") for n in _PLACES if user}}
-    environment = "".join(f"Environment={_quoted(f'{n}={v}', False)}\n" for n, v in given.items() if v)
     name = f"hikube-local-{layout.id}.service" if home else "hikube-local.service"  # each state root has its own
-    command = " ".join(map(_quoted, (sys.executable, "-P", "-m", "hikube_local", "autostart", "run")))
     text = (
         "[Unit]\n"
         "Description=hikube-local: the machines whose runStrategy is Always\n"
@@ -42,11 +39,31 @@ def unit(layout: Layout, home: str | None = None) -> Unit:
         "\n[Service]\n"
         # The machines stay when the command is done, and belong to this unit: systemd ends them with the host.
         "Type=oneshot\nRemainAfterExit=yes\nTimeoutStartSec=infinity\n"
-        f"{environment}"
-        f"ExecStart={command}\n"
+        f"{_command(home, user, 'autostart', 'run')}"
         f"\n[Install]\nWantedBy={target}\n"
     )
     return Unit(folder / name, text, user)
+
+
+def serving(layout: Layout, home: str | None, words: tuple[str, ...]) -> str:
+    """The text of a unit that runs `serve` with these words."""
+    user = not layout.root
+    return (
+        "[Unit]\n"
+        "Description=hikube-local: the Kubernetes endpoint\n"
+        # Machines that it started are not of this service: they go on when it ends.
+        "\n[Service]\nKillMode=process\nRestart=on-failure\n"
+        f"{_command(home, user, 'serve', *words)}"
+        f"\n[Install]\nWantedBy={'default.target' if user else 'multi-user.target'}\n"
+    )
+
+
+def _command(home: str | None, user: bool, *words: str) -> str:
+    """Environment and command of a unit. `home`: HIKUBE_LOCAL_HOME where it names the root."""
+    given = {"HIKUBE_LOCAL_HOME": home or "", **{n: os.environ.get(n, "") for n in _PLACES if user}}
+    environment = "".join(f"Environment={_quoted(f'{n}={v}', False)}\n" for n, v in given.items() if v)
+    command = " ".join(map(_quoted, (sys.executable, "-P", "-m", "hikube_local", *words)))
+    return f"{environment}ExecStart={command}\n"
 
 
 def _quoted(word: str, command: bool = True) -> str:

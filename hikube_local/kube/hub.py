@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from hikube_local.api.objects import Object
+from hikube_local.api.objects import DISK, Object
 from hikube_local.engine.session import Session
 from hikube_local.kube import objects
 
-KEPT = 4000  # objects whose form at a revision is remembered
+KEPT = 8000  # forms of objects at a revision that are remembered
 
 
 class Hub:
@@ -22,7 +23,7 @@ class Hub:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._rang = asyncio.Event()
         self.rung = 0  # how often
-        self._forms: OrderedDict[tuple[Any, int], dict[str, Any]] = OrderedDict()
+        self._forms: OrderedDict[tuple[Any, ...], dict[str, Any]] = OrderedDict()
         self._lock = threading.Lock()
         self.ended = False
 
@@ -60,13 +61,31 @@ class Hub:
             return
 
     def form(self, obj: Object) -> dict[str, Any]:
-        """The object as clients see it. Not the status of this very moment, but that of its revision."""
-        key = (obj.key, obj.resource_version)
+        """The object as clients see it."""
+        return self._kept("form", obj, lambda: self._shown(obj))
+
+    def _shown(self, obj: Object) -> dict[str, Any]:
+        return objects.shown(self.seen(obj), self.session.store.intent(obj.key).managed)
+
+    def seen(self, obj: Object) -> dict[str, Any]:
+        """The object with its status. Not the status of this very moment, but that of its revision."""
+        return self._kept("seen", obj, lambda: self.session.statuses.resource(obj))
+
+    def optical(self, obj: Object) -> Mapping[str, bool]:
+        """Which disks of a machine are CD-ROMs."""
+        if obj.kind == DISK:
+            return {}
+        disks = {key.name: self.session.store.get(key) for key in obj.disk_keys}
+        return {name: disk is not None and disk.disk.optical for name, disk in disks.items()}
+
+    def _kept(self, what: str, obj: Object, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What was made of an object at its revision."""
+        key = (what, obj.key, obj.resource_version)
         with self._lock:
             if (found := self._forms.get(key)) is not None:
                 self._forms.move_to_end(key)
                 return found
-        made = objects.shown(self.session.statuses.resource(obj), self.session.store.intent(obj.key).managed)
+        made = make()
         with self._lock:
             self._forms[key] = made
             while len(self._forms) > KEPT:

@@ -47,6 +47,10 @@ class Keeper:
         for thread in self.threads:
             thread.start()
 
+    @property
+    def ended(self) -> bool:
+        return self._end.is_set()
+
     def end(self) -> None:
         """No new work is begun; what is at hand dies with the process, and the next command heals it."""
         with self._wake:

@@ -17,42 +17,47 @@ LONGEST = 128  # characters of a manager's name
 EARLIER = Owner("before-first-apply", "Update")
 
 
-def owners(session: Session, old: Object | None, rows: Any = None) -> Owners:
-    """Who owns what of the object. `rows`: managedFields that its writer sent, in place of those that are kept."""
+def owners(session: Session, old: Object | None, sent: Any = None) -> Owners:
+    """Who owns what of the object. `sent`: managedFields of its writer, in place of those that are kept."""
     if old is None:
         return {}
-    rows = rows if rows is not None else session.store.intent(old.key).managed
+    found_rows = sent if sent is not None else session.store.intent(old.key).managed
     there = objects.plain(old)
-    if rows is None:
+    if found_rows is None:
         return {EARLIER: own} if (own := frozenset(apply.fields(there))) else {}
-    found, _ = apply.decode(rows)
+    found, _ = apply.decode(found_rows)
     return {o: left for o, own in found.items() if (left := frozenset(p for p in own if apply.get(there, p)[0]))}
 
 
-def after_update(session: Session, old: Object | None, new: Object, manager: str, rows: Any) -> list[dict[str, Any]]:
+def after_update(session: Session, old: Object | None, new: Object, manager: str, sent: Any) -> list[dict[str, Any]]:
     """managedFields after a create, an update or a patch."""
     who = Owner(manager[:LONGEST], "Update")
     before = objects.plain(old) if old else None
-    return encoded(session, old, apply.update(before, objects.plain(new), owners(session, old, rows), who), who)
+    return encoded(session, old, apply.update(before, objects.plain(new), owners(session, old, sent), who), who)
 
 
 def encoded(session: Session, old: Object | None, now: Owners, who: Owner) -> list[dict[str, Any]]:
-    """managedFields, with the time of each owner's last change."""
-    before, times = apply.decode(session.store.intent(old.key).managed if old else None)
+    """managedFields of one of our own kinds."""
+    return rows(now, session.store.intent(old.key).managed if old else None, who, API_VERSION)
+
+
+def rows(now: Owners, kept: Any, who: Owner, version: str) -> list[dict[str, Any]]:
+    """managedFields, with the time of each owner's last change; `kept`: those before this write."""
+    before, times = apply.decode(kept)
     moment = timestamp(time.time())
     if before.get(who) != now.get(who):
         times[who] = moment
-    return apply.encode(now, {o: times.get(o) or moment for o in now}, API_VERSION)
+    return apply.encode(now, {o: times.get(o) or moment for o in now}, version)
 
 
-def refused(found: list[Conflict]) -> Refused:
+def refused(found: list[Conflict], version: str) -> Refused:
     """As Kubernetes tells of fields that others own."""
     by: dict[Owner, list[str]] = {}
     for c in found:
         by.setdefault(c.owner, []).append(c.field)
-    words = [f'conflict with "{o.manager}" using {API_VERSION}: {", ".join(names)}' for o, names in by.items()]
+    words = [f'conflict with "{o.manager}" using {version}: {", ".join(names)}' for o, names in by.items()]
     causes = tuple(
-        Cause(f'conflict with "{c.owner.manager}" using {API_VERSION}', c.field, "FieldManagerConflict") for c in found
+        Cause(f'conflict with "{c.owner.manager}" using {version}', c.field, "FieldManagerConflict") for c in found
     )
     number = f"{len(found)} conflict" + ("s" if len(found) > 1 else "")
     return Refused(409, f"Apply failed with {number}: {'; '.join(words)}", causes=causes)

@@ -1,27 +1,50 @@
-"""Requests and answers as they travel: bodies read within bounds, tables, refusals, warnings."""
+"""Requests and answers as they travel: bodies read within bounds, selectors, tables, refusals, warnings."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from aiohttp import web
 
+from hikube_local.api.selectors import IDENTITY, selector
+from hikube_local.api.selectors import fields as field_selector
 from hikube_local.errors import HikubeError
-from hikube_local.kube.kinds import Resource, table
+from hikube_local.kube import kinds, protobuf
+from hikube_local.kube.kinds import Resource
+from hikube_local.kube.sources import Form
 from hikube_local.kube.status import Refused
-from hikube_local.kube.watch import as_table
+from hikube_local.kube.tables import table
 from hikube_local.source import nodes
 from hikube_local.source.nodes import Refused as NotRead
 
+Wanted = Callable[[Form], bool]
+# What can be selected by beside name and namespace (Kubernetes' own lists, as far as these fields are here).
+_SELECTABLE = {
+    kinds.EVENTS: (
+        "involvedObject.kind",
+        "involvedObject.name",
+        "involvedObject.namespace",
+        "involvedObject.uid",
+        "reason",
+        "type",
+    ),
+    kinds.PODS: ("spec.nodeName", "status.phase", "spec.restartPolicy"),
+    kinds.SECRETS: ("type",),
+    kinds.NAMESPACES: ("status.phase",),
+    kinds.VMIS: ("status.phase", "status.nodeName"),
+}
+
 
 async def body(request: web.Request) -> Any:
-    """What a request carries, as JSON or, where it says so, as YAML; Refused where it is neither."""
+    """What a request carries, as JSON or, where it says so, as YAML or protobuf; Refused where it is neither."""
     raw = await request.read()
     if not raw:
         return {}
     kind = request.content_type
+    if raw.startswith(protobuf.MAGIC):
+        return protobuf.read(raw)
     try:
         return json.loads(raw)
     except (ValueError, RecursionError):
@@ -35,12 +58,34 @@ async def body(request: web.Request) -> Any:
     return {}
 
 
+def wanted_by(request: web.Request, resource: Resource) -> Wanted:
+    """What the request's selectors ask for."""
+    labels = selector(request.query.get("labelSelector", ""))
+    by_field = field_selector(request.query.get("fieldSelector", ""), (*IDENTITY, *_SELECTABLE.get(resource, ())))
+
+    def wanted(form: Form) -> bool:
+        def at(path: str) -> str:
+            found: Any = form.value
+            for step in path.split("."):
+                found = found.get(step) if isinstance(found, dict) else None
+            return "" if found is None else str(found)
+
+        return labels(form.value["metadata"].get("labels") or {}) and by_field(at)
+
+    return wanted
+
+
+def as_table(request: web.Request) -> bool:
+    first = request.headers.get("Accept", "").partition(",")[0]
+    return "as=Table" in first
+
+
 def answer(
     request: web.Request, resource: Resource, values: list[dict[str, Any]], revision: str, plain: Any, status: int = 200
 ) -> web.Response:
     """Objects in the form that the client asked for: a table, or `plain`."""
     if as_table(request) and request.method == "GET":
-        plain = table(resource.kind, values, revision, request.query.get("includeObject", "Metadata"))
+        plain = table(resource, values, revision, request.query.get("includeObject", "Metadata"))
     return web.json_response(plain, status=status)
 
 
@@ -58,6 +103,11 @@ def translated(e: HikubeError | NotRead) -> Refused:
     )
     words = "; ".join(filter(None, (e.what, e.why, e.fix)))
     return Refused(code, f"{words} [{e.code}]")
+
+
+def differs(code: str, text: str) -> str:
+    """The text of a warning about a difference from Hikube."""
+    return f"differs from Hikube [{code}]: {text}"
 
 
 def warn(response: web.StreamResponse, texts: Iterable[str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
-from hikube_local.api.objects import API_VERSION, Object, plain_spec, spec_of
+from hikube_local.api.objects import API_VERSION, DISK, Object, plain_spec, spec_of
 from hikube_local.kube.kinds import GROUP, Resource
 from hikube_local.kube.status import Cause, Refused
 from hikube_local.manifests.load import Fetched
@@ -19,6 +19,24 @@ MOST_OPERATIONS, MOST_BYTES = 1000, 3 << 20
 MOST_APPLIED = 256 << 10  # what Kubernetes allows all annotations together
 # Conditions of ours whose names are Cozystack's with another meaning there.
 _OURS = ("Ready",)
+_INSTANCE_DEFAULTS: dict[str, Any] = {
+    "external": False,
+    "externalMethod": "PortList",
+    "externalPorts": [22],
+    "externalAllowICMP": True,
+    "runStrategy": "Always",
+    "instanceType": "u1.medium",
+    "instanceProfile": "ubuntu",
+    "disks": [],
+    "networks": [],
+    "gpus": [],
+    "cpuModel": "",
+    "resources": {},
+    "sshKeys": [],
+    "cloudInit": "",
+    "cloudInitSeed": "",
+}
+_DISK_DEFAULTS: dict[str, Any] = {"source": {}, "optical": False, "storage": "5Gi", "storageClass": "replicated"}
 
 
 def plain(obj: Object) -> dict[str, Any]:
@@ -62,8 +80,27 @@ def shown(resource: dict[str, Any], managed: list[dict[str, Any]] | None = None)
         }
         rest = [c for c in ours if c["type"] not in _OURS]
         status["conditions"] = [{"type": "Ready", **installed}, {"type": "Released", **installed}, works, *rest]
-    out["spec"] = _written(out)
+    written = _written(out)
+    out["spec"] = {**defaults(out["kind"], written), **written}
     return out
+
+
+def defaults(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """What Cozystack's API server fills in on a read, for the fields that are not given (values.schema.json of its charts)."""
+    if kind == DISK:
+        return dict(_DISK_DEFAULTS)
+    out = deepcopy(_INSTANCE_DEFAULTS)
+    if "running" in spec:  # its older form says it already
+        del out["runStrategy"]
+    return out
+
+
+def without_defaults(kind: str, spec: Any, stored: dict[str, Any]) -> Any:
+    """What a client sends back of a spec that it read, without what was filled in for it."""
+    if not isinstance(spec, dict):
+        return spec
+    filled = defaults(kind, stored)
+    return {k: v for k, v in spec.items() if k in stored or k not in filled or v != filled[k]}
 
 
 def _written(value: dict[str, Any]) -> dict[str, Any]:
@@ -138,7 +175,7 @@ def read(
     if isinstance(applied, str):
         obj = obj.model_copy(update={"annotations": {**obj.annotations, LAST_APPLIED: applied}})
     warnings = [
-        f"{'differs from Hikube' if f.severity is Severity.DIFFERENCE else 'warning'} [{f.code}]: {f.message}"
+        f"{'differs from Hikube ' if f.severity is Severity.DIFFERENCE else ''}[{f.code}]: {f.message}"
         for f in result.findings.items
         if f.severity is not Severity.ERROR
     ]

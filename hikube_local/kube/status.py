@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from hikube_local.kube.kinds import Resource
+
 # The reason of each HTTP code (apimachinery, meta/v1/types.go).
 REASONS = {
     400: "BadRequest",
@@ -66,7 +68,7 @@ class Refused(Exception):
         }
 
 
-def success(name: str, group: str, kind: str, uid: str) -> dict[str, Any]:
+def success(resource: Resource, name: str, uid: str) -> dict[str, Any]:
     """The answer to a deletion that is done."""
-    details = {"name": name, "group": group, "kind": kind, "uid": uid}
+    details = {**resource.details(name), "uid": uid}
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}

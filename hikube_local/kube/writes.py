@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from hikube_local.api.objects import Key, Object
-from hikube_local.kube.kinds import GROUP, Resource
+from hikube_local.kube.kinds import Resource
 from hikube_local.kube.status import Refused
 
 MODIFIED = "the object has been modified; please apply your changes to the latest version and try again"
@@ -25,7 +25,7 @@ class Modified(Refused):
 def preconditions(
     resource: Resource, key: Key, old: Object | None, create: bool | None, stated: object, seen: str
 ) -> None:
-    details = {"name": key.name, "group": GROUP, "kind": resource.plural}
+    details = resource.details(key.name)
     if create and old is not None:
         raise Refused(409, f'{resource.full} "{key.name}" already exists', "AlreadyExists", details=details)
     if create is False and old is None:
@@ -35,6 +35,14 @@ def preconditions(
     have = str(old.resource_version) if old is not None else ""
     if old is not None and (stated not in (None, "", have) or seen not in ("", have)):
         raise Modified(resource, key)
+
+
+def deletable(body: Any, uid: str, revision: str) -> None:
+    """The preconditions of a deletion's options."""
+    wants = body.get("preconditions") if isinstance(body, dict) else None
+    for name, value in (("uid", uid), ("resourceVersion", revision)):
+        if isinstance(wants, dict) and wants.get(name) not in (None, "", value):
+            raise Refused(409, f"the {name} in the precondition ({wants[name]}) is not the object's ({value})")
 
 
 def as_if(obj: Object, old: Object | None) -> Object:

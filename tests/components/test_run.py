@@ -112,6 +112,7 @@ def test_every_change_that_we_make_in_libvirt_is_told():
             "blockStats",
             "blockInfo",
             "interfaceStats",
+            "getAllDomainStats",
         ),
         *("memoryStats", "getCPUStats", "newStream", "screenshot", "agentSetResponseTimeout", "authorizedSSHKeysGet"),
     }

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from hikube_local import files
-from hikube_local.api.objects import INSTANCE, Object
+from hikube_local.api.objects import INSTANCE, Key, Object
 from hikube_local.backends import capabilities, hostplan
-from hikube_local.backends.capabilities import Counters, Snapshot
+from hikube_local.backends.capabilities import Figures, Snapshot
 from hikube_local.backends.protocol import Settings, View
 from hikube_local.backends.qemu import NAME, boot_marks, firmware, libvirt
 from hikube_local.backends.qemu.agent import Agent
@@ -69,6 +69,7 @@ class QemuBackend(
     capabilities.Measures,
     capabilities.OnThisHost,
     capabilities.Pauses,
+    capabilities.Reboots,
     capabilities.Screens,
     capabilities.Snapshots,
     capabilities.Uploads,
@@ -222,7 +223,10 @@ class QemuBackend(
         files.remove_folder(self.context.folder(obj), self.context.layout.state)
         self.context.store.forget(obj.key)
 
-    # Pauses, Uploads
+    # Pauses, Reboots, Uploads
+
+    def soft_reboot(self, obj: Object) -> None:
+        power.soft_reboot(self.context, obj)
 
     def pause(self, obj: Object) -> None:
         self.context.running(obj).suspend()
@@ -279,9 +283,9 @@ class QemuBackend(
     def agent(self, obj: Object, slowness: float = 1.0) -> Agent:
         return Agent(self.context.running(obj), slowness)
 
-    def counters(self, obj: Object) -> Counters | None:
-        dom = self.context.existing_domain(obj)
-        return usage.counters(dom) if dom is not None and dom.isActive() else None
+    def figures(self, objects: Sequence[Object]) -> dict[Key, Figures]:
+        connection = self.context.connection.existing()
+        return usage.figures(connection, objects) if connection is not None else {}
 
     def execute(self, namespace: str, command: list[str]) -> NoReturn:
         self.context.connection.ensure()  # what died of the sandbox comes back

@@ -36,12 +36,12 @@ class Log:
         return text + (self._cleaner.end() if whole else "")
 
     def more(self) -> Iterator[str]:
-        """What comes from now on, without end."""
+        """What comes from now on, without end; nothing now and then, so that whoever reads can stop."""
         here = [self.path.stat().st_ino, self.path.stat().st_size] if self.path.exists() else None
         tail = boot_marks.Tail(self.path, here)
         while True:
-            if block := tail.more():
-                yield self._cleaner.feed(block)
+            block = tail.more()
+            yield self._cleaner.feed(block) if block else ""
             time.sleep(EVERY)
 
     def raw(self) -> bytes:

@@ -9,6 +9,7 @@ from typing import Any
 from hikube_local import files
 from hikube_local.api.objects import Object
 from hikube_local.backends.qemu import boot_marks, firmware, libvirt, owners
+from hikube_local.backends.qemu.agent import Agent
 from hikube_local.backends.qemu.context import Context
 from hikube_local.backends.qemu.machine import definition, disks, limits, sizes
 from hikube_local.backends.qemu.network.user_network import LOST
@@ -100,6 +101,18 @@ def stop(context: Context, obj: Object, options: RunOptions, emit: Emit) -> None
     if ip := context.tenants.ip(obj):
         with context.network_lock(), contextlib.suppress(OSError, HikubeError):
             context.forwards.set(ip, frozenset())
+
+
+def soft_reboot(context: Context, obj: Object) -> None:
+    """The guest reboots; libvirt resets the machine when it has gone down, and QEMU goes on."""
+    lv = libvirt.module()
+    dom = context.running(obj)
+    agent = Agent(dom)
+    how = lv.VIR_DOMAIN_REBOOT_GUEST_AGENT if agent.connected() else lv.VIR_DOMAIN_REBOOT_ACPI_POWER_BTN
+    try:
+        dom.reboot(how)
+    except lv.libvirtError as e:
+        raise libvirt.translated(e, f"{obj.name} could not be rebooted") from None
 
 
 def _shut_down(dom: Any, obj: Object, grace: float, emit: Emit) -> None:
