@@ -9,6 +9,7 @@ from pathlib import Path
 from hikube_local.api.objects import API_VERSION, DISK, INSTANCE, Key, Object
 from hikube_local.api.sources import FromUpload
 from hikube_local.backends.capabilities import Uploads
+from hikube_local.engine.apply import with_backend
 from hikube_local.engine.reconcile import Done
 from hikube_local.engine.session import Session
 from hikube_local.errors import HikubeError, UsageError
@@ -27,8 +28,8 @@ class Uploaded:
     results: dict[Key, Done]
 
 
-def new_disk(session: Session, namespace: str, name: str, storage: str) -> Object:
-    """A disk that waits for an upload; what a manifest may not say is refused here too."""
+def new_disk(session: Session, namespace: str, name: str, storage: str, backend: str | None = None) -> Object:
+    """A disk that waits for an upload; what a manifest may not say is refused here too. `backend`: None for the usual."""
     text = {
         "apiVersion": API_VERSION,
         "kind": DISK,
@@ -38,7 +39,7 @@ def new_disk(session: Session, namespace: str, name: str, storage: str) -> Objec
     judged = validate([Fetched.of("image-upload", json.dumps(text).encode())], None, namespace, session.known())
     if errors := judged.findings.of(Severity.ERROR):
         raise UsageError(errors[0].code, "; ".join(e.message for e in errors), fix=errors[0].help)
-    return session.store.put([judged.objects[0].object])[0]
+    return session.store.put(with_backend(session, [judged.objects[0].object], backend))[0]
 
 
 def fill(session: Session, disk: Object, file: Path, emit: Emit) -> None:

@@ -85,7 +85,7 @@ class Server:
         self.apps = Apps(session, self.hub, self.keeper, self._off, options.apps)
         self.kept = KeptWrites(session, self.documents, self.hub.ring, self._off)
         self.guests = Guests(session, self.keeper, self.streams, self._off)
-        self.uploads = Uploads(session, self.hub, self._off)
+        self.uploads = Uploads(session, self._off, options.apps.backend)
         self.publication = Publication()
         self.last = time.monotonic()
         self.stopped = asyncio.Event()

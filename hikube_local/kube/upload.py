@@ -21,7 +21,6 @@ from hikube_local.engine.session import Session
 from hikube_local.errors import HikubeError
 from hikube_local.events import ignore
 from hikube_local.kube import kinds, messages
-from hikube_local.kube.hub import Hub
 from hikube_local.kube.paths import Target
 from hikube_local.kube.status import Cause, Refused
 from hikube_local.render.machine import storage_bytes
@@ -35,10 +34,13 @@ PARTIAL = "upload-"  # the names of files that are on their way
 
 
 class Uploads:
-    """Tokens that were given out, and what comes by them. `address`: of the listener, once it listens."""
+    """Tokens that were given out, and what comes by them.
 
-    def __init__(self, session: Session, hub: Hub, off: Callable[..., Any]) -> None:
-        self.session, self.hub, self._off = session, hub, off
+    `address`: of the listener, once it listens; `backend`: of new disks, None for the usual.
+    """
+
+    def __init__(self, session: Session, off: Callable[..., Any], backend: str | None) -> None:
+        self.session, self._off, self._backend = session, off, backend
         self.address = ""
         self._tokens: dict[str, tuple[Key, float]] = {}
 
@@ -78,7 +80,7 @@ class Uploads:
             if self.session.store.get(key):
                 details = kinds.VOLUMES.details(name)
                 raise Refused(409, f'{kinds.VOLUMES.full} "{name}" already exists', "AlreadyExists", details=details)
-            disk = engine.new_disk(self.session, target.namespace, key.name, str(size))
+            disk = engine.new_disk(self.session, target.namespace, key.name, str(size), self._backend)
             self.session.statuses.keep(disk)
             return disk
 

@@ -34,23 +34,25 @@ def choose(
     environment: str,
     has: str = "",
     runs: bool = False,
-    memory: bool = False,
+    memory: frozenset[str] = frozenset(),
 ) -> Choice:
     """The accelerator of one machine.
 
-    `has`: the one that it was last started with, or nothing. It stays while the machine `runs`, and while it has
-    checkpoints with `memory`, so that a verdict that changes takes nothing away, unless the host cannot do it any more.
+    `has`: the one that the host's verdict gave it at its last start, or nothing. It stays while the machine `runs`;
+    `memory`: those that its checkpoints with memory were made with: a verdict that changes takes none of them away, unless
+    the host cannot do it any more.
     """
+
+    def gone(word: str) -> str:
+        return next(iter(sorted(memory - {word})), "")
+
     asked = ((option, "--accelerator"), (annotation, "annotation"), (environment, "environment"))
     for word, by in asked:
         if word in ACCELERATORS:
-            lost = has if memory and has not in ("", word) else ""
-            return Choice(
-                word == KVM, f"the {by} says so" if by != "--accelerator" else "--accelerator said so", by, lost
-            )
+            why = f"the {by} says so" if by != "--accelerator" else "--accelerator said so"
+            return Choice(word == KVM, why, by, gone(word))
     if has in ACCELERATORS and runs:
         return Choice(has == KVM, host.why if has == host.accelerator else f"it was started with {has}")
-    if memory and has == TCG and host.kvm:
+    if memory == {TCG} and host.kvm:
         return Choice(False, "its checkpoints with memory were made under emulation; `up --accelerator kvm` changes it")
-    lost = KVM if memory and has == KVM and not host.kvm else ""
-    return Choice(host.kvm, host.why, lost=lost)
+    return Choice(host.kvm, host.why, lost=gone(host.accelerator))

@@ -31,6 +31,7 @@ class Lease:
     forwards: dict[str, Any] | None = None  # its loopback address, and the host port of each port
     lan: str = ""  # the host's bridge that it sits on
     ran_with: str = ""  # the accelerator of its last start, kvm or tcg
+    ran_by: str = ""  # who overruled the host's verdict then (plan.accelerator)
     configured: str = ""  # the identity of which `reset` has the first boot
 
 

@@ -6,9 +6,7 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,103 +16,8 @@ import pytest
 import requests
 
 from tests.conftest import EXAMPLES, Program
+from tests.endpoint import BASE, MERGE, TABLE, Endpoint, disk, machine, named, works
 from tests.growth import patience
-
-BASE = "/apis/apps.cozystack.io/v1alpha1/namespaces/default"
-TABLE = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"}
-MERGE = {"Content-Type": "application/merge-patch+json"}
-
-
-def disk(name: str, **spec: object) -> dict:
-    value = {"apiVersion": "apps.cozystack.io/v1alpha1", "kind": "VMDisk", "metadata": {"name": name}}
-    return value | {"spec": {"storage": "1Gi", "storageClass": "local"} | spec}
-
-
-def machine(name: str, *disks: str, **spec: object) -> dict:
-    value = {"apiVersion": "apps.cozystack.io/v1alpha1", "kind": "VMInstance", "metadata": {"name": name}}
-    return value | {"spec": {"instanceType": "u1.nano", "instanceProfile": "alpine", "disks": list(disks)} | spec}
-
-
-class Endpoint:
-    """`serve` of a state root, and a client that has its token."""
-
-    def __init__(self, program: Program, *words: str) -> None:
-        self.program = program
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            self.port = int(s.getsockname()[1])
-        argv = [
-            sys.executable,
-            "-m",
-            "hikube_local",
-            "serve",
-            "--port",
-            str(self.port),
-            "--backend",
-            "simulator",
-            *words,
-        ]
-        self.log = program.folder / f"serve-{self.port}.log"
-        with open(self.log, "ab") as out:
-            self.process = subprocess.Popen(argv, env=program.env, cwd=program.folder, stdout=out, stderr=out)
-        deadline = time.monotonic() + patience(20)
-        while "serving" not in self.log.read_text():
-            assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.02)
-        self.url = f"https://127.0.0.1:{self.port}"
-        self.folder = program.home / "state" / "serve"
-        self.http = requests.Session()
-        self.http.verify = str(self.folder / "ca.crt")
-        self.http.headers["Authorization"] = f"Bearer {(self.folder / 'token').read_text()}"
-        self.http.trust_env = False
-
-    def __call__(self, verb: str, path: str, body: object = None, **more) -> requests.Response:
-        data = json.dumps(body) if body is not None else None
-        return self.http.request(verb, self.url + path, data=data, timeout=patience(30), **more)
-
-    def until(self, path: str, holds, what: str) -> dict:
-        deadline = time.monotonic() + patience(20)
-        while True:
-            answer = self("GET", path)
-            if holds(answer):
-                return answer.json()
-            assert time.monotonic() < deadline, f"{what}: {answer.text[:600]}"
-            time.sleep(0.05)
-
-    def watch(self, path: str, **query: str) -> Watch:
-        return Watch(self, path, query)
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(patience(10))
-
-
-class Watch:
-    """The events of a watch, collected by a thread."""
-
-    def __init__(self, endpoint: Endpoint, path: str, query: dict[str, str]) -> None:
-        params = {"watch": "true", **query}
-        self.answer = endpoint.http.get(endpoint.url + path, params=params, stream=True, timeout=patience(60))
-        self.events: list[dict] = []
-        self.ended = threading.Event()
-        if self.answer.status_code == 200:
-            threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        try:
-            for line in self.answer.iter_lines():
-                self.events.append(json.loads(line))
-        except (requests.RequestException, ValueError):
-            pass
-        self.ended.set()
-
-    def until(self, holds, what: str) -> list[dict]:
-        deadline = time.monotonic() + patience(20)
-        while not holds(self.events):
-            assert time.monotonic() < deadline, f"{what}: {[(e['type'], e['object']) for e in self.events][-3:]}"
-            time.sleep(0.02)
-        return self.events
 
 
 @pytest.fixture
@@ -122,10 +25,6 @@ def endpoint(hikube: Program) -> Iterator[Endpoint]:
     made = Endpoint(hikube)
     yield made
     made.close()
-
-
-def named(event: dict) -> str:
-    return event["object"]["metadata"].get("name", "")
 
 
 def test_nobody_without_the_token_and_no_page_and_no_other_name(endpoint: Endpoint):
@@ -168,10 +67,6 @@ def test_a_life_by_the_api(endpoint: Endpoint):
         endpoint.until(f"{BASE}/{path}", lambda a: a.status_code == 404, path)
     gone = endpoint("GET", f"{BASE}/vminstances/web").json()
     assert gone["message"] == 'vminstances.apps.cozystack.io "web" not found' and gone["reason"] == "NotFound"
-
-
-def works(value: dict) -> bool:
-    return any(c["type"] == "WorkloadsReady" and c["status"] == "True" for c in value["status"]["conditions"])
 
 
 def test_what_is_refused_has_a_cause_a_field_and_differences_are_warnings(endpoint: Endpoint):

@@ -26,6 +26,7 @@ from hikube_local.paths import Layout
 from hikube_local.plan.accelerator import Choice, choose
 from hikube_local.store.db import Store
 
+CHECKPOINT = "checkpoint.json"  # the record of one, in its folder
 PENDING = "pending.json"  # in the machine's folder: what is under way with its checkpoints
 
 
@@ -54,7 +55,7 @@ class Context:
         asked = (intent.accelerator, said, self.settings.accelerator)
         if has in ("", facts.accelerator) and not any(asked):
             return choose(facts, *asked)
-        return choose(facts, *asked, has, self._runs(obj), self._keeps_memory(obj))
+        return choose(facts, *asked, "" if lease.ran_by else has, self._runs(obj), self._memory(obj, has))
 
     def _defined_with(self, obj: Object) -> str:
         """The accelerator of a machine that an earlier version started, or nothing."""
@@ -67,8 +68,13 @@ class Context:
         dom = self.existing_domain(obj)
         return bool(dom is not None and dom.isActive())
 
-    def _keeps_memory(self, obj: Object) -> bool:
-        return any((self.layout.state / "checkpoints" / obj.namespace / obj.name).rglob("memory"))
+    def _memory(self, obj: Object, has: str) -> frozenset[str]:
+        """The accelerators of its checkpoints with memory; of those of an earlier version it is the machine's own."""
+        found = set()
+        for path in (self.layout.state / "checkpoints" / obj.namespace / obj.name).rglob("memory"):
+            row = files.read_json(path.parent / CHECKPOINT)
+            found.add((row.get("accelerator") if isinstance(row, dict) else "") or has)
+        return frozenset(found - {""})
 
     def tsc(self) -> int:
         """Hz of the host's time stamp counter as libvirt measured it, 0 where it cannot be given to a guest."""

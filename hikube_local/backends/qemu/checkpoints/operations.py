@@ -125,7 +125,8 @@ def create(context: Context, obj: Object, name: str, emit: Emit, kept: bool = Fa
         _copy(context.folder(obj) / part, target / part)
     size = sum(p.stat().st_size for p in target.rglob("*") if p.is_file())
     ran = domain.digest(dom.XMLDesc(0), cold=True) if dom else ""
-    found = records.Checkpoint(name, time.time(), bool(dom), old, size, context.uuid(obj), ran, kept)
+    accelerator = context.store.lease(obj.key).ran_with if dom else ""
+    found = records.Checkpoint(name, time.time(), bool(dom), old, size, context.uuid(obj), ran, kept, accelerator)
     files.write_json(target / records.RECORD, asdict(found))
     context.pending(obj).unlink()
     records.define(context, obj, dom)

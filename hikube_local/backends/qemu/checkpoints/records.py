@@ -11,11 +11,11 @@ from typing import Any
 
 from hikube_local import files
 from hikube_local.api.objects import Object
-from hikube_local.backends.qemu.context import Context
+from hikube_local.backends.qemu.context import CHECKPOINT, Context
 from hikube_local.backends.qemu.machine import definition
 from hikube_local.plan.steps import RunOptions
 
-RECORD = "checkpoint.json"
+RECORD = CHECKPOINT
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class Checkpoint:
     instance_id: str = ""
     definition: str = ""  # the digest of the machine that ran: memory fits no other one
     kept: bool = False  # made by a timer (--keep), which also deletes it
+    accelerator: str = ""  # of one with memory: kvm or tcg
 
     @property
     def disks(self) -> list[str]:

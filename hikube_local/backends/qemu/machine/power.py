@@ -60,6 +60,7 @@ def start(context: Context, obj: Object, options: RunOptions, emit: Emit) -> Non
     context.store.keep(
         obj.key,
         ran_with=choice.word,
+        ran_by=choice.by or None,
         started_before=True,
         cloud_init=None,
         asleep=asleep(),

