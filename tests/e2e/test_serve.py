@@ -16,7 +16,9 @@ from tests.growth import patience
 pytestmark = pytest.mark.e2e
 
 
-def test_virtctls_streams_reach_a_machine_that_the_command_line_made(real: Real, host: Host):
+def test_virtctl_kubectl_and_prometheus_reach_a_machine_that_the_command_line_made(
+    real: Real, host: Host, tiny_image: Path
+):
     assert real("up", real.file("m.yaml", TINY)).code == 0
     argv = [*real.before({}), "-m", "hikube_local", "serve", "--port", "26443"]
     log = real.folder / "serve.log"
@@ -26,12 +28,19 @@ def test_virtctls_streams_reach_a_machine_that_the_command_line_made(real: Real,
         real.wait_for(lambda: "serving" in log.read_text(), "serve")
         folder = real.home / "state" / "serve"
         client = Path(__file__).with_name("inside_serve.py")
-        argv = [*host.enter, sys.executable, client, folder, "26443"]
-        done = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, timeout=patience(200))
+        argv = [*host.enter, sys.executable, "-P", client, folder, "26443", tiny_image, str(patience(1))]
+        done = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, timeout=patience(400))
         assert done.returncode == 0, done.stderr + log.read_text()
         told = dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
         assert "hello from" in told["page"] and told["console"] == "typed-42", told
         assert told["vnc"].startswith("RFB 003") and told["screenshot"] == "PNG" and told["plain GET"] == "400", told
+        assert told["no agent"] == "409" and told["log"] == "True" and told["top"].startswith("True"), told
+        for name in ("cpu_usage_seconds_total", "network_receive_bytes_total", "storage_read_traffic_bytes_total"):
+            assert told[name] == "True", told
+        assert told["history"] == "True" and told["upload"] == "Succeeded" and told["soft reboot"] == "202", told
+        real.wait_for(lambda: "power button pressed" in real("logs", "web").out, "the guest to go down")
+        real.wait_for(lambda: "hello" in (host.http(real.access(80)) or ""), "it to be back")
+        assert "CPU" in real("top", "web", "--history", "10m").out
         real("stop", "web", "--force")  # by the command line; the keeper leaves it stopped
         assert real.status()["printableStatus"] == "Stopped"
     finally:
