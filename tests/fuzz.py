@@ -32,6 +32,7 @@ from hikube_local.lab import checklist, evidence, units
 from hikube_local.manifests.validate import Known, validate
 from hikube_local.readiness import cloudinit
 from hikube_local.readiness.console import Console
+from hikube_local.source import nodes
 from hikube_local.text import one_line, sanitize
 from hikube_local.userdata import places, requested, whole
 from hikube_local.userdata.check import check
@@ -151,6 +152,39 @@ def _text(raw: bytes, folder: Path) -> None:
     assert "\n" not in one_line(shown)
 
 
+def _request(raw: bytes, folder: Path) -> None:
+    """A request of the endpoint's: its path, its selectors, its body in any of the forms, judged as each kind is."""
+    from hikube_local.api import selectors
+    from hikube_local.kube import apply, kept, kinds, objects, paths, protobuf, roles
+    from hikube_local.kube.status import Refused
+
+    head, _, body = raw.partition(b"\0")
+    text = head.decode("utf-8", "replace")
+    for path in (text, f"/api/v1/{text}", f"/apis/apps.cozystack.io/v1alpha1/namespaces/{text}"):
+        if target := paths.parse("GET", path, {}):
+            roles.refusal(roles.Role.VIEW, target).as_json()
+    for read in (selectors.selector, selectors.fields):
+        with contextlib.suppress(HikubeError):
+            read(text)
+    value: Any = None
+    with contextlib.suppress(Refused):
+        value = protobuf.read(protobuf.MAGIC + body)
+    with contextlib.suppress(ValueError, RecursionError):
+        value = json.loads(body)
+    roles.access_review(roles.Role.USE, value)
+    apply.decode(value)
+    target = paths.Target("create", "", "v1", "secrets", "default", "")
+    for kind in (kinds.SECRETS, kinds.CONFIGMAPS):
+        with contextlib.suppress(Refused):
+            json.dumps(kept.read(kind, target, value))
+    for kind in (kinds.MACHINES, kinds.DISKS):
+        with contextlib.suppress(Refused, HikubeError, nodes.Refused):
+            objects.read(kind, value, "default", None, Known.nothing(), "strict")
+    for patch in (objects.merge_patch, objects.json_patch, kept.strategic):
+        with contextlib.suppress(Refused):
+            patch({"a": {"b": [1]}}, value)
+
+
 def _safe(text: str) -> None:
     """Nothing that a terminal would act on."""
     bad = [
@@ -171,6 +205,7 @@ TARGETS: dict[str, Target] = {
     "evidence": _evidence,
     "image": _image,
     "text": _text,
+    "request": _request,
 }
 TOKENS = [
     b"\n",
@@ -247,6 +282,16 @@ def seeds(target: str) -> list[bytes]:
                 (logs / n).read_bytes()[:20000] for n in ("status.json", "cloud-init.log", "cloud-init-output.log")
             )
         ]
+    elif target == "request":
+        meta = b'{"apiVersion":"v1","kind":"Secret","metadata":{"name":"s","labels":{"a":"b"}},"data":{"a":"Yg=="}}'
+        machine = b'{"apiVersion":"apps.cozystack.io/v1alpha1","kind":"VMInstance","metadata":{"name":"w"},"spec":{"disks":["d"]}}'
+        about = b"\n\x0c\n\x02v1\x12\x06Secret\x12\x11\n\x03\n\x01s\x12\n\n\x01k\x12\x05hello"
+        patches = b'[{"op":"replace","path":"/a/b/0","value":{}},{"op":"copy","from":"/a","path":"/c"}]'
+        fields = b'[{"manager":"m","operation":"Apply","fieldsV1":{"f:spec":{"f:disks":{}}}}]'
+        review = (
+            b'{"spec":{"resourceAttributes":{"verb":"get","resource":"pods"},"nonResourceAttributes":{"path":"/x"}}}'
+        )
+        out = [b"web/x?a=b,c in (d)\0" + body for body in (meta, machine, about, patches, fields, review)]
     elif target == "image":
         out = [
             b"QFI\xfb\0\0\0\3" + bytes(504),

@@ -100,17 +100,21 @@ class Statuses:
         spec = plain_spec(obj.spec)
         return {"apiVersion": API_VERSION, "kind": obj.kind, "metadata": metadata, "spec": spec, "status": status}
 
-    def refresh(self, obj: Object, emit: Emit = ignore) -> None:
+    def refresh(self, obj: Object, emit: Emit = ignore) -> dict[str, Any]:
         """Bring what follows from a running guest to what it does now, and keep the status that it has then."""
         with contextlib.suppress(HikubeError):  # what cannot be brought along is shown as it is
             self.backend(obj).refresh(obj, emit)
-        self.keep(obj)
+        return self.keep(obj)
 
-    def keep(self, obj: Object) -> None:
-        """Keep the conditions with the times of their transitions; the same ones make no new revision."""
+    def keep(self, obj: Object) -> dict[str, Any]:
+        """Keep the conditions with the times of their transitions; the same ones make no new revision. The whole status."""
+        status: dict[str, Any] = {}
         with contextlib.suppress(HikubeError):  # as on a disk that is full
             status = self._status(obj)
-            self.store.set_status(obj.key, {k: status[k] for k in KEPT if k in status})
+            body = {k: status[k] for k in KEPT if k in status}
+            if body != self.store.status(obj.key):  # most looks find nothing new, and take no turn at writing
+                self.store.set_status(obj.key, body)
+        return status
 
     def _status(self, obj: Object) -> dict[str, Any]:
         """The status now; lastTransitionTime: when a condition's status last changed, as far as it was kept."""

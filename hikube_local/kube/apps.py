@@ -178,6 +178,7 @@ class Apps:
                     stored = engine.record(self.session, wanted, options, Basis(revision, managed))[0]
                 except Changed:
                     raise writes.Modified(resource, obj.key) from None
+                self.hub.ring()
                 self.keeper.add(stored.key)
                 form = self.hub.form(self.session.store.get(stored.key) or stored)
             return (201 if old is None else 200), form, warnings
@@ -196,6 +197,7 @@ class Apps:
             writes.deletable(body, obj.uid, str(obj.resource_version))
             if not dry(request, body):
                 self.session.store.mark_deleted([key])
+                self.hub.ring()
                 self.keeper.add(key)
             return obj
 

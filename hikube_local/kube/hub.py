@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, TypeVar
 
 from hikube_local.api.objects import DISK, Object
 from hikube_local.engine.session import Session
 from hikube_local.kube import objects
 
+Found = TypeVar("Found")
+SHARED = 64  # looks at the log that are remembered
 KEPT = 8000  # forms of objects at a revision that are remembered
 
 
@@ -25,6 +27,8 @@ class Hub:
         self.rung = 0  # how often
         self._forms: OrderedDict[tuple[Any, ...], dict[str, Any]] = OrderedDict()
         self._lock = threading.Lock()
+        self._read: OrderedDict[tuple[int, Hashable], Any] = OrderedDict()
+        self._reading = threading.Lock()
         self.ended = False
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -70,6 +74,17 @@ class Hub:
     def seen(self, obj: Object) -> dict[str, Any]:
         """The object with its status. Not the status of this very moment, but that of its revision."""
         return self._kept("seen", obj, lambda: self.session.statuses.resource(obj))
+
+    def shared(self, key: Hashable, read: Callable[[], Found]) -> Found:
+        """What `read` gives, read once for all who ask for the same between two rings of the bell."""
+        at = (self.rung, key)
+        with self._reading:
+            if at not in self._read:
+                while len(self._read) >= SHARED:
+                    self._read.popitem(last=False)
+                self._read[at] = read()
+            found: Found = self._read[at]
+            return found
 
     def optical(self, obj: Object) -> Mapping[str, bool]:
         """Which disks of a machine are CD-ROMs."""

@@ -13,10 +13,11 @@ from hikube_local.engine.session import Session
 from hikube_local.errors import HikubeError
 from hikube_local.events import ignore
 from hikube_local.plan.running import expected_up
-from hikube_local.plan.steps import RunOptions, RunState
+from hikube_local.plan.steps import RunOptions
 
 LOG = logging.getLogger("hikube_local.kube")
-EVERY = 2.0  # seconds between two looks at machines
+EVERY = 2.0  # seconds between two looks at machines, and at disks that are on their way
+SETTLED = 60.0  # seconds between two looks at a disk that is there
 WORKERS = 4
 AGAIN = 15.0  # seconds before an object whose work failed is tried again, doubled each time
 AT_MOST = 300.0
@@ -35,6 +36,7 @@ class Keeper:
         self._failures: dict[Key, int] = {}
         self._timers: set[Key] = set()  # those of whom a retry is due
         self._restarts: dict[Key, tuple[int, float]] = {}  # how often one came back, and when
+        self._settled: dict[Key, tuple[int, float]] = {}  # disks that are there: their revision, and until when
         self._wake = threading.Condition()
         self._end = threading.Event()
         self.threads = [threading.Thread(target=self._work, daemon=True) for _ in range(WORKERS)]
@@ -143,13 +145,19 @@ class Keeper:
             if not self._in_use(obj.key) and obj.key not in self._failures:
                 self.add(obj.key)
         elif obj.kind == DISK:
-            self.session.statuses.keep(obj)
+            self._disk(obj)
         else:
-            self.session.statuses.refresh(obj)
-            state = self.session.of(obj).observe_machine(obj).state
-            broken = state in (RunState.CRASHED, RunState.FAILED) and obj.key not in self._failures
+            word = self.session.statuses.refresh(obj).get("printableStatus")
+            broken = word == "CrashLoopBackOff" and obj.key not in self._failures
             if broken and expected_up(obj, self.session.store.intent(obj.key).power) and self._may_restart(obj.key):
                 self.add(obj.key)
+
+    def _disk(self, obj: Object) -> None:
+        revision, until = self._settled.get(obj.key, (0, 0.0))
+        if revision == obj.resource_version and time.monotonic() < until:
+            return
+        if self.session.statuses.keep(obj).get("phase") == "Succeeded":
+            self._settled[obj.key] = (obj.resource_version, time.monotonic() + SETTLED)
 
     def _may_restart(self, key: Key) -> bool:
         """As a CrashLoopBackOff: each time after twice as long, and at once again after ten minutes of peace."""

@@ -51,7 +51,7 @@ class KeptWrites:
     async def create(self, request: web.Request, resource: Resource, target: Target) -> web.StreamResponse:
         body = await messages.body(request)
         generated(body.get("metadata") if isinstance(body, dict) else None, LONGEST)
-        value = _read(resource, target, body)
+        value = read(resource, target, body)
         name = value["metadata"]["name"]
         there = resource is kinds.NAMESPACES and name in await self._off(used, self.session)
         if there or await self._off(self.documents.get, resource.kind, target.namespace, name):
@@ -60,7 +60,7 @@ class KeptWrites:
         return await self._put(request, resource, _managed(request, resource, None, value), "", 201)
 
     async def update(self, request: web.Request, resource: Resource, target: Target) -> web.StreamResponse:
-        value = _read(resource, target, await messages.body(request))
+        value = read(resource, target, await messages.body(request))
         old = await self._off(self._there, resource, target)
         stated = value["metadata"].get("resourceVersion") or None
         return await self._put(request, resource, _managed(request, resource, old, value), stated)
@@ -73,7 +73,7 @@ class KeptWrites:
 
         async def once() -> web.StreamResponse:
             old = await self._off(self._there, resource, target)
-            value = _read(resource, target, await self._off(how, old, body))
+            value = read(resource, target, await self._off(how, old, body))
             stated = value["metadata"].get("resourceVersion")
             if stated and stated != old["metadata"]["resourceVersion"]:
                 raise Stale(resource, target.name, True)
@@ -95,7 +95,7 @@ class KeptWrites:
             old = self.documents.get(resource.kind, target.namespace, target.name)
             rows = old["metadata"].get("managedFields", []) if old else []
             owners, _ = ownership.decode(rows)
-            wanted = _read(resource, target, body)
+            wanted = read(resource, target, body)
             value, after, clash = ownership.apply(old, wanted, owners, who, force)
             if clash:
                 raise managers.refused(clash, resource.api_version)
@@ -153,7 +153,7 @@ def _managed(request: web.Request, resource: Resource, old: Value | None, value:
     }
 
 
-def _read(resource: Resource, target: Target, body: Any) -> Value:
+def read(resource: Resource, target: Target, body: Any) -> Value:
     """What a client sent, judged; Refused with the field that is wrong."""
     if not isinstance(body, dict):
         raise Refused(400, "the body is no object")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable
@@ -18,7 +19,7 @@ from hikube_local.store.db import ChangeType
 Value = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Form:
     """An object as clients see it; `there`: whether it exists (a pod of a stopped machine does not).
 
@@ -37,6 +38,11 @@ class Form:
     @property
     def revision(self) -> str:
         return str(self.value["metadata"].get("resourceVersion", ""))
+
+    @functools.cached_property
+    def text(self) -> str:
+        """As JSON: made once for all who watch."""
+        return json.dumps(self.value, ensure_ascii=False, separators=(",", ":"))
 
     @property
     def mark(self) -> str:
@@ -75,8 +81,12 @@ class Own:
         return revision, [self._form(o) for o in found]
 
     def changes(self, after: int, namespace: str | None) -> tuple[int, list[tuple[ChangeType, Form]]]:
-        now, found = self.hub.session.store.changes(after, self.resource.source, namespace)
-        return now, [(c.type, self._form(c.object)) for c in found]
+        def read() -> tuple[int, list[tuple[ChangeType, Form]]]:
+            now, found = self.hub.session.store.changes(after, self.resource.source, namespace)
+            return now, [(c.type, self._form(c.object)) for c in found]
+
+        # Watches that are equally far are told the same: it is read once for all of them.
+        return self.hub.shared((self.resource, after, namespace), read)
 
     def one(self, namespace: str, name: str) -> Form | None:
         obj = self.hub.session.store.get(Key(self.resource.source, namespace, name))

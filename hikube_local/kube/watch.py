@@ -147,7 +147,7 @@ class _One:
                 # Of one that was listed before we cannot know whether it matched, unless it went as it was.
                 known = self.sent.pop(form.id, None) is not None
                 if known or (gone and not self.whole and self.wanted(form)):
-                    await self.line.event("DELETED", form.value)
+                    await self.line.event("DELETED", form)
             elif (
                 self.sent.get(form.id) != form.mark
             ):  # else nothing of it changed, or it was told with an earlier change
@@ -157,7 +157,7 @@ class _One:
 
     async def _tell(self, type: str, form: Form) -> None:
         self.sent[form.id] = form.mark
-        await self.line.event(type, form.value)
+        await self.line.event(type, form)
 
 
 class Lines:
@@ -169,17 +169,18 @@ class Lines:
         self.include = request.query.get("includeObject", "Metadata")
         self._head = True
 
-    async def _send(self, type: str, value: dict[str, Any]) -> None:
-        text = json.dumps({"type": type, "object": value}, ensure_ascii=False, separators=(",", ":"))
+    async def _send(self, type: str, value: str) -> None:
+        """`value`: of the object, as JSON."""
+        text = f'{{"type":"{type}","object":{value}}}'
         # A client that takes nothing is let go; it holds up nobody but itself.
         await asyncio.wait_for(self._out(text.encode()), WRITE)
 
-    async def event(self, type: str, value: dict[str, Any]) -> None:
+    async def event(self, type: str, form: Form) -> None:
+        text = form.text
         if self.table:
-            revision = value["metadata"]["resourceVersion"]
-            value = table(self.resource, [value], revision, self.include, self._head)
+            text = json.dumps(table(self.resource, [form.value], form.revision, self.include, self._head))
             self._head = False
-        await self._send(type, value)
+        await self._send(type, text)
 
     async def bookmark(self, revision: int, initial: bool = False) -> None:
         meta: dict[str, Any] = {"resourceVersion": str(revision), "creationTimestamp": None}
@@ -194,7 +195,7 @@ class Lines:
                 "columnDefinitions": [],
                 "rows": [],
             }
-        await self._send("BOOKMARK", value)
+        await self._send("BOOKMARK", json.dumps(value))
 
     async def error(self, refused: Refused) -> None:
-        await self._send("ERROR", refused.as_json())
+        await self._send("ERROR", json.dumps(refused.as_json()))

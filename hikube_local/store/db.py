@@ -10,6 +10,7 @@ A lost or damaged store is rebuilt from the objects that lie in the machines' an
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import sqlite3
 import time
@@ -29,7 +30,7 @@ from hikube_local.store.file import File, has_log, newest
 from hikube_local.store.records import NAMES, GuestCache, Intent, Lease, of
 
 KEEP_EVENTS = 5000
-KEEP_CHANGES = 2000
+KEEP_CHANGES = 10_000
 OBJECT_FILE = "object.json"
 
 
@@ -73,6 +74,12 @@ def to_json(obj: Object) -> dict[str, Any]:
     return body | {"spec": plain_spec(obj.spec)}
 
 
+@functools.lru_cache(maxsize=4096)
+def _parsed(body: str, revision: int) -> Object:
+    """An object as the store keeps it. It never changes once it is made: a text is read once."""
+    return from_json(json.loads(body)).model_copy(update={"resource_version": revision})
+
+
 def from_json(body: dict[str, Any]) -> Object:
     return Object(**{**body, "spec": spec_of(body["kind"], body["spec"])})
 
@@ -105,7 +112,7 @@ class Store:
 
     @staticmethod
     def _read(row: tuple[Any, ...]) -> Object:
-        return from_json(json.loads(row[0])).model_copy(update={"resource_version": row[1]})
+        return _parsed(row[0], row[1])
 
     def _find(self, connection: sqlite3.Connection, key: Key) -> Object | None:
         row = connection.execute(f"{_SELECT} WHERE kind=? AND namespace=? AND name=?", key).fetchone()
