@@ -69,6 +69,7 @@ def test_fedora_boots_with_secure_boot_and_forgets_its_variables(real: Real, sig
     assert "LOOKED" in real("logs", "web").out and said(real, "VARIABLE") == []
 
 
+@pytest.mark.full
 def test_a_windows_machine_keeps_its_variables_and_its_tpm(real: Real, signed: Path, host: Host):
     put(real, signed)
     before = host.facts()

@@ -40,6 +40,7 @@ def test_a_guest_that_cannot_be_entered_does_not_pass_unseen(real: Real):
     assert emptied(real)
 
 
+@pytest.mark.full
 def test_several_machines_and_several_images_are_tried_at_once(real: Real, tiny_image: Path):
     stock(real.home, "http://tiny.invalid/other.qcow2", tiny_image)
     two = GOOD + "---\n" + seeded(second(TINY, "db"), ENDS)
@@ -83,6 +84,7 @@ def test_deadlines_are_stretched_by_the_factor(real: Real):
     assert nonsense.code == 2 and "HIKUBE_LOCAL_TIMEOUT_FACTOR is 'soon'" in nonsense.err
 
 
+@pytest.mark.full
 def test_watching_tries_again_on_every_save(real: Real, tmp_path: Path):
     path = real.file("m.yaml", GOOD)
     words = [*real.host.enter, sys.executable, "-m", "hikube_local", "test", str(path), *HASTE, "--trust-console"]

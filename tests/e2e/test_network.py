@@ -437,6 +437,7 @@ def test_ipv6_inside_the_tenant_where_the_host_has_it(real: Real, host: Host):
         host.run("ip", "link", "del", "v6")
 
 
+@pytest.mark.full
 def test_a_namespace_that_went_is_not_taken_for_the_new_one(real: Real, host: Host):
     """The kernel gives the same inode again: rules, taps and helpers of the namespace before are those of nobody."""
     for n in range(3):

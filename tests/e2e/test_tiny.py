@@ -72,6 +72,7 @@ def test_port_forward_reaches_a_closed_machine(real: Real, host: Host):
             process.kill()
 
 
+@pytest.mark.full
 def test_machines_of_a_tenant_see_one_another_and_others_only_listed_ports(real: Real, host: Host):
     # A static busybox has no resolver of libc's: nslookup has its own.
     look = (
@@ -168,12 +169,14 @@ def test_an_empty_system_disk_boots_nothing(real: Real):
     assert "timed out" not in result.err  # known from what the firmware says, not waited for
 
 
+@pytest.mark.full
 def test_a_kernel_panic_is_recognised(real: Real):
     result = up(real, seeded(TINY, "sleep 1; echo c > /proc/sysrq-trigger; sleep 60"), "--timeout", "60s")
     assert result.code == 1
     assert "the kernel panicked" in result.err and "Kernel panic - not syncing" in result.err
 
 
+@pytest.mark.full
 def test_a_time_out_tells_the_stage_and_the_last_lines(real: Real):
     result = up(real, seeded(TINY, "echo I am stuck here; sleep 600"), "--timeout", "40s")
     assert result.code == 3
@@ -218,6 +221,7 @@ def test_a_guest_that_stops_is_told_as_soon_as_it_is_certain(real: Real, what: s
     assert shown in result.err.partition("FAILED")[2] and "fix:" in result.err, result.err
 
 
+@pytest.mark.full
 def test_escape_sequences_of_a_guest_never_reach_the_terminal(real: Real):
     assert up(real, seeded(TINY, r"printf '\033]0;owned\007\033[2J\033]52;c;aGk=\007marker\n'")).code == 0
     for words in (("logs", "web"), ("describe", "web")):
@@ -265,6 +269,7 @@ def test_a_picture_of_the_screen(real: Real, tmp_path: Path):
     assert rows[0]["memory"] > 1 << 20
 
 
+@pytest.mark.full
 def test_killed_in_the_middle_the_next_up_finishes(real: Real, host: Host):
     """A sample of moments; the sweep over all steps runs on the simulator."""
     path = real.file("m.yaml", TINY)
@@ -289,6 +294,7 @@ def test_killed_in_the_middle_the_next_up_finishes(real: Real, host: Host):
         assert real.processes() == []
 
 
+@pytest.mark.full
 def test_two_state_roots_at_once(real: Real, host: Host, tiny_image: Path, tmp_path: Path):
     from tests.e2e.conftest import TINY_URL, stock
 
@@ -380,6 +386,7 @@ def test_secrets_are_for_their_owner(real: Real):
         assert b"s3cr3t" not in (real.runtime / "log" / "libvirtd.log").read_bytes()
 
 
+@pytest.mark.full
 def test_a_guest_that_gives_no_sign_is_running_without_a_signal(real: Real, tmp_path: Path):
     """A boot sector that halts, as silent as an installer on its screen: after a minute that is said, and is no failure."""
     image = tmp_path / "silent.raw"
