@@ -75,3 +75,20 @@ def fetch(minor: int) -> Clients | None:
                     partial.rename(path)
     wheels[0].unlink()
     return found
+
+
+# Python's clients, beside our own packages: they want other versions of the same ones.
+PYTHON = ("kubernetes==37.0.2", "kr8s==0.20.15", "lightkube==1.0.1")
+
+
+def python() -> Path | None:
+    """A folder to import Python's clients from; None where the registry cannot be reached."""
+    folder = KEPT / "clients" / hashlib.sha256(" ".join(PYTHON).encode()).hexdigest()[:12]
+    if (folder / ".ready").exists():
+        return folder
+    words = [sys.executable, "-I", "-m", "pip", "install", "--quiet", "--upgrade", "--target", str(folder), *PYTHON]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=600)
+    if done.returncode:
+        return None
+    (folder / ".ready").touch()
+    return folder

@@ -15,7 +15,9 @@ _BELOW: dict[Resource, tuple[tuple[str, str, tuple[str, ...]], ...]] = {kinds.PO
 
 
 def version() -> dict[str, str]:
-    return {"major": "1", "minor": MINOR, "gitVersion": f"v1.{MINOR}.0+hikube-local", "platform": "linux/amd64"}
+    about = {"major": "1", "minor": MINOR, "gitVersion": f"v1.{MINOR}.0+hikube-local", "platform": "linux/amd64"}
+    # Typed clients want text for each field that Kubernetes has.
+    return {**about, **dict.fromkeys(("gitCommit", "gitTreeState", "buildDate", "goVersion", "compiler"), "")}
 
 
 def kubevirt_version() -> dict[str, str]:

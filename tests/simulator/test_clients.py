@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -137,3 +138,21 @@ def test_a_chart_is_installed_upgraded_rolled_back_and_removed(shell: Shell, tmp
     assert shell(kind) == "u1.nano" and shell("helm history web").count("web-0.1.0") == 3
     shell("helm uninstall web --wait --timeout 60s")
     assert shell("kubectl get vminstance,vmdisk,cm,secret -o name") == ""
+
+
+@pytest.mark.full
+def test_pythons_clients(hikube: Program, tmp_path: Path):
+    folder = clients.python()
+    if folder is None:
+        pytest.skip("the package registry cannot be reached")
+    endpoint = Endpoint(hikube)
+    try:
+        path = endpoint.program("kubeconfig", "--env").out.split("=", 1)[1].strip()
+        script = Path(__file__).with_name("inside_clients.py")
+        env = {**os.environ, "PYTHONPATH": str(folder), "HOME": str(tmp_path), "KUBECONFIG": path}
+        words = [sys.executable, "-P", script, path]
+        done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=patience(120))
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.count("done:") == 3
+    finally:
+        endpoint.close()
