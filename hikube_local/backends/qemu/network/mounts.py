@@ -11,6 +11,7 @@ from hikube_local.host.accelerator import verdict
 from hikube_local.paths import Layout
 
 CA, TPM_LOG = "/var/lib/swtpm-localca", "/var/log/swtpm"
+UNIFIED = Path("/sys/fs/cgroup/cgroup.controllers")  # there where the host has control groups of version 2 alone
 VIRTLOGD = "max_size = 16777216\nmax_backups = 3\n"
 
 
@@ -27,7 +28,10 @@ def words(layout: Layout, ids: tuple[int, int]) -> list[list[str]]:
     # killed is entered again through a QEMU, which must see what the holder saw.
     # Of the control groups only the one that shuts devices: those for CPU make a group of each thread, whose wakeups cost
     # a tenth of the throughput between two guests (bench); limits are QEMU's own here.
-    files.write(etc / "qemu.conf", conf + 'namespaces = []\ncgroup_controllers = ["devices"]\n')
+    # In version 2 libvirt makes a group of each thread all the same, which fails where the one above has no "cpu" to give
+    # (seen with libvirt 11 under systemd): there it has both.
+    kept = '"cpu", "devices"' if UNIFIED.exists() else '"devices"'
+    files.write(etc / "qemu.conf", f"{conf}namespaces = []\ncgroup_controllers = [{kept}]\n")
     files.write(etc / "virtlogd.conf", VIRTLOGD)
     pairs = [
         (layout.state, run / "state"),
