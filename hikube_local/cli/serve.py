@@ -35,18 +35,26 @@ def _library() -> None:
 @option(
     "--role", type=click.Choice(ROLES), default=ROLES[-1], help="What clients may do: as a tenant's users on Hikube."
 )
+@option("--faithful", is_flag=True, help="Accept what Hikube accepts, and fail it later as there.")
 @option("--exit-when-idle", "idle", default=None, callback=seconds, help="End when nobody asked for so long (30m).")
 @option("--unit", is_flag=True, help="Print a systemd user unit that serves, and end.")
 @backend_option()
 @common
 def serve(
-    app: App, port: int, socket: Path | None, role: str, idle: float | None, unit: bool, backend: str | None
+    app: App,
+    port: int,
+    socket: Path | None,
+    role: str,
+    faithful: bool,
+    idle: float | None,
+    unit: bool,
+    backend: str | None,
 ) -> int:
     """Serve VMInstances and VMDisks to kubectl and other Kubernetes clients, until Ctrl-C; machines go on."""
     if unit:
         from hikube_local.host.autostart import serving
 
-        words = ("--port", str(port), "--role", role)
+        words = ("--port", str(port), "--role", role, *(["--faithful"] if faithful else []))
         print(serving(app.layout, os.environ.get("HIKUBE_LOCAL_HOME"), words), end="")
         return ExitCode.DONE
     _library()
@@ -58,7 +66,12 @@ def serve(
     credentials = ensure(app.layout)
     with lock.held(app.layout, port):
         options = Options(
-            port, idle, Role(role), socket and socket.absolute(), not app.no_differences, apps.Options(backend)
+            port,
+            idle,
+            Role(role),
+            socket and socket.absolute(),
+            not app.no_differences,
+            apps.Options(backend, faithful),
         )
         server = Server(app.session, credentials, options)
 

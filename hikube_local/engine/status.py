@@ -83,7 +83,10 @@ class Statuses:
 
     def resource(self, obj: Object) -> dict[str, Any]:
         """The object with its status; the times of transitions are those that were kept."""
-        status = self._status(obj)
+        return self.bare(obj) | {"status": self._status(obj)}
+
+    def bare(self, obj: Object) -> dict[str, Any]:
+        """The object as it was asked for, without a look at what there is."""
         metadata: dict[str, Any] = {
             "name": obj.name,
             "namespace": obj.namespace,
@@ -98,7 +101,7 @@ class Statuses:
         if obj.deletion:
             metadata["deletionTimestamp"] = timestamp(obj.deletion)
         spec = plain_spec(obj.spec)
-        return {"apiVersion": API_VERSION, "kind": obj.kind, "metadata": metadata, "spec": spec, "status": status}
+        return {"apiVersion": API_VERSION, "kind": obj.kind, "metadata": metadata, "spec": spec}
 
     def refresh(self, obj: Object, emit: Emit = ignore) -> dict[str, Any]:
         """Bring what follows from a running guest to what it does now, and keep the status that it has then."""

@@ -13,12 +13,13 @@ from hikube_local.api.objects import Key, Object, plain_spec
 from hikube_local.engine import apply as engine
 from hikube_local.engine.session import Session
 from hikube_local.kube import apply as ownership
-from hikube_local.kube import managers, messages, objects, writes
+from hikube_local.kube import faithful, managers, messages, objects, writes
 from hikube_local.kube.hub import Hub
 from hikube_local.kube.keeper import Keeper
 from hikube_local.kube.kinds import Resource
 from hikube_local.kube.paths import Target
 from hikube_local.kube.status import Refused, success
+from hikube_local.source.finding import Finding
 from hikube_local.store.db import Basis, Changed
 
 APPLY = "application/apply-patch+yaml"
@@ -60,9 +61,10 @@ def patcher(request: web.Request, known: dict[str, Callable[[Any, Any], Any]]) -
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`backend`: of new objects, None for the usual."""
+    """`backend`: of new objects, None for the usual; `faithful`: what Hikube accepts and fails later is accepted."""
 
     backend: str | None = None
+    faithful: bool = False
 
 
 class Apps:
@@ -155,7 +157,8 @@ class Apps:
                 there = known.objects.get(key)
                 stored_spec = plain_spec(there.spec) if there else {}
                 body["spec"] = objects.without_defaults(resource.kind, body.get("spec"), stored_spec)
-            obj, warnings = objects.read(resource, body, target.namespace, key.name if key else None, known, unknown)
+            name = key.name if key else None
+            obj, warnings = objects.read(resource, body, target.namespace, name, known, unknown, self._accepted)
             old = self.session.store.get(obj.key)
             writes.preconditions(resource, key or obj.key, old, create, stated, seen)
             wanted = engine.with_backend(self.session, [obj], None if old else self.options.backend)
@@ -187,6 +190,9 @@ class Apps:
         answer = web.json_response(value, status=status)
         messages.warn(answer, warnings)
         return answer
+
+    def _accepted(self, errors: list[Finding]) -> bool:
+        return not errors or (self.options.faithful and faithful.accepted(errors))
 
     async def delete(self, request: web.Request, resource: Resource, target: Target) -> web.StreamResponse:
         key = Key(resource.kind, target.namespace, target.name)

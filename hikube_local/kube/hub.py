@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from hikube_local.api.objects import DISK, Object
 from hikube_local.engine.session import Session
-from hikube_local.kube import objects
+from hikube_local.kube import faithful, objects
 
 Found = TypeVar("Found")
 SHARED = 64  # looks at the log that are remembered
@@ -20,8 +20,8 @@ KEPT = 8000  # forms of objects at a revision that are remembered
 class Hub:
     """Tells the event loop when anybody wrote to the store, in whatever process."""
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
+    def __init__(self, session: Session, faithful: bool = False) -> None:
+        self.session, self.faithful = session, faithful
         self._loop: asyncio.AbstractEventLoop | None = None
         self._rang = asyncio.Event()
         self.rung = 0  # how often
@@ -69,11 +69,17 @@ class Hub:
         return self._kept("form", obj, lambda: self._shown(obj))
 
     def _shown(self, obj: Object) -> dict[str, Any]:
-        return objects.shown(self.seen(obj), self.session.store.intent(obj.key).managed)
+        return objects.shown(self.seen(obj), self.session.store.intent(obj.key).managed, self.failure(obj))
+
+    def failure(self, obj: Object) -> str:
+        """Why the chart of an object that was accepted fails, where that is told as Hikube tells it."""
+        if not self.faithful:
+            return ""
+        return str(self._kept("failure", obj, lambda: {"": faithful.failure(obj, self.session.known())})[""])
 
     def seen(self, obj: Object) -> dict[str, Any]:
         """The object with its status. Not the status of this very moment, but that of its revision."""
-        return self._kept("seen", obj, lambda: self.session.statuses.resource(obj))
+        return self._kept("seen", obj, lambda: self._seen(obj))
 
     def shared(self, key: Hashable, read: Callable[[], Found]) -> Found:
         """What `read` gives, read once for all who ask for the same between two rings of the bell."""
@@ -85,6 +91,11 @@ class Hub:
                 self._read[at] = read()
             found: Found = self._read[at]
             return found
+
+    def _seen(self, obj: Object) -> dict[str, Any]:
+        if self.failure(obj):  # nothing was made of it
+            return self.session.statuses.bare(obj) | {"status": {}}
+        return self.session.statuses.resource(obj)
 
     def optical(self, obj: Object) -> Mapping[str, bool]:
         """Which disks of a machine are CD-ROMs."""

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 
 from hikube_local.api.objects import DISK, Key, Object
 from hikube_local.engine.remove import users
@@ -26,10 +27,13 @@ PEACE = 600.0  # seconds without a crash, after which that begins anew
 
 
 class Keeper:
-    """Workers that reconcile what they are given, and one that looks. Every write goes through the engine, under its locks."""
+    """Workers that reconcile what they are given, and one that looks. Every write goes through the engine, under its locks.
 
-    def __init__(self, session: Session, options: RunOptions) -> None:
-        self.session, self.options = session, options
+    `failure`: why nothing is made of an object that was accepted; nothing where all is well.
+    """
+
+    def __init__(self, session: Session, options: RunOptions, failure: Callable[[Object], str]) -> None:
+        self.session, self.options, self._failure = session, options, failure
         self._queue: deque[Key] = deque()
         self._busy: set[Key] = set()
         self._again: set[Key] = set()
@@ -82,7 +86,7 @@ class Keeper:
         while (key := self._take()) is not None:
             failed = True
             try:
-                if self._in_use(key):
+                if self._in_use(key) or self._fails(key):
                     failed = False  # looked at again until its machine is gone, as a claim that a pod has
                     continue
                 done = self.session.reconciler(ignore, self.options).reconcile([key], wait=False)
@@ -98,6 +102,10 @@ class Keeper:
         """Whether a disk that is to go is attached to a machine."""
         obj = self.session.store.get(key) if key.kind == DISK else None
         return obj is not None and obj.deletion is not None and bool(users(self.session, [key]))
+
+    def _fails(self, key: Key) -> bool:
+        obj = self.session.store.get(key)
+        return obj is not None and bool(self._failure(obj))
 
     def _finished(self, key: Key, failed: bool) -> None:
         with self._wake:
@@ -144,6 +152,8 @@ class Keeper:
         if obj.deletion:
             if not self._in_use(obj.key) and obj.key not in self._failures:
                 self.add(obj.key)
+        elif self._failure(obj):
+            return
         elif obj.kind == DISK:
             self._disk(obj)
         else:

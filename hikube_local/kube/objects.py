@@ -12,7 +12,7 @@ from hikube_local.kube.kinds import GROUP, Resource
 from hikube_local.kube.status import Cause, Refused
 from hikube_local.manifests.load import Fetched
 from hikube_local.manifests.validate import Known, validate
-from hikube_local.source.finding import Severity
+from hikube_local.source.finding import Finding, Severity
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 MOST_OPERATIONS, MOST_BYTES = 1000, 3 << 20
@@ -57,15 +57,24 @@ def one_dialect(resource: Resource, body: dict[str, Any]) -> dict[str, Any]:
         return body
 
 
-def shown(resource: dict[str, Any], managed: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-    """The object for clients: Cozystack's conditions first, ours beside them; the spec as its user wrote it."""
+def shown(resource: dict[str, Any], managed: list[dict[str, Any]] | None = None, failure: str = "") -> dict[str, Any]:
+    """The object for clients: Cozystack's conditions first, ours beside them; the spec as its user wrote it.
+
+    `failure`: why its chart failed, as Hikube says it.
+    """
     out = deepcopy(resource)
     if managed:
         out["metadata"]["managedFields"] = managed
     status = out.get("status", {})
     ours = status.get("conditions", [])
     ready = next((c for c in ours if c["type"] == "Ready"), None)
-    if ready is not None:
+    if failure:
+        since = out["metadata"]["creationTimestamp"]
+        told = {"status": "False", "reason": "InstallFailed", "message": failure, "lastTransitionTime": since}
+        waits = {"status": "Unknown", "reason": "Pending", "message": "", "lastTransitionTime": since}
+        failed = [{"type": "Ready", **told}, {"type": "Released", **told}, {"type": "WorkloadsReady", **waits}]
+        status["conditions"] = failed
+    elif ready is not None:
         since = out["metadata"]["creationTimestamp"]
         installed = {"status": "True", "reason": "InstallSucceeded", "message": "", "lastTransitionTime": since}
         up = ready["status"] == "True"
@@ -119,11 +128,18 @@ def _written(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def read(
-    resource: Resource, body: Any, namespace: str, name: str | None, known: Known, unknown: str
+    resource: Resource,
+    body: Any,
+    namespace: str,
+    name: str | None,
+    known: Known,
+    unknown: str,
+    accepted: Callable[[list[Finding]], bool] = lambda errors: not errors,
 ) -> tuple[Object, list[str]]:
     """(the object, warnings) of what a client sent, judged as a manifest is; Refused with a cause a field.
 
     `name`: the one that the path has. `unknown`: what unknown fields are, in kubectl's words.
+    `accepted`: whether an object with these errors is taken all the same.
     """
     if not isinstance(body, dict):
         raise Refused(400, "the body is no object")
@@ -165,7 +181,7 @@ def read(
     text = json.dumps(body, indent=1, ensure_ascii=False)
     result = validate([Fetched.of("the request", text.encode())], namespace, namespace, known, unknown=unknown)
     errors = result.findings.of(Severity.ERROR)
-    if errors or not result.objects:
+    if not result.objects or not accepted(errors):
         label = body["metadata"].get("name", "")
         causes = tuple(Cause(f"{f.message} [{f.code}]" + (f": {f.help}" if f.help else ""), f.path) for f in errors)
         what = "; ".join(f"{c.field}: {c.message}" if c.field else c.message for c in causes)
@@ -177,7 +193,6 @@ def read(
     warnings = [
         f"{'differs from Hikube ' if f.severity is Severity.DIFFERENCE else ''}[{f.code}]: {f.message}"
         for f in result.findings.items
-        if f.severity is not Severity.ERROR
     ]
     return obj, warnings
 

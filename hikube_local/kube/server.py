@@ -77,7 +77,8 @@ class Server:
 
     def __init__(self, session: Session, credentials: Credentials, options: Options) -> None:
         self.session, self.credentials, self.options = session, credentials, options
-        self.hub, self.keeper = Hub(session), Keeper(session, RunOptions())
+        self.hub = Hub(session, options.apps.faithful)
+        self.keeper = Keeper(session, RunOptions(), self.hub.failure)
         self.pool = ThreadPoolExecutor(max_workers=16, thread_name_prefix="api")
         self.watching, self.streams = Watching(self.hub, self._off), Streams(session, self._off)
         self.documents, self.sampler = Documents(session.layout.serve / "documents.db"), Sampler(session)

@@ -102,7 +102,7 @@ class Projected(Own):
 
     def _form(self, obj: Object) -> Form:
         value, there = self._projection(obj, self.hub.seen(obj), self.hub.optical(obj))
-        return Form(value, there, told_by_revision=False)
+        return Form(value, there and not self.hub.failure(obj), told_by_revision=False)
 
     def snapshot(self, namespace: str | None) -> tuple[int, list[Form]]:
         revision, forms = super().snapshot(namespace)

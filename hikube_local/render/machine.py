@@ -8,6 +8,7 @@ from hikube_local.api import names
 from hikube_local.api.objects import Object, VMInstanceSpec
 from hikube_local.api.quantities import in_bytes
 from hikube_local.catalogue import data
+from hikube_local.errors import HikubeError
 from hikube_local.render.sizing import Size, requested
 
 SPARE_PORTS = 4  # root ports for disks that are attached later
@@ -73,8 +74,10 @@ class Machine:
 
 
 def profile_of(spec: VMInstanceSpec) -> data.Profile:
-    """The profile, with what the manifest's own `firmware` says instead."""
-    profile = data.profiles()[spec.instanceProfile or "ubuntu"]
+    """The profile, with what the manifest's own `firmware` says instead; HK303 where there is none of its name."""
+    profile = data.profiles().get(spec.instanceProfile or "ubuntu")
+    if profile is None:
+        raise HikubeError("HK303", f"there is no instanceProfile {spec.instanceProfile!r}", fix="name another")
     own = spec.firmware
     if own is None:
         return profile

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from hikube_local.api.objects import VMInstanceSpec
 from hikube_local.api.quantities import in_bytes, parse
 from hikube_local.catalogue import data
+from hikube_local.errors import HikubeError
 
 
-class Unsized(ValueError):
-    """Neither an instanceType nor complete resources."""
+class Unsized(HikubeError):
+    """Neither an instanceType nor complete resources (HK302): validation refuses it before anything has this size."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("HK302", f"there is no instanceType {name!r}", fix="name another, or give complete resources")
 
 
 @dataclass(frozen=True, slots=True)

@@ -390,3 +390,29 @@ def test_the_documentation_names_what_is_served():
     for resource in kinds.ALL:
         assert resource.kind in page or resource.plural in page, resource.full
     assert Path(ROOT / "examples" / "monitoring").is_dir()
+
+
+def test_faithful_accepts_what_hikube_accepts_and_fails_it_as_there(hikube: Program):
+    plain = Endpoint(hikube)
+    wrong = machine("web", "d", instanceType="huge")
+    refused = plain("POST", f"{BASE}/vminstances", wrong)
+    assert refused.status_code == 422 and "HK302" in refused.text
+    plain.close()
+    served = Endpoint(hikube, "--faithful")
+    try:
+        served("POST", f"{BASE}/vmdisks", disk("d"))
+        made = served("POST", f"{BASE}/vminstances", wrong)
+        assert made.status_code == 201 and "HK302" in made.headers["Warning"]
+        (ready,) = [c for c in made.json()["status"]["conditions"] if c["type"] == "Ready"]
+        assert (ready["status"], ready["reason"]) == ("False", "InstallFailed") and "huge" in ready["message"]
+        assert served("GET", "/apis/kubevirt.io/v1/namespaces/default/virtualmachines").json()["items"] == []
+        time.sleep(3)  # the keeper leaves it alone
+        assert "could not be reconciled" not in served.log.read_text()
+        assert hikube("get", "vm").code == 0 and "web" in hikube("describe", "vm", "web").out
+        assert served("POST", f"{BASE}/vmdisks", disk("Bad")).status_code == 422, "names are refused there too"
+        mended = served("PATCH", WEB, {"spec": {"instanceType": "u1.nano"}}, headers=MERGE)
+        assert mended.status_code == 200
+        served.until(WEB, lambda a: works(a.json()), "the machine that is right now")
+        assert served("DELETE", WEB).status_code == 200
+    finally:
+        served.close()
