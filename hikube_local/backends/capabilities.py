@@ -61,7 +61,7 @@ class Log(Protocol):
         ...
 
     def more(self) -> Iterator[str]:
-        """What comes from now on, without end; nothing now and then, so that whoever reads can stop."""
+        """What comes after `read`, one block a call: nothing where nothing came; whoever reads waits in between."""
         ...
 
     def raw(self) -> bytes:

@@ -44,6 +44,7 @@ class View:
     progress: Progress | None = None
     cloud_init: bool | None = None
     trouble: str = ""
+    agent: bool = False  # whether the guest's agent is connected
     accelerator: str = ""
     accelerator_by: str = ""  # who overruled the host's own verdict
     addresses: list[dict[str, str]] = field(default_factory=list)

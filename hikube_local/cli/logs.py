@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections import deque
 
 import click
@@ -10,6 +11,8 @@ import click
 from hikube_local.cli.app import App
 from hikube_local.cli.options import common, complete_machine, option, seconds
 from hikube_local.errors import ExitCode
+
+EVERY = 0.2  # seconds between two looks at a log that is followed
 
 
 @click.command("logs")
@@ -34,4 +37,6 @@ def logs(app: App, name: str, follow: bool, tail: int, since: float | None, prev
     for more in log.more() if follow else ():
         sys.stdout.write(more)
         sys.stdout.flush()
+        if not more:
+            time.sleep(EVERY)
     return ExitCode.DONE

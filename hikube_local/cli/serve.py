@@ -54,7 +54,11 @@ def serve(
     if unit:
         from hikube_local.host.autostart import serving
 
-        words = ("--port", str(port), "--role", role, *(["--faithful"] if faithful else []))
+        words = ["--port", str(port), "--role", role, *(["--faithful"] if faithful else [])]
+        for name, value in (("--socket", socket and socket.absolute()), ("--backend", backend)):
+            words += [name, str(value)] if value else []
+        words += ["--exit-when-idle", f"{idle:g}s"] if idle is not None else []
+        words += ["--no-differences"] if app.no_differences else []
         print(serving(app.layout, os.environ.get("HIKUBE_LOCAL_HOME"), words), end="")
         return ExitCode.DONE
     _library()

@@ -66,7 +66,7 @@ def _history(app: App, objects: list[Any], since: float, output: str) -> int:
     from hikube_local.cli import tables
     from hikube_local.engine import usage
 
-    found = [{"namespace": o.namespace, "name": o.name, **usage.history(app.layout, o.key, since)} for o in objects]
+    found = [{"namespace": o.namespace, "name": o.name, **usage.history(app.layout, o, since)} for o in objects]
     if not any(f["time"] for f in found):
         print("no history is kept: it grows while `hikube-local serve` runs", file=sys.stderr)
     cells = []
@@ -74,6 +74,8 @@ def _history(app: App, objects: list[Any], since: float, output: str) -> int:
         columns = {name: f[name] for name in ("time", *usage.COLUMNS)}
         for at in range(len(f["time"])):
             row = {name: column[at] for name, column in columns.items()}
-            cells.append([f["name"], time.strftime("%H:%M:%S", time.localtime(row["time"])), *_cells(row)])
-    print(tables.show(found, output, lambda: tables.table(["NAME", "TIME", *FIGURES], cells)))
+            cells.append(
+                [f["namespace"], f["name"], time.strftime("%H:%M:%S", time.localtime(row["time"])), *_cells(row)]
+            )
+    print(tables.show(found, output, lambda: tables.table(["NAMESPACE", "NAME", "TIME", *FIGURES], cells)))
     return ExitCode.DONE

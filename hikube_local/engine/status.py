@@ -19,7 +19,7 @@ from hikube_local.store.db import Store
 from hikube_local.text import timestamp
 
 # What of a status is kept: whoever watches the store is told of its changes.
-KEPT = ("conditions", "printableStatus", "phase", "addresses")
+KEPT = ("conditions", "printableStatus", "phase", "addresses", "access", "startTime", "agentConnected")
 
 
 def condition(kind: str, value: bool | None, reason: str, message: str = "") -> dict[str, Any]:
@@ -171,6 +171,7 @@ class Statuses:
             n for n, (d, seen) in disks.items() if d is None or not seen.exists or seen.problem or seen.importing
         ]
         running = view.observed.state is RunState.RUNNING
+        on = view.observed.state in (RunState.RUNNING, RunState.PAUSED)
         ready = running and view.ready
         trouble = view.trouble
         if view.host_restarted and expected_up(obj, power) and not obj.deletion:
@@ -205,6 +206,8 @@ class Statuses:
             "addresses": view.addresses,
             "access": view.access,
             "backend": obj.backend,
+            "startTime": timestamp(view.observed.started) if view.observed.started and on else None,
+            "agentConnected": True if on and view.agent else None,
             "accelerator": view.accelerator or None,
             "acceleratorSetBy": view.accelerator_by or None,
             "instanceID": view.instance_id,

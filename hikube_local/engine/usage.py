@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from hikube_local.api.objects import Key, Object
 from hikube_local.backends.capabilities import Figures, Measures
@@ -74,8 +75,17 @@ def path(layout: Layout) -> Path:
 
 def keep(layout: Layout, when: float, usages: Mapping[Key, Usage]) -> None:
     """Add a point of each machine, and let go of what is too old."""
-    with contextlib.closing(sqlite3.connect(path(layout), timeout=5, isolation_level=None)) as c:
-        path(layout).chmod(0o600)
+    try:
+        _keep(path(layout), when, usages)
+    except sqlite3.OperationalError:
+        raise  # locked, or no space: it may pass
+    except sqlite3.DatabaseError:  # damaged: a history may be lost
+        path(layout).unlink(missing_ok=True)
+
+
+def _keep(file: Path, when: float, usages: Mapping[Key, Usage]) -> None:
+    with contextlib.closing(sqlite3.connect(file, timeout=5, isolation_level=None)) as c:
+        file.chmod(0o600)
         c.execute("PRAGMA synchronous=OFF")
         c.execute("BEGIN IMMEDIATE")
         values = ", ".join(f"{name} INTEGER" for name in COLUMNS)
@@ -94,16 +104,16 @@ def keep(layout: Layout, when: float, usages: Mapping[Key, Usage]) -> None:
         c.execute("COMMIT")
 
 
-def history(layout: Layout, key: Key, since: float) -> dict[str, object]:
+def history(layout: Layout, obj: Object, since: float) -> dict[str, object]:
     """The points of the last `since` seconds, oldest first, as columns: `step` in seconds, `time` in Unix seconds."""
     step = STEP if since <= HOUR else MINUTE
     rows: list[tuple[int, ...]] = []
     # A file that was lost or damaged is a history without points.
     with (
         contextlib.suppress(sqlite3.Error),
-        contextlib.closing(sqlite3.connect(f"file:{path(layout)}?mode=ro", uri=True, timeout=5)) as c,
+        contextlib.closing(sqlite3.connect(f"file:{quote(str(path(layout)))}?mode=ro", uri=True, timeout=5)) as c,
     ):
         sql = f"SELECT time, {', '.join(COLUMNS)} FROM points WHERE step=? AND namespace=? AND name=? AND time >= ? ORDER BY time"
-        rows = c.execute(sql, (step, key.namespace, key.name, int(time.time() - since))).fetchall()
+        rows = c.execute(sql, (step, obj.namespace, obj.name, int(max(time.time() - since, obj.created)))).fetchall()
     columns = [list(c) for c in zip(*rows, strict=True)] if rows else [[] for _ in ("time", *COLUMNS)]
     return {"step": step, **dict(zip(("time", *COLUMNS), columns, strict=True))}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def unit(layout: Layout, home: str | None = None) -> Unit:
     return Unit(folder / name, text, user)
 
 
-def serving(layout: Layout, home: str | None, words: tuple[str, ...]) -> str:
+def serving(layout: Layout, home: str | None, words: Sequence[str]) -> str:
     """The text of a unit that runs `serve` with these words."""
     user = not layout.root
     return (

@@ -18,6 +18,7 @@ from hikube_local.kube.hub import Hub
 from hikube_local.kube.keeper import Keeper
 from hikube_local.kube.kinds import Resource
 from hikube_local.kube.paths import Target
+from hikube_local.kube.query import dry, flag, number
 from hikube_local.kube.status import Refused, success
 from hikube_local.source.finding import Finding
 from hikube_local.store.db import Basis, Changed
@@ -42,12 +43,7 @@ def applier(request: web.Request, body: Any) -> tuple[ownership.Owner, bool, dic
     meta = body.get("metadata", {}) if isinstance(body, dict) else None
     if not isinstance(body, dict) or not isinstance(meta, dict) or meta.get("managedFields"):
         raise Refused(400, "the body is no object, or has metadata.managedFields, which must be nil")
-    return ownership.Owner(manager[: managers.LONGEST], "Apply"), request.query.get("force") == "true", meta
-
-
-def dry(request: web.Request, body: Any = None) -> bool:
-    """Whether the request is to change nothing."""
-    return request.query.get("dryRun") == "All" or (isinstance(body, dict) and bool(body.get("dryRun")))
+    return ownership.Owner(manager[: managers.LONGEST], "Apply"), flag(request.query, "force"), meta
 
 
 def patcher(request: web.Request, known: dict[str, Callable[[Any, Any], Any]]) -> Callable[[Any, Any], Any]:
@@ -146,6 +142,10 @@ class Apps:
         unknown = {"strict": "strict", "ignore": "ignore"}.get(request.query.get("fieldValidation", "").lower(), "warn")
         meta = body.get("metadata") if isinstance(body, dict) else None
         stated = meta.get("resourceVersion") if isinstance(meta, dict) else None
+        if stated is not None and create:
+            raise Refused(400, "resourceVersion should not be set on objects to be created")
+        if stated not in (None, "") and not (isinstance(stated, str) and number({"": stated}, "") is not None):
+            raise Refused(400, "metadata.resourceVersion is no revision of this server")
         rows = meta.get("managedFields") if isinstance(meta, dict) else None
         manager = request.query.get("fieldManager") or request.headers.get("User-Agent", "").partition("/")[0]
 
@@ -153,12 +153,13 @@ class Apps:
             if key is not None:
                 writes.preconditions(resource, key, self.session.store.get(key), create, stated, seen)
             known = self.session.known()
+            value = body
             if key is not None and not applied and isinstance(body, dict):
                 there = known.objects.get(key)
                 stored_spec = plain_spec(there.spec) if there else {}
-                body["spec"] = objects.without_defaults(resource.kind, body.get("spec"), stored_spec)
+                value = {**body, "spec": objects.without_defaults(resource.kind, body.get("spec"), stored_spec)}
             name = key.name if key else None
-            obj, warnings = objects.read(resource, body, target.namespace, name, known, unknown, self._accepted)
+            obj, warnings = objects.read(resource, value, target.namespace, name, known, unknown, self._accepted)
             old = self.session.store.get(obj.key)
             writes.preconditions(resource, key or obj.key, old, create, stated, seen)
             wanted = engine.with_backend(self.session, [obj], None if old else self.options.backend)
@@ -168,7 +169,7 @@ class Apps:
                 managed = managers.encoded(self.session, old, applied[1], applied[0])
             else:
                 managed = managers.after_update(self.session, old, wanted[0], manager or "unknown", rows)
-            if dry(request):
+            if dry(request.query):
                 if old is not None:
                     warnings.append(messages.differs("HK522", DRY_RUN))
                 as_if = writes.as_if(wanted[0], old)
@@ -180,7 +181,9 @@ class Apps:
                 try:
                     stored = engine.record(self.session, wanted, options, Basis(revision, managed))[0]
                 except Changed:
-                    raise writes.Modified(resource, obj.key) from None
+                    if create:
+                        raise writes.Exists(resource, obj.name) from None
+                    raise writes.Modified(resource, obj.name) from None
                 self.hub.ring()
                 self.keeper.add(stored.key)
                 form = self.hub.form(self.session.store.get(stored.key) or stored)
@@ -201,7 +204,7 @@ class Apps:
         def work() -> Object:
             obj = self.stored(resource, key)
             writes.deletable(body, obj.uid, str(obj.resource_version))
-            if not dry(request, body):
+            if not dry(request.query, body):
                 self.session.store.mark_deleted([key])
                 self.hub.ring()
                 self.keeper.add(key)

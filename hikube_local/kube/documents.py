@@ -17,16 +17,18 @@ from typing import Any
 
 from hikube_local.errors import HikubeError
 from hikube_local.files import make_folder
-from hikube_local.kube.kinds import Resource
+from hikube_local.kube.kinds import SECRETS, Resource
 from hikube_local.kube.sources import Form
 from hikube_local.kube.status import Refused
+from hikube_local.kube.writes import Exists, Modified
 from hikube_local.store.db import ChangeType, Compacted
 from hikube_local.text import timestamp
 
 Value = dict[str, Any]
 KEEP = 2000  # changes
-MOST = 5000  # objects: a client that has lost its way fills no disk
-LARGEST = 1 << 20  # bytes, as Kubernetes has it for a Secret
+MOST = 256 << 20  # bytes of all objects: a client that has lost its way fills no disk
+LARGEST = 2 << 20  # bytes of one as JSON; Kubernetes takes 1 MiB of data, which base64 makes larger
+LOGGED = 64 << 20  # bytes of changes that are kept
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS documents(kind TEXT, namespace TEXT, name TEXT, body TEXT NOT NULL,"
     " PRIMARY KEY(kind, namespace, name))",
@@ -48,20 +50,30 @@ class Documents:
         with self._turn:
             try:
                 if self._connection is None:
-                    make_folder(self.path.parent, 0o700)
-                    self._connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-                    self.path.chmod(0o600)
-                    self._connection.execute("PRAGMA synchronous=FULL")
-                    for statement in _TABLES:
-                        self._connection.execute(statement)
-                    if self._newest(self._connection) == 0:  # beyond the numbers of a file that was lost
-                        sql = "INSERT INTO sqlite_sequence(name, seq) VALUES('changes', ?)"
-                        self._connection.execute(sql, (int(time.time() * 1000),))
+                    self._connection = self._connected()
                 yield self._connection
-            except sqlite3.DatabaseError as e:
+            except sqlite3.OperationalError as e:  # locked, no space: it may pass
                 raise HikubeError(
-                    "HK608", f"{self.path} cannot be used: {e}", fix="end serve, move that file away, begin again"
+                    "HK604", f"{self.path} cannot be written: {e}", fix="free space there, try again"
                 ) from e
+            except sqlite3.DatabaseError as e:
+                fix = "end serve, move that file away (releases of Helm are in it), begin again"
+                raise HikubeError("HK608", f"{self.path} is damaged: {e}", fix=fix) from e
+
+    def _connected(self) -> sqlite3.Connection:
+        make_folder(self.path.parent, 0o700)
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        try:
+            self.path.chmod(0o600)
+            for statement in ("PRAGMA synchronous=FULL", "PRAGMA secure_delete=ON", *_TABLES):
+                connection.execute(statement)
+            if self._newest(connection) == 0:  # beyond the numbers of a file that was lost
+                sql = "INSERT INTO sqlite_sequence(name, seq) VALUES('changes', ?)"
+                connection.execute(sql, (int(time.time() * 1000),))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def close(self) -> None:
         with self._turn:
@@ -103,16 +115,21 @@ class Documents:
         """Keep an object. `seen`: the revision that its writer knows (empty: it is not there, None: whatever it is)."""
         meta = value["metadata"]
         key = (resource.kind, meta.get("namespace", ""), meta["name"])
-        if len(json.dumps(value)) > 2 * LARGEST:
+        if len(json.dumps(value)) > LARGEST:
             raise Refused(422, f'{resource.kind} "{meta["name"]}" is larger than {LARGEST} bytes')
         with self._open() as c, _transaction(c):
             row = c.execute("SELECT body FROM documents WHERE kind=? AND namespace=? AND name=?", key).fetchone()
             old = json.loads(row[0]) if row else None
             have = old["metadata"]["resourceVersion"] if old else ""
             if seen is not None and seen != have:
-                raise Stale(resource, meta["name"], bool(old))
-            if old is None and c.execute("SELECT count(*) FROM documents").fetchone()[0] >= MOST:
-                raise Refused(403, f"{MOST} objects are kept: no more are taken")
+                raise Modified(resource, meta["name"]) if seen else Exists(resource, meta["name"])
+            if old is not None and old.get("immutable") and _content(old) != _content(value):
+                raise Refused(
+                    422, f'{resource.full} "{meta["name"]}" is immutable', details=resource.details(meta["name"])
+                )
+            size = c.execute("SELECT ifnull(sum(length(body)), 0) FROM documents").fetchone()[0]
+            if size + len(json.dumps(value)) > MOST:
+                raise Refused(403, f"{MOST >> 20} MiB of objects are kept: no more are taken")
             kept = old["metadata"] if old else {"uid": str(uuid.uuid4()), "creationTimestamp": timestamp(time.time())}
             meta = {**meta, "uid": kept["uid"], "creationTimestamp": kept["creationTimestamp"]}
             value = {**value, "apiVersion": resource.api_version, "kind": resource.kind, "metadata": meta}
@@ -123,15 +140,25 @@ class Documents:
             c.execute("INSERT OR REPLACE INTO documents VALUES(?,?,?,?)", (*key, json.dumps(value)))
             return value
 
-    def delete(self, resource: Resource, namespace: str, name: str) -> Value | None:
-        """The object as it last was; None where there was none."""
+    def delete(self, resource: Resource, namespace: str, name: str, seen: str | None = None) -> Value | None:
+        """The object as it last was; None where there was none. `seen`: the revision that is to be deleted."""
         key = (resource.kind, namespace, name)
         with self._open() as c, _transaction(c):
             row = c.execute("SELECT body FROM documents WHERE kind=? AND namespace=? AND name=?", key).fetchone()
             if row is None:
                 return None
+            old = json.loads(row[0])
+            if seen not in (None, old["metadata"]["resourceVersion"]):
+                raise Modified(resource, name)
             c.execute("DELETE FROM documents WHERE kind=? AND namespace=? AND name=?", key)
-            return self._log(c, ChangeType.DELETED, resource.kind, json.loads(row[0]))
+            if resource is not SECRETS:
+                return self._log(c, ChangeType.DELETED, resource.kind, old)
+            # Whoever watches learns that it was there and is gone; what was in it goes with it, also out of the log.
+            paths = ", ".join(f"'$.{name}'" for name in _DATA)
+            sql = f"UPDATE changes SET body=json_remove(body, {paths}) WHERE kind=? AND namespace=? AND json_extract(body, '$.metadata.name')=?"
+            c.execute(sql, key)
+            gone = {k: v for k, v in old.items() if k not in _DATA}
+            return self._log(c, ChangeType.DELETED, resource.kind, gone)
 
     def _log(self, c: sqlite3.Connection, type: ChangeType, kind: str, value: Value) -> Value:
         """The object with the revision of this change."""
@@ -141,20 +168,16 @@ class Documents:
         value = {**value, "metadata": {**value["metadata"], "resourceVersion": str(revision)}}
         c.execute("UPDATE changes SET body=? WHERE revision=?", (json.dumps(value), revision))
         c.execute("DELETE FROM changes WHERE revision <= ?", (revision - KEEP,))
+        while c.execute("SELECT sum(length(body)) FROM changes").fetchone()[0] > LOGGED:
+            c.execute("DELETE FROM changes WHERE revision = (SELECT min(revision) FROM changes)")
         return value
 
 
-class Stale(Refused):
-    """Somebody else's write came before this one."""
+_DATA = ("data", "stringData", "binaryData")
 
-    def __init__(self, resource: Resource, name: str, there: bool) -> None:
-        words = "the object has been modified; please apply your changes to the latest version and try again"
-        super().__init__(
-            409,
-            f'Operation cannot be fulfilled on {resource.full} "{name}": {words}'
-            if there
-            else f'{resource.full} "{name}" not found',
-        )
+
+def _content(value: Value) -> Value:
+    return {k: value.get(k) for k in (*_DATA, "immutable")}
 
 
 def _rest(value: Value) -> Value:

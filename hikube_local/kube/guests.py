@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from aiohttp import web
@@ -15,17 +15,22 @@ from hikube_local.api import names
 from hikube_local.api.objects import INSTANCE, Key, Object
 from hikube_local.engine import power
 from hikube_local.engine.session import Session, capabilities
-from hikube_local.kube import kinds
+from hikube_local.kube import kinds, messages
 from hikube_local.kube.keeper import Keeper
 from hikube_local.kube.paths import Target
-from hikube_local.kube.projections.machines import pod_name
+from hikube_local.kube.projections.machines import RUNNING, STARTING, pod_name
+from hikube_local.kube.query import dry, flag, number
 from hikube_local.kube.status import Refused
 from hikube_local.kube.streams import Streams
 from hikube_local.text import timestamp
 
+ACTIONS = ("pause", "unpause", "softreboot", "start", "stop", "restart")
 MISSING = "the server could not find the requested resource"
 LARGEST = 64 << 20  # bytes of a log in one answer
 ITEMS = 500  # of a guest's lists
+FOLLOWERS = 100  # logs that are followed at once
+PATIENCE = 20.0  # seconds that a client may take to accept a block
+EVERY, LOOK = 0.2, 3.0  # seconds between two looks at a log, and at whether its machine runs
 VERSION = "subresources.kubevirt.io/v1"
 
 
@@ -34,6 +39,7 @@ class Guests:
 
     def __init__(self, session: Session, keeper: Keeper, streams: Streams, off: Callable[..., Any]) -> None:
         self.session, self.keeper, self.streams, self._off = session, keeper, streams, off
+        self.followers = 0
 
     def machine(self, namespace: str, name: str) -> Object:
         """The machine of a subresource. The name is the platform's, or the manifest's."""
@@ -49,7 +55,7 @@ class Guests:
         obj = await self._off(self.machine, target.namespace, target.name)
         words = target.subresource.split("/")
         if request.method == "PUT" and len(words) == 1:
-            await self._off(self._act, obj, words[0])
+            await self._off(self._act, obj, words[0], await messages.body(request), request)
             return web.Response(status=202)
         if request.method != "GET":
             raise Refused(405, f"{request.method} is not a verb of {target.what}")
@@ -67,17 +73,21 @@ class Guests:
                 return web.json_response(await self._off(self._inside, obj, words[0]))
         raise Refused(404, MISSING)
 
-    def _act(self, obj: Object, verb: str) -> None:
+    def _act(self, obj: Object, verb: str, options: Any, request: web.Request) -> None:
         """virtctl's start, stop, restart, pause, unpause and soft-reboot."""
+        if verb not in ACTIONS:
+            raise Refused(404, MISSING)
+        if isinstance(options, dict) and options.get("paused"):
+            raise Refused(422, "a machine is not started paused here: start it, then pause it")
+        if dry(request.query, options):
+            return
         if verb in ("pause", "unpause"):
             power.freeze(self.session, obj, verb)
         elif verb == "softreboot":
             self.session.require(obj, capabilities.Reboots).soft_reboot(obj)
-        elif verb in ("start", "stop", "restart"):
+        else:
             power.ask(self.session, [obj], verb)
             self.keeper.add(obj.key)
-        else:
-            raise Refused(404, MISSING)
 
     def _inside(self, obj: Object, what: str) -> dict[str, Any]:
         """What the guest's agent says; all of it is data from the guest."""
@@ -103,26 +113,46 @@ class Guests:
         if query.get("container", "compute") not in ("compute", "guest-console-log"):
             raise Refused(400, f"container {query['container'][:60]} is not valid for pod {target.name}")
         obj = await self._off(self._of_pod, target)
-        follow = query.get("follow") == "true"
+        follow, since = flag(query, "follow"), number(query, "sinceSeconds")
+        lines, most = number(query, "tailLines"), number(query, "limitBytes")
+        if follow and self.followers >= FOLLOWERS:
+            raise Refused(503, f"{FOLLOWERS} logs are followed: no more are")
         log = self.session.require(obj, capabilities.Logs).log(obj)
-        since = float(query["sinceSeconds"]) if query.get("sinceSeconds", "").isdigit() else None
-        text = await self._off(log.read, query.get("previous") == "true", since, whole=not follow)
-        if query.get("tailLines", "").isdigit():
-            most = int(query["tailLines"])
-            text = "".join(deque(text.splitlines(keepends=True), maxlen=most)) if most else ""
+        text = await self._off(log.read, flag(query, "previous"), None if since is None else float(since), not follow)
+        if lines is not None:
+            text = "".join(deque(text.splitlines(keepends=True), maxlen=lines)) if lines else ""
         body = text.encode()[-LARGEST:]
-        if query.get("limitBytes", "").isdigit():
-            body = body[: int(query["limitBytes"])]
+        if most is not None:
+            body = body[:most]
         if not follow:
             return web.Response(body=body, content_type="text/plain", charset="utf-8")
         response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
         await response.prepare(request)
-        await response.write(body)
-        more = log.more()
+        self.followers += 1
+        try:
+            await self._follow(request, response, obj, body, log.more())
+        except (TimeoutError, ConnectionError):  # it takes nothing more
+            if request.transport is not None:
+                request.transport.abort()
+        finally:
+            self.followers -= 1
+        return response
+
+    async def _follow(
+        self, request: web.Request, response: web.StreamResponse, obj: Object, body: bytes, more: Iterator[str]
+    ) -> None:
+        """Until the client goes, or the machine is off."""
+        await asyncio.wait_for(response.write(body), PATIENCE)
+        looked = time.monotonic()
         while not (self.keeper.ended or request.transport is None or request.transport.is_closing()):
             if block := await self._off(next, more):
-                await asyncio.wait_for(response.write(block.encode()), 20.0)
-        return response
+                await asyncio.wait_for(response.write(block.encode()), PATIENCE)
+            elif time.monotonic() - looked > LOOK:
+                looked = time.monotonic()
+                now = await self._off(self.session.store.status, obj.key)
+                if now.get("printableStatus") not in (*RUNNING, *STARTING):
+                    return
+            await asyncio.sleep(EVERY)
 
     def _of_pod(self, target: Target) -> Object:
         for obj in self.session.store.objects(INSTANCE, target.namespace):

@@ -25,7 +25,7 @@ class Hub:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._rang = asyncio.Event()
         self.rung = 0  # how often
-        self._forms: OrderedDict[tuple[Any, ...], dict[str, Any]] = OrderedDict()
+        self._forms: OrderedDict[tuple[Any, ...], tuple[int, dict[str, Any]]] = OrderedDict()
         self._lock = threading.Lock()
         self._read: OrderedDict[tuple[int, Hashable], Any] = OrderedDict()
         self._reading = threading.Lock()
@@ -105,15 +105,18 @@ class Hub:
         return {name: disk is not None and disk.disk.optical for name, disk in disks.items()}
 
     def _kept(self, what: str, obj: Object, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What was made of an object at its revision."""
-        key = (what, obj.key, obj.resource_version)
+        """What was made of an object at its newest revision."""
+        key = (what, obj.key)
         with self._lock:
-            if (found := self._forms.get(key)) is not None:
+            revision, found = self._forms.get(key, (0, None))
+            if found is not None and revision == obj.resource_version:
                 self._forms.move_to_end(key)
                 return found
         made = make()
+        if what == "seen" and made["status"].get("printableStatus") == "Unknown":
+            return made  # what could not be looked at now is looked at again
         with self._lock:
-            self._forms[key] = made
+            self._forms[key] = (obj.resource_version, made)
             while len(self._forms) > KEPT:
                 self._forms.popitem(last=False)
         return made

@@ -13,12 +13,14 @@ from hikube_local.api.names import DNS_1123
 from hikube_local.engine.session import Session
 from hikube_local.kube import apply as ownership
 from hikube_local.kube import kinds, managers, messages, objects, writes
-from hikube_local.kube.apps import APPLY, applier, dry, generated, patcher
-from hikube_local.kube.documents import Documents, Stale
+from hikube_local.kube.apps import APPLY, applier, generated, patcher
+from hikube_local.kube.documents import Documents
 from hikube_local.kube.kinds import Resource
 from hikube_local.kube.namespaces import used
 from hikube_local.kube.paths import Target
+from hikube_local.kube.query import dry
 from hikube_local.kube.status import Cause, Refused, success
+from hikube_local.kube.writes import Modified
 
 Value = dict[str, Any]
 LONGEST = 253  # characters of a name (RFC 1123), 63 of a namespace's
@@ -28,13 +30,19 @@ STRATEGIC = "application/strategic-merge-patch+json"
 
 
 def strategic(target: Any, patch: Any) -> Any:
-    return objects.merge_patch(target, _plain(patch))
-
-
-def _plain(patch: Any) -> Any:
+    """A merge patch whose maps may say `$patch: replace` or `delete`."""
     if not isinstance(patch, dict):
         return patch
-    return {k: _plain(v) for k, v in patch.items() if not k.startswith("$")}
+    how, own = patch.get("$patch"), {k: v for k, v in patch.items() if not k.startswith("$")}
+    if how == "delete":
+        return None
+    out = dict(target) if isinstance(target, dict) and how != "replace" else {}
+    for key, value in own.items():
+        new = strategic(out.get(key), value)
+        out.pop(key, None)
+        if new is not None:
+            out[key] = new
+    return out
 
 
 PATCHES = {**objects.PATCHES, STRATEGIC: strategic}
@@ -55,8 +63,7 @@ class KeptWrites:
         name = value["metadata"]["name"]
         there = resource is kinds.NAMESPACES and name in await self._off(used, self.session)
         if there or await self._off(self.documents.get, resource.kind, target.namespace, name):
-            details = resource.details(name)
-            raise Refused(409, f'{resource.full} "{name}" already exists', "AlreadyExists", details=details)
+            raise writes.Exists(resource, name)
         return await self._put(request, resource, _managed(request, resource, None, value), "", 201)
 
     async def update(self, request: web.Request, resource: Resource, target: Target) -> web.StreamResponse:
@@ -76,23 +83,20 @@ class KeptWrites:
             value = read(resource, target, await self._off(how, old, body))
             stated = value["metadata"].get("resourceVersion")
             if stated and stated != old["metadata"]["resourceVersion"]:
-                raise Stale(resource, target.name, True)
+                raise Modified(resource, target.name)
             value = _managed(request, resource, old, value)
             return await self._put(request, resource, value, old["metadata"]["resourceVersion"])
 
-        for _ in range(4):
-            try:
-                return await once()
-            except Stale:
-                if writes.states_revision(body):
-                    raise
-        return await once()
+        return await writes.again(once, writes.states_revision(body))
 
     async def _apply(self, request: web.Request, resource: Resource, target: Target, body: Any) -> web.StreamResponse:
-        who, force, _ = applier(request, body)
+        who, force, meta = applier(request, body)
 
         def work() -> tuple[Value, str]:
             old = self.documents.get(resource.kind, target.namespace, target.name)
+            have = old["metadata"]["resourceVersion"] if old else ""
+            if meta.get("resourceVersion") not in (None, "", have):
+                raise Modified(resource, target.name)
             rows = old["metadata"].get("managedFields", []) if old else []
             owners, _ = ownership.decode(rows)
             wanted = read(resource, target, body)
@@ -104,13 +108,16 @@ class KeptWrites:
             value["metadata"]["managedFields"] = managers.rows(after, rows, who, resource.api_version)
             return value, old["metadata"]["resourceVersion"] if old else ""
 
-        value, seen = await self._off(work)
-        return await self._put(request, resource, value, seen, 200 if seen else 201)
+        async def once() -> web.StreamResponse:
+            value, seen = await self._off(work)
+            return await self._put(request, resource, value, seen, 200 if seen else 201)
+
+        return await writes.again(once, writes.states_revision(body))
 
     async def _put(
         self, request: web.Request, resource: Resource, value: Value, seen: str | None, status: int = 200
     ) -> web.StreamResponse:
-        if not dry(request):
+        if not dry(request.query):
             value = await self._off(self.documents.put, resource, value, seen)
             self._ring()
         return web.json_response(value, status=status)
@@ -121,14 +128,18 @@ class KeptWrites:
             await self._off(self._empty, target.name)
         old = await self._off(self._there, resource, target)
         writes.deletable(body, old["metadata"]["uid"], old["metadata"]["resourceVersion"])
-        if not dry(request, body):
-            await self._off(self.documents.delete, resource, target.namespace, target.name)
+        if not dry(request.query, body):
+            seen = old["metadata"]["resourceVersion"] if writes.has_preconditions(body) else None
+            await self._off(self.documents.delete, resource, target.namespace, target.name, seen)
             self._ring()
         return web.json_response(success(resource, target.name, old["metadata"]["uid"]))
 
     def _empty(self, name: str) -> None:
         """On Kubernetes everything in a namespace goes with it; here machines and their data go only by name."""
-        if left := [o.ref for o in self.session.store.objects(namespace=name)]:
+        left = [o.ref for o in self.session.store.objects(namespace=name)]
+        for kind in (kinds.SECRETS, kinds.CONFIGMAPS):
+            left += [f"{kind.singular}/{v['metadata']['name']}" for v in self.documents.snapshot(kind.kind, name)[1]]
+        if left:
             words = f'namespaces "{name}" has {", ".join(left[:5])}{" …" if len(left) > 5 else ""}: delete them first'
             raise Refused(409, words)
         if name == "default":
@@ -165,6 +176,10 @@ def read(resource: Resource, target: Target, body: Any) -> Value:
         raise Refused(400, f"the body is {about[1]} of {about[0]}, the path {resource.kind} of {resource.api_version}")
     if target.name and meta.setdefault("name", target.name) != target.name:
         raise Refused(400, f"the name of the object ({meta['name']}) is not that of the request ({target.name})")
+    if not resource.namespaced:
+        meta.pop("namespace", None)
+    elif not DNS_1123.fullmatch(target.namespace) or len(target.namespace) > 63:
+        raise Refused(400, f"{target.namespace[:63]!r} is no namespace")
     if resource.namespaced and meta.setdefault("namespace", target.namespace) != target.namespace:
         raise Refused(
             400, f"the namespace of the object ({meta['namespace']}) is not that of the request ({target.namespace})"

@@ -106,9 +106,7 @@ PREFERENCES = Resource(
 )
 CONFIGMAPS = Resource("", "v1", "configmaps", "configmap", "ConfigMap", CRUD, short=("cm",))
 EVENTS = Resource("", "v1", "events", "event", "Event", short=("ev",))
-NAMESPACES = Resource(
-    "", "v1", "namespaces", "namespace", "Namespace", ("create", "delete", *LOOKS), namespaced=False, short=("ns",)
-)
+NAMESPACES = Resource("", "v1", "namespaces", "namespace", "Namespace", CRUD, namespaced=False, short=("ns",))
 NODES = Resource("", "v1", "nodes", "node", "Node", namespaced=False, short=("no",))
 CLAIMS = Resource(
     "", "v1", "persistentvolumeclaims", "persistentvolumeclaim", "PersistentVolumeClaim", short=("pvc",), source=DISK

@@ -20,6 +20,7 @@ from hikube_local.source import nodes
 from hikube_local.source.nodes import Refused as NotRead
 
 Wanted = Callable[[Form], bool]
+WARNINGS = 30
 # What can be selected by beside name and namespace (Kubernetes' own lists, as far as these fields are here).
 _SELECTABLE = {
     kinds.EVENTS: (
@@ -46,7 +47,9 @@ async def body(request: web.Request) -> Any:
     if raw.startswith(protobuf.MAGIC):
         return protobuf.read(raw)
     try:
-        return json.loads(raw)
+        # A half of a surrogate pair is no text: as Go reads JSON, it becomes the replacement character.
+        value = json.loads(raw)
+        return _text(value) if b"\\u" in raw else value
     except (ValueError, RecursionError):
         if "yaml" not in kind:
             raise Refused(
@@ -56,6 +59,14 @@ async def body(request: web.Request) -> Any:
     for node in nodes.documents(nodes.Text("the request", text), text, []):
         return node.data
     return {}
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {_text(k): _text(v) for k, v in value.items()}
+    return [_text(v) for v in value] if isinstance(value, list) else value
 
 
 def wanted_by(request: web.Request, resource: Resource) -> Wanted:
@@ -94,13 +105,18 @@ def refusal(e: Refused) -> web.Response:
     return web.json_response(e.as_json(), status=e.code)
 
 
+# What clients make of the engine's codes: a state that stands against it, a request that is wrong, a host that cannot now.
+_CODES = {
+    **{"HK804": 404, "HK807": 409, "HK809": 409, "HK805": 409, "HK806": 409, "HK812": 410, "HK810": 400, "HK510": 422},
+    **{"HK604": 500, "HK608": 500, "HK609": 503, "HK610": 503},
+}
+
+
 def translated(e: HikubeError | NotRead) -> Refused:
     """An error of the engine's as a refusal."""
     if isinstance(e, NotRead):
         return Refused(400, e.finding.message)
-    code = {"HK804": 404, "HK807": 409, "HK809": 409, "HK805": 409, "HK812": 410, "HK810": 400, "HK510": 422}.get(
-        e.code, 422
-    )
+    code = _CODES.get(e.code, 422)
     words = "; ".join(filter(None, (e.what, e.why, e.fix)))
     return Refused(code, f"{words} [{e.code}]")
 
@@ -111,12 +127,14 @@ def differs(code: str, text: str) -> str:
 
 
 def warn(response: web.StreamResponse, texts: Iterable[str]) -> None:
-    """A Warning header for each text, which kubectl prints."""
-    for text in dict.fromkeys(texts):
+    """A Warning header for each text, which kubectl prints; clients take some hundred headers and no more."""
+    every = list(dict.fromkeys(texts))
+    shown = every if len(every) <= WARNINGS else [*every[: WARNINGS - 1], f"and {len(every) - WARNINGS + 1} more"]
+    for text in shown:
         response.headers.add("Warning", f'299 - "{_quoted(text)}"')
 
 
 def _quoted(text: str) -> str:
     """The text of a Warning header (RFC 7234, 5.5): one line, its quotes escaped."""
-    line = " ".join(text.split())[:800].replace("\\", "\\\\").replace('"', '\\"')
+    line = " ".join(text.split())[:400].replace("\\", "\\\\").replace('"', '\\"')
     return line.encode("ascii", "replace").decode()

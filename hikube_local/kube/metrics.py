@@ -36,6 +36,7 @@ class Sample:
     usages: dict[Key, Usage] = field(default_factory=dict)
     busy: float = 0.0
     cores: float = 0.0  # used since the look before
+    tick: float = 0.0  # when, by the clock that nobody sets
 
 
 class Sampler:
@@ -43,7 +44,7 @@ class Sampler:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.newest = Sample(time.time())
+        self.newest = Sample(time.time(), tick=time.monotonic())
         self._end = threading.Event()
 
     def start(self) -> None:
@@ -61,16 +62,16 @@ class Sampler:
             self._end.wait(usage.STEP - time.time() % usage.STEP)
 
     def _one(self) -> None:
-        before, now = self.newest, time.time()
+        before, now, tick = self.newest, time.time(), time.monotonic()
         machines = [o for o in self.session.store.objects(INSTANCE) if not o.deletion]
         figures = usage.look(self.session, machines) if machines else {}
-        spent = now - before.time
+        spent = tick - before.tick
         used = {
             key: usage.between(before.figures[key], f, spent) for key, f in figures.items() if key in before.figures
         }
         busy = busy_seconds()
         cores = (busy - before.busy) / spent if before.busy and spent > 0 else 0.0
-        self.newest = Sample(now, figures, used, busy, cores)
+        self.newest = Sample(now, figures, used, busy, cores, tick)
         if used:
             usage.keep(self.session.layout, now, used)
 

@@ -216,6 +216,7 @@ def json_patch(target: Any, patch: Any) -> Any:
 
     if not isinstance(patch, list) or len(patch) > MOST_OPERATIONS:
         raise Refused(400, f"a JSON patch is a list of at most {MOST_OPERATIONS} operations")
+    target = deepcopy(target)
     try:
         for operation in patch:
             target = jsonpatch.apply_patch(target, [operation])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from hikube_local.kube import kinds
 from hikube_local.kube.kinds import Resource
+from hikube_local.kube.query import flag
 
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
 
@@ -32,9 +33,11 @@ class Target:
 
     @property
     def what(self) -> str:
-        """The resource as access is granted to it: with the first word of its subresource."""
-        first = self.subresource.partition("/")[0]
-        return f"{self.plural}/{first}" if first else self.plural
+        """The resource as access is granted to it: with its subresource, of a port to forward but the first word."""
+        below = self.subresource
+        if below.startswith("portforward/"):
+            below = "portforward"
+        return f"{self.plural}/{below}" if below else self.plural
 
 
 def parse(method: str, path: str, query: Mapping[str, str]) -> Target | None:
@@ -52,8 +55,7 @@ def parse(method: str, path: str, query: Mapping[str, str]) -> Target | None:
         namespace, rest = rest[1], rest[2:]
     plural, name, sub = rest[0], rest[1] if len(rest) > 1 else "", "/".join(rest[2:])
     if method in ("GET", "HEAD"):
-        watched = query.get("watch", "") in ("1", "true")
-        verb = "watch" if watched else "get" if name else "list"
+        verb = "watch" if flag(query, "watch") else "get" if name else "list"
     elif method == "DELETE":
         verb = "delete" if name else "deletecollection"
     else:

@@ -103,7 +103,7 @@ def read(body: bytes) -> dict[str, Any]:
         if kind not in _MESSAGES:
             raise Refused(415, f"a body of kind {kind[:60]!r} is not read as protobuf: send JSON")
         return {**about, **_message(kind, memoryview(head.get("raw", b"")), 0)}
-    except (ValueError, IndexError, RecursionError, OverflowError):
+    except (ValueError, IndexError, RecursionError, OverflowError, OSError):
         raise Refused(400, "the body of the request is no protobuf that can be read") from None
 
 

@@ -37,6 +37,8 @@ class Rule:
     def covers(self, target: Target) -> bool:
         return (
             target.group == self.group
+            # A tenant's roles are bound in its namespaces: nobody lists all of them at once.
+            and (bool(target.namespace) or self in _BASIC)
             and ("*" in self.resources or target.what in self.resources)
             and ("*" in self.verbs or target.verb in self.verbs)
             and target.name.startswith(self.prefix)
@@ -126,7 +128,7 @@ def access_review(role: Role, body: Any) -> dict[str, Any]:
             at.get("subresource", ""),
         )
         yes = allowed(role, target)
-    elif isinstance(path := (spec.get("nonResourceAttributes") or {}).get("path"), str):
+    elif isinstance(other := spec.get("nonResourceAttributes"), dict) and isinstance(path := other.get("path"), str):
         yes = yes or path.split("/")[1:2] in (["api"], ["apis"], ["openapi"], ["version"], ["livez"], ["readyz"])
     reason = "" if yes else f"a {role} of a tenant on Hikube may not"
     status = {"allowed": yes, **({"reason": reason} if reason else {})}

@@ -8,8 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import resource
 import secrets
+import socket
 import ssl
+import stat
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +27,7 @@ from aiohttp import web
 from hikube_local.api.objects import INSTANCE, Key
 from hikube_local.engine import usage
 from hikube_local.engine.session import Session
-from hikube_local.errors import HikubeError
+from hikube_local.errors import HikubeError, UsageError
 from hikube_local.kube import apps, kinds, messages, metrics, roles
 from hikube_local.kube.apps import Apps
 from hikube_local.kube.credentials import Credentials
@@ -39,6 +43,7 @@ from hikube_local.kube.metrics import Sampler
 from hikube_local.kube.paths import Target, parse
 from hikube_local.kube.publication import Publication
 from hikube_local.kube.roles import Role
+from hikube_local.kube.sources import Form
 from hikube_local.kube.status import Refused
 from hikube_local.kube.streams import Streams
 from hikube_local.kube.upload import Uploads
@@ -47,8 +52,10 @@ from hikube_local.plan.steps import RunOptions
 from hikube_local.source.nodes import Refused as NotRead
 from hikube_local.text import duration
 
+LOG = logging.getLogger("hikube_local.kube")
 BODY = 3 << 20  # bytes
 CONNECTIONS_IDLE = 75.0
+FILES = 65536
 OPEN = ("/livez", "/readyz", "/healthz", "/version")
 # Of pods, what no role of a tenant's has, and what there is here in its place.
 _INSTEAD = {
@@ -80,13 +87,14 @@ class Server:
         self.hub = Hub(session, options.apps.faithful)
         self.keeper = Keeper(session, RunOptions(), self.hub.failure)
         self.pool = ThreadPoolExecutor(max_workers=16, thread_name_prefix="api")
+        self.slow = ThreadPoolExecutor(max_workers=4, thread_name_prefix="upload")  # what takes as long as a disk does
         self.watching, self.streams = Watching(self.hub, self._off), Streams(session, self._off)
         self.documents, self.sampler = Documents(session.layout.serve / "documents.db"), Sampler(session)
         self.looks = Looks(sources(session, self.hub, self.documents), self.watching, self._off)
         self.apps = Apps(session, self.hub, self.keeper, self._off, options.apps)
         self.kept = KeptWrites(session, self.documents, self.hub.ring, self._off)
         self.guests = Guests(session, self.keeper, self.streams, self._off)
-        self.uploads = Uploads(session, self._off, options.apps.backend)
+        self.uploads = Uploads(session, self._off, self._off_long, options.apps.backend)
         self.publication = Publication()
         self.last = time.monotonic()
         self.stopped = asyncio.Event()
@@ -95,6 +103,7 @@ class Server:
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Serve until `stop` is called, or nobody came for `idle` seconds."""
+        _raise_limit()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(self.credentials.certificate, self.credentials.key)
@@ -121,12 +130,13 @@ class Server:
         self.sampler.end()
         self.hub.end()
         self.streams.end()
-        self.pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self.pool, self.slow):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     async def _wait(self) -> None:
         while not self.stopped.is_set():
             idle = self.options.idle
-            busy = self.watching.open or self.streams.open
+            busy = self.watching.open or self.streams.open or self.guests.followers or self.uploads.open
             if idle is not None and not busy and time.monotonic() - self.last > idle:
                 return
             try:
@@ -163,7 +173,7 @@ class Server:
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception as e:
-            logging.getLogger("hikube_local.kube").exception("%s %s", request.method, request.path)
+            LOG.exception("%s %s", request.method, request.path)
             return messages.refusal(Refused(500, f"a bug in hikube-local: {type(e).__name__}; see the output of serve"))
 
     def _admit(self, request: web.Request) -> None:
@@ -176,15 +186,17 @@ class Server:
         if request.path.rstrip("/") in OPEN:
             return
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not secrets.compare_digest(
-            given.strip().encode(), self.credentials.token.encode()
-        ):
+        token = given.strip().encode("utf-8", "surrogateescape")
+        if scheme.lower() != "bearer" or not secrets.compare_digest(token, self.credentials.token.encode()):
             raise Refused(401, "Unauthorized")
         self.last = time.monotonic()
 
     async def _off(self, work: Callable[..., Any], *words: Any, **more: Any) -> Any:
         """Done in the pool: the loop waits for no disk, no lock and no libvirt."""
         return await asyncio.get_running_loop().run_in_executor(self.pool, partial(work, *words, **more))
+
+    async def _off_long(self, work: Callable[..., Any], *words: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self.slow, partial(work, *words))
 
     # requests
 
@@ -260,18 +272,20 @@ class Server:
         text = metrics.exposition(self.sampler.newest, objects)
         return web.Response(body=text.encode(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
-    async def _usage(self, request: web.Request, resource: Resource, target: Target) -> web.StreamResponse:
+    async def _usage(self, request: web.Request, kind: Resource, target: Target) -> web.StreamResponse:
         sample = self.sampler.newest
-        if resource is kinds.NODE_METRICS:
+        if kind is kinds.NODE_METRICS:
             rows = [metrics.node(sample)]
         else:
             machines = await self._off(self.session.store.objects, INSTANCE, target.namespace or None)
             rows = metrics.pods(sample, machines)
+        wanted = messages.wanted_by(request, kind)
+        rows = [r for r in rows if wanted(Form(r))]
         if not target.name:
-            return web.json_response(kinds.list_of(resource, rows, ""))
+            return web.json_response(kinds.list_of(kind, rows, ""))
         found = [r for r in rows if r["metadata"]["name"] == target.name]
         if not found:
-            raise Refused(404, f'{resource.full} "{target.name}" not found', details=resource.details(target.name))
+            raise Refused(404, f'{kind.full} "{target.name}" not found', details=kind.details(target.name))
         return web.json_response(found[0])
 
     async def _history(self, request: web.Request) -> web.StreamResponse:
@@ -282,7 +296,34 @@ class Server:
         except ValueError as e:
             raise Refused(400, f"since: {e}") from None
         obj = await self._off(self.apps.stored, kinds.MACHINES, Key(INSTANCE, namespace, name))
-        return web.json_response(await self._off(usage.history, self.session.layout, obj.key, since))
+        return web.json_response(await self._off(usage.history, self.session.layout, obj, since))
+
+
+def _raise_limit() -> None:
+    """Each watch, each stream and each connection is an open file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _make_room(path: Path) -> None:
+    """Remove what an endpoint that was killed has left at this path; what is anything else stays."""
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise UsageError("HK810", f"{path} is there and is no socket", fix="name another file for --socket")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except OSError:
+            pass
+    raise UsageError("HK810", f"somebody listens at {path}", fix="name another file for --socket")
 
 
 async def _running(stack: contextlib.AsyncExitStack, app: web.Application) -> web.AppRunner:
@@ -294,9 +335,7 @@ async def _running(stack: contextlib.AsyncExitStack, app: web.Application) -> we
 
 async def _on_socket(stack: contextlib.AsyncExitStack, runner: web.AppRunner, path: Path) -> None:
     """A Unix socket for its owner alone, without TLS; the token is asked for there too."""
-    import os
-
-    path.unlink(missing_ok=True)
+    _make_room(path)
     before = os.umask(0o177)
     try:
         await web.UnixSite(runner, str(path)).start()

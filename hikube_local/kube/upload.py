@@ -16,12 +16,14 @@ from aiohttp import web
 
 from hikube_local.api import names
 from hikube_local.api.objects import DISK, Key, Object
+from hikube_local.api.sources import FromUpload
 from hikube_local.engine import upload as engine
 from hikube_local.engine.session import Session
 from hikube_local.errors import HikubeError
 from hikube_local.events import ignore
 from hikube_local.kube import kinds, messages
 from hikube_local.kube.paths import Target
+from hikube_local.kube.query import dry
 from hikube_local.kube.status import Cause, Refused
 from hikube_local.render.machine import storage_bytes
 
@@ -39,9 +41,12 @@ class Uploads:
     `address`: of the listener, once it listens; `backend`: of new disks, None for the usual.
     """
 
-    def __init__(self, session: Session, off: Callable[..., Any], backend: str | None) -> None:
-        self.session, self._off, self._backend = session, off, backend
+    def __init__(
+        self, session: Session, off: Callable[..., Any], long: Callable[..., Any], backend: str | None
+    ) -> None:
+        self.session, self._off, self._long, self._backend = session, off, long, backend
         self.address = ""
+        self.open = 0  # files that are on their way
         self._tokens: dict[str, tuple[Key, float]] = {}
 
     def sweep(self) -> None:
@@ -68,7 +73,9 @@ class Uploads:
         if not isinstance(source, dict) or set(source) != {"upload"}:
             wrong.append(Cause("only upload; for other sources apply a VMDisk", "spec.source"))
         asked = spec.get("storage") or spec.get("pvc") or {}
-        size = asked.get("resources", {}).get("requests", {}).get("storage") if isinstance(asked, dict) else None
+        size = asked
+        for step in ("resources", "requests", "storage"):
+            size = size.get(step) if isinstance(size, dict) else None
         if not isinstance(size, str | int):
             wrong.append(Cause("Required value", "spec.storage.resources.requests.storage"))
         if wrong:
@@ -84,7 +91,8 @@ class Uploads:
             self.session.statuses.keep(disk)
             return disk
 
-        await self._off(work)
+        if not dry(request.query):
+            await self._off(work)
         return web.json_response(body, status=201)
 
     async def token(self, request: web.Request, target: Target) -> web.StreamResponse:
@@ -93,8 +101,11 @@ class Uploads:
         spec = body.get("spec") if isinstance(body, dict) else None
         claim = spec.get("pvcName") if isinstance(spec, dict) else None
         key = Key(DISK, target.namespace, str(claim).removeprefix(names.volume("")))
-        if not isinstance(claim, str) or await self._off(self.session.store.get, key) is None:
+        disk = await self._off(self.session.store.get, key)
+        if not isinstance(claim, str) or disk is None:
             raise Refused(404, f'{kinds.CLAIMS.full} "{str(claim)[:80]}" not found')
+        if not isinstance(disk.disk.content, FromUpload):
+            raise Refused(409, f"{key.ref} does not wait for an upload")
         now = time.monotonic()
         self._tokens = {t: row for t, row in self._tokens.items() if row[1] > now}
         if len(self._tokens) >= TOKENS:
@@ -134,6 +145,13 @@ class Uploads:
         return web.Response()
 
     async def _receive(self, request: web.Request) -> web.StreamResponse:
+        self.open += 1
+        try:
+            return await self._received(request)
+        finally:
+            self.open -= 1
+
+    async def _received(self, request: web.Request) -> web.StreamResponse:
         key = self._admitted(request)
         del self._tokens[request.headers["Authorization"].partition(" ")[2].strip()]
         disk = await self._off(self.session.store.get, key)
@@ -149,7 +167,7 @@ class Uploads:
                         raise web.HTTPRequestEntityTooLarge(most, count, text=f"larger than {key.ref}\n")
                     await self._off(file.write, block)
                 await self._off(file.flush)
-                await self._off(self._fill, disk, Path(file.name))
+                await self._long(self._fill, disk, Path(file.name))
             except HikubeError as e:
                 words = "; ".join(filter(None, (e.what, e.why, e.fix)))
                 raise web.HTTPBadRequest(text=f"{words} [{e.code}]\n") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -16,11 +17,13 @@ from hikube_local.kube import messages
 from hikube_local.kube.hub import Hub
 from hikube_local.kube.kinds import Resource
 from hikube_local.kube.messages import Wanted
+from hikube_local.kube.query import flag, number
 from hikube_local.kube.sources import Form, Source
 from hikube_local.kube.status import Refused
 from hikube_local.kube.tables import table
 from hikube_local.store.db import ChangeType, Compacted
 
+LOG = logging.getLogger("hikube_local.kube")
 WATCHES = 1000
 BOOKMARK_EVERY = 60.0
 WRITE = 20.0  # seconds that a client may take to accept a line
@@ -42,40 +45,42 @@ class Watching:
         """Answer with a stream; HTTP 410 where the log does not reach back to the client's revision."""
         if self.open >= WATCHES:
             raise Refused(503, f"{WATCHES} watches are open: no more are taken")
-        given = request.query.get("resourceVersion", "")
-        if given and not given.isdigit():
-            raise Refused(400, f"resourceVersion {given[:40]!r} is no revision of this server")
-        initial = request.query.get("sendInitialEvents") == "true" or given in ("", "0")
-        if not initial:
-            await self._off(source.changes, int(given), namespace)
+        given = number(request.query, "resourceVersion") or 0
+        told = flag(request.query, "sendInitialEvents")
+        most = number(request.query, "timeoutSeconds")
+        initial = told or not given
+        listed = set() if initial else await self._off(_listed, source, given, namespace, wanted)
         response, send, left = await _begin(request)
         self.open += 1
-        one = _One(self._off, Lines(request, resource, send), wanted, source, namespace)
+        one = _One(self._off, Lines(request, resource, send), wanted, source, namespace, listed)
         try:
             if initial:
-                await one.begin(request.query.get("sendInitialEvents") == "true")
+                await one.begin(told)
             else:
-                one.after = int(given)
-            await self._go_on(request, one, left)
+                one.after = given
+            await self._go_on(request, one, left, LONGEST if most is None else float(most))
         except HikubeError as e:  # the answer has begun: what went wrong is an event of it
             with contextlib.suppress(OSError, TimeoutError):
                 await one.line.error(Refused(410 if isinstance(e, Compacted) else 500, e.what))
-        except TimeoutError:
+        except (TimeoutError, ConnectionError):
             if request.transport is not None:
                 request.transport.abort()
+        except Exception:  # an answer that has begun has no room for a refusal
+            LOG.exception("%s %s", request.method, request.path)
+            with contextlib.suppress(OSError, TimeoutError):
+                await one.line.error(Refused(500, "a bug in hikube-local; see the output of serve"))
         finally:
             self.open -= 1
             await _end(response)
         return response
 
-    async def _go_on(self, request: web.Request, one: _One, left: Callable[[], bool]) -> None:
-        query = request.query
-        most = float(query["timeoutSeconds"]) if query.get("timeoutSeconds", "").isdigit() else LONGEST
+    async def _go_on(self, request: web.Request, one: _One, left: Callable[[], bool], most: float) -> None:
+        bookmarks = flag(request.query, "allowWatchBookmarks")
         until, told = time.monotonic() + most, time.monotonic()
         while not self.hub.ended and (more := until - time.monotonic()) > 0:
             rung = self.hub.rung
             await one.go_on()
-            if query.get("allowWatchBookmarks") == "true" and time.monotonic() - told > BOOKMARK_EVERY:
+            if bookmarks and time.monotonic() - told > BOOKMARK_EVERY:
                 told = time.monotonic()
                 await one.line.bookmark(one.after)
             await self.hub.wait(min(more, 5.0), rung)
@@ -118,20 +123,35 @@ async def _end(response: web.StreamResponse) -> None:
             await asyncio.wait_for(response.close(), 2.0)
 
 
+def _listed(source: Source, after: int, namespace: str | None, wanted: Wanted) -> set[tuple[str, str]]:
+    """What a client may know of that listed at a revision: what there is now, and what changed since.
+
+    In this order: what goes between the two looks is in the second.
+    """
+    there = {f.id for f in source.snapshot(namespace)[1] if wanted(f)}
+    return there | {f.id for _, f in source.changes(after, namespace)[1]}
+
+
 class _One:
-    """What one watch has told. `sent`: the mark of each object that its client knows of from this watch."""
+    """What one watch has told. `sent`: the mark of each object that its client knows of from this watch; `listed`: what it
+    may know of from a list before."""
 
     def __init__(
-        self, off: Callable[..., Any], line: Lines, wanted: Wanted, source: Source, namespace: str | None
+        self,
+        off: Callable[..., Any],
+        line: Lines,
+        wanted: Wanted,
+        source: Source,
+        namespace: str | None,
+        listed: set[tuple[str, str]],
     ) -> None:
+        self.listed = listed
         self._off, self.line, self.wanted, self._source, self._namespace = off, line, wanted, source, namespace
         self.sent: dict[tuple[str, str], str] = {}
-        self.whole = False  # the client knows from us alone what there is, not from a list before
         self.after = 0
 
     async def begin(self, bookmark: bool) -> None:
         """What there is, as additions."""
-        self.whole = True
         self.after, found = await self._off(self._source.snapshot, self._namespace)
         for form in filter(self.wanted, found):
             await self._tell("ADDED", form)
@@ -142,17 +162,15 @@ class _One:
         """What changed since."""
         now, changes = await self._off(self._source.changes, self.after, self._namespace)
         for type, form in changes:
-            gone = type is ChangeType.DELETED or not form.there
-            if gone or not self.wanted(form):
-                # Of one that was listed before we cannot know whether it matched, unless it went as it was.
-                known = self.sent.pop(form.id, None) is not None
-                if known or (gone and not self.whole and self.wanted(form)):
+            known = form.id in self.sent or form.id in self.listed
+            if type is ChangeType.DELETED or not form.there or not self.wanted(form):
+                self.sent.pop(form.id, None)
+                self.listed.discard(form.id)
+                if known:
                     await self.line.event("DELETED", form)
-            elif (
-                self.sent.get(form.id) != form.mark
-            ):  # else nothing of it changed, or it was told with an earlier change
-                new = type is ChangeType.ADDED or (self.whole and form.id not in self.sent)
-                await self._tell("ADDED" if new else "MODIFIED", form)
+            elif self.sent.get(form.id) != form.mark:
+                # Else nothing of it changed, or it was told with an earlier change.
+                await self._tell("ADDED" if type is ChangeType.ADDED or not known else "MODIFIED", form)
         self.after = int(now)
 
     async def _tell(self, type: str, form: Form) -> None:

@@ -18,8 +18,16 @@ MODIFIED = "the object has been modified; please apply your changes to the lates
 class Modified(Refused):
     """Somebody else's write came before this one."""
 
-    def __init__(self, resource: Resource, key: Key) -> None:
-        super().__init__(409, f'Operation cannot be fulfilled on {resource.full} "{key.name}": {MODIFIED}')
+    def __init__(self, resource: Resource, name: str) -> None:
+        super().__init__(409, f'Operation cannot be fulfilled on {resource.full} "{name}": {MODIFIED}')
+
+
+class Exists(Refused):
+    """Somebody else made it first."""
+
+    def __init__(self, resource: Resource, name: str) -> None:
+        what = f'{resource.full} "{name}" already exists'
+        super().__init__(409, what, "AlreadyExists", details=resource.details(name))
 
 
 def preconditions(
@@ -27,14 +35,18 @@ def preconditions(
 ) -> None:
     details = resource.details(key.name)
     if create and old is not None:
-        raise Refused(409, f'{resource.full} "{key.name}" already exists', "AlreadyExists", details=details)
+        raise Exists(resource, key.name)
     if create is False and old is None:
         raise Refused(404, f'{resource.full} "{key.name}" not found', details=details)
     if old is not None and old.deletion:
         raise Refused(409, f'{resource.full} "{key.name}" is being deleted', details=details)
     have = str(old.resource_version) if old is not None else ""
     if old is not None and (stated not in (None, "", have) or seen not in ("", have)):
-        raise Modified(resource, key)
+        raise Modified(resource, key.name)
+
+
+def has_preconditions(body: Any) -> bool:
+    return isinstance(body, dict) and isinstance(body.get("preconditions"), dict)
 
 
 def deletable(body: Any, uid: str, revision: str) -> None:

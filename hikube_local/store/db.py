@@ -10,7 +10,6 @@ A lost or damaged store is rebuilt from the objects that lie in the machines' an
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import sqlite3
 import time
@@ -74,10 +73,20 @@ def to_json(obj: Object) -> dict[str, Any]:
     return body | {"spec": plain_spec(obj.spec)}
 
 
-@functools.lru_cache(maxsize=4096)
-def _parsed(body: str, revision: int) -> Object:
-    """An object as the store keeps it. It never changes once it is made: a text is read once."""
-    return from_json(json.loads(body)).model_copy(update={"resource_version": revision})
+_PARSED: dict[Key, tuple[str, Object]] = {}
+_MOST_PARSED = 10_000  # objects
+
+
+def _parsed(body: str, revision: int, key: Key) -> Object:
+    """An object as the store keeps it. It never changes once it is made: the newest text of each is read once."""
+    kept = _PARSED.get(key)
+    if kept is not None and kept[0] == body and kept[1].resource_version == revision:
+        return kept[1]
+    made = from_json(json.loads(body)).model_copy(update={"resource_version": revision})
+    if len(_PARSED) >= _MOST_PARSED:
+        _PARSED.clear()
+    _PARSED[key] = (body, made)
+    return made
 
 
 def from_json(body: dict[str, Any]) -> Object:
@@ -112,7 +121,7 @@ class Store:
 
     @staticmethod
     def _read(row: tuple[Any, ...]) -> Object:
-        return _parsed(row[0], row[1])
+        return _parsed(row[0], row[1], Key(*row[2:5]))
 
     def _find(self, connection: sqlite3.Connection, key: Key) -> Object | None:
         row = connection.execute(f"{_SELECT} WHERE kind=? AND namespace=? AND name=?", key).fetchone()
@@ -398,7 +407,7 @@ class Store:
 # An object's version rises with its status, too.
 _SELECT = (
     "SELECT body, max(version, ifnull((SELECT s.version FROM status s WHERE s.kind = objects.kind AND"
-    " s.namespace = objects.namespace AND s.name = objects.name), 0)) FROM objects"
+    " s.namespace = objects.namespace AND s.name = objects.name), 0)), kind, namespace, name FROM objects"
 )
 
 

@@ -249,11 +249,16 @@ def test_a_tenants_roles(hikube: Program):
         def may(**asked: str) -> bool:
             return served("POST", review, {"spec": {"resourceAttributes": asked}}).json()["status"]["allowed"]
 
-        assert may(verb="list", group="apps.cozystack.io", resource="vminstances")
+        assert may(verb="list", group="apps.cozystack.io", resource="vminstances", namespace="default")
+        assert not may(verb="list", group="apps.cozystack.io", resource="vminstances")
         assert may(
-            verb="get", group="subresources.kubevirt.io", resource="virtualmachineinstances", subresource="console"
+            verb="get",
+            namespace="default",
+            group="subresources.kubevirt.io",
+            resource="virtualmachineinstances",
+            subresource="console",
         )
-        assert not may(verb="delete", group="apps.cozystack.io", resource="vminstances")
+        assert not may(verb="delete", group="apps.cozystack.io", resource="vminstances", namespace="default")
         power = "/apis/subresources.kubevirt.io/v1/namespaces/default/virtualmachines/web"
         assert served("PUT", f"{power}/start", {}).status_code == 404, "he may, but it is not there"
         assert served("PUT", power.replace("machines/", "machineinstances/") + "/pause", {}).status_code == 403
@@ -416,3 +421,164 @@ def test_faithful_accepts_what_hikube_accepts_and_fails_it_as_there(hikube: Prog
         assert served("DELETE", WEB).status_code == 200
     finally:
         served.close()
+
+
+# what a review found: each was otherwise once
+
+
+def test_a_dry_run_of_a_subresource_and_of_an_upload_does_nothing(endpoint: Endpoint):
+    with_web(endpoint)
+    power = "/apis/subresources.kubevirt.io/v1/namespaces/default/virtualmachines/vm-instance-web"
+    assert endpoint("PUT", f"{power}/stop", {"dryRun": ["All"]}).status_code == 202
+    assert endpoint("PUT", f"{power}/start", {"paused": True}).status_code == 422
+    time.sleep(1)
+    assert works(endpoint("GET", WEB).json())
+    spec = {"source": {"upload": {}}, "storage": {"resources": {"requests": {"storage": "1Gi"}}}}
+    volumes = "/apis/cdi.kubevirt.io/v1beta1/namespaces/default/datavolumes"
+    dry = endpoint("POST", f"{volumes}?dryRun=All", {"metadata": {"name": "vm-disk-x"}, "spec": spec})
+    assert dry.status_code == 201 and endpoint("GET", f"{BASE}/vmdisks/x").status_code == 404
+    assert (
+        endpoint("POST", f"{volumes}?dryRun=Some", {"metadata": {"name": "vm-disk-x"}, "spec": spec}).status_code == 400
+    )
+
+
+def test_parameters_are_read_as_kubernetes_reads_them(endpoint: Endpoint):
+    endpoint("POST", f"{BASE}/vmdisks", disk("d"))
+    watch = endpoint.watch(f"{BASE}/vmdisks", watch="True", sendInitialEvents="TRUE", allowWatchBookmarks="1")
+    watch.until(lambda e: [v["type"] for v in e][:2] == ["ADDED", "BOOKMARK"], "both")
+    for query in ("resourceVersion=²", "resourceVersion=" + "9" * 30, "timeoutSeconds=²"):
+        assert endpoint("GET", f"{BASE}/vmdisks?watch=1&resourceVersion=1&{query}").status_code in (400, 410), query
+    assert endpoint("GET", f"{CORE}/events?watch=1&resourceVersion=99999999999999999999").status_code == 400
+    assert (
+        endpoint("POST", f"{BASE}/vmdisks", disk("e") | {"metadata": {"name": "e", "resourceVersion": "5"}}).status_code
+        == 400
+    )
+
+
+def test_an_object_that_leaves_a_selector_is_deleted_to_who_watches_it(endpoint: Endpoint):
+    labelled = disk("d") | {"metadata": {"name": "d", "labels": {"x": "1"}}}
+    endpoint("POST", f"{BASE}/vmdisks", labelled)
+    endpoint("POST", f"{BASE}/vmdisks", disk("other"))
+    listed = endpoint("GET", f"{BASE}/vmdisks?labelSelector=x=1").json()
+    watch = endpoint.watch(
+        f"{BASE}/vmdisks", labelSelector="x=1", resourceVersion=listed["metadata"]["resourceVersion"]
+    )
+    endpoint("PATCH", f"{BASE}/vmdisks/other", {"metadata": {"labels": {"y": "1"}}}, headers=MERGE)
+    endpoint("PATCH", f"{BASE}/vmdisks/d", {"metadata": {"labels": {"x": None}}}, headers=MERGE)
+    events = watch.until(lambda e: any(v["type"] == "DELETED" and named(v) == "d" for v in e), "its end")
+    endpoint("PATCH", f"{BASE}/vmdisks/d", {"metadata": {"labels": {"x": "1"}}}, headers=MERGE)
+    watch.until(lambda e: e[-1]["type"] == "ADDED" and named(e[-1]) == "d", "its return")
+    assert sum(named(v) == "other" for v in events) <= 1
+
+
+def test_a_pod_that_is_not_there_is_not_deleted_again_and_again(endpoint: Endpoint):
+    with_web(endpoint)
+    assert endpoint.program("stop", "web").code == 0
+    endpoint.until(f"{CORE}/pods", lambda a: a.json()["items"] == [], "no pod")
+    revision = endpoint("GET", f"{CORE}/pods").json()["metadata"]["resourceVersion"]
+    watch = endpoint.watch(f"{CORE}/pods", resourceVersion=revision)
+    for n in range(3):
+        endpoint("PATCH", WEB, {"metadata": {"labels": {"n": str(n)}}}, headers=MERGE)
+    assert endpoint.program("start", "web").code == 0
+    watch.until(lambda e: e and e[-1]["type"] in ("ADDED", "MODIFIED"), "the pod")
+    assert [e["type"] for e in watch.events].count("DELETED") <= 1 and watch.events[0]["type"] in ("ADDED", "DELETED")
+    before = endpoint("GET", f"{VMI}/vm-instance-web").json()
+    assert endpoint.program("stop", "web").code == 0
+    time.sleep(1.1)
+    assert endpoint.program("start", "web").code == 0
+    endpoint.until(
+        f"{VMI}/vm-instance-web",
+        lambda a: a.status_code == 200 and a.json()["metadata"]["uid"] != before["metadata"]["uid"],
+        "a new one",
+    )
+
+
+def test_text_that_is_none_breaks_no_watch(endpoint: Endpoint):
+    watch = endpoint.watch(f"{CORE}/configmaps")
+    headers = {"Content-Type": "application/json"}
+    body = b'{"metadata":{"name":"c"},"data":{"k":"\\ud800"}}'
+    made = endpoint.http.post(f"{endpoint.url}{CORE}/configmaps", data=body, headers=headers, timeout=patience(20))
+    assert made.status_code == 201
+    assert watch.until(lambda e: len(e) == 1, "it")[0]["object"]["data"] == {"k": "\ufffd"}
+
+
+def test_an_empty_patch_changes_nothing_that_others_see(endpoint: Endpoint):
+    endpoint("POST", f"{BASE}/vmdisks", disk("d"))
+    patch = {"Content-Type": "application/json-patch+json"}
+    assert endpoint("PATCH", f"{BASE}/vmdisks/d", [], headers=patch).status_code == 200
+    assert endpoint("GET", f"{BASE}/vmdisks/d").json()["spec"]["optical"] is False
+
+
+def test_namespaces_have_all_verbs_and_keep_what_is_in_them(endpoint: Endpoint):
+    one = "/api/v1/namespaces/blue"
+    made = endpoint("POST", "/api/v1/namespaces", {"metadata": {"name": "blue", "namespace": "default"}})
+    assert made.status_code == 201 and "namespace" not in made.json()["metadata"]
+    assert (
+        endpoint("PATCH", one, {"metadata": {"labels": {"a": "b"}}}, headers=MERGE).json()["metadata"]["labels"]["a"]
+        == "b"
+    )
+    endpoint("POST", f"{one}/secrets", {"metadata": {"name": "s"}})
+    assert endpoint("DELETE", one).status_code == 409
+    assert endpoint("DELETE", f"{one}/secrets/s").status_code == 200 and endpoint("DELETE", one).status_code == 200
+    assert endpoint("POST", "/api/v1/secrets", {"metadata": {"name": "s"}}).status_code == 400
+    assert endpoint("POST", "/api/v1/namespaces/Foo%20Bar/secrets", {"metadata": {"name": "s"}}).status_code == 400
+
+
+def test_kept_objects_are_written_as_kubernetes_writes_them(endpoint: Endpoint):
+    one = f"{CORE}/configmaps/c"
+    endpoint("POST", f"{CORE}/configmaps", {"metadata": {"name": "c"}, "data": {"a": "1", "b": "2"}})
+    strategic = {"Content-Type": "application/strategic-merge-patch+json"}
+    replaced = endpoint("PATCH", one, {"data": {"$patch": "replace", "c": "3"}}, headers=strategic)
+    assert replaced.json()["data"] == {"c": "3"}
+    apply = {"Content-Type": "application/apply-patch+yaml"}
+    stale = endpoint("PATCH", f"{one}?fieldManager=a", {"metadata": {"resourceVersion": "1"}}, headers=apply)
+    assert stale.status_code == 409
+    endpoint("PATCH", one, {"immutable": True}, headers=MERGE)
+    assert endpoint("PATCH", one, {"data": {"c": "4"}}, headers=MERGE).status_code == 422
+    assert endpoint("DELETE", one, {"preconditions": {"resourceVersion": "1"}}).status_code == 409
+
+
+def test_what_was_in_a_secret_goes_with_it(endpoint: Endpoint):
+    endpoint("POST", f"{CORE}/secrets", {"metadata": {"name": "s"}, "stringData": {"a": "a-word-to-look-for"}})
+    watch = endpoint.watch(f"{CORE}/secrets")
+    watch.until(lambda e: len(e) == 1, "it")
+    endpoint("DELETE", f"{CORE}/secrets/s")
+    watch.until(lambda e: e[-1]["type"] == "DELETED", "its end")
+    endpoint.close()
+    coded = base64.b64encode(b"a-word-to-look-for")
+    assert all(coded not in p.read_bytes() for p in endpoint.folder.glob("documents.db*"))
+
+
+def test_roles_are_bound_in_namespaces(hikube: Program):
+    served = Endpoint(hikube, "--role", "use")
+    try:
+        assert served("GET", "/apis/apps.cozystack.io/v1alpha1/vminstances").status_code == 403
+        one = "/apis/subresources.kubevirt.io/v1/namespaces/default/virtualmachineinstances/web"
+        assert served("GET", f"{one}/vnc/screenshot").status_code == 403
+        assert served("GET", f"{one}/portforward/22/tcp").status_code == 404  # he may; it is not there
+    finally:
+        served.close()
+
+
+def test_odd_requests_are_refused_without_a_trace(endpoint: Endpoint):
+    odd = {"Authorization": b"Bearer \xff"}
+    assert (
+        requests.get(endpoint.url + "/api", headers=odd, verify=endpoint.http.verify, timeout=patience(20)).status_code
+        == 401
+    )
+    review = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+    assert endpoint("POST", review, {"spec": {"nonResourceAttributes": "x"}}).status_code == 201
+    volumes = "/apis/cdi.kubevirt.io/v1beta1/namespaces/default/datavolumes"
+    spec = {"source": {"upload": {}}, "storage": {"resources": None}}
+    assert endpoint("POST", volumes, {"metadata": {"name": "vm-disk-x"}, "spec": spec}).status_code == 422
+    many = endpoint("POST", f"{BASE}/vmdisks", disk("many", **{f"x{n}": n for n in range(200)}))
+    assert many.status_code == 201 and "more" in many.headers["Warning"]
+    assert endpoint("GET", "/apis/metrics.k8s.io/v1beta1/namespaces/default/pods?labelSelector=((").status_code == 400
+    assert "Traceback" not in endpoint.log.read_text()
+
+
+def test_a_socket_takes_nobodys_file(hikube: Program):
+    path = hikube.folder / "notes.txt"
+    path.write_text("mine")
+    refused = hikube("serve", "--socket", str(path), "--backend", "simulator")
+    assert refused.code == 2 and "is no socket" in refused.err and path.read_text() == "mine"

@@ -20,6 +20,11 @@ def uid(obj: Object, kind: str) -> str:
     return str(uuid.uuid5(uuid.UUID(obj.uid), kind))
 
 
+def of_boot(obj: Object, kind: str, since: str) -> str:
+    """The uid of an object of this kind that each boot makes anew."""
+    return str(uuid.uuid5(uuid.UUID(obj.uid), f"{kind} {since}"))
+
+
 def begin(resource: Resource, obj: Object, seen: Value, name: str, **labels: str) -> Value:
     """Kind and metadata of an object that is made of `obj`."""
     meta = seen["metadata"]
@@ -37,9 +42,9 @@ def begin(resource: Resource, obj: Object, seen: Value, name: str, **labels: str
     return {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata}
 
 
-def owned(value: Value, by: Resource, obj: Object, name: str) -> Value:
+def owned(value: Value, by: Resource, name: str, uid: str) -> Value:
     """With its owner named, as controllers do."""
-    reference = {"apiVersion": by.api_version, "kind": by.kind, "name": name, "uid": uid(obj, by.kind)}
+    reference = {"apiVersion": by.api_version, "kind": by.kind, "name": name, "uid": uid}
     value["metadata"]["ownerReferences"] = [{**reference, "controller": True, "blockOwnerDeletion": True}]
     return value
 

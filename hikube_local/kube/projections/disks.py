@@ -8,7 +8,7 @@ from hikube_local.api import names
 from hikube_local.api.objects import Object
 from hikube_local.api.sources import FromUpload
 from hikube_local.kube.kinds import CLAIMS, VOLUMES
-from hikube_local.kube.projections import Value, begin, condition, found, owned
+from hikube_local.kube.projections import Value, begin, condition, found, owned, uid
 from hikube_local.render import kubevirt
 
 # virtctl's image-upload asks the claim how far its content is.
@@ -41,7 +41,9 @@ def data_volume(obj: Object, seen: Value, optical: Mapping[str, bool]) -> tuple[
 
 def claim(obj: Object, seen: Value, optical: Mapping[str, bool]) -> tuple[Value, bool]:
     name = names.volume(obj.name)
-    value = owned(begin(CLAIMS, obj, seen, name, **{"app": "containerized-data-importer"}), VOLUMES, obj, name)
+    value = owned(
+        begin(CLAIMS, obj, seen, name, **{"app": "containerized-data-importer"}), VOLUMES, name, uid(obj, VOLUMES.kind)
+    )
     done = seen["status"].get("phase") == "Succeeded"
     waits = seen["status"].get("phase") == "UploadReady"
     value["metadata"]["annotations"] = {

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from hikube_local.api import names
 from hikube_local.api.objects import Object
 from hikube_local.kube.kinds import PODS, SERVICES, VMIS, VMS
-from hikube_local.kube.projections import Value, begin, condition, found, owned
+from hikube_local.kube.projections import Value, begin, condition, found, of_boot, owned, uid
 from hikube_local.kube.projections.host import node_name
 from hikube_local.render import kubevirt
 from hikube_local.render.sizing import requested
@@ -69,8 +69,9 @@ def virtual_machine(obj: Object, seen: Value, optical: Mapping[str, bool]) -> tu
 
 def instance(obj: Object, seen: Value, optical: Mapping[str, bool]) -> tuple[Value, bool]:
     name = names.machine(obj.name)
-    value = owned(begin(VMIS, obj, seen, name, **_labels(obj)), VMS, obj, name)
+    value = owned(begin(VMIS, obj, seen, name, **_labels(obj)), VMS, name, uid(obj, VMS.kind))
     since = value["metadata"]["creationTimestamp"] = _since(seen)
+    value["metadata"]["uid"] = of_boot(obj, VMIS.kind, since)
     on, paused = _word(seen) in RUNNING, _word(seen) == "Paused"
     conditions = [
         condition("Ready", on and not paused, since, "" if on else "GuestNotRunning"),
@@ -106,8 +107,9 @@ def pod_name(obj: Object) -> str:
 def pod(obj: Object, seen: Value, optical: Mapping[str, bool]) -> tuple[Value, bool]:
     name = names.machine(obj.name)
     labels = _labels(obj) | {"kubevirt.io": "virt-launcher", "vm.kubevirt.io/name": name}
-    value = owned(begin(PODS, obj, seen, pod_name(obj), **labels), VMIS, obj, name)
-    since = value["metadata"]["creationTimestamp"] = _since(seen)
+    since = _since(seen)
+    value = owned(begin(PODS, obj, seen, pod_name(obj), **labels), VMIS, name, of_boot(obj, VMIS.kind, since))
+    value["metadata"] |= {"creationTimestamp": since, "uid": of_boot(obj, PODS.kind, since)}
     on = _word(seen) in RUNNING
     size = requested(obj.instance)
     container = {

@@ -98,6 +98,12 @@ class Disks:
         context = self.context
         size = machine.storage_bytes(obj)
         with locked(context.layout.lock(*obj.key)):
+            # What came over a network may have taken long: the disk that it is for must still be the one that waits.
+            now = context.store.get(obj.key)
+            if now is None or now.deletion or now.uid != obj.uid or now.disk.source != obj.disk.source:
+                raise HikubeError(
+                    "HK806", f"{obj.ref} is not the disk any more that waited for it", fix="upload it again"
+                )
             if self.observe(obj).exists:
                 raise HikubeError(
                     "HK806", f"{obj.ref} has its content already", fix="it is never overwritten: delete it first"

@@ -11,8 +11,6 @@ from hikube_local.backends.qemu import boot_marks
 from hikube_local.errors import HikubeError
 from hikube_local.text import Cleaner
 
-EVERY = 0.2  # seconds between two looks at a log that is followed
-
 
 class Log:
     """One log of one machine."""
@@ -21,6 +19,7 @@ class Log:
         self.obj, self.kind, self.folder = obj, kind, folder
         self.path = self.folder / f"{self.kind}.log"
         self._cleaner = Cleaner()
+        self._end: list[int] | None = None
 
     def read(self, previous: bool, since: float | None, whole: bool = True) -> str:
         """The last boot, the one before it, or all of the last `since` seconds; `whole`: nothing comes after it."""
@@ -31,18 +30,21 @@ class Log:
         if since is not None:
             recent = [r for r in rows if r["time"] >= time.time() - since]
             row = recent[0] if recent else row
-        end = rows[-1].get(self.kind) if previous else None
+        self._end = self._now()  # where what `more` tells begins
+        end = rows[-1].get(self.kind) if previous else self._end
         text = "".join(map(self._cleaner.feed, boot_marks.read(self.path, row.get(self.kind), end)))
         return text + (self._cleaner.end() if whole else "")
 
+    def _now(self) -> list[int] | None:
+        about = self.path.stat() if self.path.exists() else None
+        return [about.st_ino, about.st_size] if about else None
+
     def more(self) -> Iterator[str]:
-        """What comes from now on, without end; nothing now and then, so that whoever reads can stop."""
-        here = [self.path.stat().st_ino, self.path.stat().st_size] if self.path.exists() else None
-        tail = boot_marks.Tail(self.path, here)
+        """What comes after `read`, one block a call: nothing where nothing came; whoever reads waits in between."""
+        tail = boot_marks.Tail(self.path, self._end or self._now())
         while True:
             block = tail.more()
             yield self._cleaner.feed(block) if block else ""
-            time.sleep(EVERY)
 
     def raw(self) -> bytes:
         """All that is kept of it, as the machine wrote it."""

@@ -8,12 +8,13 @@ from hikube_local.api import names
 from hikube_local.api.objects import Object
 from hikube_local.backends.protocol import View
 from hikube_local.backends.qemu import libvirt
+from hikube_local.backends.qemu.agent import Agent
 from hikube_local.backends.qemu.context import Context
 from hikube_local.backends.qemu.machine import follow, observe, sizes, stopped
 from hikube_local.backends.qemu.network import port_forwards
 from hikube_local.backends.qemu.network.user_network import LOST
 from hikube_local.host import accelerator, facts
-from hikube_local.plan.accelerator import Choice
+from hikube_local.plan.accelerator import KVM, Choice
 from hikube_local.plan.steps import RunState
 from hikube_local.readiness import qemu
 from hikube_local.render import fit, machine
@@ -63,6 +64,9 @@ def view(context: Context, obj: Object) -> View:
         access = [{"port": p, "protocol": "TCP", "address": lan_ip, "hostPort": p} for p in obj.instance.ports]
     # A look tries nothing itself: of a machine that is off, what was tried before.
     choice = context.accelerator(obj) if on or accelerator.kept(context.layout) else None
+    # What runs was started with one; what it would get at its next start may be another.
+    runs = (lease.ran_with or (choice.word if choice else "")) if on else ""
+    by = lease.ran_by if lease.ran_with else choice.by if choice else ""
     told = seen.started is not None and guest.up == seen.started  # `up` saw it come up
     failed = bool(console and console.trouble) and not told
     ended = cloud_init is not None if obj.instance.has_seed else bool(console and console.login)
@@ -73,11 +77,12 @@ def view(context: Context, obj: Object) -> View:
         progress=console.progress if console else None,
         cloud_init=cloud_init,
         trouble=trouble,
-        accelerator=choice.word if on and choice else "",
-        accelerator_by=choice.by if on and choice else "",
+        agent=bool(on and dom is not None and Agent(dom).connected()),
+        accelerator=runs,
+        accelerator_by=by if on else "",
         addresses=_addresses(context, obj, lan, guest.lan_ip, access),
         access=access,
-        differences=_differences(context, obj, lease, choice),
+        differences=_differences(context, obj, lease, choice, runs),
         details={"tap": context.tenants.tap(obj), **({"bridge": lan} if lan else {})},
         instance_id=context.uuid(obj),
         host_restarted=not on and seen.started is not None and seen.started < facts.booted(),
@@ -100,13 +105,16 @@ def _addresses(
     return [*rows, {"type": "Hostname", "address": names.fqdn(obj.namespace, obj.name)}]
 
 
-def _differences(context: Context, obj: Object, lease: Lease, choice: Choice | None) -> list[Finding]:
+def _differences(context: Context, obj: Object, lease: Lease, choice: Choice | None, runs: str) -> list[Finding]:
+    """`runs`: the accelerator that it runs with, or nothing."""
     size = lease.size or {}
     rows = sizes.differences(size)
     if choice:
-        if size and not choice.kvm:
-            rows.append(difference("HK503", f"no hardware acceleration: {choice.why}"))
-        rows += fit.dropped(machine.profile_of(obj.instance), choice.kvm)
+        kvm = choice.kvm if not runs else runs == KVM
+        if size and not kvm:
+            why = choice.why if not choice.kvm else "it was started without"
+            rows.append(difference("HK503", f"no hardware acceleration: {why}"))
+        rows += fit.dropped(machine.profile_of(obj.instance), kvm)
     if not context.sandbox.has_tenant_network:
         rows.append(difference("HK518", LOST))
     elif not context.tenants.link_local:
