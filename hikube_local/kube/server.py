@@ -45,6 +45,7 @@ from hikube_local.kube.publication import Publication
 from hikube_local.kube.roles import Role
 from hikube_local.kube.sources import Form
 from hikube_local.kube.status import Refused
+from hikube_local.kube.strangers import Strangers
 from hikube_local.kube.streams import Streams
 from hikube_local.kube.upload import Uploads
 from hikube_local.kube.watch import Watching
@@ -84,6 +85,7 @@ class Server:
 
     def __init__(self, session: Session, credentials: Credentials, options: Options) -> None:
         self.session, self.credentials, self.options = session, credentials, options
+        self.strangers = Strangers()
         self.hub = Hub(session, options.apps.faithful)
         self.keeper = Keeper(session, RunOptions(), self.hub.failure)
         self.pool = ThreadPoolExecutor(max_workers=16, thread_name_prefix="api")
@@ -94,7 +96,7 @@ class Server:
         self.apps = Apps(session, self.hub, self.keeper, self._off, options.apps)
         self.kept = KeptWrites(session, self.documents, self.hub.ring, self._off)
         self.guests = Guests(session, self.keeper, self.streams, self._off)
-        self.uploads = Uploads(session, self._off, self._off_long, options.apps.backend)
+        self.uploads = Uploads(session, self._off, self._off_long, self.strangers, options.apps.backend)
         self.publication = Publication()
         self.last = time.monotonic()
         self.stopped = asyncio.Event()
@@ -123,7 +125,7 @@ class Server:
             self.keeper.start()
             self.sampler.start()
             ready()
-            await self._wait()
+            await self._wait(runner, uploads)
 
     def _close(self) -> None:
         self.keeper.end()
@@ -133,8 +135,9 @@ class Server:
         for pool in (self.pool, self.slow):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _wait(self) -> None:
+    async def _wait(self, *runners: web.AppRunner) -> None:
         while not self.stopped.is_set():
+            self.strangers.sweep(*(r.server for r in runners))
             idle = self.options.idle
             busy = self.watching.open or self.streams.open or self.guests.followers or self.uploads.open
             if idle is not None and not busy and time.monotonic() - self.last > idle:
@@ -189,6 +192,7 @@ class Server:
         token = given.strip().encode("utf-8", "surrogateescape")
         if scheme.lower() != "bearer" or not secrets.compare_digest(token, self.credentials.token.encode()):
             raise Refused(401, "Unauthorized")
+        self.strangers.welcome(request)
         self.last = time.monotonic()
 
     async def _off(self, work: Callable[..., Any], *words: Any, **more: Any) -> Any:

@@ -25,6 +25,7 @@ from hikube_local.kube import kinds, messages
 from hikube_local.kube.paths import Target
 from hikube_local.kube.query import dry
 from hikube_local.kube.status import Cause, Refused
+from hikube_local.kube.strangers import Strangers
 from hikube_local.render.machine import storage_bytes
 
 VALID = 300.0  # seconds of a token
@@ -42,9 +43,15 @@ class Uploads:
     """
 
     def __init__(
-        self, session: Session, off: Callable[..., Any], long: Callable[..., Any], backend: str | None
+        self,
+        session: Session,
+        off: Callable[..., Any],
+        long: Callable[..., Any],
+        strangers: Strangers,
+        backend: str | None,
     ) -> None:
-        self.session, self._off, self._long, self._backend = session, off, long, backend
+        self.session, self._off, self._long = session, off, long
+        self._strangers, self._backend = strangers, backend
         self.address = ""
         self.open = 0  # files that are on their way
         self._tokens: dict[str, tuple[Key, float]] = {}
@@ -138,6 +145,7 @@ class Uploads:
         row = self._tokens.get(token.strip()) if scheme.lower() == "bearer" else None
         if row is None or row[1] < time.monotonic():
             raise web.HTTPUnauthorized(text="no token that is valid\n")
+        self._strangers.welcome(request)
         return row[0]
 
     async def _head(self, request: web.Request) -> web.StreamResponse:

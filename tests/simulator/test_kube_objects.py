@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import socket
 import ssl
 import stat
 import subprocess
@@ -582,3 +583,20 @@ def test_a_socket_takes_nobodys_file(hikube: Program):
     path.write_text("mine")
     refused = hikube("serve", "--socket", str(path), "--backend", "simulator")
     assert refused.code == 2 and "is no socket" in refused.err and path.read_text() == "mine"
+
+
+def test_connections_that_show_no_token_are_few_and_short(endpoint: Endpoint):
+    context = ssl.create_default_context(cafile=str(endpoint.folder / "ca.crt"))
+    watch = endpoint.watch(f"{BASE}/vmdisks")
+    held = []
+    for _ in range(130):
+        raw = socket.create_connection(("127.0.0.1", endpoint.port), timeout=patience(20))
+        held.append(context.wrap_socket(raw, server_hostname="127.0.0.1"))
+    try:
+        for one in held[:20] + held[-1:]:  # the first ones for their number, the last one for its time
+            assert one.recv(1) == b"", "it was closed"
+        assert endpoint("POST", f"{BASE}/vmdisks", disk("d")).status_code == 201
+        watch.until(lambda e: len(e) == 1, "the watch, which goes on")
+    finally:
+        for one in held:
+            one.close()
