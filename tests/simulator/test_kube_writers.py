@@ -6,8 +6,11 @@ import random
 import threading
 import time
 
-from tests.conftest import Program
-from tests.endpoint import BASE, MERGE, Endpoint, disk
+import pytest
+import requests
+
+from tests.conftest import PAIR, Program
+from tests.endpoint import BASE, MERGE, Endpoint, disk, works
 from tests.growth import patience
 
 
@@ -94,3 +97,63 @@ def test_a_list_and_the_changes_after_it_are_what_there_is(hikube: Program):
         assert "after" in _told(there, later.events)
     finally:
         again.close()
+
+
+@pytest.mark.parametrize("rounds", [4, pytest.param(25, marks=pytest.mark.full)])
+def test_killed_at_any_moment_no_accepted_write_is_lost(hikube: Program, rounds: int):
+    """The endpoint is killed while clients and the command line write; the next one has what was accepted, and heals the rest."""
+    rng = random.Random(rounds)
+    accepted: dict[str, str] = {}
+    kept: set[str] = set()
+
+    def write(endpoint: Endpoint, turn: int) -> None:
+        for n in range(50):
+            name = f"d{n % 7}"
+            label = {"metadata": {"labels": {"turn": f"{turn}-{n}"}}}
+            try:
+                if name not in accepted and endpoint("POST", f"{BASE}/vmdisks", disk(name)).status_code in (201, 409):
+                    accepted[name] = ""
+                if endpoint("PATCH", f"{BASE}/vmdisks/{name}", label, headers=MERGE).status_code == 200:
+                    accepted[name] = f"{turn}-{n}"
+                secret = {"metadata": {"name": f"s{turn}-{n}"}, "stringData": {"a": "b"}}
+                if endpoint("POST", "/api/v1/namespaces/default/secrets", secret).status_code == 201:
+                    kept.add(f"s{turn}-{n}")
+            except requests.RequestException:
+                return  # what was in flight may be there or not
+
+    for turn in range(rounds):
+        endpoint = Endpoint(hikube)
+        writer = threading.Thread(target=write, args=(endpoint, turn))
+        writer.start()
+        text = (
+            PAIR.replace("name: sys", f"name: c{turn}")
+            .replace("- sys", f"- c{turn}")
+            .replace("name: web", f"name: w{turn}")
+        )
+        beside = threading.Thread(
+            target=hikube, args=("up", hikube.file(f"{turn}.yaml", text), "--backend", "simulator")
+        )
+        beside.start()
+        time.sleep(rng.uniform(0.05, 1.5))
+        endpoint.process.kill()
+        endpoint.process.wait()
+        writer.join()
+        beside.join()
+    endpoint = Endpoint(hikube)
+    try:
+        there = {v["metadata"]["name"]: v for v in endpoint("GET", f"{BASE}/vmdisks").json()["items"]}
+        for name, label in accepted.items():
+            now = there[name]["metadata"].get("labels", {}).get("turn", "")
+            assert label == "" or _order(now) >= _order(label), (name, now, label)
+        secrets = endpoint("GET", "/api/v1/namespaces/default/secrets").json()["items"]
+        assert kept <= {v["metadata"]["name"] for v in secrets}
+        for turn in range(rounds):
+            endpoint.until(
+                f"{BASE}/vminstances/w{turn}", lambda a: a.ok and works(a.json()), "the command line's machine"
+            )
+    finally:
+        endpoint.close()
+
+
+def _order(label: str) -> tuple[int, ...]:
+    return tuple(map(int, label.split("-"))) if label else (-1,)
