@@ -155,7 +155,7 @@ def _text(raw: bytes, folder: Path) -> None:
 def _request(raw: bytes, folder: Path) -> None:
     """A request of the endpoint's: its path, its selectors, its body in any of the forms, judged as each kind is."""
     from hikube_local.api import selectors
-    from hikube_local.kube import apply, kept, kinds, objects, paths, protobuf, roles
+    from hikube_local.kube import kept, kinds, objects, ownership, paths, protobuf, roles
     from hikube_local.kube.status import Refused
 
     head, _, body = raw.partition(b"\0")
@@ -172,7 +172,7 @@ def _request(raw: bytes, folder: Path) -> None:
     with contextlib.suppress(ValueError, RecursionError):
         value = json.loads(body)
     roles.access_review(roles.Role.USE, value)
-    apply.decode(value)
+    ownership.decode(value)
     target = paths.Target("create", "", "v1", "secrets", "default", "")
     for kind in (kinds.SECRETS, kinds.CONFIGMAPS):
         with contextlib.suppress(Refused):

@@ -129,7 +129,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "bundle": ("bundle vm.yaml --to bundle/",),
     "completion": ("completion bash > ~/.local/share/bash-completion/completions/hikube-local",),
 }
-GROUPS = {"catalog", "cloudinit", "images", "config", "network", "snapshot"}
+GROUPS = {"autostart", "catalog", "cloudinit", "images", "config", "network", "snapshot"}
 RAW = {"virsh", "completion"}  # the words are another program's, or none are taken
 # Global flags that may stand before the verb, and whether they take a value.
 GLOBAL = {

@@ -21,12 +21,17 @@ class Wait:
     timeout: float | None = None
 
 
+# What is kept of what was asked for: a restart is a boot to be ended, and one to come.
+_KEPT = {"start": "start", "stop": "stop", "restart": "start"}
+
+
 def ask(session: Session, machines: list[Object], verb: str) -> None:
     """Keep that they are to start, stop or restart; whoever reconciles them carries it out."""
     # All are looked at before one is asked for.
+    power = _KEPT[verb]  # a verb that is none starts nothing
     boots = [_observed(session, obj).started if verb == "restart" else None for obj in machines]
     for obj, boot in zip(machines, boots, strict=True):
-        session.store.keep(obj.key, power="stop" if verb == "stop" else "start", end_boot=boot)
+        session.store.keep(obj.key, power=power, end_boot=boot)
 
 
 def start(
@@ -53,6 +58,8 @@ def restart(
 
 def freeze(session: Session, obj: Object, action: str) -> bool:
     """`pause` or `unpause` a running machine; False where it is so already, HK805 where it does not run."""
+    if action not in ("pause", "unpause"):
+        raise ValueError(action)
     state = _observed(session, obj).state
     if state not in (RunState.RUNNING, RunState.PAUSED):
         raise HikubeError("HK805", f"{obj.name} is not running", fix=f"hikube-local start {obj.name}")

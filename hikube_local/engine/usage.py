@@ -89,6 +89,9 @@ def _keep(file: Path, when: float, usages: Mapping[Key, Usage]) -> None:
         c.execute("PRAGMA synchronous=OFF")
         c.execute("BEGIN IMMEDIATE")
         values = ", ".join(f"{name} INTEGER" for name in COLUMNS)
+        have = tuple(row[1] for row in c.execute("PRAGMA table_info(points)"))
+        if have and have[4:] != COLUMNS:  # of another version: a history may be lost
+            c.execute("DROP TABLE points")
         c.execute(
             f"CREATE TABLE IF NOT EXISTS points(step INTEGER, namespace TEXT, name TEXT, time INTEGER, {values},"
             " PRIMARY KEY(step, namespace, name, time)) WITHOUT ROWID"

@@ -12,8 +12,7 @@ from aiohttp import web
 from hikube_local.api.objects import Key, Object, plain_spec
 from hikube_local.engine import apply as engine
 from hikube_local.engine.session import Session
-from hikube_local.kube import apply as ownership
-from hikube_local.kube import faithful, managers, messages, objects, writes
+from hikube_local.kube import faithful, managers, messages, objects, ownership, writes
 from hikube_local.kube.hub import Hub
 from hikube_local.kube.keeper import Keeper
 from hikube_local.kube.kinds import Resource

@@ -24,7 +24,15 @@ from hikube_local.kube.status import Refused
 from hikube_local.kube.streams import Streams
 from hikube_local.text import timestamp
 
-ACTIONS = ("pause", "unpause", "softreboot", "start", "stop", "restart")
+# Which of KubeVirt's two kinds has which (kubevirt.io/api, subresources.kubevirt.io).
+ACTIONS = {
+    kinds.VMS.plural: ("start", "stop", "restart"),
+    kinds.VMIS.plural: ("pause", "unpause", "softreboot"),
+}
+STREAMS = {
+    kinds.VMS.plural: ("portforward",),
+    kinds.VMIS.plural: ("console", "vnc", "portforward", "guestosinfo", "userlist", "filesystemlist"),
+}
 MISSING = "the server could not find the requested resource"
 LARGEST = 64 << 20  # bytes of a log in one answer
 ITEMS = 500  # of a guest's lists
@@ -52,8 +60,11 @@ class Guests:
 
     async def serve(self, request: web.Request, target: Target) -> web.StreamResponse:
         """One request below a VirtualMachine or VirtualMachineInstance."""
-        obj = await self._off(self.machine, target.namespace, target.name)
         words = target.subresource.split("/")
+        known = ACTIONS if request.method == "PUT" else STREAMS
+        if words[0] not in known.get(target.plural, ()):
+            raise Refused(404, f"{target.plural} have no subresource {words[0][:40]}")
+        obj = await self._off(self.machine, target.namespace, target.name)
         if request.method == "PUT" and len(words) == 1:
             await self._off(self._act, obj, words[0], await messages.body(request), request)
             return web.Response(status=202)
@@ -75,8 +86,6 @@ class Guests:
 
     def _act(self, obj: Object, verb: str, options: Any, request: web.Request) -> None:
         """virtctl's start, stop, restart, pause, unpause and soft-reboot."""
-        if verb not in ACTIONS:
-            raise Refused(404, MISSING)
         if isinstance(options, dict) and options.get("paused"):
             raise Refused(422, "a machine is not started paused here: start it, then pause it")
         if dry(request.query, options):

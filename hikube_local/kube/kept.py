@@ -11,8 +11,7 @@ from aiohttp import web
 
 from hikube_local.api.names import DNS_1123
 from hikube_local.engine.session import Session
-from hikube_local.kube import apply as ownership
-from hikube_local.kube import kinds, managers, messages, objects, writes
+from hikube_local.kube import kinds, managers, messages, objects, ownership, writes
 from hikube_local.kube.apps import APPLY, applier, generated, patcher
 from hikube_local.kube.documents import Documents
 from hikube_local.kube.kinds import Resource

@@ -7,8 +7,8 @@ from typing import Any
 
 from hikube_local.api.objects import API_VERSION, Object
 from hikube_local.engine.session import Session
-from hikube_local.kube import apply, objects
-from hikube_local.kube.apply import Conflict, Owner, Owners
+from hikube_local.kube import objects, ownership
+from hikube_local.kube.ownership import Conflict, Owner, Owners
 from hikube_local.kube.status import Cause, Refused
 from hikube_local.text import timestamp
 
@@ -24,16 +24,16 @@ def owners(session: Session, old: Object | None, sent: Any = None) -> Owners:
     found_rows = sent if sent is not None else session.store.intent(old.key).managed
     there = objects.plain(old)
     if found_rows is None:
-        return {EARLIER: own} if (own := frozenset(apply.fields(there))) else {}
-    found, _ = apply.decode(found_rows)
-    return {o: left for o, own in found.items() if (left := frozenset(p for p in own if apply.get(there, p)[0]))}
+        return {EARLIER: own} if (own := frozenset(ownership.fields(there))) else {}
+    found, _ = ownership.decode(found_rows)
+    return {o: left for o, own in found.items() if (left := frozenset(p for p in own if ownership.get(there, p)[0]))}
 
 
 def after_update(session: Session, old: Object | None, new: Object, manager: str, sent: Any) -> list[dict[str, Any]]:
     """managedFields after a create, an update or a patch."""
     who = Owner(manager[:LONGEST], "Update")
     before = objects.plain(old) if old else None
-    return encoded(session, old, apply.update(before, objects.plain(new), owners(session, old, sent), who), who)
+    return encoded(session, old, ownership.update(before, objects.plain(new), owners(session, old, sent), who), who)
 
 
 def encoded(session: Session, old: Object | None, now: Owners, who: Owner) -> list[dict[str, Any]]:
@@ -43,11 +43,11 @@ def encoded(session: Session, old: Object | None, now: Owners, who: Owner) -> li
 
 def rows(now: Owners, kept: Any, who: Owner, version: str) -> list[dict[str, Any]]:
     """managedFields, with the time of each owner's last change; `kept`: those before this write."""
-    before, times = apply.decode(kept)
+    before, times = ownership.decode(kept)
     moment = timestamp(time.time())
     if before.get(who) != now.get(who):
         times[who] = moment
-    return apply.encode(now, {o: times.get(o) or moment for o in now}, version)
+    return ownership.encode(now, {o: times.get(o) or moment for o in now}, version)
 
 
 def refused(found: list[Conflict], version: str) -> Refused:

@@ -37,6 +37,18 @@ _OPEN = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 _PARTS: dict[Resource, Schema] = {
     kinds.SECRETS: {"data": _TEXTS, "stringData": _TEXTS, "type": {"type": "string"}, "immutable": {"type": "boolean"}},
     kinds.CONFIGMAPS: {"data": _TEXTS, "binaryData": _TEXTS, "immutable": {"type": "boolean"}},
+    kinds.EVENTS: {
+        **{name: {"type": "string"} for name in ("reason", "message", "type", "firstTimestamp", "lastTimestamp")},
+        "count": {"type": "integer"},
+        "involvedObject": _OPEN,
+        "source": _OPEN,
+    },
+    kinds.POD_METRICS: {
+        "timestamp": {"type": "string"},
+        "window": {"type": "string"},
+        "containers": {"type": "array", "items": _OPEN},
+    },
+    kinds.NODE_METRICS: {"timestamp": {"type": "string"}, "window": {"type": "string"}, "usage": _OPEN},
 }
 _PREFIX = {kinds.GROUP: "io.cozystack.apps", "": "io.k8s.api.core"}
 

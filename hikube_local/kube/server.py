@@ -229,7 +229,11 @@ class Server:
         if target.group == kinds.SUBRESOURCES:
             return await self._below_a_machine(request, target)
         resource = target.resource
-        if target.group == kinds.VOLUMES.group and (target.plural, target.name) == ("cdiconfigs", "config"):
+        if target.group == kinds.VOLUMES.group and (target.verb, target.plural, target.name) == (
+            "get",
+            "cdiconfigs",
+            "config",
+        ):
             return web.json_response(self.uploads.config())
         if resource is None:
             raise Refused(404, MISSING)

@@ -33,8 +33,6 @@ class Writer(Protocol):
 
     async def drain(self) -> None: ...
 
-    def write_eof(self) -> None: ...
-
 
 class Streams:
     """All streams that are open."""

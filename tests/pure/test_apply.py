@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hikube_local.kube.apply import Owner, apply, conflicts, decode, encode, fields, get, same, update
+from hikube_local.kube.ownership import Owner, apply, conflicts, decode, encode, fields, get, same, update
 
 A, B, U = Owner("a", "Apply"), Owner("b", "Apply"), Owner("kubectl-edit", "Update")
 

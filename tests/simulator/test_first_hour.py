@@ -424,3 +424,13 @@ def test_a_machine_that_is_stopped_while_somebody_looks_is_no_bug(hikube: Progra
     world = Simulator(Store(layout({"HIKUBE_LOCAL_HOME": str(hikube.home)})))
     obj = Object(kind="VMInstance", namespace="default", name="web", spec=VMInstanceSpec())
     assert world.moment(obj).outcome == "exit"
+
+
+def test_global_options_may_stand_before_each_group_of_verbs():
+    import click
+
+    from hikube_local.cli import main
+
+    context = click.Context(main.cli)
+    groups = {name for name in main.VERBS if isinstance(main.cli.get_command(context, name), click.Group)}
+    assert groups == set(main.GROUPS)

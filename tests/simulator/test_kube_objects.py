@@ -600,3 +600,42 @@ def test_connections_that_show_no_token_are_few_and_short(endpoint: Endpoint):
     finally:
         for one in held:
             one.close()
+
+
+def test_each_kind_is_whole(endpoint: Endpoint):
+    """A kind that was forgotten in one of the tables would be a 500, or plain columns, or a schema without its fields."""
+    from hikube_local.kube import kinds, tables
+
+    with_web(endpoint)
+    endpoint("POST", f"{CORE}/secrets", {"metadata": {"name": "s"}})
+    endpoint("POST", f"{CORE}/configmaps", {"metadata": {"name": "c"}})
+    plain = {kinds.TYPES, kinds.PREFERENCES, kinds.DEFINITIONS, kinds.POD_METRICS, kinds.NODE_METRICS}
+    for resource in kinds.ALL:
+        if "list" not in resource.verbs:
+            continue
+        where = f"{resource.base}/namespaces/default" if resource.namespaced else resource.base
+        answer = endpoint("GET", f"{where}/{resource.plural}")
+        assert answer.status_code == 200, resource.full
+        found = answer.json()["items"]
+        assert found or resource in (kinds.DEFINITIONS, kinds.POD_METRICS), resource.full
+        assert resource in tables.COLUMNS or resource in plain, f"{resource.full} has no columns of its own"
+        schema = endpoint("GET", f"/openapi/v3{resource.base}").json()["components"]["schemas"]
+        fields = next(s["properties"] for n, s in schema.items() if n.endswith(f".{resource.kind}"))
+        for value in found:
+            assert value["kind"] == resource.kind and value["apiVersion"] == resource.api_version
+            assert set(value) <= set(fields), (resource.full, set(value) - set(fields))
+        if found and "get" in resource.verbs:
+            name = found[0]["metadata"]["name"]
+            assert endpoint("GET", f"{where}/{resource.plural}/{name}").json()["kind"] == resource.kind
+
+
+def test_a_subresource_belongs_to_one_of_kubevirts_two_kinds(endpoint: Endpoint):
+    with_web(endpoint)
+    base = "/apis/subresources.kubevirt.io/v1/namespaces/default"
+    wrong = endpoint("PUT", f"{base}/virtualmachineinstances/vm-instance-web/stop", {})
+    assert wrong.status_code == 404 and "have no subresource stop" in wrong.text
+    assert endpoint("PUT", f"{base}/virtualmachines/vm-instance-web/pause", {}).status_code == 404
+    assert endpoint("GET", f"{base}/virtualmachines/vm-instance-web/console").status_code == 404
+    assert works(endpoint("GET", WEB).json())
+    config = "/apis/cdi.kubevirt.io/v1beta1/cdiconfigs/config"
+    assert endpoint("GET", config).status_code == 200 and endpoint("DELETE", config).status_code == 404
