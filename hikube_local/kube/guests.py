@@ -76,8 +76,8 @@ class Guests:
             case ["vnc", "screenshot"]:
                 picture = await self._off(self.session.require(obj, capabilities.Screens).screenshot, obj)
                 return web.Response(body=picture, content_type="image/png")
-            case ["portforward", port] | ["portforward", port, "tcp"] if port.isdigit() and 0 < int(port) < 65536:
-                return await self.streams.serve(request, obj, "portforward", int(port))
+            case ["portforward", port] | ["portforward", port, "tcp"]:
+                return await self.streams.serve(request, obj, "portforward", _port(port))
             case ["portforward", *_]:
                 raise Refused(400, "only TCP ports can be forwarded")
             case ["guestosinfo" | "userlist" | "filesystemlist"]:
@@ -168,6 +168,13 @@ class Guests:
             if pod_name(obj) == target.name:
                 return obj
         raise Refused(404, f'pods "{target.name}" not found', details=kinds.PODS.details(target.name))
+
+
+def _port(text: str) -> int:
+    found = number({"port": text}, "port")
+    if not found or found > 65535:
+        raise Refused(400, f"{text[:20]!r} is no TCP port")
+    return found
 
 
 def _text(value: Any) -> str:
