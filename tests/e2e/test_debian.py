@@ -94,6 +94,7 @@ def test_ssh_config_is_enough_for_a_machine_that_nobody_logged_in_to(booted, hos
     words = ("ssh", "-F", tmp_path / "h" / ".ssh" / "config", "-o", "BatchMode=yes", "failing.default.hikube", "id -un")
     done = host.run(*words, timeout=patience(200), env=real.env, check=False)
     assert done.stdout.strip() == "debian", done.stderr
+    _end_shared(host, tmp_path / "h", real.env, "failing")
 
 
 def test_the_guest_is_what_the_manifest_says(booted):
@@ -185,6 +186,14 @@ def test_ssh_config_makes_plain_ssh_work(booted, host: Host, tmp_path):
         check=False,
     )
     assert done.stdout.strip() == "demo", done.stderr
+    _end_shared(host, home, real.env, "demo@quickstart")
+
+
+def _end_shared(host: Host, home: Path, env: dict[str, str], *names: str) -> None:
+    """Shared connections would last for a minute, longer than this file's machines."""
+    for name in names:
+        words = ("ssh", "-F", home / ".ssh" / "config", "-O", "exit", f"{name}.default.hikube")
+        host.run(*words, env=env, check=False)
 
 
 @pytest.mark.full
@@ -201,8 +210,7 @@ def test_ansible_works_with_the_same_file(booted, host: Host, tmp_path):
         words = (ansible, "all", "-i", tmp_path / "inventory", *module)
         done = host.run(*words, timeout=patience(600), env=env, check=False)
         assert done.returncode == 0 and done.stdout.count("SUCCESS") + done.stdout.count("CHANGED") == 2, done.stdout
-    for name in ("quickstart", "failing"):  # the shared connections would last for a minute
-        host.run("ssh", "-F", home / ".ssh" / "config", "-O", "exit", f"{name}.default.hikube", env=env, check=False)
+    _end_shared(host, home, real.env, "quickstart", "failing")
 
 
 def test_a_second_up_changes_nothing(booted):
