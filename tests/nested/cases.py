@@ -192,7 +192,7 @@ profile swtpm /usr/bin/swtpm {
 """
 TPM = TINY.replace(
     "instanceType: u1.nano, instanceProfile: alpine",
-    "resources: {cpu: 1, memory: 2Gi}, instanceProfile: windows.2k22, firmware: {bootloader: bios}",
+    "resources: {cpu: 1, sockets: 2, memory: 4Gi}, instanceProfile: windows.2k22, firmware: {bootloader: bios}",
 )
 
 
