@@ -29,9 +29,10 @@ def serving(work: Path, row: Row) -> None:
     begin = time.perf_counter()
     endpoint = Endpoint(program)
     endpoint("GET", "/livez")
+    took = time.perf_counter() - begin
     client = _kubectl()
     base = _time(client, "version", "--client") if client else None
-    row("serve: from its start to an answer", time.perf_counter() - begin, base, "kubectl version --client")
+    row("serve: from its start to an answer", took, base, "kubectl version --client")
     try:
         _fill(program)
         _settled(endpoint)
