@@ -188,6 +188,7 @@ profile swtpm /usr/bin/swtpm {
   /run/libvirt/qemu/swtpm/*.sock rwk,
   owner /var/log/swtpm/libvirt/qemu/*.log rwk,
   owner /run/libvirt/qemu/swtpm/*.pid rwk,
+  include if exists <local/usr.bin.swtpm>
 }
 """
 TPM = TINY.replace(
