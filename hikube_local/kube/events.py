@@ -7,7 +7,7 @@ from typing import Any
 from hikube_local.api.objects import Object
 from hikube_local.engine.session import Session
 from hikube_local.kube.kinds import EVENTS, GROUP, VERSION
-from hikube_local.kube.sources import Form
+from hikube_local.kube.sources import Form, named
 from hikube_local.store.db import ChangeType
 from hikube_local.text import timestamp
 
@@ -26,7 +26,7 @@ class Events:
         return max(now, after), [(ChangeType.ADDED, f) for f in found]
 
     def one(self, namespace: str, name: str) -> Form | None:
-        return next((f for f in self.snapshot(namespace)[1] if f.id[1] == name), None)
+        return named(self, namespace, name)
 
     def _after(self, number: int, namespace: str | None) -> tuple[int, list[Form]]:
         store = self.session.store

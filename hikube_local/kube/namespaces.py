@@ -8,7 +8,7 @@ from typing import Any
 from hikube_local.engine.session import Session
 from hikube_local.kube.documents import Documents
 from hikube_local.kube.kinds import NAMESPACES
-from hikube_local.kube.sources import Form
+from hikube_local.kube.sources import Form, named
 from hikube_local.store.db import ChangeType
 from hikube_local.text import timestamp
 
@@ -36,7 +36,7 @@ class Namespaces:
         return now, [(type, Form(v)) for type, v in found]
 
     def one(self, namespace: str, name: str) -> Form | None:
-        return next((f for f in self.snapshot(None)[1] if f.id[1] == name), None)
+        return named(self, namespace, name)
 
 
 def _value(name: str, made: float) -> dict[str, Any]:

@@ -67,23 +67,32 @@ class Source(Protocol):
     def one(self, namespace: str, name: str) -> Form | None: ...
 
 
+def named(source: Source, namespace: str, name: str) -> Form | None:
+    """One of a source that finds by looking through all; an empty namespace is that of a kind that has none."""
+    return next((f for f in source.snapshot(namespace or None)[1] if f.id[1] == name), None)
+
+
 class Own:
     """VMInstances or VMDisks: each revision of theirs is told."""
 
     def __init__(self, hub: Hub, resource: Resource) -> None:
         self.hub, self.resource = hub, resource
 
+    def _made_of(self, obj: Object) -> bool:
+        """Whether anything of this kind is made of an object."""
+        return True
+
     def _form(self, obj: Object) -> Form:
         return Form(self.hub.form(obj))
 
     def snapshot(self, namespace: str | None) -> tuple[int, list[Form]]:
         revision, found = self.hub.session.store.snapshot(self.resource.source, namespace)
-        return revision, [self._form(o) for o in found]
+        return revision, [self._form(o) for o in found if self._made_of(o)]
 
     def changes(self, after: int, namespace: str | None) -> tuple[int, list[tuple[ChangeType, Form]]]:
         def read() -> tuple[int, list[tuple[ChangeType, Form]]]:
             now, found = self.hub.session.store.changes(after, self.resource.source, namespace)
-            return now, [(c.type, self._form(c.object)) for c in found]
+            return now, [(c.type, self._form(c.object)) for c in found if self._made_of(c.object)]
 
         # Watches that are equally far are told the same: it is read once for all of them.
         return self.hub.shared((self.resource, after, namespace), read)
@@ -100,16 +109,19 @@ class Projected(Own):
         super().__init__(hub, resource)
         self._projection = projection
 
+    def _made_of(self, obj: Object) -> bool:
+        return not self.hub.failure(obj)
+
     def _form(self, obj: Object) -> Form:
         value, there = self._projection(obj, self.hub.seen(obj), self.hub.optical(obj))
-        return Form(value, there and not self.hub.failure(obj), told_by_revision=False)
+        return Form(value, there, told_by_revision=False)
 
     def snapshot(self, namespace: str | None) -> tuple[int, list[Form]]:
         revision, forms = super().snapshot(namespace)
         return revision, [f for f in forms if f.there]
 
     def one(self, namespace: str, name: str) -> Form | None:
-        return next((f for f in self.snapshot(namespace)[1] if f.id[1] == name), None)
+        return named(self, namespace, name)
 
 
 class Fixed:
@@ -119,10 +131,11 @@ class Fixed:
         self.session, self._make = session, make
 
     def snapshot(self, namespace: str | None) -> tuple[int, list[Form]]:
-        return self.session.store.revision(), [Form(v) for v in self._make()]
+        made = (Form(v) for v in self._make())
+        return self.session.store.revision(), [f for f in made if namespace in (None, f.id[0])]
 
     def changes(self, after: int, namespace: str | None) -> tuple[int, list[tuple[ChangeType, Form]]]:
         return max(after, self.session.store.revision()), []
 
     def one(self, namespace: str, name: str) -> Form | None:
-        return next((f for f in self.snapshot(None)[1] if f.id[1] == name), None)
+        return named(self, namespace, name)

@@ -412,6 +412,7 @@ def test_faithful_accepts_what_hikube_accepts_and_fails_it_as_there(hikube: Prog
         (ready,) = [c for c in made.json()["status"]["conditions"] if c["type"] == "Ready"]
         assert (ready["status"], ready["reason"]) == ("False", "InstallFailed") and "huge" in ready["message"]
         assert served("GET", "/apis/kubevirt.io/v1/namespaces/default/virtualmachines").json()["items"] == []
+        assert items(served, f"{CORE}/pods") == [], "nothing is made of it, so nothing of it is asked for its size"
         time.sleep(3)  # the keeper leaves it alone
         assert "could not be reconciled" not in served.log.read_text()
         assert hikube("get", "vm").code == 0 and "web" in hikube("describe", "vm", "web").out

@@ -5,6 +5,7 @@ Fields as KubeVirt 1.8 and Kubernetes fill them, as far as they mean something h
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping
 
@@ -14,7 +15,7 @@ from hikube_local.kube.kinds import PODS, SERVICES, VMIS, VMS
 from hikube_local.kube.projections import Value, begin, condition, found, of_boot, owned, uid
 from hikube_local.kube.projections.host import node_name
 from hikube_local.render import kubevirt
-from hikube_local.render.sizing import requested
+from hikube_local.render.sizing import Unsized, requested
 
 RUNNING = ("Running", "Paused")
 STARTING = ("Starting",)
@@ -111,11 +112,13 @@ def pod(obj: Object, seen: Value, optical: Mapping[str, bool]) -> tuple[Value, b
     value = owned(begin(PODS, obj, seen, pod_name(obj), **labels), VMIS, name, of_boot(obj, VMIS.kind, since))
     value["metadata"] |= {"creationTimestamp": since, "uid": of_boot(obj, PODS.kind, since)}
     on = _word(seen) in RUNNING
-    size = requested(obj.instance)
+    requests = {}
+    with contextlib.suppress(Unsized):  # what `serve --faithful` once accepted may have no size
+        requests = {"memory": str(requested(obj.instance).memory)}
     container = {
         "name": "compute",
         "image": "hikube-local",
-        "resources": {"requests": {"memory": str(size.memory)}, "limits": {}},
+        "resources": {"requests": requests, "limits": {}},
         "command": ["qemu-system-x86_64"],
     }
     ip = _address(seen)
