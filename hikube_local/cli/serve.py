@@ -16,9 +16,9 @@ from hikube_local.cli.app import App
 from hikube_local.cli.options import backend_option, common, option, seconds
 from hikube_local.errors import ExitCode, HikubeError, UsageError
 from hikube_local.kube.lock import PORT
+from hikube_local.kube.roles import Role
 
 CONTEXT = "hikube-local"
-ROLES = ("view", "use", "admin", "super-admin", "operator")
 
 
 def _library() -> None:
@@ -33,7 +33,10 @@ def _library() -> None:
 @option("--port", type=click.IntRange(1, 65535), default=PORT, help=f"TCP port at 127.0.0.1 ({PORT}).")
 @option("--socket", type=click.Path(path_type=Path), default=None, help="A Unix socket beside it, for its owner alone.")
 @option(
-    "--role", type=click.Choice(ROLES), default=ROLES[-1], help="What clients may do: as a tenant's users on Hikube."
+    "--role",
+    type=click.Choice([str(r) for r in Role]),
+    default=str(Role.OPERATOR),
+    help="What clients may do: as a tenant's users on Hikube.",
 )
 @option("--faithful", is_flag=True, help="Accept what Hikube accepts, and fail it later as there.")
 @option("--exit-when-idle", "idle", default=None, callback=seconds, help="End when nobody asked for so long (30m).")
@@ -64,7 +67,6 @@ def serve(
     _library()
     from hikube_local.kube import apps, lock
     from hikube_local.kube.credentials import ensure
-    from hikube_local.kube.roles import Role
     from hikube_local.kube.server import Options, Server
 
     credentials = ensure(app.layout)
@@ -83,7 +85,7 @@ def serve(
             print(f"serving https://127.0.0.1:{port} for {app.layout.state}", file=sys.stderr)
             if socket:
                 print(f"and at {socket}", file=sys.stderr)
-            if role != ROLES[-1]:
+            if role != Role.OPERATOR:
                 print(f"clients may do what a tenant's {role} may on Hikube", file=sys.stderr)
             print('use it:  eval "$(hikube-local kubeconfig --env)"; kubectl get vminstances', file=sys.stderr)
             print("end it:  Ctrl-C (machines go on)", file=sys.stderr, flush=True)

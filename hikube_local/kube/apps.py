@@ -9,6 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
+from hikube_local.api import names
 from hikube_local.api.objects import Key, Object, plain_spec
 from hikube_local.engine import apply as engine
 from hikube_local.engine.session import Session
@@ -17,7 +18,7 @@ from hikube_local.kube.hub import Hub
 from hikube_local.kube.keeper import Keeper
 from hikube_local.kube.kinds import Resource
 from hikube_local.kube.paths import Target
-from hikube_local.kube.query import dry, flag, number
+from hikube_local.kube.query import count, dry, flag
 from hikube_local.kube.status import Refused, success
 from hikube_local.source.finding import Finding
 from hikube_local.store.db import Basis, Changed
@@ -49,8 +50,8 @@ def patcher(request: web.Request, known: dict[str, Callable[[Any, Any], Any]]) -
     """How the request's patch is applied, or 415 with the types that are taken."""
     how = known.get(request.content_type)
     if how is None:
-        names = ", ".join(sorted((*known, APPLY)))
-        raise Refused(415, f"the body of the request was in an unknown format - accepted media types include: {names}")
+        types = ", ".join(sorted((*known, APPLY)))
+        raise Refused(415, f"the body of the request was in an unknown format - accepted media types include: {types}")
     return how
 
 
@@ -77,7 +78,7 @@ class Apps:
 
     async def create(self, request: web.Request, resource: Resource, target: Target) -> web.StreamResponse:
         body = await messages.body(request)
-        generated(body.get("metadata") if isinstance(body, dict) else None, 41)
+        generated(body.get("metadata") if isinstance(body, dict) else None, names.INSTANCE_MAX)
         return await self._write(request, resource, target, body, None, create=True)
 
     async def update(self, request: web.Request, resource: Resource, target: Target) -> web.StreamResponse:
@@ -143,8 +144,8 @@ class Apps:
         stated = meta.get("resourceVersion") if isinstance(meta, dict) else None
         if stated is not None and create:
             raise Refused(400, "resourceVersion should not be set on objects to be created")
-        if stated not in (None, "") and not (isinstance(stated, str) and number({"": stated}, "") is not None):
-            raise Refused(400, "metadata.resourceVersion is no revision of this server")
+        if stated not in (None, ""):
+            count(stated, "metadata.resourceVersion")
         rows = meta.get("managedFields") if isinstance(meta, dict) else None
         manager = request.query.get("fieldManager") or request.headers.get("User-Agent", "").partition("/")[0]
 

@@ -75,12 +75,6 @@ class Documents:
             raise
         return connection
 
-    def close(self) -> None:
-        with self._turn:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
-
     @staticmethod
     def _newest(connection: sqlite3.Connection) -> int:
         row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name='changes'").fetchone()

@@ -19,8 +19,8 @@ from hikube_local.kube import kinds, messages
 from hikube_local.kube.keeper import Keeper
 from hikube_local.kube.paths import Target
 from hikube_local.kube.projections.machines import RUNNING, STARTING, pod_name
-from hikube_local.kube.query import dry, flag, number
-from hikube_local.kube.status import Refused
+from hikube_local.kube.query import count, dry, flag, number
+from hikube_local.kube.status import MISSING, Refused
 from hikube_local.kube.streams import Streams
 from hikube_local.text import timestamp
 
@@ -33,7 +33,6 @@ STREAMS = {
     kinds.VMS.plural: ("portforward",),
     kinds.VMIS.plural: ("console", "vnc", "portforward", "guestosinfo", "userlist", "filesystemlist"),
 }
-MISSING = "the server could not find the requested resource"
 LARGEST = 64 << 20  # bytes of a log in one answer
 ITEMS = 500  # of a guest's lists
 FOLLOWERS = 100  # logs that are followed at once
@@ -171,9 +170,9 @@ class Guests:
 
 
 def _port(text: str) -> int:
-    found = number({"port": text}, "port")
-    if not found or found > 65535:
-        raise Refused(400, f"{text[:20]!r} is no TCP port")
+    found = count(text, "port")
+    if not 0 < found < 65536:
+        raise Refused(400, f"{found} is no TCP port")
     return found
 
 

@@ -7,12 +7,14 @@ from typing import Any
 
 from aiohttp import web
 
+from hikube_local.api.objects import INSTANCE
 from hikube_local.engine.session import Session, capabilities
-from hikube_local.kube import discovery, kinds, messages
+from hikube_local.kube import discovery, kinds, messages, metrics
 from hikube_local.kube.documents import Documents, Kept
 from hikube_local.kube.events import Events
 from hikube_local.kube.hub import Hub
 from hikube_local.kube.kinds import Resource
+from hikube_local.kube.metrics import Sampler
 from hikube_local.kube.namespaces import Namespaces
 from hikube_local.kube.paths import Target
 from hikube_local.kube.projections import Projection, disks, host, machines
@@ -30,7 +32,7 @@ _PROJECTIONS: dict[Resource, Projection] = {
 }
 
 
-def sources(session: Session, hub: Hub, documents: Documents) -> dict[Resource, Source]:
+def sources(session: Session, hub: Hub, documents: Documents, sampler: Sampler) -> dict[Resource, Source]:
     """Where the objects of each kind come from."""
     found: dict[Resource, Source] = {r: Own(hub, r) for r in (kinds.MACHINES, kinds.DISKS)}
     found |= {r: Projected(hub, r, projection) for r, projection in _PROJECTIONS.items()}
@@ -40,6 +42,11 @@ def sources(session: Session, hub: Hub, documents: Documents) -> dict[Resource, 
         facts = next(b.host_facts() for b in session.every(capabilities.OnThisHost))
         return [host.node(facts.cpus, facts.memory, discovery.version()["gitVersion"])]
 
+    def pod_metrics() -> list[dict[str, Any]]:
+        return metrics.pods(sampler.newest, session.store.objects(INSTANCE))
+
+    found[kinds.POD_METRICS] = Fixed(session, pod_metrics)
+    found[kinds.NODE_METRICS] = Fixed(session, lambda: [metrics.node(sampler.newest)])
     found[kinds.NODES] = Fixed(session, nodes)
     found[kinds.TYPES] = Fixed(session, host.instance_types)
     found[kinds.PREFERENCES] = Fixed(session, host.preferences)

@@ -92,12 +92,12 @@ def as_table(request: web.Request) -> bool:
 
 
 def answer(
-    request: web.Request, resource: Resource, values: list[dict[str, Any]], revision: str, plain: Any, status: int = 200
+    request: web.Request, resource: Resource, values: list[dict[str, Any]], revision: str, plain: Any
 ) -> web.Response:
     """Objects in the form that the client asked for: a table, or `plain`."""
     if as_table(request) and request.method == "GET":
         plain = table(resource, values, revision, request.query.get("includeObject", "Metadata"))
-    return web.json_response(plain, status=status)
+    return web.json_response(plain)
 
 
 def refusal(e: Refused) -> web.Response:

@@ -10,8 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from hikube_local.kube import discovery, openapi
-from hikube_local.kube.guests import MISSING
-from hikube_local.kube.status import Refused
+from hikube_local.kube.status import MISSING, Refused
 
 # With a dot where clients ask with an at sign: Go refuses to read that one.
 _PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
@@ -58,10 +57,6 @@ class Publication:
         if found is None:
             raise Refused(404, MISSING)
         return web.json_response(found)
-
-    @staticmethod
-    def kubevirt_version() -> dict[str, str]:
-        return discovery.kubevirt_version()
 
     @functools.cached_property
     def _v2(self) -> bytes:

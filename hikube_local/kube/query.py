@@ -15,14 +15,16 @@ def flag(query: Mapping[str, str], name: str) -> bool:
     return query.get(name, "").lower() not in ("", "0", "false")
 
 
-def number(query: Mapping[str, str], name: str) -> int | None:
-    """A count, or None where it is absent; 400 for what is none."""
-    text = query.get(name, "")
-    if not text:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) < LARGEST):
-        raise Refused(400, f"{name}: {text[:40]!r} is no number")
+def count(text: Any, name: str) -> int:
+    """What a text says that counts something; 400 for what is none."""
+    if not (isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 20 and int(text) < LARGEST):
+        raise Refused(400, f"{name}: {str(text)[:40]!r} is no number")
     return int(text)
+
+
+def number(query: Mapping[str, str], name: str) -> int | None:
+    """The count that a parameter says, or None where it is absent."""
+    return count(query[name], name) if query.get(name) else None
 
 
 def dry(query: Mapping[str, str], body: Any = None) -> bool:

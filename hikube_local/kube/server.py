@@ -28,11 +28,11 @@ from hikube_local.api.objects import INSTANCE, Key
 from hikube_local.engine import usage
 from hikube_local.engine.session import Session
 from hikube_local.errors import HikubeError, UsageError
-from hikube_local.kube import apps, kinds, messages, metrics, roles
+from hikube_local.kube import apps, discovery, kinds, messages, metrics, roles
 from hikube_local.kube.apps import Apps
 from hikube_local.kube.credentials import Credentials
 from hikube_local.kube.documents import Documents
-from hikube_local.kube.guests import MISSING, Guests
+from hikube_local.kube.guests import Guests
 from hikube_local.kube.hub import Hub
 from hikube_local.kube.keeper import Keeper
 from hikube_local.kube.kept import KeptWrites
@@ -43,8 +43,7 @@ from hikube_local.kube.metrics import Sampler
 from hikube_local.kube.paths import Target, parse
 from hikube_local.kube.publication import Publication
 from hikube_local.kube.roles import Role
-from hikube_local.kube.sources import Form
-from hikube_local.kube.status import Refused
+from hikube_local.kube.status import MISSING, Refused
 from hikube_local.kube.strangers import Strangers
 from hikube_local.kube.streams import Streams
 from hikube_local.kube.upload import Uploads
@@ -92,7 +91,7 @@ class Server:
         self.slow = ThreadPoolExecutor(max_workers=4, thread_name_prefix="upload")  # what takes as long as a disk does
         self.watching, self.streams = Watching(self.hub, self._off), Streams(session, self._off)
         self.documents, self.sampler = Documents(session.layout.serve / "documents.db"), Sampler(session)
-        self.looks = Looks(sources(session, self.hub, self.documents), self.watching, self._off)
+        self.looks = Looks(sources(session, self.hub, self.documents, self.sampler), self.watching, self._off)
         self.apps = Apps(session, self.hub, self.keeper, self._off, options.apps)
         self.kept = KeptWrites(session, self.documents, self.hub.ring, self._off)
         self.guests = Guests(session, self.keeper, self.streams, self._off)
@@ -247,8 +246,6 @@ class Server:
             target.verb != "create" and not target.name and target.verb in apps.ONE
         ):
             raise Refused(405, f"{target.verb} is not a verb of {resource.full}: {', '.join(resource.verbs)}")
-        if resource in (kinds.POD_METRICS, kinds.NODE_METRICS):
-            return await self._usage(request, resource, target)
         if target.verb in kinds.LOOKS:
             return await self.looks.serve(request, resource, target)
         return await self._written(request, resource, target)
@@ -267,7 +264,7 @@ class Server:
 
     async def _below_a_machine(self, request: web.Request, target: Target) -> web.StreamResponse:
         if target.plural == "version" and not target.namespace:
-            return web.json_response(self.publication.kubevirt_version())
+            return web.json_response(discovery.kubevirt_version())
         if target.plural not in (kinds.VMS.plural, kinds.VMIS.plural) or not target.subresource:
             raise Refused(404, MISSING)
         return await self.guests.serve(request, target)
@@ -279,22 +276,6 @@ class Server:
         objects = await self._off(self.session.store.objects, INSTANCE)
         text = metrics.exposition(self.sampler.newest, objects)
         return web.Response(body=text.encode(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
-
-    async def _usage(self, request: web.Request, kind: Resource, target: Target) -> web.StreamResponse:
-        sample = self.sampler.newest
-        if kind is kinds.NODE_METRICS:
-            rows = [metrics.node(sample)]
-        else:
-            machines = await self._off(self.session.store.objects, INSTANCE, target.namespace or None)
-            rows = metrics.pods(sample, machines)
-        wanted = messages.wanted_by(request, kind)
-        rows = [r for r in rows if wanted(Form(r))]
-        if not target.name:
-            return web.json_response(kinds.list_of(kind, rows, ""))
-        found = [r for r in rows if r["metadata"]["name"] == target.name]
-        if not found:
-            raise Refused(404, f'{kind.full} "{target.name}" not found', details=kind.details(target.name))
-        return web.json_response(found[0])
 
     async def _history(self, request: web.Request) -> web.StreamResponse:
         namespace, name = request.match_info["namespace"], request.match_info["name"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from hikube_local.kube.kinds import Resource
 
+MISSING = "the server could not find the requested resource"
 # The reason of each HTTP code (apimachinery, meta/v1/types.go).
 REASONS = {
     400: "BadRequest",

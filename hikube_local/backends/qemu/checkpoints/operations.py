@@ -20,7 +20,7 @@ from hikube_local.api.objects import INSTANCE, Object
 from hikube_local.backends.capabilities import FIRST_BOOT, Snapshot, by_name
 from hikube_local.backends.qemu import firmware, libvirt
 from hikube_local.backends.qemu.checkpoints import memory, merge, records
-from hikube_local.backends.qemu.context import Context
+from hikube_local.backends.qemu.context import CHECKPOINT, Context
 from hikube_local.backends.qemu.machine import definition, refresh, spec
 from hikube_local.disks import layers
 from hikube_local.errors import HikubeError, unexpected
@@ -127,7 +127,7 @@ def create(context: Context, obj: Object, name: str, emit: Emit, kept: bool = Fa
     ran = domain.digest(dom.XMLDesc(0), cold=True) if dom else ""
     accelerator = context.store.lease(obj.key).ran_with if dom else ""
     found = records.Checkpoint(name, time.time(), bool(dom), old, size, context.uuid(obj), ran, kept, accelerator)
-    files.write_json(target / records.RECORD, asdict(found))
+    files.write_json(target / CHECKPOINT, asdict(found))
     context.pending(obj).unlink()
     records.define(context, obj, dom)
     what = f"checkpoint {name} ({'with memory, ' if dom else ''}{time.monotonic() - begin:.1f} s)"
@@ -351,7 +351,7 @@ def _forget_unused(context: Context, obj: Object, row: dict[str, Any]) -> None:
         if layers.read(folder).active != name and not _open(folder / name):
             (folder / name).unlink(missing_ok=True)
     target = records.place(context, obj) / str(row.get("name"))
-    if not (target / records.RECORD).exists() and target.parent == records.place(context, obj):
+    if not (target / CHECKPOINT).exists() and target.parent == records.place(context, obj):
         shutil.rmtree(target, ignore_errors=True)
     context.pending(obj).unlink(missing_ok=True)
 

@@ -15,8 +15,6 @@ from hikube_local.backends.qemu.context import CHECKPOINT, Context
 from hikube_local.backends.qemu.machine import definition
 from hikube_local.plan.steps import RunOptions
 
-RECORD = CHECKPOINT
-
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -51,8 +49,8 @@ def walk(folder: Path) -> Iterator[tuple[Path, Any]]:
     """(path, content) of the checkpoints of one machine, or of all in the folder of their namespace."""
     # Folders may go while we walk: another disk's deletion takes checkpoints with it.
     for top, _, found in os.walk(folder):
-        if RECORD in found and not os.path.basename(top).startswith("."):  # what a deletion that was cut short left
-            yield Path(top, RECORD), files.read_json(Path(top, RECORD))
+        if CHECKPOINT in found and not os.path.basename(top).startswith("."):  # what a deletion that was cut short left
+            yield Path(top, CHECKPOINT), files.read_json(Path(top, CHECKPOINT))
 
 
 def of_record(row: Any) -> Checkpoint | None:

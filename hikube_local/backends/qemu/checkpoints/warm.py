@@ -18,7 +18,7 @@ from hikube_local import files
 from hikube_local.api.objects import DISK, Key, Object
 from hikube_local.backends.qemu import boot_marks
 from hikube_local.backends.qemu.checkpoints import operations, records
-from hikube_local.backends.qemu.context import Context
+from hikube_local.backends.qemu.context import CHECKPOINT, Context
 from hikube_local.backends.qemu.machine import refresh, spec
 from hikube_local.disks import layers, qcow2
 from hikube_local.events import Emit
@@ -115,7 +115,7 @@ def _link(source: str | Path, target: str | Path) -> None:
 def resume(context: Context, obj: Object, where: Path, name: str, emit: Emit) -> float | None:
     """Bring the machine up from a kept state; None where there is none, else the seconds that it took."""
     source = where / name
-    if not (source / "checkpoint" / records.RECORD).exists():
+    if not (source / "checkpoint" / CHECKPOINT).exists():
         return None
     with locked(where / "lock"):
         return _resume(context, obj, source, emit)
@@ -125,7 +125,7 @@ def _resume(context: Context, obj: Object, source: Path, emit: Emit) -> float | 
     begin = time.monotonic()
     own = context.make_folder(obj)
     db.record(own, obj)
-    point = records.of_record(files.read_json(source / "checkpoint" / records.RECORD))
+    point = records.of_record(files.read_json(source / "checkpoint" / CHECKPOINT))
     if point is None or any(
         f != layers.FIRST or not (source / f"disk-{d}.qcow2").exists() for d, f in point.frozen.items()
     ):
@@ -149,7 +149,7 @@ def _resume(context: Context, obj: Object, source: Path, emit: Emit) -> float | 
     files.make_folder(target.parent, context.layout.mode)
     shutil.copytree(source / "checkpoint", target, copy_function=_link)
     # Sockets and taps of this root differ, and are brought along.
-    files.write_json(target / records.RECORD, asdict(replace(point, definition="")))
+    files.write_json(target / CHECKPOINT, asdict(replace(point, definition="")))
     with operations.held(context, obj, emit):
         operations.restore(context, obj, NAME, emit)
     refresh.woken(context, obj, time.time() - point.created, emit)

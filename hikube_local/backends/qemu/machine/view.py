@@ -65,8 +65,9 @@ def view(context: Context, obj: Object) -> View:
     # A look tries nothing itself: of a machine that is off, what was tried before.
     choice = context.accelerator(obj) if on or accelerator.kept(context.layout) else None
     # What runs was started with one; what it would get at its next start may be another.
-    runs = (lease.ran_with or (choice.word if choice else "")) if on else ""
-    by = lease.ran_by if lease.ran_with else choice.by if choice else ""
+    runs, by = (lease.ran_with, lease.ran_by) if lease.ran_with else (choice.word, choice.by) if choice else ("", "")
+    if not on:
+        runs = by = ""
     told = seen.started is not None and guest.up == seen.started  # `up` saw it come up
     failed = bool(console and console.trouble) and not told
     ended = cloud_init is not None if obj.instance.has_seed else bool(console and console.login)
@@ -79,7 +80,7 @@ def view(context: Context, obj: Object) -> View:
         trouble=trouble,
         agent=bool(on and dom is not None and Agent(dom).connected()),
         accelerator=runs,
-        accelerator_by=by if on else "",
+        accelerator_by=by,
         addresses=_addresses(context, obj, lan, guest.lan_ip, access),
         access=access,
         differences=_differences(context, obj, lease, choice, runs),
