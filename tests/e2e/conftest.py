@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -138,6 +139,18 @@ def ours(runtime: Path) -> list[int]:
             ):
                 found.append(int(entry))
     return found
+
+
+def killed(*pids: int) -> None:
+    """Killed, and gone: one that is only on its way out is still seen by what looks."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            fd = os.pidfd_open(pid)
+            try:
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+                assert select.select([fd], [], [], patience(20))[0], f"process {pid} does not end"
+            finally:
+                os.close(fd)
 
 
 @pytest.fixture(scope="session")
@@ -298,10 +311,8 @@ def user(host: Host, tiny_image: Path, tmp_path_factory) -> Iterator[AsUser]:
     finally:
         host.run("umount", "/dev/net/tun", check=False)
         tun.unlink(missing_ok=True)
-        for pid in ours(program.runtime):
-            os.kill(pid, signal.SIGKILL)
+        killed(*ours(program.runtime))
         shutil.rmtree(program.run_dir, ignore_errors=True)
-        time.sleep(0.2)
         subprocess.run(["userdel", "--remove", "--force", name], check=False, capture_output=True)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import KEPT, TINY, Real, empty_disk, seeded
+from tests.e2e.conftest import KEPT, TINY, Real, empty_disk, killed, seeded
 from tests.e2e.test_firmware import put
 from tests.growth import patience
 from tests.guests import efi
@@ -377,7 +377,7 @@ def kill(real: Real, program: str) -> None:
     for pid in real.processes():
         with contextlib.suppress(OSError):
             if program in os.readlink(f"/proc/{pid}/exe"):
-                os.kill(pid, signal.SIGKILL)
+                killed(pid)
 
 
 @pytest.mark.full

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import shlex
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -18,7 +16,7 @@ import pytest
 
 from hikube_local.backends.qemu.network import helpers
 from hikube_local.paths import layout
-from tests.e2e.conftest import TINY, AsUser, Host, Lan, Real, ours, second, seeded
+from tests.e2e.conftest import TINY, AsUser, Host, Lan, Real, killed, ours, second, seeded
 from tests.growth import patience
 from tests.guests.udpecho import PORT as UDP
 
@@ -350,8 +348,7 @@ def test_purge_ends_everything_also_what_is_damaged(real: Real, host: Host):
     assert real("up", write(real, TINY), env={"HIKUBE_LOCAL_HOME": str(kept)}).code == 0
     of_test = layout({"HIKUBE_LOCAL_HOME": str(kept)}).runtime
     assert real("up", write(real, f"{TINY}---\n{second(TINY, 'b')}")).code == 0
-    for pid in helpers.holders(real.runtime / "libvirtd.lock"):
-        os.kill(pid, signal.SIGKILL)
+    killed(*helpers.holders(real.runtime / "libvirtd.lock"))
     (real.home / "state" / "machines" / "default" / "web" / "object.json").write_text("{")
     listed = real("purge", "-A")
     assert listed.code == 2 and "qemu-system" in listed.out and "--yes" in listed.err
@@ -405,13 +402,7 @@ def test_up_rebuilds_everything_after_a_reboot_of_the_host(real: Real, host: Hos
     """A reboot takes every process and the runtime folder; the state stays."""
     assert real("up", write(real, TINY)).code == 0
     where = real.access(80)
-    for pid in real.processes():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + patience(20)
-    while real.processes():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    killed(*real.processes())
     shutil.rmtree(real.runtime)
     assert real("get", "vm", "web", "-o", "json").json["status"]["printableStatus"] != "Running"
     assert real("up", write(real, TINY)).code == 0
@@ -447,8 +438,7 @@ def test_a_namespace_that_went_is_not_taken_for_the_new_one(real: Real, host: Ho
     assert real("up", write(real, TINY)).code == 0
     assert real("stop", "web", "--force").code == 0
     for lock in ("ns", "libvirtd"):  # nothing is left from which it could be taken up again, but slirp4netns lives
-        os.kill(helpers.pid_of(real.runtime / f"{lock}.lock"), signal.SIGKILL)
-    time.sleep(0.5)
+        killed(helpers.pid_of(real.runtime / f"{lock}.lock"))
     result = real("start", "web", "--wait")
     assert result.code == 0, result.err
     assert "hello from" in (host.http(real.access(80)) or "")

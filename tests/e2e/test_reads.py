@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,7 @@ from hikube_local.backends.qemu.context import PENDING
 from hikube_local.backends.qemu.network import helpers
 from hikube_local.files import write_json
 from tests import reads
-from tests.e2e.conftest import TINY, Host, Real, second
+from tests.e2e.conftest import TINY, Host, Real, killed, second
 
 pytestmark = pytest.mark.e2e
 # What QEMU itself writes while it runs.
@@ -44,8 +42,7 @@ def test_a_look_leaves_files_guests_libvirt_and_the_network_as_they_were(real: R
     looks(real, host, tmp_path, path)
     assert pending.exists()
     # libvirt was killed: a look says so and starts nothing.
-    for pid in helpers.holders(real.runtime / "libvirtd.lock"):
-        os.kill(pid, signal.SIGKILL)
+    killed(*helpers.holders(real.runtime / "libvirtd.lock"))
     before, files = standing(real, host), kept(real)
     shown = real("get", "vm", "web")
     assert "Unknown" in shown.out and shown.code == 0

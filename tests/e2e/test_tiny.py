@@ -16,7 +16,7 @@ import pytest
 
 from hikube_local.backends.qemu.network import helpers
 from tests.contract import Contract
-from tests.e2e.conftest import TINY, Host, Real, second, seeded
+from tests.e2e.conftest import TINY, Host, Real, killed, second, seeded
 from tests.growth import patience
 
 pytestmark = pytest.mark.e2e
@@ -121,16 +121,14 @@ def test_forwards_survive_a_reboot_and_what_died_comes_back(real: Real, host: Ho
         assert time.monotonic() < deadline
     for lock in ("libvirtd", "slirp", "ns"):
         pid = helpers.pid_of(real.runtime / f"{lock}.lock")
-        os.kill(pid, signal.SIGKILL)
-        time.sleep(0.3)
+        killed(pid)
         if lock == "libvirtd":
             assert "hello from" in (host.http(where) or ""), "a machine does without libvirtd"
         assert up(real).code == 0
         assert real.status()["printableStatus"] == "Running"
         assert "hello from" in (host.http(real.access(80)) or ""), lock
     dns = next(real.runtime.glob("dnsmasq-*.lock"))
-    os.kill(helpers.pid_of(dns), signal.SIGKILL)
-    time.sleep(0.3)
+    killed(helpers.pid_of(dns))
     assert up(real).code == 0
     assert helpers.pid_of(dns)
     assert real.access(80) == where
@@ -358,8 +356,7 @@ def test_a_user_added_on_the_host_takes_nothing_from_libvirt(real: Real):
     name = f"hkp{os.getpid()}"
     subprocess.run(["useradd", "--no-create-home", name], check=True)
     try:
-        for pid in helpers.holders(real.runtime / "libvirtd.lock"):  # tini and libvirtd
-            os.kill(pid, signal.SIGKILL)
+        killed(*helpers.holders(real.runtime / "libvirtd.lock"))  # tini and libvirtd
         again = real("up", path)
     finally:
         subprocess.run(["userdel", "--force", name], check=False, capture_output=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import time
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hikube_local.backends.qemu.network import helpers
-from tests.e2e.conftest import TINY, AsUser, Host, empty_disk, ours, second
+from tests.e2e.conftest import TINY, AsUser, Host, empty_disk, killed, ours, second
 from tests.growth import patience
 
 pytestmark = pytest.mark.e2e
@@ -39,8 +38,7 @@ def test_a_user_gets_machines_without_privileges(user: AsUser, host: Host):
     assert "libvirtd" in names and any(n.startswith("qemu") for n in names)
     assert "nothing changed" in user("up", path).err
     # A killed libvirtd comes back with its machine.
-    for pid in helpers.holders(user.runtime / "libvirtd.lock"):
-        os.kill(pid, signal.SIGKILL)
+    killed(*helpers.holders(user.runtime / "libvirtd.lock"))
     assert user("up", path).code == 0
     assert "hello from" in (host.http(where) or "")
     assert host.facts() == before
@@ -94,8 +92,7 @@ def test_without_namespaces_each_machine_is_alone_and_that_is_said(user: AsUser,
         refused = user("network", "exec", "--", "true")
         assert refused.code == 1 and "HK806" in refused.err
         assert "HK518" in user("describe", "vm/web").out
-        for pid in helpers.holders(user.runtime / "libvirtd.lock"):
-            os.kill(pid, signal.SIGKILL)
+        killed(*helpers.holders(user.runtime / "libvirtd.lock"))
         assert user.status()["printableStatus"] == "Unknown"  # a look starts nothing
         assert user("wait", "vm/web", "--for=condition=Ready").code == 0
         assert user.status()["printableStatus"] == "Running"
@@ -152,7 +149,7 @@ def test_rootlesskit_opens_the_door_that_unshare_finds_shut(user: AsUser, host: 
         for name in ("rootlesskit", "sleep", "libvirtd", "dnsmasq", "slirp4netns"):
             for pid in ours(user.runtime):
                 if os.path.basename(os.readlink(f"/proc/{pid}/exe")) == name:
-                    os.kill(pid, signal.SIGKILL)
+                    killed(pid)
                     break
             again = user("up", path)
             assert again.code == 0, (name, again.err)
