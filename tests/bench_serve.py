@@ -13,7 +13,8 @@ from pathlib import Path
 
 import aiohttp
 
-from hikube_local.api.objects import DISK, Object, spec_of
+from hikube_local.api.objects import DISK, Object
+from hikube_local.manifests.models import read_spec
 from hikube_local.paths import layout
 from hikube_local.store.db import Store
 from tests import clients
@@ -57,7 +58,7 @@ def _time(client: Path, *words: str, env: dict[str, str] | None = None) -> float
 
 def _fill(program: Program) -> None:
     """Objects straight into the store: it is the endpoint that is measured."""
-    spec = spec_of(DISK, {"storage": "1Gi"})
+    spec = read_spec(DISK, {"storage": "1Gi"})
     store = Store(layout({"HIKUBE_LOCAL_HOME": str(program.home)}))
     made = [
         Object(kind=DISK, namespace="default", name=f"o{n}", spec=spec, backend="simulator") for n in range(OBJECTS)

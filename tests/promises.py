@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ class Promises:
         (folder / "m.yaml").write_text(text)
         found = validate([str(folder / "m.yaml")], None, "default", Known({}, frozenset({"tiny"})))
         assert not found.findings.failed, [d.render() for d in found.findings.items]
-        return [i.object.model_copy(update={"backend": self.backend}) for i in found.objects]
+        return [replace(i.object, backend=self.backend) for i in found.objects]
 
     def up(self, session: Session, objects: list[Object], **more) -> tuple[Object, list[Event]]:
         told: list[Event] = []

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
 from enum import StrEnum
-from typing import Annotated, Any, Literal, NamedTuple
-
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from typing import Any, NamedTuple, Self
 
 from hikube_local.api.sources import Blank, Content, CopyOf, FromImage, FromUpload, FromUrl
 
@@ -48,82 +48,91 @@ class RunStrategy(StrEnum):
     ONCE = "Once"
 
 
-def _quantity(value: Any) -> Any:
-    """A quantity may be written as text or as a plain number."""
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value) if isinstance(value, float) else value
+def said(description: str, default: Any = MISSING) -> Any:
+    """A field that users write, and what it is; required without a default."""
+    return field(default=default, metadata={"description": description})
 
 
-def _disk(value: Any) -> Any:
-    """The seed writes disks as names, the chart as objects."""
-    return {"name": value} if isinstance(value, str) else value
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What both kinds' parts have in common. Values were judged where a manifest was read (manifests/models.py).
+
+    `given`: the fields that the user wrote; everything else has its default.
+    """
+
+    given: frozenset[str] | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.given is None:
+            written = (f.name for f in fields(self) if f.name != "given" and getattr(self, f.name) != f.default)
+            object.__setattr__(self, "given", frozenset(written))
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """What a user may write in it, in order."""
+        return tuple(f.name for f in fields(cls) if f.name != "given")
+
+    def but(self, **changes: Any) -> Self:
+        """The same with these fields given otherwise."""
+        return replace(self, **changes, given=(self.given or frozenset()) | changes.keys())
 
 
-Quantity = Annotated[StrictStr, BeforeValidator(_quantity)]
-
-
-class Shape(BaseModel):
-    """What both kinds' parts have in common: unknown keys are errors, values are never converted in silence."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
-
-
+@dataclass(frozen=True, kw_only=True)
 class DiskRef(Shape):
     """A VMDisk to attach, and how."""
 
-    name: StrictStr = Field(description="Name of the VMDisk, in the machine's namespace.")
-    bus: StrictStr | None = Field(None, description="virtio, sata or scsi; overrides the profile's bus.")
-    hotpluggable: StrictBool | None = Field(None, description="Attach and detach while the machine runs.")
+    name: str = said("Name of the VMDisk, in the machine's namespace.")
+    bus: str | None = said("virtio, sata or scsi; overrides the profile's bus.", None)
+    hotpluggable: bool | None = said("Attach and detach while the machine runs.", None)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Named(Shape):
     """A reference by name (networks, gpus)."""
 
-    name: StrictStr
+    name: str
 
 
+@dataclass(frozen=True, kw_only=True)
 class Resources(Shape):
     """CPU and memory instead of an instanceType: cpu is cores a socket."""
 
-    cpu: Quantity = ""
-    memory: Quantity = ""
-    sockets: Quantity = ""
+    cpu: str = ""
+    memory: str = ""
+    sockets: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
 class Firmware(Shape):
     """Firmware of the machine; a field that the platform is about to take."""
 
-    bootloader: StrictStr | None = None
-    secureBoot: StrictBool | None = None
-    efiPersistent: StrictBool | None = None
+    bootloader: str | None = None
+    secureBoot: bool | None = None
+    efiPersistent: bool | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
 class VMInstanceSpec(Shape):
     """A virtual machine."""
 
-    external: StrictBool = Field(False, description="Whether the machine is reached from outside its tenant.")
-    externalMethod: StrictStr = Field("PortList", description="PortList (listed TCP ports) or WholeIP (everything).")
-    externalPorts: list[StrictInt] | None = Field(None, description="TCP ports with PortList; absent means 22.")
-    externalAllowICMP: StrictBool = Field(True, description="PortList: whether ping passes.")
-    running: StrictBool | None = Field(None, description="false leaves the machine defined and stopped.")
-    runStrategy: StrictStr | None = Field(None, description="Always, Halted, Manual, RerunOnFailure or Once.")
-    instanceType: StrictStr = Field("u1.medium", description="vCPUs and memory by name.")
-    instanceProfile: StrictStr = Field("ubuntu", description="Firmware, buses and NIC model by name.")
-    disks: list[Annotated[DiskRef, BeforeValidator(_disk)]] = Field([], description="VMDisks in boot order.")
-    networks: list[Named] = Field([], description="Further networks.")
-    subnets: list[Named] = Field([], description="The old name of networks.")
-    gpus: list[Named] = Field([], description="GPUs to pass through.")
-    cpuModel: StrictStr = Field("", description="CPU model; empty is the host's.")
-    resources: Resources = Field(Resources(), description="CPU and memory instead of an instanceType.")
-    sshKeys: list[StrictStr] = Field([], description="Public keys for the image's default user.")
-    cloudInit: StrictStr = Field("", description="user-data for cloud-init.")
-    cloudInitSeed: StrictStr = Field("", description="A new value makes cloud-init run again at the next boot.")
-    firmware: Firmware | None = Field(None, description="A field that the platform is about to take.")
+    external: bool = said("Whether the machine is reached from outside its tenant.", False)
+    externalMethod: str = said("PortList (listed TCP ports) or WholeIP (everything).", "PortList")
+    externalPorts: tuple[int, ...] | None = said("TCP ports with PortList; absent means 22.", None)
+    externalAllowICMP: bool = said("PortList: whether ping passes.", True)
+    running: bool | None = said("false leaves the machine defined and stopped.", None)
+    runStrategy: str | None = said("Always, Halted, Manual, RerunOnFailure or Once.", None)
+    instanceType: str = said("vCPUs and memory by name.", "u1.medium")
+    instanceProfile: str = said("Firmware, buses and NIC model by name.", "ubuntu")
+    disks: tuple[DiskRef, ...] = said("VMDisks in boot order.", ())
+    networks: tuple[Named, ...] = said("Further networks.", ())
+    subnets: tuple[Named, ...] = said("The old name of networks.", ())
+    gpus: tuple[Named, ...] = said("GPUs to pass through.", ())
+    cpuModel: str = said("CPU model; empty is the host's.", "")
+    resources: Resources = said("CPU and memory instead of an instanceType.", Resources())
+    sshKeys: tuple[str, ...] = said("Public keys for the image's default user.", ())
+    cloudInit: str = said("user-data for cloud-init.", "")
+    cloudInitSeed: str = said("A new value makes cloud-init run again at the next boot.", "")
+    firmware: Firmware | None = said("A field that the platform is about to take.", None)
 
     @property
     def strategy(self) -> RunStrategy:
@@ -154,14 +163,19 @@ class VMInstanceSpec(Shape):
         return bool(self.cloudInit) or any(self.sshKeys)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Http(Shape):
-    url: StrictStr = Field(description="Where the image is downloaded from.")
+    """A download."""
+
+    url: str = said("Where the image is downloaded from.")
 
 
+@dataclass(frozen=True, kw_only=True)
 class Upload(Shape):
     """Waits for a file that the user uploads."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class Source(Shape):
     """Where a disk's content comes from: nothing, or exactly one of these."""
 
@@ -171,29 +185,30 @@ class Source(Shape):
     upload: Upload | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
 class VMDiskSpec(Shape):
     """A disk."""
 
-    source: Source = Field(Source(), description="{} is an empty disk.")
-    optical: StrictBool = Field(False, description="Attached as a read-only CD-ROM.")
-    storage: Quantity = Field("5Gi", description="Size that the guest sees.")
-    storageClass: StrictStr = Field("replicated", description="local, replicated or replicated-async.")
+    source: Source = said("{} is an empty disk.", Source())
+    optical: bool = said("Attached as a read-only CD-ROM.", False)
+    storage: str = said("Size that the guest sees.", "5Gi")
+    storageClass: str = said("local, replicated or replicated-async.", "replicated")
 
     @property
     def content(self) -> Content:
         """What `source` says; of several, which no valid manifest has, the first."""
-        for field in Source.model_fields:
-            match getattr(self.source, field):
+        for name in Source.names():
+            match getattr(self.source, name):
                 case None:
                     continue
                 case Http(url=url):
                     return FromUrl(url)
-                case Named(name=name):
-                    return FromImage(name) if field == "image" else CopyOf(name)
+                case Named(name=of):
+                    return FromImage(of) if name == "image" else CopyOf(of)
                 case Upload():
                     return FromUpload()
                 case other:
-                    raise TypeError(f"source.{field} is {other!r}, which is no content")
+                    raise TypeError(f"source.{name} is {other!r}, which is no content")
         return Blank()
 
     @property
@@ -205,27 +220,31 @@ class VMDiskSpec(Shape):
 SPECS: dict[str, type[Shape]] = {INSTANCE: VMInstanceSpec, DISK: VMDiskSpec}
 
 
-class Metadata(BaseModel):
-    """What of an object's metadata means something here."""
+# The part that a field holds, one or a list of them; every other field is a plain value.
+PARTS: dict[str, type[Shape]] = {
+    "disks": DiskRef,
+    "networks": Named,
+    "subnets": Named,
+    "gpus": Named,
+    "resources": Resources,
+    "firmware": Firmware,
+    "source": Source,
+    "http": Http,
+    "image": Named,
+    "disk": Named,
+    "upload": Upload,
+}
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
-    name: StrictStr
-    namespace: StrictStr = ""
-    labels: dict[StrictStr, StrictStr] = {}
-    annotations: dict[StrictStr, StrictStr] = {}
-
-
-class Object(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class Object:
     """One VMInstance or VMDisk as the user asked for it, with what the store adds."""
 
-    model_config = ConfigDict(frozen=True)
-
-    kind: Literal["VMInstance", "VMDisk"]
+    kind: str
     namespace: str
     name: str
-    labels: dict[str, str] = {}
-    annotations: dict[str, str] = {}
+    labels: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
     spec: VMInstanceSpec | VMDiskSpec
     backend: str = DEFAULT_BACKEND
     uid: str = ""
@@ -269,11 +288,39 @@ class Object(BaseModel):
         return self.spec
 
 
-def spec_of(kind: str, value: dict[str, Any]) -> VMInstanceSpec | VMDiskSpec:
-    """The spec of `kind` from plain data (as the store keeps it)."""
-    return SPECS[kind].model_validate(value)  # type: ignore[return-value]
+def spec_of(kind: str, value: Mapping[str, Any]) -> VMInstanceSpec | VMDiskSpec:
+    """The spec of `kind` from plain data, as `plain_spec` writes it and the store keeps it; TypeError where it is none."""
+    return _made(SPECS[kind], value)  # type: ignore[return-value]
+
+
+def _made(shape: type[Shape], value: Any) -> Shape:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{shape.__name__} is no mapping")
+    kinds = {f.name: str(f.type) for f in fields(shape)}
+    if unknown := value.keys() - kinds.keys():
+        raise TypeError(f"{shape.__name__} has no {', '.join(sorted(unknown))}")
+    return shape(**{name: _part(name, kinds[name], v) for name, v in value.items()}, given=frozenset(value))
+
+
+def _part(name: str, kind: str, value: Any) -> Any:
+    """A value of the field `name`, whose annotation is `kind`."""
+    if isinstance(value, list):
+        return tuple(_part(name, kind, v) for v in value)
+    if value is None:
+        return None
+    if name in PARTS:
+        return _made(PARTS[name], value)
+    if type(value).__name__ not in kind:
+        raise TypeError(f"{name} is a {type(value).__name__}")
+    return value
 
 
 def plain_spec(spec: Shape) -> dict[str, Any]:
     """The spec as the user wrote it: only what was given, in the shape of today's chart."""
-    return spec.model_dump(mode="json", exclude_unset=True)
+    return {name: _plain(getattr(spec, name)) for name in spec.names() if name in (spec.given or ())}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(v) for v in value]
+    return plain_spec(value) if isinstance(value, Shape) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -78,7 +79,7 @@ def rows(app: App, reconciler: Any, objects: list[Any]) -> list[dict[str, Any]]:
     out = []
     for obj in objects:
         old = app.store.get(obj.key)
-        fresh = obj.model_copy(update={"generation": old.generation} if old else {})
+        fresh = replace(obj, generation=old.generation) if old else obj
         row: dict[str, Any] = {"kind": obj.kind, "namespace": obj.namespace, "name": obj.name}
         row["changes"] = changes(plain_spec(old.spec) if old else {}, plain_spec(obj.spec)) if old else []
         row["notes"] = notes(old, obj)

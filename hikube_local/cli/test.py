@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ def _once(
     if junit:
         needs("junitparser", "--junit needs")
     items = {i.object.key: i for i in loaded.objects}
-    preflight(app.session, [o.model_copy(update={"backend": DEFAULT_BACKEND}) for o in objects])
+    preflight(app.session, [replace(o, backend=DEFAULT_BACKEND) for o in objects])
     reports: list[Report] = []
     failures: list[HikubeError] = []
     key = keys.own_key(app.layout)
@@ -247,9 +248,7 @@ def _on(objects: list[Any], image: str) -> list[Any]:
     url = image.startswith(("http://", "https://"))
     source = Source(http=Http(url=image)) if url else Source(image=Named(name=image))
     return [
-        o.model_copy(update={"spec": o.disk.model_copy(update={"source": source})})
-        if o.kind == "VMDisk" and (o.namespace, o.name) in first
-        else o
+        replace(o, spec=o.disk.but(source=source)) if o.kind == "VMDisk" and (o.namespace, o.name) in first else o
         for o in objects
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hikube_local.api.objects import DEFAULT_BACKEND, DISK, INSTANCE, Key, Object
@@ -58,7 +58,7 @@ def with_backend(session: Session, objects: Iterable[Object], backend: str | Non
     out = []
     for obj in objects:
         old = stored.get(obj.key)
-        out.append(obj.model_copy(update={"backend": backend or (old.backend if old else DEFAULT_BACKEND)}))
+        out.append(replace(obj, backend=backend or (old.backend if old else DEFAULT_BACKEND)))
     carriers = {o.key: o.backend for o in [*stored.values(), *out]}
     for obj in out:
         for key in obj.disk_keys if obj.kind == INSTANCE else ():
@@ -124,7 +124,7 @@ def _bridge(session: Session, options: ApplyOptions) -> str | None:
 
 def planned_away(session: Session, wanted: list[Object]) -> list[Object]:
     """What --prune would delete, as it would be then."""
-    return [o.model_copy(update={"deletion": time.time()}) for o in prunable(session, wanted)]
+    return [replace(o, deletion=time.time()) for o in prunable(session, wanted)]
 
 
 def prunable(session: Session, wanted: list[Object]) -> list[Object]:

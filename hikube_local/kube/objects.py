@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
-from hikube_local.api.objects import API_VERSION, DISK, Object, plain_spec, spec_of
+from hikube_local.api.objects import API_VERSION, DISK, Object, plain_spec
 from hikube_local.kube.kinds import GROUP, Resource
 from hikube_local.kube.status import Cause, Refused
 from hikube_local.manifests.load import Fetched
+from hikube_local.manifests.models import read_spec
 from hikube_local.manifests.validate import Known, validate
 from hikube_local.source.finding import Finding, Severity
 
@@ -52,7 +54,7 @@ def one_dialect(resource: Resource, body: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(spec, dict):
         return body
     try:
-        return {**body, "spec": plain_spec(spec_of(resource.kind, spec))}
+        return {**body, "spec": plain_spec(read_spec(resource.kind, spec))}
     except (ValueError, TypeError):  # what is wrong with it is told when the whole is judged
         return body
 
@@ -120,7 +122,7 @@ def _written(value: dict[str, Any]) -> dict[str, Any]:
             spec = json.loads(text)["spec"]
             if not isinstance(spec, dict):
                 return dict(value["spec"])
-            if plain_spec(spec_of(value["kind"], spec)) == value["spec"]:
+            if plain_spec(read_spec(value["kind"], spec)) == value["spec"]:
                 return dict(spec)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             pass
@@ -189,7 +191,7 @@ def read(
         raise Refused(422, f'{resource.kind}.{GROUP} "{label}" is invalid: {what}', causes=causes, details=details)
     obj = result.objects[0].object
     if isinstance(applied, str):
-        obj = obj.model_copy(update={"annotations": {**obj.annotations, LAST_APPLIED: applied}})
+        obj = replace(obj, annotations={**obj.annotations, LAST_APPLIED: applied})
     warnings = [
         f"{'differs from Hikube ' if f.severity is Severity.DIFFERENCE else ''}[{f.code}]: {f.message}"
         for f in result.findings.items

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
@@ -60,14 +61,14 @@ def deletable(body: Any, uid: str, revision: str) -> None:
 def as_if(obj: Object, old: Object | None) -> Object:
     """What a dry run shows: as the store would have it."""
     if old is None:
-        return obj.model_copy(update={"uid": "00000000-0000-0000-0000-000000000000", "created": time.time()})
-    kept = {
-        "uid": old.uid,
-        "created": old.created,
-        "generation": old.generation,
-        "resource_version": old.resource_version,
-    }
-    return obj.model_copy(update=kept)
+        return replace(obj, uid="00000000-0000-0000-0000-000000000000", created=time.time())
+    return replace(
+        obj,
+        uid=old.uid,
+        created=old.created,
+        generation=old.generation,
+        resource_version=old.resource_version,
+    )
 
 
 async def again(once: Callable[[], Awaitable[web.StreamResponse]], stated: bool) -> web.StreamResponse:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -347,9 +347,9 @@ def _pipe(words: list[str], patience: float) -> Iterator[socket.socket]:
 def _closed(obj: Object) -> Object:
     """As the manifest has it, but with no port on the host, and running whatever it says."""
     if obj.kind != INSTANCE:
-        return obj.model_copy(update={"backend": DEFAULT_BACKEND})
+        return replace(obj, backend=DEFAULT_BACKEND)
     changes: dict[str, Any] = {"external": False, "running": True, "runStrategy": None}
-    return obj.model_copy(update={"backend": DEFAULT_BACKEND, "spec": obj.instance.model_copy(update=changes)})
+    return replace(obj, backend=DEFAULT_BACKEND, spec=obj.instance.but(**changes))
 
 
 def _warm(layout: Layout) -> Path:

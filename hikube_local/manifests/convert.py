@@ -45,7 +45,7 @@ def machine(old: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
     told += [
         f"systemDisk.{k} means nothing and is left out" for k in system if k not in ("image", "storage", "storageClass")
     ]
-    known = SPECS["VMInstance"].model_fields
+    known = SPECS["VMInstance"].names()
     told += [f"spec.{k} means nothing in a VMInstance and is left out" for k in spec if k not in known]
     kept = {k: v for k, v in spec.items() if k in known and v is not None}
     if isinstance(kept.get("resources"), dict):

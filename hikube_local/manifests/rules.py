@@ -286,7 +286,7 @@ def differences(spec: VMInstanceSpec) -> Iterator[Finding]:
 
 
 def disk_source(spec: VMDiskSpec, extra_images: frozenset[str] = frozenset()) -> Iterator[Finding]:
-    given = [n for n in Source.model_fields if getattr(spec.source, n) is not None]
+    given = [n for n in Source.names() if getattr(spec.source, n) is not None]
     if len(given) > 1:
         what = f"source has {' and '.join(given)}: at most one"
         yield Finding("HK311", _E, what, ("source",), "keep the one that you mean")

@@ -8,9 +8,9 @@ from typing import Any
 
 from hikube_local.api.objects import API_VERSION, DISK, INSTANCE, SPECS, RunStrategy
 from hikube_local.catalogue import data
+from hikube_local.manifests.models import QUANTITIES, model
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
-_QUANTITIES = {"cpu", "memory", "sockets", "storage"}
 
 
 def schema() -> dict[str, Any]:
@@ -26,7 +26,7 @@ def schema() -> dict[str, Any]:
 
 
 def schema_of(kind: str) -> dict[str, Any]:
-    spec = SPECS[kind].model_json_schema()
+    spec = model(SPECS[kind]).model_json_schema()
     shared = spec.pop("$defs", {})
     body = _open(spec, {name: _open(part, shared) for name, part in shared.items()})
     names = {"type": "string", "pattern": "^[a-z]([-a-z0-9]*[a-z0-9])?$", "maxLength": 41 if kind == INSTANCE else 45}
@@ -50,7 +50,7 @@ def _open(part: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
     properties = {}
     for name, field in part.get("properties", {}).items():
         field = _resolved(field, shared)
-        if name in _QUANTITIES:
+        if name in QUANTITIES:
             field = {**{k: v for k, v in field.items() if k != "type"}, "type": ["string", "integer", "number"]}
         if name == "disks":
             field["items"] = {"anyOf": [{"type": "string"}, field["items"]]}

@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from hikube_local.api import names
-from hikube_local.api.objects import INSTANCE, SPECS, Metadata, Object
+from hikube_local.api.objects import INSTANCE, PARTS, SPECS, Named, Object
+from hikube_local.manifests.models import Metadata, read_spec
 from hikube_local.source.finding import Finding, Findings, Severity
 from hikube_local.source.nodes import Node, Text, value_words
 from hikube_local.text import nearest
@@ -88,7 +89,7 @@ def build(
         return None
     whole = len([d for d in findings.items if d.severity is Severity.ERROR]) == before
     made = Object(
-        kind=kind,  # type: ignore[arg-type]
+        kind=kind,
         namespace=chosen,
         name=meta.name,
         labels=meta.labels,
@@ -156,7 +157,7 @@ class _Reporter:
         for key in self.node.value:
             if key not in TOP and key not in PRINTED:
                 near = nearest(key, list(TOP))
-                in_spec = key in SPECS[self.kind].model_fields
+                in_spec = key in SPECS[self.kind].names()
                 help = "it belongs under spec:" if in_spec else f"did you mean {near}?" if near else ""
                 self.error("HK204", f"unknown field {key[:60]!r}", (key,), help, key=True)
 
@@ -219,7 +220,7 @@ class _Reporter:
             return None
         data = without_nulls(part.data) if part is not None and part.value is not None else {}
         try:
-            return SPECS[self.kind].model_validate(data)
+            return read_spec(self.kind, data)
         except ValidationError as e:
             self.pydantic(e, ("spec",), "HK205")
             # What is left is judged too, so that everything is told at once. Unknown keys the platform leaves out as well.
@@ -231,7 +232,7 @@ class _Reporter:
                     self.judged.add(str(path[0]))
                 _drop(data, path if item["type"] == "extra_forbidden" else path[:1])
         try:
-            return SPECS[self.kind].model_validate(data)
+            return read_spec(self.kind, data)
         except ValidationError:
             return None  # told already
 
@@ -258,7 +259,7 @@ class _Reporter:
 
     def unknown(self, path: tuple[str | int, ...]) -> None:
         key = str(path[-1])
-        known = list(SPECS[self.kind].model_fields) if len(path) == 2 else self.fields(path[:-1])
+        known = list(SPECS[self.kind].names()) if len(path) == 2 else self.fields(path[:-1])
         cure = CURES.get((self.kind, key)) if len(path) == 2 else None
         near = nearest(key, known)
         help = cure or (f"did you mean {near}?" if near else "Hikube would ignore it without a word")
@@ -269,14 +270,5 @@ class _Reporter:
 
     def fields(self, path: tuple[str | int, ...]) -> list[str]:
         """The known keys of the mapping at `path`."""
-        from hikube_local.api import objects
-
-        parts: dict[str, type[objects.Shape]] = {
-            "disks": objects.DiskRef,
-            "resources": objects.Resources,
-            "source": objects.Source,
-            "http": objects.Http,
-            "firmware": objects.Firmware,
-        }
         step = next((s for s in reversed(path) if isinstance(s, str)), "")
-        return list(parts.get(step, objects.Named).model_fields)
+        return list(PARTS.get(step, Named).names())

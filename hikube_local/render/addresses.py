@@ -6,6 +6,7 @@ import hashlib
 import ipaddress
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 HIGH = 10000  # a port that may not be bound goes to p + HIGH
@@ -106,7 +107,7 @@ def assign_ports(ports: Iterable[str], kept: dict[str, Any], usable: Callable[[s
         if old is not None and old not in taken and usable(protocol, old):
             out[protocol, port] = old
             continue
-        for candidate in (port, *range(port + HIGH, 65536), *range(20000, 65536)):
+        for candidate in chain((port,), range(port + HIGH, 65536), range(20000, 65536)):
             if (candidate != port and (protocol, candidate) in declared) or candidate in taken:
                 continue
             if usable(protocol, candidate):

@@ -100,7 +100,7 @@ def go_json(value: object) -> str:
     return text
 
 
-def public_keys(ssh_keys: list[str]) -> list[str]:
+def public_keys(ssh_keys: tuple[str, ...]) -> list[str]:
     """The keys in the order of their files' names (key0, key1, key10, key2 …); empty ones are passed over."""
     order = sorted(range(len(ssh_keys)), key=lambda i: f"key{i}")
     return [ssh_keys[i] for i in order if ssh_keys[i]]

@@ -15,7 +15,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -69,8 +69,7 @@ class Compacted(HikubeError):
 
 def to_json(obj: Object) -> dict[str, Any]:
     """The object as the store and its own folder keep it."""
-    body = obj.model_dump(mode="json", exclude={"spec"})
-    return body | {"spec": plain_spec(obj.spec)}
+    return vars(obj) | {"spec": plain_spec(obj.spec)}
 
 
 _PARSED: dict[Key, tuple[str, Object]] = {}
@@ -82,7 +81,7 @@ def _parsed(body: str, revision: int, key: Key) -> Object:
     kept = _PARSED.get(key)
     if kept is not None and kept[0] == body and kept[1].resource_version == revision:
         return kept[1]
-    made = from_json(json.loads(body)).model_copy(update={"resource_version": revision})
+    made = replace(from_json(json.loads(body)), resource_version=revision)
     if len(_PARSED) >= _MOST_PARSED:
         _PARSED.clear()
     _PARSED[key] = (body, made)
@@ -90,7 +89,9 @@ def _parsed(body: str, revision: int, key: Key) -> Object:
 
 
 def from_json(body: dict[str, Any]) -> Object:
-    return Object(**{**body, "spec": spec_of(body["kind"], body["spec"])})
+    """The object of `to_json`, whatever else a newer version wrote beside it."""
+    known = {f.name: body[f.name] for f in fields(Object) if f.name in body}
+    return Object(**known | {"spec": spec_of(body["kind"], body["spec"])})
 
 
 def scope(key: Key) -> str:
@@ -139,7 +140,7 @@ class Store:
         revision = self._log(connection, type, obj.key)
         body = json.dumps(to_json(obj))
         connection.execute("INSERT OR REPLACE INTO objects VALUES(?,?,?,?,?)", (*obj.key, body, revision))
-        return obj.model_copy(update={"resource_version": revision})
+        return replace(obj, resource_version=revision)
 
     def get(self, key: Key) -> Object | None:
         return self._file.read(lambda c: self._find(c, key))
@@ -179,8 +180,8 @@ class Store:
                     raise Changed("HK813", f"{obj.ref} was changed by somebody else", fix="read it again")
                 owned = basis is not None and self._own(c, obj.key, basis.managed)
                 if old is None:
-                    fresh = {"uid": str(uuid.uuid4()), "created": time.time(), "generation": 1}
-                    out.append(self._write(c, obj.model_copy(update=fresh), ChangeType.ADDED))
+                    fresh = replace(obj, uid=str(uuid.uuid4()), created=time.time(), generation=1)
+                    out.append(self._write(c, fresh, ChangeType.ADDED))
                     continue
                 if old.backend != obj.backend:
                     raise UsageError(
@@ -188,10 +189,9 @@ class Store:
                         f"{obj.ref} was made with the backend {old.backend}, not {obj.backend}",
                         fix=f"hikube-local delete {obj.ref} first, or leave --backend out",
                     )
-                kept = {"uid": old.uid, "created": old.created, "generation": old.generation, "deletion": None}
-                new = obj.model_copy(update=kept)
+                new = replace(obj, uid=old.uid, created=old.created, generation=old.generation, deletion=None)
                 if plain_spec(new.spec) != plain_spec(old.spec) or old.deletion:
-                    new = new.model_copy(update={"generation": old.generation + 1})
+                    new = replace(new, generation=old.generation + 1)
                 elif (new.labels, new.annotations) == (old.labels, old.annotations) and not owned:
                     out.append(old)
                     continue
@@ -217,8 +217,8 @@ class Store:
         def write(c: sqlite3.Connection) -> None:
             for key in keys:
                 if (old := self._find(c, key)) and not old.deletion:
-                    fresh = {"deletion": time.time(), "generation": old.generation + 1}
-                    self._write(c, old.model_copy(update=fresh), ChangeType.MODIFIED)
+                    leaving = replace(old, deletion=time.time(), generation=old.generation + 1)
+                    self._write(c, leaving, ChangeType.MODIFIED)
 
         self._file.write(write, frees=True)
 
@@ -292,7 +292,7 @@ class Store:
             gone = [row for row in own if row[1] == ChangeType.DELETED]
             was_there = own[0][1] != ChangeType.ADDED
             if gone and was_there:
-                last = from_json(json.loads(gone[0][5])).model_copy(update={"resource_version": gone[0][0]})
+                last = replace(from_json(json.loads(gone[0][5])), resource_version=gone[0][0])
                 out.append(Change(gone[0][0], ChangeType.DELETED, last))
             if now := self._find(connection, key):
                 kind = ChangeType.MODIFIED if was_there and not gone else ChangeType.ADDED

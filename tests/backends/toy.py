@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hikube_local import files
-from hikube_local.api.objects import Object
+from hikube_local.api.objects import Object, plain_spec
 from hikube_local.backends.capabilities import Logs, Pauses
 from hikube_local.backends.protocol import Settings, View
 from hikube_local.events import Emit
@@ -52,7 +52,7 @@ class Toy(Logs, Pauses):
         row = self._row(obj)
         if obj.deletion:
             return Planned((Step(Verb.DELETE, obj.key, "its deletion was asked for"),))
-        if row.get("spec") != obj.spec.model_dump(mode="json"):
+        if row.get("spec") != plain_spec(obj.spec):
             return Planned((Step(APPLY, obj.key, "another manifest" if row else ""),))
         if obj.kind == "VMDisk":
             return Planned()
@@ -66,7 +66,7 @@ class Toy(Logs, Pauses):
     def perform(self, step: Step, obj: Object, options: RunOptions, emit: Emit) -> None:
         match step.verb:
             case "apply":
-                self._write(obj, spec=obj.spec.model_dump(mode="json"))
+                self._write(obj, spec=plain_spec(obj.spec))
             case Verb.START:
                 self._write(obj, started=time.time(), on=True, paused=False)
                 self.store.keep(obj.key, started_before=True)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from hikube_local.api.objects import Object, spec_of
+from hikube_local.api.objects import Object
 from hikube_local.catalogue import data
+from hikube_local.manifests.models import read_spec
 from hikube_local.render import domain, machine
 
 
@@ -22,7 +23,7 @@ def test_libvirts_schema_takes_it(profile: str, tmp_path: Path):
     spec = {"instanceProfile": profile, "instanceType": "u1.large", "disks": disks, "networks": [{"name": "back"}]}
     body = {**spec, "cloudInit": "#cloud-config\n", "firmware": {"efiPersistent": True}}
     body |= {"cpuModel": "Haswell"} if profile == "ubuntu" else {}
-    obj = Object(kind="VMInstance", namespace="default", name="web", spec=spec_of("VMInstance", body))
+    obj = Object(kind="VMInstance", namespace="default", name="web", spec=read_spec("VMInstance", body))
     path = tmp_path / "domain.xml"
     path.write_text(domain.domain(machine.portable(obj, {"cd": True})))
     done = subprocess.run(["virt-xml-validate", path, "domain"], capture_output=True, text=True)

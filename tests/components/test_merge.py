@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from hikube_local.api.objects import Object, VMDiskSpec, VMInstanceSpec
+from hikube_local.api.objects import Object, VMDiskSpec
 from hikube_local.backends.protocol import Settings
 from hikube_local.backends.qemu.checkpoints import operations
 from hikube_local.backends.qemu.context import Context
 from hikube_local.disks import layers
 from hikube_local.errors import HikubeError
 from hikube_local.events import Event
+from hikube_local.manifests.models import read_spec
 from hikube_local.paths import layout
 from hikube_local.store.db import Store
 
@@ -44,7 +45,7 @@ class Disk:
 
     @staticmethod
     def user(name: str) -> Object:
-        spec = VMInstanceSpec.model_validate({"disks": [{"name": "d"}]})
+        spec = read_spec("VMInstance", {"disks": [{"name": "d"}]})
         return Object(kind="VMInstance", namespace="default", name=name, spec=spec)
 
     def new(self, name: str) -> None:

@@ -18,9 +18,10 @@ from pathlib import Path
 import pytest
 
 from hikube_local import files, locks
-from hikube_local.api.objects import Object, spec_of
+from hikube_local.api.objects import Object
 from hikube_local.errors import HikubeError
 from hikube_local.events import Event, EventType
+from hikube_local.manifests.models import read_spec
 from hikube_local.paths import Layout
 from hikube_local.store import db, file
 from hikube_local.store.bell import Bell
@@ -40,7 +41,7 @@ def store(layout) -> db.Store:
 
 
 def disk(storage="5Gi", name="d", **more) -> Object:
-    return Object(kind="VMDisk", namespace="n", name=name, spec=spec_of("VMDisk", {"storage": storage}), **more)
+    return Object(kind="VMDisk", namespace="n", name=name, spec=read_spec("VMDisk", {"storage": storage}), **more)
 
 
 def test_reading_makes_nothing(store, layout):
@@ -291,7 +292,7 @@ def apply(known: dict, changes: list[db.Change]) -> None:
 
 
 def some(name: str, **more) -> Object:
-    return Object(kind="VMDisk", namespace="n", name=name, spec=spec_of("VMDisk", more))
+    return Object(kind="VMDisk", namespace="n", name=name, spec=read_spec("VMDisk", more))
 
 
 def gone(store: db.Store, *names: str) -> None:

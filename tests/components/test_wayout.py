@@ -12,10 +12,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from hikube_local.api.objects import Object, spec_of
+from hikube_local.api.objects import Object
 from hikube_local.backends.qemu.network.port_forwards import PortForwards
 from hikube_local.backends.qemu.network.slirp import Slirp
 from hikube_local.errors import HikubeError
+from hikube_local.manifests.models import read_spec
 from hikube_local.paths import Layout
 from hikube_local.store.db import Store
 
@@ -51,7 +52,7 @@ def test_no_port_moves_for_a_way_out_that_does_not_answer(tmp_path: Path):
         taken.listen()
         port = taken.getsockname()[1]
         store = Store(Layout(tmp_path / "s", tmp_path / "c", tmp_path / "config.yaml", tmp_path / "r", False))
-        spec = spec_of("VMInstance", {"external": True, "externalPorts": [port]})
+        spec = read_spec("VMInstance", {"external": True, "externalPorts": [port]})
         (obj,) = store.put([Object(kind="VMInstance", namespace="default", name="web", spec=spec)])
         store.keep(obj.key, forwards={"address": address, "ports": {str(port): port}})
         out = Slirp(SimpleNamespace(run=tmp_path))  # type: ignore[arg-type]

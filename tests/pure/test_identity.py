@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from hikube_local.api import names
-from hikube_local.api.objects import Object, spec_of
+from hikube_local.api.objects import Object
+from hikube_local.manifests.models import read_spec
 from hikube_local.render import seed
 
 NAMES = [
@@ -42,7 +43,7 @@ def test_uuid_and_meta_data_of_twenty_cases(who, value):
     namespace, name = who
     assert len(CASES) == 20
     assert names.firmware_uuid(namespace, name, value) == uuid_of(namespace, name, value)
-    spec = spec_of("VMInstance", {"sshKeys": ["k <a&b>"], "instanceType": "u1.small", "cloudInitSeed": value})
+    spec = read_spec("VMInstance", {"sshKeys": ["k <a&b>"], "instanceType": "u1.small", "cloudInitSeed": value})
     obj = Object(kind="VMInstance", namespace=namespace, name=name, spec=spec)
     raw = seed.meta_data(obj, uuid_of(namespace, name, value)).decode()
     assert json.loads(raw) == {
@@ -60,5 +61,5 @@ def test_user_data_is_what_the_chart_makes_of_it(text):
     indented = "\n".join("    " + line for line in text.splitlines()) + "\n"
     manifest = f"apiVersion: v1\nkind: Secret\nstringData:\n  userdata: |\n{indented}"
     carried = yaml.safe_load(manifest)["stringData"]["userdata"]
-    obj = Object(kind="VMInstance", namespace="default", name="web", spec=spec_of("VMInstance", {"cloudInit": text}))
+    obj = Object(kind="VMInstance", namespace="default", name="web", spec=read_spec("VMInstance", {"cloudInit": text}))
     assert seed.user_data(obj).decode() == carried

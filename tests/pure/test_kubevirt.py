@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from hikube_local.api.objects import Object, spec_of
+from hikube_local.api.objects import Object
+from hikube_local.manifests.models import read_spec
 from hikube_local.render import kubevirt
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGPKMFVYBmgPwEWcTOxNzEPv5F5ySGVjKGsS9pFkJpmC me"
 
 
 def made(kind: str = "VMInstance", optical: dict[str, bool] | None = None, **spec) -> dict[str, dict]:
-    obj = Object(kind=kind, namespace="team", name="web", spec=spec_of(kind, spec))
+    obj = Object(kind=kind, namespace="team", name="web", spec=read_spec(kind, spec))
     return {kubevirt.file_name(r): r for r in kubevirt.objects(obj, optical or {})}
 
 

@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 
-from hikube_local.api.objects import Object, spec_of
+from hikube_local.api.objects import Object
+from hikube_local.manifests.models import read_spec
 from hikube_local.plan.planner import plan_disk, plan_machine
 from hikube_local.plan.steps import DiskObserved, Forward, MachineDesired, MachineObserved, RunState, Verb
 from hikube_local.store.records import Intent
@@ -18,7 +19,7 @@ OFF = dataclasses.replace(UP, state=RunState.SHUTOFF, live_definition="", forwar
 
 
 def machine(deletion=None, **spec) -> Object:
-    return Object(kind="VMInstance", namespace="n", name="w", spec=spec_of("VMInstance", spec), deletion=deletion)
+    return Object(kind="VMInstance", namespace="n", name="w", spec=read_spec("VMInstance", spec), deletion=deletion)
 
 
 def verbs(obj=None, seen=UP, want=WANT, restart=False, **asked) -> list[Verb]:
@@ -98,7 +99,7 @@ def test_deletion_stops_first():
 
 
 def disk(deletion=None, **spec) -> Object:
-    return Object(kind="VMDisk", namespace="n", name="d", spec=spec_of("VMDisk", spec), deletion=deletion)
+    return Object(kind="VMDisk", namespace="n", name="d", spec=read_spec("VMDisk", spec), deletion=deletion)
 
 
 def test_disks_are_imported_once_and_only_grow():

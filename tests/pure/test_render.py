@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from hikube_local.api.objects import Object, spec_of
+from hikube_local.api.objects import Object
 from hikube_local.catalogue import data
 from hikube_local.errors import HikubeError
+from hikube_local.manifests.models import read_spec
 from hikube_local.render import addresses, domain, fit, machine, seed, tenant
 from hikube_local.render.sizing import Size, requested
 
@@ -19,7 +20,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def web(**spec) -> Object:
-    return Object(kind="VMInstance", namespace="default", name="web", spec=spec_of("VMInstance", spec))
+    return Object(kind="VMInstance", namespace="default", name="web", spec=read_spec("VMInstance", spec))
 
 
 def test_user_data_passes_unchanged_but_for_its_end():

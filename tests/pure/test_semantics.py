@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from hikube_local.api import names
-from hikube_local.api.objects import Object, RunStrategy, spec_of
+from hikube_local.api.objects import Object, RunStrategy
+from hikube_local.manifests.models import read_spec
 from hikube_local.manifests.validate import Known, validate
 from hikube_local.plan.planner import plan_disk
 from hikube_local.plan.steps import DiskObserved, Verb
@@ -29,7 +30,7 @@ WEB = {"instanceType": "u1.medium", "sshKeys": [KEY]}
 
 
 def web(**spec: Any) -> Object:
-    return Object(kind="VMInstance", namespace="default", name="web", spec=spec_of("VMInstance", spec))
+    return Object(kind="VMInstance", namespace="default", name="web", spec=read_spec("VMInstance", spec))
 
 
 def xml(optical: dict[str, bool] | None = None, **spec: Any) -> ET.Element:
@@ -37,7 +38,7 @@ def xml(optical: dict[str, bool] | None = None, **spec: Any) -> ET.Element:
 
 
 def objects(kind: str = "VMInstance", **spec: Any) -> dict[str, dict]:
-    obj = Object(kind=kind, namespace="default", name="web", spec=spec_of(kind, spec))
+    obj = Object(kind=kind, namespace="default", name="web", spec=read_spec(kind, spec))
     return {r["kind"]: r for r in kubevirt.objects(obj, {})}
 
 
@@ -47,7 +48,7 @@ class Said:
     def __init__(self, folder: Path, text: str, old: dict[str, Any] | None = None) -> None:
         path = folder / "m.yaml"
         path.write_text(text)
-        there = Object(kind="VMDisk", namespace="default", name="sys", spec=spec_of("VMDisk", old or {}))
+        there = Object(kind="VMDisk", namespace="default", name="sys", spec=read_spec("VMDisk", old or {}))
         known = Known({there.key: there} if old is not None else {}, frozenset())
         self.items = validate([str(path)], None, "default", known, False).findings.items
 
@@ -259,7 +260,7 @@ DISK: dict[str, Callable[[Ask], bool]] = {
         and cd.find("target").get("bus") == "sata"
         and cd.find("readonly") is not None
     ),
-    "storage: 5Gi by default": lambda ask: spec_of("VMDisk", {}).storage == "5Gi",
+    "storage: 5Gi by default": lambda ask: read_spec("VMDisk", {}).storage == "5Gi",
     "storage: grows": lambda ask: disk_steps("2Gi", 1 << 30) == [Verb.GROW],
     "storage: never shrinks": lambda ask: ask(disk(storage="1Gi"), old={"storage": "2Gi"}).has(ERROR, word="shrink"),
     "storageClass: immutable": lambda ask: ask(disk(storageClass="local"), old={}).has(ERROR, word="immutable"),
@@ -276,7 +277,7 @@ def volume(**spec: Any) -> dict:
 
 def disk_steps(storage: str, has: int) -> list[Verb]:
     obj = Object(
-        kind="VMDisk", namespace="n", name="d", spec=spec_of("VMDisk", {"storage": storage, "source": {"upload": {}}})
+        kind="VMDisk", namespace="n", name="d", spec=read_spec("VMDisk", {"storage": storage, "source": {"upload": {}}})
     )
     seen = DiskObserved(exists=True, size=has, generation=obj.generation)
     return [s.verb for s in plan_disk(obj, seen).steps]

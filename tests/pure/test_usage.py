@@ -6,10 +6,11 @@ import sqlite3
 import time
 from pathlib import Path
 
-from hikube_local.api.objects import INSTANCE, Key, Object, spec_of
+from hikube_local.api.objects import INSTANCE, Key, Object
 from hikube_local.cli import top
 from hikube_local.engine import usage
 from hikube_local.kube import metrics
+from hikube_local.manifests.models import read_spec
 from hikube_local.paths import layout
 
 BEFORE = {"cpu.time": 1_000_000_000, "block.count": 2, "block.0.rd.bytes": 100, "block.1.rd.bytes": 50, "net.count": 1}
@@ -40,7 +41,7 @@ def test_each_column_has_its_heading_and_its_cell():
 
 
 def _machine() -> Object:
-    spec = spec_of(INSTANCE, {"disks": []})
+    spec = read_spec(INSTANCE, {"disks": []})
     return Object(kind=INSTANCE, namespace="default", name="web", spec=spec, uid="u", created=0.0)
 
 

@@ -82,12 +82,13 @@ def test_a_disk_that_an_upload_would_make_is_judged_as_a_manifests(hikube, name,
 
 def test_every_source_of_a_manifest_is_a_content():
     """One that is forgotten in `VMDiskSpec.content` would be an empty disk."""
-    from hikube_local.api.objects import Source, VMDiskSpec
+    from hikube_local.api.objects import DISK, Source
     from hikube_local.api.sources import Blank
+    from hikube_local.manifests.models import read_spec
 
     values = {"http": {"url": "https://x/y"}, "upload": {}}
-    for field in Source.model_fields:
-        spec = VMDiskSpec.model_validate({"source": {field: values.get(field, {"name": "n"})}})
+    for field in Source.names():
+        spec = read_spec(DISK, {"source": {field: values.get(field, {"name": "n"})}})
         assert spec.content != Blank(), field
 
 

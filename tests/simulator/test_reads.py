@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,16 @@ def test_a_look_leaves_every_file_as_it_was(hikube: Program, pair: Path, tmp_pat
             words
         )
         assert reads.content(folders) == before, words
+
+
+@pytest.mark.parametrize(
+    "words", [("get", "vm"), ("describe", "vm/web"), ("events",), ("get", "vm,vmdisk", "-o", "json")]
+)
+def test_a_look_loads_nothing_that_takes_longer_than_the_look(hikube: Program, pair: Path, words: tuple[str, ...]):
+    """A shell's prompt and a `watch` in a terminal ask each second."""
+    assert hikube("up", "--backend", "simulator", pair).code == 0
+    argv = [sys.executable, "-X", "importtime", "-m", "hikube_local", *words]
+    told = subprocess.run(argv, env=hikube.env, capture_output=True, text=True, check=True).stderr
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in told.splitlines()}
+    assert "hikube_local" in loaded
+    assert not loaded & {"pydantic", "requests", "aiohttp", "libvirt", "jinja2", "rich", "cryptography"}
