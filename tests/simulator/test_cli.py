@@ -341,9 +341,9 @@ def test_completion_scripts(hikube, shell):
 
 
 def test_every_verb_has_help(hikube):
-    from hikube_local.cli.main import VERBS
+    from hikube_local.cli.verbs import names
 
-    for verb in VERBS:
+    for verb in names():
         if verb == "virsh":
             continue
         result = hikube(verb, "--help")

@@ -265,9 +265,17 @@ def test_help_has_sections_and_examples(hikube: Program):
     for section in ("Machines:", "Look:", "Access:", "Manifests:", "Lab:", "Images:", "Host:"):
         assert f"\n{section}\n" in text
     assert "hikube-local up vm.yaml" in hikube("up", "--help").out
-    from hikube_local.cli.main import ALIASES, EXAMPLES, VERBS
+    assert "hikube-local apply -f vm.yaml" in hikube("apply", "--help").out
 
-    assert set(EXAMPLES) <= set(VERBS) and all(verb in VERBS for verb in ALIASES.values())
+
+def test_a_verb_has_one_row_and_no_word_means_two_things():
+    from hikube_local.cli import verbs
+
+    words = [w for verb in verbs.VERBS.values() for w in (verb.name, *verb.also)]
+    assert len(words) == len(set(words)) and set(verbs.EXAMPLES) <= set(verbs.ALIASES)
+    assert not any(verb.removes for verb in verbs.MEANT.values())
+    for verb in verbs.VERBS.values():
+        assert all(shown.split()[0] == verb.name for shown in verb.examples), verb.name
 
 
 def test_nothing_is_done_in_silence(hikube: Program, pair):
@@ -429,8 +437,8 @@ def test_a_machine_that_is_stopped_while_somebody_looks_is_no_bug(hikube: Progra
 def test_global_options_may_stand_before_each_group_of_verbs():
     import click
 
-    from hikube_local.cli import main
+    from hikube_local.cli import main, verbs
 
     context = click.Context(main.cli)
-    groups = {name for name in main.VERBS if isinstance(main.cli.get_command(context, name), click.Group)}
-    assert groups == set(main.GROUPS)
+    for name, verb in verbs.VERBS.items():
+        assert isinstance(main.cli.get_command(context, name), click.Group) == verb.group, name
