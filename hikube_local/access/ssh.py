@@ -21,6 +21,7 @@ from hikube_local.engine.session import Session
 from hikube_local.errors import ExitCode, HikubeError
 from hikube_local.paths import Layout, make_runtime
 from hikube_local.run import find
+from hikube_local.store.db import logins
 from hikube_local.text import one_line
 
 HOST_KEY_FILES = tuple(f"/etc/ssh/ssh_host_{kind}_key.pub" for kind in ("ed25519", "ecdsa", "rsa"))
@@ -70,11 +71,10 @@ def _same_system(session: Session, obj: Object) -> None:
     first = obj.instance.disks[0].name if obj.instance.disks else ""
     disk = session.store.get(Key(DISK, obj.namespace, first)) if first else None
     uid = disk.uid if disk else ""
-    scope = f"ssh/{obj.namespace}/{obj.name}"
-    if session.store.allocation(scope).get("disk") != uid:
+    if session.store.allocation(logins(obj.key)).get("disk") != uid:
         if keys.pinned(session.layout, obj):
             keys.pin(session.layout, obj, [])
-        session.store.note(scope, users=None, disk=uid)
+        session.store.note(logins(obj.key), users=None, disk=uid)
 
 
 def learn_host_keys(session: Session, obj: Object) -> None:
@@ -152,7 +152,7 @@ def prepare(
 
 def noted(session: Session, obj: Object, user: str) -> bool:
     """Whether our key was added for this user since the machine was made, or went back to a checkpoint."""
-    return user in session.store.allocation(f"ssh/{obj.namespace}/{obj.name}").get("users", [])
+    return user in session.store.allocation(logins(obj.key)).get("users", [])
 
 
 def let_in(session: Session, obj: Object, user: str, say: Callable[[str], None]) -> bool:
@@ -183,8 +183,8 @@ def authorise(session: Session, obj: Object, user: str, say: Callable[[str], Non
         say(f"{e.what}: {one_line(e.why)[:160]}")
         return False
     say(f"added hikube-local's SSH key for {user} (through the guest agent)")
-    users = sorted({*session.store.allocation(f"ssh/{obj.namespace}/{obj.name}").get("users", []), user})
-    session.store.note(f"ssh/{obj.namespace}/{obj.name}", users=users)
+    users = sorted({*session.store.allocation(logins(obj.key)).get("users", []), user})
+    session.store.note(logins(obj.key), users=users)
     return True
 
 

@@ -20,7 +20,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from hikube_local.api.objects import Key, Object, plain_spec, spec_of
+from hikube_local.api.objects import INSTANCE, Key, Object, plain_spec, spec_of
 from hikube_local.errors import HikubeError, UsageError
 from hikube_local.events import Event
 from hikube_local.files import read_json, write_json
@@ -97,6 +97,11 @@ def from_json(body: dict[str, Any]) -> Object:
 def scope(key: Key) -> str:
     """The name of an object's allocations."""
     return "/".join(key)
+
+
+def logins(key: Key) -> str:
+    """The name of what is remembered of the ways into a machine (access/ssh): its first disk, and whom our key lets in."""
+    return f"ssh/{key.namespace}/{key.name}"
 
 
 class Store:
@@ -233,7 +238,8 @@ class Store:
                 self._log(c, ChangeType.DELETED, key, json.dumps(to_json(old)))
             for table in ("objects", "status"):
                 c.execute(f"DELETE FROM {table} WHERE kind=? AND namespace=? AND name=?", key)
-            c.execute("DELETE FROM allocations WHERE scope=?", (scope(key),))
+            for name in (scope(key), *([logins(key)] if key.kind == INSTANCE else [])):
+                c.execute("DELETE FROM allocations WHERE scope=?", (name,))
 
         self._file.write(write, frees=True)
 

@@ -530,3 +530,18 @@ def test_threads_share_a_connection(store, layout):
         list(pool.map(lambda n: store.put([disk(name=f"d{n}")]), range(40)))
         names = list(pool.map(lambda n: len(store.objects()), range(40)))
     assert names == [40] * 40
+
+
+def test_nothing_is_remembered_of_an_object_that_is_gone(store):
+    """Another one of its name begins anew: its address, its size, and whom our key lets in."""
+    made = Object(kind="VMInstance", namespace="n", name="d", spec=read_spec("VMInstance", {}))
+    (machine, kept) = store.put([made, disk()])
+    store.keep(machine.key, uuid="u", power="stop", listening=["80"])
+    store.note(db.logins(machine.key), users=["demo"], disk="x")
+    store.note("tenant", n=1)
+    store.mark_deleted([kept.key])
+    store.forget(kept.key)
+    assert store.allocation(db.logins(machine.key))["users"] == ["demo"], "a disk of its name is another object"
+    store.mark_deleted([machine.key])
+    store.forget(machine.key)
+    assert store.allocations() == {"tenant": {"n": 1}}

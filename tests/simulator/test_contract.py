@@ -44,11 +44,11 @@ class TestSimulator(Contract):
         return SIMULATED
 
 
-# Runs the program in-process and kills it with SIGKILL before its Nth step or store transaction.
+# Runs the program in-process and kills it with SIGKILL before its Nth step or transaction, whoever writes it.
 KILLER = """
 import os, signal, sys
 from hikube_local.backends.simulator import Simulator
-from hikube_local.store.db import Store
+from hikube_local.store.file import File
 count = [int(sys.argv[1])]
 def counted(owner, name):
     real = getattr(owner, name)
@@ -59,8 +59,7 @@ def counted(owner, name):
         return real(*a, **k)
     setattr(owner, name, wrapped)
 counted(Simulator, 'perform')
-for name in ('put', 'mark_deleted', 'forget', 'allocate', 'append', 'set_status'):
-    counted(Store, name)
+counted(File, 'write')
 from hikube_local.cli.main import run
 sys.exit(run(sys.argv[2:]))
 """

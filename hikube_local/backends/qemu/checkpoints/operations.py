@@ -32,6 +32,7 @@ from hikube_local.plan.steps import RunOptions, RunState
 from hikube_local.render import domain
 from hikube_local.render.machine import SEED, SEED_MARK, VARIABLES
 from hikube_local.run import run
+from hikube_local.store.db import logins
 
 SEEDS, FIRMWARE = (SEED, SEED_MARK), (VARIABLES, firmware.MARK)
 
@@ -207,7 +208,7 @@ def _restore(context: Context, obj: Object, point: records.Checkpoint, emit: Emi
         if (target / "tpm").is_dir():
             _copy_tree(target / "tpm", firmware.tpm_folder(context.layout) / context.uuid(obj))
     # Whom the guest lets in, and its host keys, are those of then: what was learned since is asked anew (access/ssh.py).
-    context.store.note(f"ssh/{obj.namespace}/{obj.name}", users=None, disk=None)
+    context.store.note(logins(obj.key), users=None, disk=None)
     definition.define(context, obj, RunOptions())
     try:
         if point.memory:
