@@ -72,6 +72,11 @@ class Shape:
         """What a user may write in it, in order."""
         return tuple(f.name for f in fields(cls) if f.name != "given")
 
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """The fields that have a value of their own where nothing is given, as plain data."""
+        return {f.name: _plain(f.default) for f in fields(cls) if f.default not in (None, MISSING)}
+
     def but(self, **changes: Any) -> Self:
         """The same with these fields given otherwise."""
         return replace(self, **changes, given=(self.given or frozenset()) | changes.keys())

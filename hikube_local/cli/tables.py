@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from hikube_local.api.objects import VMDiskSpec
 from hikube_local.errors import UsageError
 from hikube_local.text import UNSAFE, age, columns, moment, one_line, size
 
@@ -136,8 +137,8 @@ def disk_row(r: dict[str, Any], wide: bool) -> list[str]:
     row = [
         r["metadata"]["name"],
         word,
-        str(spec.get("storage", "5Gi")),
-        spec.get("storageClass", "replicated"),
+        str(spec.get("storage", VMDiskSpec().storage)),
+        spec.get("storageClass", VMDiskSpec().storageClass),
         age(time.time() - created(r)),
     ]
     if wide:

@@ -8,7 +8,7 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
-from hikube_local.api.objects import API_VERSION, DISK, Object, plain_spec
+from hikube_local.api.objects import API_VERSION, INSTANCE, SPECS, Object, RunStrategy, plain_spec
 from hikube_local.kube.kinds import GROUP, Resource
 from hikube_local.kube.status import Cause, Refused
 from hikube_local.manifests.load import Fetched
@@ -21,24 +21,9 @@ MOST_OPERATIONS, MOST_BYTES = 1000, 3 << 20
 MOST_APPLIED = 256 << 10  # what Kubernetes allows all annotations together
 # Conditions of ours whose names are Cozystack's with another meaning there.
 _OURS = ("Ready",)
-_INSTANCE_DEFAULTS: dict[str, Any] = {
-    "external": False,
-    "externalMethod": "PortList",
-    "externalPorts": [22],
-    "externalAllowICMP": True,
-    "runStrategy": "Always",
-    "instanceType": "u1.medium",
-    "instanceProfile": "ubuntu",
-    "disks": [],
-    "networks": [],
-    "gpus": [],
-    "cpuModel": "",
-    "resources": {},
-    "sshKeys": [],
-    "cloudInit": "",
-    "cloudInitSeed": "",
-}
-_DISK_DEFAULTS: dict[str, Any] = {"source": {}, "optical": False, "storage": "5Gi", "storageClass": "replicated"}
+# What the charts fill in where the shapes have nothing, and what an older form of a field leaves out.
+_CHARTS = {"externalPorts": [22], "runStrategy": str(RunStrategy.ALWAYS)}
+_OLD = ("subnets",)
 
 
 def plain(obj: Object) -> dict[str, Any]:
@@ -98,11 +83,11 @@ def shown(resource: dict[str, Any], managed: list[dict[str, Any]] | None = None,
 
 def defaults(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
     """What Cozystack's API server fills in on a read, for the fields that are not given (values.schema.json of its charts)."""
-    if kind == DISK:
-        return dict(_DISK_DEFAULTS)
-    out = deepcopy(_INSTANCE_DEFAULTS)
-    if "running" in spec:  # its older form says it already
-        del out["runStrategy"]
+    out = {name: value for name, value in SPECS[kind].defaults().items() if name not in _OLD}
+    if kind == INSTANCE:
+        out |= deepcopy(_CHARTS)
+        if "running" in spec:  # its older form says it already
+            del out["runStrategy"]
     return out
 
 

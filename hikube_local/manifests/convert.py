@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hikube_local.api.objects import API_VERSION, SPECS
+from hikube_local.api.objects import API_VERSION, SPECS, VMDiskSpec
 
 # What the old image names stood for.
 IMAGES = {
@@ -17,7 +17,7 @@ IMAGES = {
     "fedora": "https://download.fedoraproject.org/pub/fedora/linux/releases/42/Cloud/x86_64/images/Fedora-Cloud-Base-Generic-42-1.1.x86_64.qcow2",
     "talos": "https://github.com/siderolabs/talos/releases/download/v1.7.6/nocloud-amd64.raw.xz",
 }
-DEFAULT_IMAGE, DEFAULT_STORAGE, DEFAULT_CLASS = "ubuntu", "5Gi", "replicated"
+DEFAULT_IMAGE, DEFAULT_STORAGE, DEFAULT_CLASS = "ubuntu", VMDiskSpec().storage, VMDiskSpec().storageClass
 
 
 def machine(old: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
