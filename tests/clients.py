@@ -93,6 +93,29 @@ def python() -> Path | None:
     return folder
 
 
+# Ansible's collection for Kubernetes lies in the large package; ansible-core itself is one of the tests' own.
+ANSIBLE, ANSIBLE_SHA256 = "ansible==12.3.0", "cd156f82fa87f7a899212b0efa9f7ca3a24d609212de9f78428a572eb01e5414"
+COLLECTION = "ansible_collections/kubernetes/core/"
+
+
+def collections() -> Path | None:
+    """A folder for ANSIBLE_COLLECTIONS_PATH with kubernetes.core; None where the registry cannot be reached."""
+    folder = KEPT / "clients" / ANSIBLE.replace("==", "-")
+    if (folder / ".ready").exists():
+        return folder
+    words = [sys.executable, "-I", "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
+    wheels = list(folder.glob("*.whl")) if _pip(*words, ANSIBLE) else []
+    if len(wheels) != 1:
+        return None
+    body = wheels[0].read_bytes()
+    assert hashlib.sha256(body).hexdigest() == ANSIBLE_SHA256, f"{ANSIBLE} is another file than the one that was tried"
+    with zipfile.ZipFile(io.BytesIO(body)) as wheel:
+        wheel.extractall(folder, [n for n in wheel.namelist() if n.startswith(COLLECTION)])
+    wheels[0].unlink()
+    (folder / ".ready").touch()
+    return folder
+
+
 def _pip(*words: str) -> bool:
     """Whether it came; a registry that does not answer is one that cannot be reached."""
     with contextlib.suppress(subprocess.TimeoutExpired):

@@ -146,7 +146,8 @@ def _get(
     shown = tables.show(
         value, output, lambda: text(resources, output == "wide", all_namespaces, kinds, more), no_headers
     )
-    print(shown, end="" if output.startswith("jsonpath") else "\n")
+    if shown or resources:  # no names are no line
+        print(shown, end="" if output.startswith("jsonpath") else "\n")
     return ExitCode.DONE
 
 

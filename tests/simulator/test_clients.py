@@ -140,6 +140,72 @@ def test_a_chart_is_installed_upgraded_rolled_back_and_removed(shell: Shell, tmp
     assert shell("kubectl get vminstance,vmdisk,cm,secret -o name") == ""
 
 
+PLAYBOOK = """
+- hosts: localhost
+  connection: local
+  gather_facts: false
+  module_defaults:
+    group/kubernetes.core.k8s: {namespace: default}
+  vars:
+    made: "{{ lookup('file', manifest) | from_yaml_all | list }}"
+  tasks:
+    - {name: create, kubernetes.core.k8s: {definition: "{{ made }}", wait: true, wait_timeout: 120}}
+    - name: the same again
+      kubernetes.core.k8s: {definition: "{{ made }}"}
+      register: again
+    - {name: nothing changed, assert: {that: not again.changed}}
+    - name: applied by the server
+      kubernetes.core.k8s: {definition: "{{ made }}", apply: true, server_side_apply: {field_manager: ansible, force_conflicts: true}}
+    - name: patch
+      kubernetes.core.k8s_json_patch:
+        api_version: apps.cozystack.io/v1alpha1
+        kind: VMInstance
+        name: quickstart
+        namespace: default
+        patch: [{op: add, path: /metadata/labels, value: {tier: front}}]
+    - name: look
+      kubernetes.core.k8s_info:
+        api_version: apps.cozystack.io/v1alpha1
+        kind: VMInstance
+        namespace: default
+        label_selectors: [tier=front]
+        wait: true
+        wait_condition: {type: WorkloadsReady, status: "True"}
+        wait_timeout: 120
+      register: seen
+    - {name: one is there, assert: {that: seen.resources | length == 1}}
+    # A disk goes when its machine is gone: the machine first, for a client that waits for each.
+    - {name: remove, kubernetes.core.k8s: {definition: "{{ made | reverse }}", state: absent, wait: true, wait_timeout: 120}}
+"""
+
+
+@pytest.mark.full
+def test_ansibles_collection(hikube: Program, tmp_path: Path):
+    """kubernetes.core: create and wait, idempotence, server-side apply, JSON patch, info with a condition, deletion."""
+    libraries, collections = clients.python(), clients.collections()
+    if libraries is None or collections is None:
+        pytest.skip("the package registry cannot be reached")
+    endpoint = Endpoint(hikube)
+    try:
+        config = endpoint.program("kubeconfig", "--env").out.split("=", 1)[1].strip()
+        play = tmp_path / "play.yaml"
+        play.write_text(PLAYBOOK)
+        env = {**os.environ, "HOME": str(tmp_path), "ANSIBLE_COLLECTIONS_PATH": str(collections), "LC_ALL": "C.UTF-8"}
+        env |= {
+            "PYTHONPATH": str(libraries),
+            "K8S_AUTH_KUBECONFIG": config,
+            "ANSIBLE_LOCALHOST_WARNING": "false",
+            "ANSIBLE_NOCOLOR": "1",
+        }
+        words = [Path(sys.executable).parent / "ansible-playbook", play, "-e", f"manifest={QUICKSTART}"]
+        words += ["-e", f"ansible_python_interpreter={sys.executable}"]
+        done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=patience(300))
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "failed=0" in done.stdout and endpoint.program("get", "vm,vmdisk", "-o", "name").out == ""
+    finally:
+        endpoint.close()
+
+
 @pytest.mark.full
 def test_pythons_clients(hikube: Program, tmp_path: Path):
     folder = clients.python()

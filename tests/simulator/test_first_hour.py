@@ -442,3 +442,10 @@ def test_global_options_may_stand_before_each_group_of_verbs():
     context = click.Context(main.cli)
     for name, verb in verbs.VERBS.items():
         assert isinstance(main.cli.get_command(context, name), click.Group) == verb.group, name
+
+
+@pytest.mark.parametrize("output", ["name", "jsonpath={.items[*].metadata.name}"])
+def test_nothing_is_printed_of_nothing(hikube: Program, output: str):
+    """As kubectl: a script that counts lines counts none."""
+    done = hikube("get", "vm", "-o", output)
+    assert (done.code, done.out) == (0, "")
