@@ -129,15 +129,15 @@ class VMInstanceSpec(Shape):
     instanceType: str = said("vCPUs and memory by name.", "u1.medium")
     instanceProfile: str = said("Firmware, buses and NIC model by name.", "ubuntu")
     disks: tuple[DiskRef, ...] = said("VMDisks in boot order.", ())
-    networks: tuple[Named, ...] = said("Further networks.", ())
+    networks: tuple[Named, ...] = said("Additional networks.", ())
     subnets: tuple[Named, ...] = said("The old name of networks.", ())
     gpus: tuple[Named, ...] = said("GPUs to pass through.", ())
-    cpuModel: str = said("CPU model; empty is the host's.", "")
+    cpuModel: str = said("CPU model; empty means the host's.", "")
     resources: Resources = said("CPU and memory instead of an instanceType.", Resources())
     sshKeys: tuple[str, ...] = said("Public keys for the image's default user.", ())
     cloudInit: str = said("user-data for cloud-init.", "")
     cloudInitSeed: str = said("A new value makes cloud-init run again at the next boot.", "")
-    firmware: Firmware | None = said("A field that the platform is about to take.", None)
+    firmware: Firmware | None = said("An upcoming field of the platform.", None)
 
     @property
     def strategy(self) -> RunStrategy:

@@ -20,7 +20,7 @@ def parse(text: str | int) -> Fraction:
         return Fraction(text)
     match = _FORM.fullmatch(text) if len(text) <= 64 and text.isascii() else None
     if not match:
-        raise ValueError(f"{text[:40]!r} is no quantity: write 30Gi, 1.5Gi, 500M or plain bytes")
+        raise ValueError(f"{text[:40]!r} is not a quantity: write 30Gi, 1.5Gi, 500M or plain bytes")
     sign, number, suffix, exponent = match.groups()
     value = Fraction(number.rstrip(".")) * (Fraction(10) ** int(exponent) if exponent else _FACTOR[suffix])
     return -value if sign == "-" else value

@@ -300,12 +300,12 @@ def _regular(path: Path) -> Iterator[BinaryIO]:
     before = os.fstat(fd)
     if not stat.S_ISREG(before.st_mode):
         os.close(fd)
-        raise refused("it is a folder" if stat.S_ISDIR(before.st_mode) else "it is no regular file")
+        raise refused("it is a folder" if stat.S_ISDIR(before.st_mode) else "it is not a regular file")
     with os.fdopen(fd, "rb") as f:
         yield f
         after = os.fstat(fd)
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-            raise refused("it changed while it was read", "stop whoever writes it, then run it again")
+            raise refused("it changed while it was read", "stop the program that writes it, then try again")
 
 
 def digest_of(file: Path, algorithm: str = "sha256") -> str:

@@ -31,9 +31,9 @@ def mismatch(what: str, wanted: Wanted, have: str) -> HikubeError:
     """HK704 about `what`, with both digests."""
     return HikubeError(
         "HK704",
-        f"{what} has another digest than the one it should have",
-        why=f"{wanted.origin} says {wanted.algorithm}:{wanted.digest}, it has {wanted.algorithm}:{have}",
-        fix="nothing was kept: look whether the image was replaced, then correct the checksum",
+        f"{what} does not have the expected digest",
+        why=f"expected {wanted.algorithm}:{wanted.digest} ({wanted.origin}), got {wanted.algorithm}:{have}",
+        fix="nothing was stored: check whether the image was replaced, then correct the checksum",
     )
 
 
@@ -43,7 +43,7 @@ def parse(text: str, origin: str) -> Wanted:
     if not colon:
         algorithm = next((a for a, n in LENGTHS.items() if n == len(digest)), "")
     if LENGTHS.get(algorithm) != len(digest) or not re.fullmatch("[0-9a-f]+", digest):
-        raise HikubeError("HK319", f"{text[:40]!r} is no checksum ({origin})", fix="write sha256:… or sha512:…")
+        raise HikubeError("HK319", f"{text[:40]!r} is not a checksum ({origin})", fix="write sha256:… or sha512:…")
     return Wanted(algorithm, digest, origin)
 
 
@@ -78,7 +78,7 @@ def vendors(url: str, say: Callable[..., None]) -> Wanted | None:
         except http.Again as e:
             if isinstance(e.error, http.Unreachable):
                 return None  # nor are the others; the image itself will tell
-            say(f"{e.error.what}: whether the vendor vouches for the image cannot be told now", True)
+            say(f"{e.error.what}: the vendor's checksum cannot be checked now", True)
             continue
         if text is None:
             continue

@@ -73,7 +73,7 @@ class Download:
                 if tries >= most:
                     raise again.error from None
                 wait = again.wait if again.wait is not None else min(2.0 ** (tries - 1), 30.0)
-                self.say(f"{again.error.what}: another try in {wait:.0f} s ({tries} of {most - 1})")
+                self.say(f"{again.error.what}: retrying in {wait:.0f} s ({tries} of {most - 1})")
                 sleep(wait)
 
     def forget(self) -> None:
@@ -102,8 +102,8 @@ class Download:
             if start and not self._continues(answer, start, row):
                 if answer.status_code != 200:
                     self.forget()
-                    raise http.Again(HikubeError("HK701", f"{mask_url(self.url)} changed meanwhile"), 0)
-                self.say("the server begins anew (it changed, or takes no ranges)")
+                    raise http.Again(HikubeError("HK701", f"{mask_url(self.url)} changed during the download"), 0)
+                self.say("starting from the beginning (the file changed, or the server does not support ranges)")
                 start = 0
             if answer.headers.get("Content-Encoding", "identity") not in ("identity", ""):
                 raise HikubeError(
@@ -156,8 +156,8 @@ class Download:
         if total is not None and count != total:
             self._write_note(etag, modified, total, count)
             what = f"the download ended at {count} of {total} bytes"
-            raise http.Again(HikubeError("HK701", what, fix="run it again: it goes on where it was"))
-        self.say(f"downloaded {size(count)}" + ("" if total else " (the server told no length)"))
+            raise http.Again(HikubeError("HK701", what, fix="run it again: the download resumes"))
+        self.say(f"downloaded {size(count)}" + ("" if total else " (the server sent no length)"))
         return Got({n: h.hexdigest() for n, h in hashers.items()}, etag, modified, resumed=start > 0)
 
     def _pass(self, block: bytes, hashers: dict[str, Any]) -> None:
@@ -209,6 +209,6 @@ def room(folder: Path, more: int) -> None:
         missing = size(more + RESERVE - free)
         raise HikubeError(
             "HK604",
-            f"no space: {size(more)} more are needed and {size(RESERVE)} are kept free, {missing} are missing in {folder}",
+            f"not enough space in {folder}: {size(more)} needed, {size(RESERVE)} to stay free, {missing} missing",
             fix="free space there; hikube-local images prune --dry-run says what it could remove",
         )

@@ -59,7 +59,7 @@ def mirrored(url: str, mirrors: Mapping[str, str]) -> str:
     """The URL, or what the longest prefix of the configuration's `mirrors` makes of it (another URL, or a path)."""
     prefix = max((p for p in mirrors if url.startswith(p)), key=len, default="")
     if prefix and ".." in urlsplit(url).path.split("/"):
-        raise HikubeError("HK701", f"{mask_url(url)} walks out of its folder", fix="write the URL without ..")
+        raise HikubeError("HK701", f"{mask_url(url)} points outside its folder", fix="write the URL without ..")
     return mirrors[prefix].rstrip("/") + "/" + url.removeprefix(prefix).lstrip("/") if prefix else url
 
 
@@ -116,7 +116,7 @@ def _from_server(
         if attempt == 2 or not got.resumed:
             what = f"the image of {mask_url(want.url)}"
             raise checksums.mismatch(what, wanted, got.digests[wanted.algorithm])
-        say("the parts that were put together do not fit: it is fetched once more from the start")
+        say("the resumed download is damaged: downloading again from the start")
     try:
         unpacked = unpacker.finish()
         entry = cache.adopt(

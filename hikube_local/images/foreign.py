@@ -22,7 +22,7 @@ def refused(why: str, fix: str = "") -> HikubeError:
 
 def _lie(field: str, value: object, length: int) -> HikubeError:
     return refused(
-        f"{field} = {value} lies outside the file ({length} bytes) or its range", "a broken download? fetch it again"
+        f"{field} = {value} is outside the file ({length} bytes) or out of range", "a broken download? fetch it again"
     )
 
 

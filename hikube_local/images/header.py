@@ -38,7 +38,7 @@ def qcow2(h: bytes, length: int) -> int:
         raise refused(f"it is encrypted (crypt_method = {number(32, 4)})")
     virtual = number(24, 8)
     if virtual == 0 or virtual % 512 or virtual >= LARGEST:
-        raise refused(f"size = {virtual} is no disk size")
+        raise refused(f"size = {virtual} is not a valid disk size")
     if version == 3:
         _features(h, number)
     _tables(number, 1 << bits, virtual, length, version)
@@ -50,7 +50,7 @@ def _tables(number: Callable[[int, int], int], cluster: int, virtual: int, lengt
 
     def place(name: str, at: int, size: int) -> None:
         if not at or at % cluster or at < cluster or at + size > length:
-            raise refused(f"{name} = {at} lies outside the file ({length} bytes) or its range", _BROKEN)
+            raise refused(f"{name} = {at} is outside the file ({length} bytes) or out of range", _BROKEN)
 
     l1_size = number(36, 4)
     needed = -(-virtual // (cluster * cluster // 8))

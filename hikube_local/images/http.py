@@ -49,7 +49,7 @@ def get(url: str, headers: dict[str, str], known: bool = False) -> Iterator[Any]
                     there = urljoin(here, answer.headers["Location"])
                     urlsplit(there).port  # noqa: B018 (it raises what a malformed one is)
                 except ValueError as e:
-                    raise HikubeError("HK701", f"{mask_url(here)} redirects to no URL", why=str(e)[:100]) from None
+                    raise HikubeError("HK701", f"{mask_url(here)} redirects to a bad URL", why=str(e)[:100]) from None
                 _follow(here, there, known)
                 here = there
                 continue
@@ -67,9 +67,9 @@ def _follow(here: str, there: str, known: bool) -> None:
     if b.scheme not in ("http", "https"):
         raise HikubeError("HK701", f"{shown}: only http and https are followed")
     if a.scheme == "https" and b.scheme == "http" and not known:
-        raise HikubeError("HK701", f"{shown}: it leaves TLS", fix="give a checksum, or name that URL itself")
+        raise HikubeError("HK701", f"{shown}: from https to http", fix="give a checksum, or use that URL directly")
     if not is_inner(a.hostname) and is_inner(b.hostname):
-        raise HikubeError("HK701", f"{shown}: an address inside this network", fix="name that URL itself")
+        raise HikubeError("HK701", f"{shown}: an address inside this network", fix="use that URL directly")
 
 
 def _status(url: str, answer: Any) -> None:
@@ -105,21 +105,21 @@ def _words(url: str) -> Iterator[None]:
     try:
         yield
     except requests.exceptions.SSLError as e:
-        fix = "a CA of your own goes into REQUESTS_CA_BUNDLE; TLS is always verified"
+        fix = "set REQUESTS_CA_BUNDLE to trust your own CA; TLS is always verified"
         raise HikubeError("HK701", f"{shown}: TLS failed", why=_reason(e), fix=fix) from None
     except (requests.exceptions.ConnectionError, requests.exceptions.ConnectTimeout) as e:
         fix = "look at the network and the proxy settings, then run it again"
         raise Again(Unreachable("HK701", f"{shown} could not be reached", why=_reason(e), fix=fix)) from None
     except requests.exceptions.Timeout:
-        error = HikubeError("HK701", f"{shown}: nothing came for {STALL_TIMEOUT} s", fix="run it again: it goes on")
+        error = HikubeError("HK701", f"{shown}: no data for {STALL_TIMEOUT} s", fix="run it again: it resumes")
         raise Again(error) from None
     except requests.exceptions.RequestException as e:
         raise HikubeError("HK701", f"{shown} could not be fetched", why=_reason(e)) from None
     except (HTTPError, ConnectionError, TimeoutError) as e:
-        fix = "run it again: it goes on where it was"
-        raise Again(HikubeError("HK701", f"the download of {shown} broke off", why=_reason(e), fix=fix)) from None
+        fix = "run it again: the download resumes"
+        raise Again(HikubeError("HK701", f"the download of {shown} was interrupted", why=_reason(e), fix=fix)) from None
     except ValueError as e:  # requests looks at a Location even where it does not follow
-        raise HikubeError("HK701", f"{shown} redirects to no URL", why=_reason(e)) from None
+        raise HikubeError("HK701", f"{shown} redirects to a bad URL", why=_reason(e)) from None
 
 
 def _reason(error: BaseException) -> str:

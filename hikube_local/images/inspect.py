@@ -56,7 +56,7 @@ def inspect(path: Path) -> About:
     with os.fdopen(fd, "rb") as f:
         st = os.fstat(fd)
         if not stat.S_ISREG(st.st_mode):
-            raise refused("it is no regular file")
+            raise refused("it is not a regular file")
         head = f.read(_HEAD)
         _not_an_archive(f, head, st.st_size)
         if len(head) < 512:
@@ -73,10 +73,10 @@ def inspect(path: Path) -> About:
                 return About(name, read(f, st.st_size))
         for at, magic, name in _OTHER:
             if head[at : at + len(magic)] == magic:
-                raise refused(f"its content is {name}, which is not taken", "convert it to qcow2, then name that")
+                raise refused(f"its content is {name}, which is not supported", "convert it to qcow2 first")
         iso = head[32769:32774] == b"CD001"
         if iso and int.from_bytes(head[32848:32852], "little") * 2048 > st.st_size:
-            raise refused("it ends before its ISO 9660 volume does", "a broken download? fetch it again")
+            raise refused("it is shorter than its ISO 9660 volume", "a broken download? fetch it again")
         return About("raw", -(-st.st_size // 512) * 512, iso)
 
 
@@ -189,12 +189,12 @@ def _not_a_disk(head: bytes) -> None:
         shown = f" titled {sanitize(title[1]).strip()!r}" if title else ""
         raise refused(
             f"it is a web page{shown}, not a disk image",
-            "is this the image's own URL? a login page or a captive portal answers so",
+            "is this the URL of the image itself? it may be a login page or a captive portal",
         )
     text = head[:512]
     if all(32 <= b < 127 or b in (9, 10, 13) for b in text):
         # Its content is not shown: it may be what a service inside a network told nobody but us.
-        raise refused(f"it is text{_text_kind(text)}, not a disk image", "is this the image's own URL?")
+        raise refused(f"it is text{_text_kind(text)}, not a disk image", "is this the URL of the image itself?")
 
 
 def _text_kind(text: bytes) -> str:

@@ -58,8 +58,8 @@ def named(name: str, settings: Settings, cache: Cache) -> Wanted:
         raise HikubeError(
             "HK312",
             f"image {name}: {why}",
-            fix=(f"did you mean {near}? Else " if near else "")
-            + f"name a URL under images: in the configuration, or: hikube-local images import FILE --name {name}",
+            fix=(f"did you mean {near}? Otherwise " if near else "")
+            + f"set a URL under images: in the configuration, or run: hikube-local images import FILE --name {name}",
         )
     return Wanted(image.url, image.url, image.recipe, image.checksum, "the catalogue", name)
 
@@ -134,7 +134,7 @@ def get(
         raise HikubeError(
             "HK706",
             f"offline, and {want.name or mask_url(want.url)} is not in the cache",
-            fix="run it once with a network, or bring it along: hikube-local bundle",
+            fix="run it once online, or copy the image here with hikube-local bundle",
         )
     ask = fetch.Request(want.url, about, want.checksum, want.who_says, storage, pull, settings.mirrors)
     try:

@@ -24,7 +24,7 @@ from hikube_local.source.finding import Finding
 from hikube_local.store.db import Basis, Changed
 
 APPLY = "application/apply-patch+yaml"
-DRY_RUN = "a dry run changes nothing here; Hikube's own server writes an update with dryRun all the same"
+DRY_RUN = "a dry run changes nothing here; Hikube's API server writes the update despite dryRun"
 ONE = ("update", "patch", "delete")  # verbs of one object
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"  # of generated names, as Kubernetes has them
 
@@ -42,7 +42,7 @@ def applier(request: web.Request, body: Any) -> tuple[ownership.Owner, bool, dic
         raise Refused(400, "fieldManager: Required value: is required for apply patch")
     meta = body.get("metadata", {}) if isinstance(body, dict) else None
     if not isinstance(body, dict) or not isinstance(meta, dict) or meta.get("managedFields"):
-        raise Refused(400, "the body is no object, or has metadata.managedFields, which must be nil")
+        raise Refused(400, "the body is not an object, or has metadata.managedFields, which must be nil")
     return ownership.Owner(manager[: managers.LONGEST], "Apply"), flag(request.query, "force"), meta
 
 

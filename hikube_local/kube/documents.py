@@ -57,7 +57,7 @@ class Documents:
                     "HK604", f"{self.path} cannot be written: {e}", fix="free space there, try again"
                 ) from e
             except sqlite3.DatabaseError as e:
-                fix = "end serve, move that file away (releases of Helm are in it), begin again"
+                fix = "stop serve, move that file away (it has the Helm releases), and start serve again"
                 raise HikubeError("HK608", f"{self.path} is damaged: {e}", fix=fix) from e
 
     def _connected(self) -> sqlite3.Connection:
@@ -123,7 +123,7 @@ class Documents:
                 )
             size = c.execute("SELECT ifnull(sum(length(body)), 0) FROM documents").fetchone()[0]
             if size + len(json.dumps(value)) > MOST:
-                raise Refused(403, f"{MOST >> 20} MiB of objects are kept: no more are taken")
+                raise Refused(403, f"the limit of {MOST >> 20} MiB for stored objects is reached")
             kept = old["metadata"] if old else {"uid": str(uuid.uuid4()), "creationTimestamp": timestamp(time.time())}
             meta = {**meta, "uid": kept["uid"], "creationTimestamp": kept["creationTimestamp"]}
             value = {**value, "apiVersion": resource.api_version, "kind": resource.kind, "metadata": meta}

@@ -68,7 +68,7 @@ class Guests:
             await self._off(self._act, obj, words[0], await messages.body(request), request)
             return web.Response(status=202)
         if request.method != "GET":
-            raise Refused(405, f"{request.method} is not a verb of {target.what}")
+            raise Refused(405, f"{request.method} is not supported for {target.what}")
         match words:
             case ["console" | "vnc"]:
                 return await self.streams.serve(request, obj, words[0])
@@ -86,7 +86,7 @@ class Guests:
     def _act(self, obj: Object, verb: str, options: Any, request: web.Request) -> None:
         """virtctl's start, stop, restart, pause, unpause and soft-reboot."""
         if isinstance(options, dict) and options.get("paused"):
-            raise Refused(422, "a machine is not started paused here: start it, then pause it")
+            raise Refused(422, "starting a machine paused is not supported here: start it, then pause it")
         if dry(request.query, options):
             return
         if verb in ("pause", "unpause"):
@@ -124,7 +124,7 @@ class Guests:
         follow, since = flag(query, "follow"), number(query, "sinceSeconds")
         lines, most = number(query, "tailLines"), number(query, "limitBytes")
         if follow and self.followers >= FOLLOWERS:
-            raise Refused(503, f"{FOLLOWERS} logs are followed: no more are")
+            raise Refused(503, f"the limit of {FOLLOWERS} followed logs is reached")
         log = self.session.require(obj, capabilities.Logs).log(obj)
         text = await self._off(log.read, flag(query, "previous"), None if since is None else float(since), not follow)
         if lines is not None:
@@ -172,7 +172,7 @@ class Guests:
 def _port(text: str) -> int:
     found = count(text, "port")
     if not 0 < found < 65536:
-        raise Refused(400, f"{found} is no TCP port")
+        raise Refused(400, f"{found} is not a TCP port")
     return found
 
 

@@ -135,7 +135,7 @@ class Keeper:
             try:
                 self._each()
             except Exception:
-                LOG.exception("the machines could not be looked at")
+                LOG.exception("the machines could not be checked")
             self._end.wait(EVERY)  # not the workers' condition: a looker would take the wake-up of a worker
 
     def _each(self) -> None:

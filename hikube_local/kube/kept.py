@@ -166,22 +166,23 @@ def _managed(request: web.Request, resource: Resource, old: Value | None, value:
 def read(resource: Resource, target: Target, body: Any) -> Value:
     """What a client sent, judged; Refused with the field that is wrong."""
     if not isinstance(body, dict):
-        raise Refused(400, "the body is no object")
+        raise Refused(400, "the body is not an object")
     meta = body.get("metadata")
     # Typed clients send empty values for what they do not say.
     meta = {k: v for k, v in meta.items() if v not in ("", None)} if isinstance(meta, dict) else {}
     about = (body.get("apiVersion", resource.api_version), body.get("kind", resource.kind))
     if about != (resource.api_version, resource.kind):
-        raise Refused(400, f"the body is {about[1]} of {about[0]}, the path {resource.kind} of {resource.api_version}")
+        what = f"the body is {about[1]} of {about[0]}, the path is for {resource.kind} of {resource.api_version}"
+        raise Refused(400, what)
     if target.name and meta.setdefault("name", target.name) != target.name:
-        raise Refused(400, f"the name of the object ({meta['name']}) is not that of the request ({target.name})")
+        raise Refused(400, f"the name of the object ({meta['name']}) does not match that on the URL ({target.name})")
     if not resource.namespaced:
         meta.pop("namespace", None)
     elif not DNS_1123.fullmatch(target.namespace) or len(target.namespace) > 63:
-        raise Refused(400, f"{target.namespace[:63]!r} is no namespace")
+        raise Refused(400, f"{target.namespace[:63]!r} is not a valid namespace")
     if resource.namespaced and meta.setdefault("namespace", target.namespace) != target.namespace:
         raise Refused(
-            400, f"the namespace of the object ({meta['namespace']}) is not that of the request ({target.namespace})"
+            400, f"the object's namespace ({meta['namespace']}) does not match that on the URL ({target.namespace})"
         )
     causes = list(_wrong(resource, meta, body))
     if causes:
@@ -209,13 +210,13 @@ def _wrong(resource: Resource, meta: Value, body: Value) -> list[Cause]:
     name, out = meta.get("name"), []
     most = 63 if resource is kinds.NAMESPACES else LONGEST
     if not isinstance(name, str) or len(name) > most or not all(DNS_1123.fullmatch(p) for p in name.split(".")):
-        out.append(Cause(f"Invalid value: must be a name of a-z, 0-9, - and . of at most {most}", "metadata.name"))
+        out.append(Cause(f"Invalid value: must be at most {most} characters of a-z, 0-9, - and .", "metadata.name"))
     for field in ("labels", "annotations"):
         rows = meta.get(field)
         if rows is not None and not (
             isinstance(rows, dict) and all(isinstance(v, str) for pair in rows.items() for v in pair)
         ):
-            out.append(Cause("Invalid value: must be text by text", f"metadata.{field}"))
+            out.append(Cause("Invalid value: must be a map of strings", f"metadata.{field}"))
     for field in ("data", "stringData", "binaryData"):
         rows = body.get(field)
         if rows is None:
@@ -226,7 +227,7 @@ def _wrong(resource: Resource, meta: Value, body: Value) -> list[Cause]:
             continue
         for key, text in rows.items():
             if not re.fullmatch(r"[-._a-zA-Z0-9]{1,253}", key):
-                out.append(Cause("Invalid value: a key is of a-z, A-Z, 0-9, -, _ and .", f"{field}[{key[:40]}]"))
+                out.append(Cause("Invalid value: keys may have only a-z, A-Z, 0-9, -, _ and .", f"{field}[{key[:40]}]"))
             elif not isinstance(text, str) or (coded and not _base64(text)):
                 kind = "base64" if coded else "text"
                 out.append(Cause(f"Invalid value: must be {kind}", f"{field}.{key[:40]}"))

@@ -19,8 +19,8 @@ def held(layout: Layout, port: int) -> Iterator[None]:
     path = layout.locks / "serve"
     if locks.holder(path) is not None:
         there = _noted(layout)
-        fix = f'eval "$(hikube-local kubeconfig --env)" uses it; end it with: kill {there.get("pid", "PID")}'
-        what = f"serve runs already for {layout.state}, at port {there.get('port', '?')}"
+        fix = f'use it with: eval "$(hikube-local kubeconfig --env)"; stop it with: kill {there.get("pid", "PID")}'
+        what = f"serve is already running for {layout.state}, on port {there.get('port', '?')}"
         raise HikubeError("HK609", what, fix=fix)
     with locks.locked(path, patience=2.0):
         files.write_json(layout.serve / "serve.json", {"pid": os.getpid(), "port": port})

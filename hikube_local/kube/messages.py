@@ -53,7 +53,7 @@ async def body(request: web.Request) -> Any:
     except (ValueError, RecursionError):
         if "yaml" not in kind:
             raise Refused(
-                415 if "protobuf" in kind else 400, f"the body of the request is no {kind or 'JSON'}"
+                415 if "protobuf" in kind else 400, f"the body of the request is not valid {kind or 'JSON'}"
             ) from None
     text = nodes.decode("the request", raw)  # within the bounds of every manifest
     for node in nodes.documents(nodes.Text("the request", text), text, []):

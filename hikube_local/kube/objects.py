@@ -129,21 +129,19 @@ def read(
     `accepted`: whether an object with these errors is taken all the same.
     """
     if not isinstance(body, dict):
-        raise Refused(400, "the body is no object")
+        raise Refused(400, "the body is not an object")
     body = {k: v for k, v in body.items() if k != "status"}
     body.setdefault("apiVersion", API_VERSION)
     body.setdefault("kind", resource.kind)
     if (body["apiVersion"], body["kind"]) != (API_VERSION, resource.kind):
-        what = f"the body is {body['kind']} of {body['apiVersion']}, the path {resource.kind} of {API_VERSION}"
+        what = f"the body is {body['kind']} of {body['apiVersion']}, the path is for {resource.kind} of {API_VERSION}"
         raise Refused(400, what)
     meta = body.get("metadata")
     meta = dict(meta) if isinstance(meta, dict) else {}
     if meta.setdefault("namespace", namespace) != namespace:
-        raise Refused(
-            400, f"the namespace of the object ({meta['namespace']}) is not that of the request ({namespace})"
-        )
+        raise Refused(400, f"the object's namespace ({meta['namespace']}) does not match that on the URL ({namespace})")
     if name is not None and meta.setdefault("name", name) != name:
-        raise Refused(400, f"the name of the object ({meta['name']}) is not that of the request ({name})")
+        raise Refused(400, f"the name of the object ({meta['name']}) does not match that on the URL ({name})")
     # The server's own fields are no manifest's.
     for field in (
         "uid",

@@ -101,10 +101,10 @@ def read(body: bytes) -> dict[str, Any]:
         about = head.get("typeMeta", {})
         kind = about.get("kind", "")
         if kind not in _MESSAGES:
-            raise Refused(415, f"a body of kind {kind[:60]!r} is not read as protobuf: send JSON")
+            raise Refused(415, f"protobuf is not supported for the kind {kind[:60]!r}: send JSON")
         return {**about, **_message(kind, memoryview(head.get("raw", b"")), 0)}
     except (ValueError, IndexError, RecursionError, OverflowError, OSError):
-        raise Refused(400, "the body of the request is no protobuf that can be read") from None
+        raise Refused(400, "the body of the request is not valid protobuf") from None
 
 
 def _message(name: str, data: memoryview, depth: int) -> dict[str, Any]:

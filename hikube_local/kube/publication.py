@@ -22,7 +22,7 @@ class Publication:
     def answer(self, request: web.Request) -> web.Response:
         """The page, or 404; 405 for another verb."""
         if request.method not in ("GET", "HEAD"):
-            raise Refused(405 if request.path.strip("/") else 404, f"{request.method} is not a verb of {request.path}")
+            raise Refused(405 if request.path.strip("/") else 404, f"{request.method} is not allowed at {request.path}")
         accept = request.headers.get("Accept", "")
         as_version = discovery.aggregated_as(accept)
         match request.path.strip("/").split("/"):

@@ -18,7 +18,7 @@ def flag(query: Mapping[str, str], name: str) -> bool:
 def count(text: Any, name: str) -> int:
     """What a text says that counts something; 400 for what is none."""
     if not (isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 20 and int(text) < LARGEST):
-        raise Refused(400, f"{name}: {str(text)[:40]!r} is no number")
+        raise Refused(400, f"{name}: {str(text)[:40]!r} is not a number")
     return int(text)
 
 
@@ -33,5 +33,5 @@ def dry(query: Mapping[str, str], body: Any = None) -> bool:
     inside = body.get("dryRun") if isinstance(body, dict) else None
     asked += [str(v) for v in inside] if isinstance(inside, list) else []
     if any(v != "All" for v in asked):
-        raise Refused(400, f"dryRun: {', '.join(asked)[:60]!r} is not supported: All is")
+        raise Refused(400, f"dryRun: {', '.join(asked)[:60]!r} is not supported, only All")
     return bool(asked)

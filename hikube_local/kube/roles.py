@@ -130,7 +130,7 @@ def access_review(role: Role, body: Any) -> dict[str, Any]:
         yes = allowed(role, target)
     elif isinstance(other := spec.get("nonResourceAttributes"), dict) and isinstance(path := other.get("path"), str):
         yes = yes or path.split("/")[1:2] in (["api"], ["apis"], ["openapi"], ["version"], ["livez"], ["readyz"])
-    reason = "" if yes else f"a {role} of a tenant on Hikube may not"
+    reason = "" if yes else f"the role {role} of a tenant on Hikube does not allow this"
     status = {"allowed": yes, **({"reason": reason} if reason else {})}
     return {"kind": kinds.ACCESS.kind, "apiVersion": kinds.ACCESS.api_version, "spec": spec, "status": status}
 

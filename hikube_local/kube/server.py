@@ -184,7 +184,7 @@ class Server:
         if host not in ("127.0.0.1", "localhost", "::1"):
             raise Refused(403, f"this endpoint is not {host[:80]}: use the address that serve printed")
         if "Origin" in request.headers:
-            raise Refused(403, "requests of web pages are not taken")
+            raise Refused(403, "requests from web pages are not accepted")
         if request.path.rstrip("/") in OPEN:
             return
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
@@ -217,7 +217,7 @@ class Server:
         told = self.options.differences and self.options.role is Role.OPERATOR
         if told and not answer.prepared and roles.beyond(target):
             name = f"{target.what}.{target.group}" if target.group else target.what
-            messages.warn(answer, [messages.differs("HK523", f"no user of a tenant there may {target.verb} {name}")])
+            messages.warn(answer, [messages.differs("HK523", f"tenant users there may not {target.verb} {name}")])
         return answer
 
     def _permit(self, target: Target) -> None:
@@ -240,12 +240,12 @@ class Server:
             if resource is kinds.PODS and target.subresource == "log":
                 return await self.guests.logs(request, target)
             if resource is kinds.PODS and (instead := _INSTEAD.get(target.subresource)):
-                raise Refused(403, f"pods/{target.subresource} is nothing that a tenant's user has: {instead}")
+                raise Refused(403, f"tenant users have no access to pods/{target.subresource}: use {instead}")
             raise Refused(404, MISSING)
         if target.verb not in resource.verbs or (
             target.verb != "create" and not target.name and target.verb in apps.ONE
         ):
-            raise Refused(405, f"{target.verb} is not a verb of {resource.full}: {', '.join(resource.verbs)}")
+            raise Refused(405, f"{target.verb} is not supported for {resource.full}, only {', '.join(resource.verbs)}")
         if target.verb in kinds.LOOKS:
             return await self.looks.serve(request, resource, target)
         return await self._written(request, resource, target)
@@ -300,7 +300,7 @@ def _make_room(path: Path) -> None:
     """Remove what an endpoint that was killed has left at this path; what is anything else stays."""
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise UsageError("HK810", f"{path} is there and is no socket", fix="name another file for --socket")
+            raise UsageError("HK810", f"{path} exists and is not a socket", fix="choose another path for --socket")
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX) as probe:
@@ -312,7 +312,7 @@ def _make_room(path: Path) -> None:
             return
         except OSError:
             pass
-    raise UsageError("HK810", f"somebody listens at {path}", fix="name another file for --socket")
+    raise UsageError("HK810", f"another process is listening on {path}", fix="choose another path for --socket")
 
 
 async def _running(stack: contextlib.AsyncExitStack, app: web.Application) -> web.AppRunner:

@@ -44,9 +44,9 @@ class Streams:
     async def serve(self, request: web.Request, obj: Object, what: str, port: int = 0) -> web.StreamResponse:
         """`what`: console, vnc or portforward. What cannot be reached is an answer of HTTP, not of the stream."""
         if self.open >= OPEN:
-            raise Refused(503, f"{OPEN} streams are open: no more are taken")
+            raise Refused(503, f"the limit of {OPEN} open streams is reached")
         if not web.WebSocketResponse().can_prepare(request):
-            raise Refused(400, f"{what} is a websocket ({PROTOCOL})")
+            raise Refused(400, f"{what} needs a websocket ({PROTOCOL})")
         self.open += 1
         try:
             async with contextlib.AsyncExitStack() as stack:

@@ -69,7 +69,7 @@ class Uploads:
         meta = body.get("metadata") if isinstance(body, dict) else None
         spec = body.get("spec") if isinstance(body, dict) else None
         if not isinstance(meta, dict) or not isinstance(spec, dict) or not isinstance(meta.get("name"), str):
-            raise Refused(400, "the body is no DataVolume")
+            raise Refused(400, "the body is not a DataVolume")
         name = meta["name"]
         wrong = []
         if not name.startswith(names.volume("")):
@@ -116,7 +116,7 @@ class Uploads:
         now = time.monotonic()
         self._tokens = {t: row for t, row in self._tokens.items() if row[1] > now}
         if len(self._tokens) >= TOKENS:
-            raise Refused(503, f"{TOKENS} uploads are awaited: no more are taken")
+            raise Refused(503, f"the limit of {TOKENS} pending uploads is reached")
         token = secrets.token_urlsafe(32)
         self._tokens[token] = (key, now + VALID)
         return web.json_response({**body, "status": {"token": token}}, status=201)
@@ -140,11 +140,11 @@ class Uploads:
     def _admitted(self, request: web.Request) -> Key:
         host = request.headers.get("Host", "").rpartition(":")[0]
         if host not in ("127.0.0.1", "localhost") or "Origin" in request.headers:
-            raise web.HTTPForbidden(text="this listener takes uploads of this host's programs alone\n")
+            raise web.HTTPForbidden(text="this listener accepts uploads only from programs on this host\n")
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         row = self._tokens.get(token.strip()) if scheme.lower() == "bearer" else None
         if row is None or row[1] < time.monotonic():
-            raise web.HTTPUnauthorized(text="no token that is valid\n")
+            raise web.HTTPUnauthorized(text="the token is missing or not valid\n")
         self._strangers.welcome(request)
         return row[0]
 

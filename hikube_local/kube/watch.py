@@ -44,7 +44,7 @@ class Watching:
     ) -> web.StreamResponse:
         """Answer with a stream; HTTP 410 where the log does not reach back to the client's revision."""
         if self.open >= WATCHES:
-            raise Refused(503, f"{WATCHES} watches are open: no more are taken")
+            raise Refused(503, f"the limit of {WATCHES} open watches is reached")
         given = number(request.query, "resourceVersion") or 0
         told = flag(request.query, "sendInitialEvents")
         most = number(request.query, "timeoutSeconds")
@@ -93,7 +93,7 @@ async def _begin(request: web.Request) -> tuple[web.StreamResponse | web.WebSock
     if request.headers.get("Upgrade", "").lower() == "websocket":
         socket = web.WebSocketResponse(heartbeat=30.0, max_msg_size=1 << 16)
         if not socket.can_prepare(request):
-            raise Refused(400, "this is no handshake of a websocket")
+            raise Refused(400, "not a websocket handshake")
         await socket.prepare(request)
         reader = asyncio.ensure_future(_drain(socket))
 

@@ -55,7 +55,7 @@ def deletable(body: Any, uid: str, revision: str) -> None:
     wants = body.get("preconditions") if isinstance(body, dict) else None
     for name, value in (("uid", uid), ("resourceVersion", revision)):
         if isinstance(wants, dict) and wants.get(name) not in (None, "", value):
-            raise Refused(409, f"the {name} in the precondition ({wants[name]}) is not the object's ({value})")
+            raise Refused(409, f"the {name} in the precondition ({wants[name]}) does not match the object's ({value})")
 
 
 def as_if(obj: Object, old: Object | None) -> Object:

@@ -74,7 +74,7 @@ def parse(text: str, name: str) -> tuple[list[Check], list[Finding]]:
             if isinstance(root.value, list):
                 checks += [reader.check(row) for row in root.value]
             elif root.value is not None:
-                reader.wrong(root, "this is no list of checks", "- run: {command: …}")
+                reader.wrong(root, "the checks must be a list", "- run: {command: …}")
     except nodes.Refused as e:
         found.append(e.finding)
     return [c for c in checks if c], found
@@ -90,20 +90,20 @@ class _Reader:
 
     def check(self, row: Node) -> Check | None:
         if not isinstance(row.value, dict):
-            self.wrong(row, f"a check is a mapping, this is {value_words(row.value)}", "- run: {command: …}")
+            self.wrong(row, f"a check must be a mapping, not {value_words(row.value)}", "- run: {command: …}")
             return None
         kinds = [k for k in row.value if k in KINDS]
         self._unknown(row, "a check", {*KINDS, "machine", "after"})
         if len(kinds) != 1:
             if kinds or set(row.value) <= {"machine", "after"}:
-                what = f"a check is one thing, this one has {' and '.join(kinds) or 'none'}"
-                self.wrong(row, what, f"one of {', '.join(KINDS)}; each in a row of its own")
+                what = f"a check must have exactly one kind, not {' and '.join(kinds) or 'none'}"
+                self.wrong(row, what, f"one of {', '.join(KINDS)}; each as its own list item")
             return None
         kind = kinds[0]
         self._values(kind, row.value[kind][1])
         after, machine = row.get("after"), row.get("machine")
         if after is not None and after.value != "reboot":
-            self.wrong(after, f"after: is {value_words(after.value)}", "after: reboot")
+            self.wrong(after, f"after: must be reboot, not {value_words(after.value)}", "after: reboot")
         values = row.value[kind][1].data
         if not isinstance(values, dict):
             return None
@@ -114,14 +114,14 @@ class _Reader:
         for name, (key, _) in node.value.items():
             if name not in allowed:
                 near = nearest(name, sorted(allowed))
-                help = f"did you mean {near}?" if near else f"it knows {', '.join(sorted(allowed))}"
-                self.wrong(key, f"{who} knows no {name[:60]!r}", help)
+                help = f"did you mean {near}?" if near else f"known keys: {', '.join(sorted(allowed))}"
+                self.wrong(key, f"unknown key {name[:60]!r} in {who}", help)
 
     def _values(self, kind: str, node: Node) -> None:
         allowed, needed = KINDS[kind]
         if not isinstance(node.value, dict):
             self.wrong(
-                node, f"{kind} is a mapping, this is {value_words(node.value)}", f"of {', '.join(sorted(allowed))}"
+                node, f"{kind} must be a mapping, not {value_words(node.value)}", f"keys: {', '.join(sorted(allowed))}"
             )
             return
         self._unknown(node, kind, allowed)
@@ -129,7 +129,7 @@ class _Reader:
             self.wrong(node, f"{kind} needs {name}")
         for name, (_, value) in node.value.items():
             if name in _GOOD and not _GOOD[name][0](value.data):
-                self.wrong(value, f"{kind}.{name} is {value_words(value.value)}", _GOOD[name][1])
+                self.wrong(value, f"invalid {kind}.{name}: {value_words(value.value)}", _GOOD[name][1])
 
 
 def _text(value: Any) -> bool:
@@ -158,9 +158,9 @@ _GOOD: dict[str, tuple[Callable[[Any], bool], str]] = {
     "mode": (lambda v: isinstance(v, str) and bool(re.fullmatch("[0-7]{3,4}", v)), "quote a mode: '0644'"),
     "groups": (lambda v: isinstance(v, list), "a list: [sudo, docker]"),
     "keys": (lambda v: isinstance(v, list | int), "a list of public keys, their number, or true"),
-    "matches": (_pattern, "a regular expression of Python's"),
+    "matches": (_pattern, "a Python regular expression"),
     "command": (_text, "a line for the guest's shell"),
-    "path": (_absolute, "it begins with /"),
+    "path": (_absolute, "an absolute path (it begins with /)"),
     "name": (_text, "a name; quote one that is a number"),
     "port": (lambda v: _number(v) and 0 < v < 65536, "a number from 1 to 65535"),
     **dict.fromkeys(("status", "exit"), (_number, "a number")),

@@ -30,7 +30,7 @@ def probe(check: Check, host: Any, http: Http) -> Outcome:
     try:
         return Outcome(check, tuple(_PROBES[check.kind](check.values, host, http)))
     except Exception as e:
-        return Outcome(check, (f"it could not be looked at: {e}"[:300],))
+        return Outcome(check, (f"the check could not run: {e}"[:300],))
 
 
 def _differs(what: str, have: Any, want: Any) -> list[str]:
@@ -43,7 +43,7 @@ def _text(found: str, values: dict[str, Any]) -> list[str]:
     if "stdout" in values and found.strip() != str(values["stdout"]).strip():
         out.append(f"the output is {shown!r}")
     if "contains" in values and str(values["contains"]) not in found:
-        out.append(f"{values['contains']!r} does not stand in {shown!r}")
+        out.append(f"{values['contains']!r} is not in {shown!r}")
     if "matches" in values and not re.search(str(values["matches"]), found, re.M):
         out.append(f"{values['matches']!r} does not match {shown!r}")
     return out

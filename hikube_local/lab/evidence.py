@@ -77,7 +77,7 @@ def read(status: bytes, log: bytes, output: bytes, user_data: str, cut: bool = F
     found = [*_from_status(status), *_from_log(lines), *_from_output(said, user_data)]
     found += _not_run(user_data, modules, cut)
     if cut:
-        found.append(Problem("the logs are longer than what was read of them: their ends", recoverable=True))
+        found.append(Problem("the logs are too long: only their ends were read", recoverable=True))
     state = cloudinit.read(status)
     word = "not known" if state is None else "done" if state.done and state.ok else "error" if state.done else "running"
     return Evidence(word, tuple(modules), tuple(_most(found)), _said(said))
@@ -208,7 +208,7 @@ def _not_run(user_data: str, modules: list[Module], cut: bool) -> list[Problem]:
     if not user_data.strip():
         return []
     if not modules and (parts.known(parts.kind_of(user_data)) or parts.is_mime(user_data)):
-        return [Problem("no module stands in /var/log/cloud-init.log: what cloud-init did cannot be told")]
+        return [Problem("no module found in /var/log/cloud-init.log: cannot tell what cloud-init did")]
     # After a reboot the log has both boots: one that failed is not mended by the next one's "previously ran".
     results = {m.name: m.result for m in sorted(modules, key=lambda m: m.result == "FAIL")}
     found = [Problem(lost.words, line=lost.line) for lost in whole.replaced(user_data)]
@@ -217,7 +217,7 @@ def _not_run(user_data: str, modules: list[Module], cut: bool) -> list[Problem]:
         if not config.wrong and (root is None or root.value is None):
             continue  # the header alone asks for nothing
         if root is None or not isinstance(root.value, dict):
-            what = "cloud-init took no configuration out of this user-data: it is no YAML mapping"
+            what = "cloud-init read no configuration from this user-data: it is not a YAML mapping"
             found.append(Problem(what, line=config.line(1)))
             continue
         for key, (node, _) in root.value.items():

@@ -29,7 +29,10 @@ AGAIN = 20.0  # seconds to get in again
 # Beside the keys that root has, whatever the image's own settings say of them.
 _KEYS = f".ssh/authorized_keys .ssh/authorized_keys2 {FOLDER}/keys"
 _SSHD = rf"Match User root\nAuthorizedKeysFile {_KEYS}\nPermitRootLogin prohibit-password\n"
-SAID = "ssh as root, with one key more in /run and a drop-in for sshd, both from a credential (user-data, users and their keys are untouched)"
+SAID = (
+    "ssh as root, with an extra key in /run and a drop-in for sshd, both from a credential "
+    "(user-data, users and their keys are untouched)"
+)
 Connector = Callable[[], AbstractContextManager[list[str]]]
 
 
@@ -92,12 +95,12 @@ class OverSsh:
                 break
             assert self._master.stderr is not None
             said = sanitize(self._master.stderr.read(2000)).strip().splitlines()
-            why = said[-1] if said else "ssh ended without a word"
+            why = said[-1] if said else "ssh ended without output"
             if "denied" in why:
                 break  # it answers, and does not know the key: no systemd that takes credentials
             time.sleep(0.5)
         self.close()
-        raise HikubeError("HK806", f"ssh as root did not get in: {why[:160]}")
+        raise HikubeError("HK806", f"ssh as root failed: {why[:160]}")
 
     def close(self) -> None:
         """End the connection."""
@@ -127,7 +130,7 @@ class OverSsh:
             code = process.wait()
             log.ended(argv, code, begin)
         if code == 255 and (self._master is None or self._master.poll() is not None):
-            raise HikubeError("HK806", "the connection to the guest broke off")
+            raise HikubeError("HK806", "the connection to the guest was lost")
         return code, out, err
 
 

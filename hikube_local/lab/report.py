@@ -52,7 +52,7 @@ def text(report: Report, place: Place, timings: bool) -> list[str]:
     if report.error and report.error.fix:
         lines.append(f"  fix: {report.error.fix}")
     if report.warm:
-        lines.append("  warm start: resumed from where its cloud-init was done; nothing that matters had changed")
+        lines.append("  warm start: resumed from the state after cloud-init; nothing relevant has changed")
     if v and v.result is Result.READY and "at the end of cloud-init" in v.message:
         lines.append(f"  {v.message}")
     if report.way_in:
@@ -258,7 +258,7 @@ def page(reports: Sequence[Report], place: Place) -> str:
         for name in ("cloud-init-output.log", "console.log"):
             if content := r.files.get(name):
                 left = max(0, len(content) - SHOWN)
-                more = f"\n… {left} bytes more: --artifacts DIR keeps them" if left else ""
+                more = f"\n… {left} bytes more: use --artifacts DIR to keep the whole file" if left else ""
                 shown = e(sanitize(content[:SHOWN]) + more)
                 out.append(f"<details><summary>{name}</summary><pre>{shown}</pre></details>")
     return "\n".join([*out, "</body></html>", ""])

@@ -50,7 +50,7 @@ FILES = {
 
 
 AGENT = (
-    "guest agent (user-data, users and their keys are untouched; as in every guest of the lab a key for root lies in /run, "
+    "guest agent (user-data, users and their keys are untouched; as in every test guest there is a root key in /run, "
     "with a drop-in for sshd, for images that have no agent)"
 )
 SSH_PATIENCE = 20.0  # seconds, for a guest whose cloud-init has ended
@@ -188,13 +188,13 @@ class Trial:
                 seconds = self._able(WarmStates).resume_warm(obj, _warm(self.warm_at), keys[key], self._emit)
             except (HikubeError, OSError) as e:
                 why = f"{e}: {e.why}" if isinstance(e, HikubeError) else str(e)
-                what = f"the warm state is of no use, so it boots: {why}"
+                what = f"the warm state cannot be used, so the machine boots: {why}"
                 self._emit(Event(EventType.WARNING, what, obj.ref, obj.namespace))
                 self._able(WarmStates).drop_warm(obj, _warm(self.warm_at), keys[key])
                 continue
             if seconds is not None:
                 report.warm = True
-                what = f"resumed in {seconds:.1f} s from where its cloud-init was done"
+                what = f"resumed in {seconds:.1f} s from the state after cloud-init"
                 report.verdict = Verdict(Result.READY, Stage.DONE, what, cloud_init=True, seconds=seconds)
         return keys
 
@@ -234,7 +234,7 @@ class Trial:
             report.files[f"{name}.log"] = self._able(Logs).log(report.machine, name).raw()
         xml = self._able(Libvirt).live_xml(report.machine)
         if xml is None:
-            self._unseen(report, "it is off")
+            self._unseen(report, "the machine is off")
             return
         report.files["domain.xml"] = xml.encode()
         try:
@@ -264,8 +264,8 @@ class Trial:
         """A guest that came up and could not be looked at proves nothing."""
         ready = report.verdict is not None and report.verdict.result is Result.READY
         if ready and report.machine.instance.cloudInit and not self.trust_console and report.error is None:
-            fix = "an image with a guest agent, or with systemd 252 or newer; --trust-console passes it unseen"
-            report.error = HikubeError("HK806", f"what cloud-init did could not be looked at: {why}", fix=fix)
+            fix = "use an image with a guest agent, or with systemd 252 or newer; --trust-console skips this check"
+            report.error = HikubeError("HK806", f"cannot check what cloud-init did: {why}", fix=fix)
 
     def _check(self, report: Report, wanted: Sequence[Check]) -> None:
         first = [c for c in wanted if not c.after_reboot]
@@ -281,7 +281,7 @@ class Trial:
             try:
                 self._reboot(report)
             except Exception as e:
-                why = f"the machine did not come back: {unexpected(e).what}"
+                why = f"the machine did not come up after the reboot: {unexpected(e).what}"
                 report.outcomes += [checks.Outcome(c, (why,)) for c in later]
                 return
             report.outcomes += self._probe(report, later)
@@ -290,14 +290,14 @@ class Trial:
         try:
             machine = host(self.guest(report)[0], report.machine.name)
         except HikubeError as e:
-            return [checks.Outcome(c, (f"it could not be looked at: {e.what}",)) for c in wanted]
+            return [checks.Outcome(c, (f"the check could not run: {e.what}",)) for c in wanted]
         return [checks.probe(c, machine, lambda port, path: self._http(report.machine, port, path)) for c in wanted]
 
     def _reboot(self, report: Report) -> None:
         """Off and on again, as a power cut with manners: stopped through ACPI, started anew."""
         obj = report.machine
         self._leave(obj.key)
-        self._emit(Event(EventType.STEP, "rebooting for the checks after a reboot", obj.ref, obj.namespace))
+        self._emit(Event(EventType.STEP, "rebooting for the checks with after: reboot", obj.ref, obj.namespace))
         for verb in (Verb.STOP, Verb.START):
             self.backend.perform(Step(verb, obj.key), obj, self.options, self._emit)
         verdict = self.backend.follow(obj, self.timeout, self._emit)
@@ -316,7 +316,7 @@ class Trial:
                 while len(raw) < 1 << 20 and (block := stream.recv(65536)):
                     raw += block
                     if time.monotonic() > end:
-                        return 0, f"port {port} did not come to an end within {patience:.0f} s"
+                        return 0, f"port {port}: the response did not end within {patience:.0f} s"
         except (OSError, HikubeError) as e:
             return 0, f"nobody answers on port {port}: {getattr(e, 'strerror', None) or e}"
         head, _, body = raw.partition(b"\r\n\r\n")

@@ -35,7 +35,7 @@ def machine(old: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
     source: dict[str, Any] = {"http": {"url": IMAGES[image]}} if image in IMAGES else {"image": {"name": image}}
     if image not in IMAGES:
         told.append(
-            f"systemDisk.image {image!r} is none of {', '.join(IMAGES)}: it is taken for an image of the catalogue"
+            f"systemDisk.image {image!r} is not one of {', '.join(IMAGES)}: treated as an image of the catalogue"
         )
     disk = {
         "source": source,
@@ -43,10 +43,10 @@ def machine(old: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
         "storageClass": system.get("storageClass", DEFAULT_CLASS),
     }
     told += [
-        f"systemDisk.{k} means nothing and is left out" for k in system if k not in ("image", "storage", "storageClass")
+        f"systemDisk.{k} is unknown and is left out" for k in system if k not in ("image", "storage", "storageClass")
     ]
     known = SPECS["VMInstance"].names()
-    told += [f"spec.{k} means nothing in a VMInstance and is left out" for k in spec if k not in known]
+    told += [f"spec.{k} is not a field of VMInstance and is left out" for k in spec if k not in known]
     kept = {k: v for k, v in spec.items() if k in known and v is not None}
     if isinstance(kept.get("resources"), dict):
         kept["resources"], more = _resources(kept["resources"], kept)
@@ -76,18 +76,18 @@ def _resources(old: dict[str, Any], spec: dict[str, Any]) -> tuple[dict[str, Any
                 found[key] = part[key]
                 told.append(f"resources.{name}.{key} became resources.{key}")
     told += [
-        f"resources.{k} means nothing in a VMInstance and is left out"
+        f"resources.{k} is not a field of VMInstance and is left out"
         for k in old
         if k not in ("cpu", "memory", "sockets", "requests", "limits")
     ]
     if found and spec.get("instanceType") and len(found) < 3:
-        told.append(f"resources ({', '.join(found)}) is left out: beside instanceType it must be complete")
+        told.append(f"resources ({', '.join(found)}) is left out: with an instanceType it must be complete")
         return {}, told
     if found and not spec.get("instanceType"):
         found.setdefault("sockets", "1")
         if len(found) < 3:
             told.append(
-                f"resources ({', '.join(found)}) is not complete and is left out: the default instanceType holds"
+                f"resources ({', '.join(found)}) is incomplete and is left out: the default instanceType applies"
             )
             return {}, told
     return found, told

@@ -86,7 +86,7 @@ def judge(api_version: str, kind: str) -> Role | Finding:
             return _refused(
                 "HK208",
                 f"the kind {RETIRED} of {GROUP} was retired in February 2026",
-                "hikube-local convert FILE prints the VMDisk and the VMInstance that it became",
+                "hikube-local convert FILE prints the VMDisk and the VMInstance that replace it",
             )
         close = _ratio(near, kind) > 0.5
         help = f"did you mean {near}?" if close else f"the kinds of virtual machines are {INSTANCE} and {DISK}"

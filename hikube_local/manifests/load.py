@@ -155,7 +155,7 @@ def _document(result: Input, text: Text, node: Node, namespace: str | None, defa
             at = text.place(part.line, part.column) if part else place
             near = shape.near_key(name, node)
             help = f"did you mean {name}: instead of {near}:?" if near else f"write {name}: at the top of the document"
-            result.findings.add(Finding("HK206", Severity.ERROR, f"{name} is missing or no text", at, help=help))
+            result.findings.add(Finding("HK206", Severity.ERROR, f"{name} is missing or not text", at, help=help))
         else:
             words[name] = part.value
     if len(words) < 2:
@@ -175,7 +175,7 @@ def _document(result: Input, text: Text, node: Node, namespace: str | None, defa
     elif role is kinds.Role.OTHER:
         named = node.get("metadata", "name")
         label = f"{words['kind']}/{named.value}" if named and isinstance(named.value, str) else words["kind"]
-        what = f"{label[:80]} ({words['apiVersion'][:60]}) is passed over: it is nothing that hikube-local makes"
+        what = f"{label[:80]} ({words['apiVersion'][:60]}) is skipped: hikube-local does not handle this kind"
         result.findings.add(Finding("HK207", Severity.DIFFERENCE, what, where, ref=label[:80]))
     else:
         built = shape.build(node, text, words["kind"], namespace, default, result.findings, unknown)

@@ -41,11 +41,11 @@ def _accelerator(item: Loaded) -> Iterator[Finding]:
     said = item.object.annotations.get(ACCELERATOR)
     if said is not None and (said.lower() not in ACCELERATORS or item.object.kind != INSTANCE):
         what = (
-            f"the annotation {ACCELERATOR} is {said[:40]!r}"
+            f"invalid annotation {ACCELERATOR}: {said[:40]!r}"
             if item.object.kind == INSTANCE
-            else f"{ACCELERATOR} is a machine's"
+            else f"{ACCELERATOR} applies to a VMInstance only"
         )
-        f = Finding("HK304", _E, what, ("metadata", "annotations", ACCELERATOR), "write kvm or tcg, at a VMInstance")
+        f = Finding("HK304", _E, what, ("metadata", "annotations", ACCELERATOR), "write kvm or tcg, on a VMInstance")
         where = ("metadata", "annotations", ACCELERATOR)
         yield f.placed(item.place(*where), item.object.kind_and_name, ".".join(where))
 
@@ -82,7 +82,7 @@ def _readers(item: Loaded) -> Iterator[Finding]:
                 place,
                 ref=ref,
                 path=path_text(path),
-                help="quote text, write true, false and decimals",
+                help="quote text; write booleans as true or false, and numbers as decimals",
             )
 
 
@@ -112,7 +112,7 @@ def words(spec: VMInstanceSpec) -> Iterator[Finding]:
 
 
 def _not_listed(field: str, value: str, path: Path) -> Finding:
-    what = f"{field} {value} is Cozystack's and not on Hikube's own pages: Hikube may not have it"
+    what = f"{field} {value} is listed by Cozystack but not by Hikube: Hikube may not have it"
     return Finding("HK334", _D, what, path, f"see the column HIKUBE of: hikube-local catalog {field.lower()}s")
 
 
@@ -129,25 +129,25 @@ def ports(spec: VMInstanceSpec) -> Iterator[Finding]:
         if not 1 <= port <= 65535:
             yield Finding("HK305", _E, f"port {port} is outside 1-65535", ("externalPorts", i))
         if port in seen:
-            yield Finding("HK306", _E, f"port {port} stands twice", ("externalPorts", i), "the service refuses it")
+            yield Finding("HK306", _E, f"port {port} is listed twice", ("externalPorts", i), "list it once")
         seen[port] = i
     if spec.external and spec.externalMethod == "PortList":
         if given is None:
-            yield Finding("HK324", _D, "no externalPorts: 22 is taken, as the chart does", ("external",))
+            yield Finding("HK324", _D, "no externalPorts: port 22 is used, as in the chart", ("external",))
         elif not given:
             why = "externalPorts: [] with PortList makes a service without ports, which the API server refuses"
             yield Finding("HK307", _E, why, ("externalPorts",), "list at least one port, or set external: false")
         yield Finding(
             "HK506",
             _D,
-            "the listed ports stand at a loopback address of the machine's own, "
-            "seen from this host alone; on Hikube they stand at a public IP",
+            "the listed ports are on a loopback address of the machine, "
+            "reachable only from this host; on Hikube they are on a public IP",
             ("externalPorts",),
         )
     if given and spec.external and spec.externalMethod == "WholeIP":
-        yield Finding("HK318", _W, "externalPorts means nothing with WholeIP: every port is open", ("externalPorts",))
+        yield Finding("HK318", _W, "externalPorts has no effect with WholeIP: every port is open", ("externalPorts",))
     if given and not spec.external:
-        yield Finding("HK318", _W, "externalPorts means nothing with external: false", ("externalPorts",))
+        yield Finding("HK318", _W, "externalPorts has no effect with external: false", ("externalPorts",))
 
 
 def sizing(spec: VMInstanceSpec) -> Iterator[Finding]:
@@ -165,17 +165,17 @@ def sizing(spec: VMInstanceSpec) -> Iterator[Finding]:
             yield Finding("HK308", _E, str(e), ("resources", name))
             return
         if value <= 0 or (name != "memory" and value.denominator != 1):
-            what = f"resources.{name} is {text}: a fraction becomes 0 in the chart, a machine sized by nothing"
+            what = f"resources.{name} is {text}: the chart turns a fraction into 0, so the machine has no size"
             yield Finding("HK308", _E, what, ("resources", name), "write a whole number of at least 1")
             return
     given = [n for n in ("cpu", "sockets", "memory") if getattr(r, n)]
     if spec.instanceType and given and len(given) < 3:
         missing = [n for n in ("cpu", "sockets", "memory") if n not in given]
-        what = f"resources has {', '.join(given)} beside instanceType {spec.instanceType}, but no {', '.join(missing)}"
+        what = f"resources has {', '.join(given)} with instanceType {spec.instanceType}, but no {', '.join(missing)}"
         yield Finding("HK326", _E, what, ("resources",), "give all three (they replace the type) or none")
         return
     if spec.instanceType and given:
-        what = f"resources replaces instanceType {spec.instanceType} (before September 2026 the platform refused both)"
+        what = f"resources replaces instanceType {spec.instanceType} (before September 2026 the platform refused this)"
         yield Finding("HK516", _D, what, ("resources",))
     try:
         size = requested(spec)
@@ -208,12 +208,12 @@ def disks(spec: VMInstanceSpec) -> Iterator[Finding]:
     seen: set[str] = set()
     for i, disk in enumerate(spec.disks):
         if disk.name in seen:
-            yield Finding("HK323", _E, f"the disk {disk.name!r} stands twice", ("disks", i))
+            yield Finding("HK323", _E, f"the disk {disk.name!r} is listed twice", ("disks", i))
         seen.add(disk.name)
         if disk.bus is not None and disk.bus not in BUSES:
             yield _unknown("HK304", "bus", disk.bus, BUSES, ("disks", i, "bus"))
         if disk.hotpluggable:
-            what = "disks[].hotpluggable is a field that the platform is about to take; here it comes and goes live on virtio and scsi"
+            what = "disks[].hotpluggable is an upcoming field of the platform; here it works live on virtio and scsi"
             yield Finding("HK516", _D, what, ("disks", i, "hotpluggable"))
 
 
@@ -222,13 +222,13 @@ def ssh_keys(spec: VMInstanceSpec) -> Iterator[Finding]:
     for i, key in enumerate(spec.sshKeys):
         kind = keys.examine(key)
         if kind is keys.KeyKind.PRIVATE:
-            what = "a private key stands in sshKeys: it would be readable to everyone who reads this manifest"
-            yield Finding("HK314", _E, what, ("sshKeys", i), "put the .pub file's line here, and replace that key")
+            what = "sshKeys contains a private key: everyone who reads this manifest can read it"
+            yield Finding("HK314", _E, what, ("sshKeys", i), "use the line of the .pub file, and replace this key pair")
         elif kind is keys.KeyKind.MALFORMED:
-            what = "this is no public key that sshd would take (a placeholder?)"
-            yield Finding("HK313", _W, what, ("sshKeys", i), "paste the line of ~/.ssh/id_ed25519.pub")
+            what = "not a public key that sshd accepts (a placeholder?)"
+            yield Finding("HK313", _W, what, ("sshKeys", i), "paste ~/.ssh/id_ed25519.pub here")
         if key and key in seen:
-            yield Finding("HK323", _E, "the key stands twice", ("sshKeys", i))
+            yield Finding("HK323", _E, "the key is listed twice", ("sshKeys", i))
         seen.add(key)
     if sum(len(k.encode()) for k in spec.sshKeys) > SECRET_LIMIT:
         yield Finding("HK327", _E, "sshKeys are larger than a Secret may be (1 MiB)", ("sshKeys",))
@@ -242,35 +242,35 @@ def differences(spec: VMInstanceSpec) -> Iterator[Finding]:
     series = spec.instanceType.split(".")[0]
     if series in ("s1", "u1"):
         yield Finding(
-            "HK508", _D, f"{series} shares its CPU on Hikube (burstable); here it has the host's", ("instanceType",)
+            "HK508", _D, f"{series} has shared CPUs on Hikube (burstable); here it uses the host's", ("instanceType",)
         )
     if series == "m1":
         yield Finding("HK509", _D, "m1 is backed by huge pages on Hikube; here by ordinary memory", ("instanceType",))
     if spec.gpus:
-        yield Finding("HK505", _D, "gpus are not passed through here: the machine starts without", ("gpus",))
+        yield Finding("HK505", _D, "gpus are not passed through here: the machine starts without them", ("gpus",))
     seen: set[str] = set()
     for i, network in enumerate(spec.networks or spec.subnets):
         path = ("networks" if spec.networks else "subnets", i)
         if not network.name:
             yield Finding("HK304", _E, "a network without a name", path)
         elif network.name in seen:
-            yield Finding("HK323", _E, f"the network {network.name[:60]!r} stands twice", path)
+            yield Finding("HK323", _E, f"the network {network.name[:60]!r} is listed twice", path)
         seen.add(network.name)
     if spec.networks or spec.subnets:
         yield Finding(
             "HK512",
             _D,
-            "further networks are isolated ones of this host, without DHCP, unless the configuration names a bridge",
+            "additional networks are isolated networks without DHCP, unless the configuration sets a bridge",
             ("networks",) if spec.networks else ("subnets",),
         )
     if len(spec.disks) == 1:
-        what = "system and data share one disk: a VMDisk of its own for data outlives a new system"
+        what = "system and data share one disk: data on a separate VMDisk survives a reinstall of the system"
         yield Finding("HK333", _D, what, ("disks",))
     if spec.cpuModel:
-        what = f"cpuModel {spec.cpuModel[:40]!r} counts with hardware acceleration alone: emulation gives all that QEMU can"
+        what = f"cpuModel {spec.cpuModel[:40]!r} applies only with KVM: emulation uses QEMU's maximum model"
         yield Finding("HK513", _D, what, ("cpuModel",))
     if spec.firmware is not None:
-        yield Finding("HK516", _D, "firmware is a field that the platform is about to take", ("firmware",))
+        yield Finding("HK516", _D, "firmware is an upcoming field of the platform", ("firmware",))
         loader, secure = spec.firmware.bootloader, spec.firmware.secureBoot
         if loader is not None and loader.lower() not in ("bios", "efi", "uefi"):
             yield _unknown("HK304", "bootloader", loader, ["bios", "uefi"], ("firmware", "bootloader"))
@@ -278,10 +278,10 @@ def differences(spec: VMInstanceSpec) -> Iterator[Finding]:
             what = "secureBoot needs EFI firmware, bootloader says bios"
             yield Finding("HK304", _E, what, ("firmware", "secureBoot"), "write bootloader: uefi")
     if spec.external and spec.externalMethod == "PortList" and spec.externalAllowICMP:
-        yield Finding("HK511", _D, "ping cannot be carried to a loopback address", ("external",))
+        yield Finding("HK511", _D, "ping cannot be forwarded to a loopback address", ("external",))
     if spec.runStrategy in ("Always", "RerunOnFailure"):
-        back = "one that powers itself off comes back at once, " if spec.runStrategy == "Always" else ""
-        what = f"{spec.runStrategy}: {back}one whose QEMU ended is started again by the next `up`; a guest's panic is not seen"
+        back = "a guest that powers itself off is started again at once; " if spec.runStrategy == "Always" else ""
+        what = f"{spec.runStrategy}: {back}if QEMU ends, the next `up` starts the machine; a panic is not detected"
         yield Finding("HK514", _D, what, ("runStrategy",))
 
 
@@ -291,7 +291,7 @@ def disk_source(spec: VMDiskSpec, extra_images: frozenset[str] = frozenset()) ->
         what = f"source has {' and '.join(given)}: at most one"
         yield Finding("HK311", _E, what, ("source",), "keep the one that you mean")
     if spec.source.disk and not spec.source.disk.name:
-        yield Finding("HK304", _E, "source.disk names no disk", ("source", "disk"))
+        yield Finding("HK304", _E, "source.disk has no name", ("source", "disk"))
     if spec.source.http:
         yield from _url(spec.source.http.url)
     image = spec.source.image
@@ -300,10 +300,10 @@ def disk_source(spec: VMDiskSpec, extra_images: frozenset[str] = frozenset()) ->
         path = ("source", "image", "name")
         if known is None:
             finding = _unknown("HK312", "image", image.name, list(data.images()), path)
-            more = "an image of one's own needs an entry under images: in the configuration"
+            more = "your own image needs an entry under images: in the configuration"
             yield Finding("HK312", _E, finding.message, path, f"{finding.help}; {more}")
         elif known.reason:
-            more = "name a URL under images: in the configuration"
+            more = "set its URL under images: in the configuration"
             yield Finding("HK312", _E, f"{image.name} has no public image: {known.reason}", path, more)
         elif not known.hikube:
             yield _not_listed("image", image.name, path)
@@ -317,17 +317,17 @@ def _url(url: str) -> Iterator[Finding]:
     except ValueError:
         parts, host = None, None
     if parts is None or parts.scheme not in ("http", "https"):
-        yield Finding("HK319", _E, f"{mask_url(url)[:80]!r} is no http or https URL", path)
+        yield Finding("HK319", _E, f"{mask_url(url)[:80]!r} is not an http or https URL", path)
     elif not host or not host.strip(".") or "<" in url or url.endswith("..."):
         yield Finding("HK319", _W, f"{mask_url(url)[:80]!r} is a placeholder", path, "put the image's URL here")
     elif is_link_local(host):
-        what = f"{host} is a link-local address: there the credentials of cloud hosts are handed out, no images"
+        what = f"{host} is a link-local address, where clouds serve credentials, not images"
         yield Finding("HK319", _E, what, path, "put the image's URL here")
     elif is_this_host(url):
-        what = f"{host} is this host itself: on Hikube it is another one, which has no such image"
-        yield Finding("HK319", _W, what, path, "up --allow-inner fetches it")
+        what = f"{host} is this host: on Hikube it would be another host, without this image"
+        yield Finding("HK319", _W, what, path, "`up --allow-inner` fetches it anyway")
     elif parts.password or parts.username:
-        yield Finding("HK319", _W, "a user name or password stands in the URL", path)
+        yield Finding("HK319", _W, "the URL contains a user name or password", path)
 
 
 def disk_storage(spec: VMDiskSpec) -> Iterator[Finding]:
@@ -337,13 +337,13 @@ def disk_storage(spec: VMDiskSpec) -> Iterator[Finding]:
         yield Finding("HK308", _E, str(e), ("storage",))
         return
     if not 0 < size < 1 << 62:
-        yield Finding("HK322", _E, f"storage is {spec.storage}", ("storage",), "write a size such as 20Gi")
+        yield Finding("HK322", _E, f"storage {spec.storage} is out of range", ("storage",), "write a size such as 20Gi")
     name = spec.source.image.name if spec.source.image else ""
     image = data.images().get(name)
     if image and 0 < size < image.smallest:
         from hikube_local.text import size as words_of
 
-        what = f"storage {spec.storage} is below the smallest that image {name} takes, {words_of(image.smallest)}"
+        what = f"storage {spec.storage} is too small: image {name} needs at least {words_of(image.smallest)}"
         yield Finding("HK321", _E, what, ("storage",), f"write storage: {words_of(image.smallest)}")
     if spec.storageClass not in CLASSES:
         near = nearest(spec.storageClass, list(CLASSES))
@@ -353,7 +353,7 @@ def disk_storage(spec: VMDiskSpec) -> Iterator[Finding]:
         what = f"storageClass {spec.storageClass} keeps three copies on Hikube; here it is one file"
         yield Finding("HK504", _D, what, ("storageClass",))
     elif not spec.optical and (spec.source.image or spec.source.http):
-        what = "storageClass local keeps one copy on one node: a system disk in production wants replicated"
+        what = "storageClass local keeps one copy on one node: use replicated for a system disk in production"
         yield Finding("HK332", _D, what, ("storageClass",))
 
 

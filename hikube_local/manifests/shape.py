@@ -167,7 +167,7 @@ class _Reporter:
             self.error("HK206", "metadata.name is missing", ("metadata",))
             return None
         if part.get("name") is None and part.get("generateName") is not None:
-            self.error("HK206", "generateName is not taken: give the object a name", ("metadata", "generateName"))
+            self.error("HK206", "generateName is not supported: give the object a name", ("metadata", "generateName"))
             return None
         data = without_nulls({k: v for k, v in part.data.items() if k in Metadata.model_fields})
         try:
@@ -190,7 +190,7 @@ class _Reporter:
                 prefix, slash, name = key.rpartition("/")
                 good = _KEY_NAME.fullmatch(name) and len(name) <= 63
                 if not good or (slash and (len(prefix) > 253 or not _PREFIX.fullmatch(prefix))):
-                    what = f"{_shown(key)} is no name of a{'n annotation' if kind == 'annotations' else ' label'}"
+                    what = f"{_shown(key)} is not a valid {'annotation' if kind == 'annotations' else 'label'} name"
                     self.error("HK320", what, ("metadata", kind, key), "write example.org/name or name", key=True)
 
     def names(self, meta: Metadata, namespace: str) -> None:
@@ -199,7 +199,7 @@ class _Reporter:
         if not names.DNS_1035.fullmatch(meta.name):
             self.error(
                 "HK301",
-                f"the name {meta.name[:60]!r} is no DNS-1035 label",
+                f"the name {meta.name[:60]!r} is not a DNS-1035 label",
                 where,
                 "a lower-case letter first, then letters, digits and -, no dot, no - at the end",
             )
@@ -211,12 +211,12 @@ class _Reporter:
                 where,
             )
         if not names.DNS_1123.fullmatch(namespace) or len(namespace) > 63:
-            self.error("HK301", f"the namespace {namespace[:70]!r} is no DNS label", ("metadata", "namespace"))
+            self.error("HK301", f"the namespace {namespace[:70]!r} is not a DNS label", ("metadata", "namespace"))
 
     def spec(self) -> Any:
         part = self.node.get("spec")
         if part is not None and part.value is not None and not isinstance(part.value, dict):
-            self.error("HK205", f"spec is {value_words(part.value)}, wanted a mapping", ("spec",))
+            self.error("HK205", f"spec is {value_words(part.value)}, expected a mapping", ("spec",))
             return None
         data = without_nulls(part.data) if part is not None and part.value is not None else {}
         try:
@@ -250,19 +250,19 @@ class _Reporter:
                 shown = value_words(found.value) if found is not None else value_words(item["input"])
                 help = ""
                 if wanted == "text" and isinstance(getattr(found, "value", None), dict) and path[-1] == "cloudInit":
-                    help = "it is text for cloud-init: write `cloudInit: |` and indent what is below by two more"
+                    help = "it is text for cloud-init: write `cloudInit: |` and indent its lines by two more spaces"
                 elif wanted.startswith("text") and found is not None and found.plain:
                     help = f'quote it: "{found.text[:40]}"'
                 elif wanted.startswith(("a boolean", "a whole")) and found is not None and isinstance(found.value, str):
                     help = "take the quotes off" if not found.plain else ""
-                self.error(type_code, f"{name} is {shown}, wanted {wanted}", path, help)
+                self.error(type_code, f"{name} is {shown}, expected {wanted}", path, help)
 
     def unknown(self, path: tuple[str | int, ...]) -> None:
         key = str(path[-1])
         known = list(SPECS[self.kind].names()) if len(path) == 2 else self.fields(path[:-1])
         cure = CURES.get((self.kind, key)) if len(path) == 2 else None
         near = nearest(key, known)
-        help = cure or (f"did you mean {near}?" if near else "Hikube would ignore it without a word")
+        help = cure or (f"did you mean {near}?" if near else "Hikube would silently ignore it")
         what = f"unknown field {path_text(path)[:80]}"
         if key.startswith("_") and len(path) == 2:
             what = f"keys of spec may not begin with _: {key[:60]}"

@@ -49,15 +49,15 @@ WORDS = {
         "begin with #cloud-config or #!/bin/sh",
     ),
     "HK317": (
-        "users: has no `default`, so cloud-init makes no default user and sshKeys reach nobody",
-        "add `- default` as the first of users:",
+        "users: has no `default`, so cloud-init creates no default user and nobody gets the sshKeys",
+        "add `- default` as the first item of users:",
     ),
     "HK329": (
-        "`ufw enable` stands before `ufw allow ssh`: whoever is outside is shut out at that moment",
+        "`ufw enable` without `ufw allow ssh` before it blocks SSH access",
         "allow OpenSSH first, then enable",
     ),
     "HK330": (
-        "a password stands in clear in the user-data ({}); whoever reads the machine's metadata reads it",
+        "the user-data has a password in clear text ({}); whoever can read the machine's metadata can read it",
         "use sshKeys, or a hash (mkpasswd -m sha-512)",
     ),
 }
@@ -88,9 +88,9 @@ def _devices(spec: VMInstanceSpec, text: str) -> Iterator[Finding]:
     named = {m[1] for line in lines for m in _DEVICE.finditer(line[:2000])}
     for device in sorted(named):
         if device == have[-1]:
-            what = f"the user-data names /dev/{device}, which is the cloud-init seed of this machine: it has {len(spec.disks)} disks"
+            what = f"/dev/{device} in the user-data is the cloud-init seed: this machine has {len(spec.disks)} disks"
         elif device not in have and not any(d.hotpluggable for d in spec.disks) and device[:2] in {h[:2] for h in have}:
-            what = f"the user-data names /dev/{device}, which no disk of this machine is: they are {', '.join(have[:-1]) or 'none'}"
+            what = f"/dev/{device} in the user-data does not exist: this machine has {', '.join(have[:-1]) or 'none'}"
         else:
             continue
         help = (
@@ -204,7 +204,7 @@ def clear_passwords(config: dict[str, Any]) -> list[str]:
             given = user.get(word) if isinstance(user, dict) else None
             # A word that no hash can be does not open the account either: it is taken for the hash.
             if isinstance(given, str) and given and not _HASH.fullmatch(given):
-                found.append(f"users: {str(user.get('name', '?'))[:40]}: {word}, which wants a hash")
+                found.append(f"users: {str(user.get('name', '?'))[:40]}: {word}, which must be a hash")
     return found
 
 

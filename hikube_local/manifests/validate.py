@@ -58,7 +58,7 @@ def _together(items: list[Loaded], known: Known, for_plan: bool) -> Iterable[Fin
         obj = item.object
         if obj.key in first:
             where = first[obj.key].place("metadata", "name")
-            what = f"{obj.kind_and_name} stands twice in namespace {obj.namespace}, first at {where}"
+            what = f"{obj.kind_and_name} is defined twice in namespace {obj.namespace}, first at {where}"
             yield _at(item, "HK401", Severity.ERROR, what, "metadata", "name")
         first.setdefault(obj.key, item)
     yield from _one_uuid(items, known)
@@ -102,7 +102,8 @@ def _one_uuid(items: list[Loaded], known: Known) -> Iterable[Finding]:
             continue
         other = seen.setdefault(firmware_uuid(obj.namespace, obj.name, obj.instance.cloudInitSeed), obj)
         if other.key != obj.key:
-            what = f"{obj.namespace}/{obj.name} has the UUID of {other.namespace}/{other.name}: Hikube makes it of namespace and name, joined by a dash"
+            twin = f"{other.namespace}/{other.name}"
+            what = f"{obj.namespace}/{obj.name} and {twin} get the same UUID: Hikube derives it from NAMESPACE-NAME"
             yield _at(
                 item, "HK407", Severity.ERROR, what, "metadata", "name", help="rename one, or give it a cloudInitSeed"
             )
@@ -120,14 +121,14 @@ def _changes(item: Loaded, known: Known) -> Iterable[Finding]:
     except ValueError:
         return
     if after < before:
-        what = f"storage cannot shrink: {old.disk.storage} is there, the manifest says {item.object.disk.storage}"
+        what = f"storage cannot shrink: the disk has {old.disk.storage}, the manifest says {item.object.disk.storage}"
         yield _at(item, "HK405", Severity.ERROR, what, "spec", "storage")
     for name in ("storageClass", "optical"):
         if getattr(old.disk, name) != getattr(item.object.disk, name):
-            what = f"{name} is immutable: {getattr(old.disk, name)} is there"
+            what = f"{name} is immutable: the disk has {getattr(old.disk, name)}"
             yield _at(item, "HK404", Severity.ERROR, what, "spec", name)
     if old.disk.source != item.object.disk.source:
-        what = "the source is read once: the disk exists and keeps its content"
+        what = "the source is read only when the disk is created: this disk exists and keeps its content"
         yield _at(item, "HK404", Severity.WARNING, what, "spec", "source")
 
 

@@ -94,7 +94,5 @@ def trouble(result: CloudInit, console: list[str]) -> Trouble:
     first = result.errors[0] if result.errors else (console[0] if console else "cloud-init reported an error")
     remedy = "see /var/log/cloud-init.log and /var/log/cloud-init-output.log in the guest (hikube-local ssh NAME)"
     if "runcmd" in " ".join([*result.errors, *console]) or "scripts" in first:
-        remedy = (
-            "a command of runcmd ended with an error; its output stands in the guest's /var/log/cloud-init-output.log"
-        )
+        remedy = "a command of runcmd failed; its output is in /var/log/cloud-init-output.log in the guest"
     return Trouble("HK906", f"cloud-init failed: {first}", tuple([*result.errors, *console][-12:]), remedy)

@@ -77,7 +77,7 @@ _SIGNS = (
         re.compile(r"(No bootable device|BdsDxe: No bootable option)"),
         "HK901",
         "the firmware found nothing to boot from",
-        "is the first disk of `disks` the one with the system, and does its VMDisk have a source? an empty system disk boots nothing",
+        "is the first of `disks` the system disk, and does its VMDisk have a source? an empty disk cannot boot",
     ),
     _Sign(
         re.compile(
@@ -85,7 +85,7 @@ _SIGNS = (
         ),
         "HK902",
         "the boot loader stopped",
-        "its configuration names a disk or kernel that is not there: look with `console`",
+        "its configuration refers to a missing disk or kernel: check with `console`",
     ),
     _Sign(
         re.compile(r"Kernel panic - not syncing"),
@@ -99,7 +99,7 @@ _SIGNS = (
         ),
         "HK904",
         "the guest is in emergency mode",
-        "a file system or a device that /etc/fstab or the kernel's command line names is missing; log in with `console`",
+        "a file system or device from /etc/fstab or the kernel command line is missing; log in with `console`",
     ),
     _Sign(
         re.compile(r"(Out of memory: Killed process|oom-kill:|invoked oom-killer)"),

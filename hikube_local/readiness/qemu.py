@@ -26,10 +26,10 @@ def remedy(log: str, name: str, kvm: bool) -> str:
     if not kvm:
         return f"hikube-local restart {name}; hikube-local doctor"
     emulated = (
-        f"run it emulated: hikube-local up --accelerator tcg, or the annotation hikube.local/accelerator: tcg at {name}"
+        f"use emulation: hikube-local up --accelerator tcg, or annotate {name} with hikube.local/accelerator: tcg"
     )
     if _OTHER_HYPERVISOR.search(log):
-        return f"another hypervisor (VirtualBox, VMware) holds the processor: end its machines; or {emulated}"
+        return f"another hypervisor (VirtualBox, VMware) is using VT-x or AMD-V: stop its machines; or {emulated}"
     if _SMM.search(log):
-        return f"this host's KVM, itself in a virtual machine, cannot do SMM, which secure boot needs: {emulated}"
+        return f"this host is a virtual machine whose KVM has no SMM, which secure boot needs: {emulated}"
     return emulated

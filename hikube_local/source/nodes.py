@@ -105,7 +105,7 @@ def decode(name: str, raw: bytes) -> str:
         try:
             return raw.decode("utf-16")
         except UnicodeDecodeError as e:
-            what = f"the file begins as UTF-16, and is none at byte {e.start}"
+            what = f"the file begins as UTF-16, but byte {e.start} is not UTF-16"
             raise Refused(Finding("HK103", Severity.ERROR, what, Place(name, 1, 1), help="save it as UTF-8")) from None
     try:
         return raw.decode("utf-8-sig")
@@ -119,7 +119,7 @@ def decode(name: str, raw: bytes) -> str:
                 Severity.ERROR,
                 f"byte 0x{raw[e.start]:02x} is not UTF-8",
                 Place(name, line, column),
-                help="save the file as UTF-8 (an image or an archive is no manifest)",
+                help="save the file as UTF-8 (an image or an archive is not a manifest)",
             )
         ) from None
 
@@ -152,7 +152,7 @@ def documents(text: Text, content: str, found: list[Finding]) -> Iterator[Node]:
 def _yaml_help(error: yaml.MarkedYAMLError, place: Place) -> str:
     problem = str(error.problem or "")
     if "\t" in place.text[: max(place.column, 1)] or "cannot start any token" in problem:
-        return "indent with blanks, not tabs; quote values that begin with @, ` or %"
+        return "indent with spaces, not tabs; quote values that begin with @, ` or %"
     if "mapping values" in problem:
         return "quote a value that contains ': ', and look at the indentation of the line above"
     if "block" in problem or "expected" in problem:
@@ -220,10 +220,10 @@ class _Builder:
     def alias(self, event: Any) -> Node:
         self.aliases += 1
         if event.anchor not in self.anchors:
-            raise self.refuse("HK102", f"no anchor is named &{event.anchor[:60]}", event.start_mark)
+            raise self.refuse("HK102", f"undefined anchor &{event.anchor[:60]}", event.start_mark)
         node, weight = self.anchors[event.anchor]
         if weight < 0:
-            raise self.refuse("HK105", f"*{event.anchor[:60]} stands inside itself", event.start_mark)
+            raise self.refuse("HK105", f"*{event.anchor[:60]} contains itself", event.start_mark)
         if self.aliases > MAX_ALIASES:
             raise self.refuse(
                 "HK105", f"more than {MAX_ALIASES} aliases", event.start_mark, "write the values out instead"
@@ -234,7 +234,7 @@ class _Builder:
     def scalar(self, node: Node, event: Any) -> None:
         text = event.value
         if len(text) > MAX_STRING:
-            raise self.refuse("HK107", f"a value of {len(text)} characters", event.start_mark)
+            raise self.refuse("HK107", f"a value is longer than {MAX_STRING} characters", event.start_mark)
         if _CONTROLS.search(text) or any("\ud800" <= c <= "\udfff" for c in text if c > "\ud7ff"):
             raise self.refuse("HK110", "a control character in a value", event.start_mark, "take it out")
         kind = _TAGS.get(event.tag or "")
@@ -243,7 +243,7 @@ class _Builder:
         node.value = resolve(text) if node.plain or kind in ("int", "bool", "null", "float") else text
         wanted = _TYPES.get(kind or "")
         if wanted and not isinstance(node.value, wanted):
-            raise self.refuse("HK205", f"{text[:40]!r} is not what !!{kind} says", event.start_mark)
+            raise self.refuse("HK205", f"{text[:40]!r} is not a valid !!{kind}", event.start_mark)
 
     def mapping(self, node: Node, event: Any, events: Iterator[Any], depth: int) -> None:
         pairs: dict[str, tuple[Node, Node]] = {}
@@ -264,9 +264,9 @@ class _Builder:
                     Finding(
                         "HK104",
                         Severity.ERROR,
-                        f"the key {name[:60]!r} stands twice, first in line {first.line}",
+                        f"duplicate key {name[:60]!r}, first on line {first.line}",
                         place,
-                        help="keep one of them: readers disagree which one counts",
+                        help="keep one of them: YAML readers disagree on which one counts",
                     )
                 )
                 continue

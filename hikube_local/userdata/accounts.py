@@ -75,7 +75,7 @@ def of_groups(root: Node) -> Iterator[Finding]:
     made |= default_users(users)
     for name, at in rows:
         if name in made:
-            what = f"groups: {name} is made before the user of that name, and useradd then refuses the user"
+            what = f"groups: {name} is created before the user of that name, so useradd fails for that user"
             help = f"leave the group out (each user has one), or write primary_group: {name} for the user"
             yield Finding("HK359", Severity.WARNING, what, at, path="groups", help=help)
 
@@ -93,19 +93,19 @@ def of_keys(root: Node) -> Iterator[Finding]:
                     continue
                 kind = ssh_keys.examine(text)
                 if kind is ssh_keys.KeyKind.PRIVATE:
-                    what = f"a private key stands in {name}: the guest and whoever reads this file can read it"
+                    what = f"{name} contains a private key: the guest and everyone who reads this file can read it"
                     yield Finding(
                         "HK314",
                         Severity.ERROR,
                         what,
                         item,
                         path=name,
-                        help="put the .pub file's line here, and replace that key",
+                        help="use the line of the .pub file, and replace this key pair",
                     )
                 elif kind is ssh_keys.KeyKind.MALFORMED:
-                    what = f"{name}: this is no public key that sshd would take (a placeholder?)"
+                    what = f"{name}: not a public key that sshd accepts (a placeholder?)"
                     yield Finding(
-                        "HK313", Severity.WARNING, what, item, path=name, help="paste the line of ~/.ssh/id_ed25519.pub"
+                        "HK313", Severity.WARNING, what, item, path=name, help="paste ~/.ssh/id_ed25519.pub here"
                     )
 
 

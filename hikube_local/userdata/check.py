@@ -85,7 +85,7 @@ def _part(part: parts.Part) -> Iterator[Finding]:
             Severity.WARNING,
             "it begins with a byte order mark, so cloud-init sees no header",
             1,
-            help="save it without",
+            help="save it without the byte order mark",
         )
     if not text.strip():
         yield Finding("HK316", Severity.WARNING, "the user-data is empty", 1)
@@ -107,13 +107,13 @@ def _part(part: parts.Part) -> Iterator[Finding]:
         named = re.match(r"(?i)\s*#include(?:-once)?[ \t]+\S", text)  # behind the word itself it is read as well
         if not named and not any(line.strip() and not line.startswith("#") for line in text.splitlines()):
             what = "#include without a URL below it: nothing is read"
-            yield Finding("HK316", Severity.WARNING, what, 1, help="write each URL in a line of its own")
+            yield Finding("HK316", Severity.WARNING, what, 1, help="write each URL on its own line")
         for number, line in enumerate(text.splitlines(), 1):
             if line.strip() and not line.startswith("#"):
                 yield Finding("HK350", Severity.DIFFERENCE, f"needs the internet: {line.strip()[:80]}", number)
         return
     if part.kind == parts.JINJA:
-        what = "a template: what cloud-init makes of {{ }} and {% %} is known on the machine only"
+        what = "a template: the values of {{ }} and {% %} are known only on the machine"
         yield Finding("HK356", Severity.DIFFERENCE, what, 1)
         yield from _template(text)
         return
@@ -128,17 +128,17 @@ def _template(text: str) -> Iterator[Finding]:
     """What is wrong whatever the expressions come to."""
     if (wrong := template.refused(text)) is not None:
         line, why = wrong
-        what = f"jinja refuses the template ({why}): cloud-init uses none of it"
+        what = f"jinja cannot parse the template ({why}): cloud-init ignores all of it"
         yield Finding(
-            "HK340", Severity.ERROR, what, line, help="write {% raw %} … {% endraw %} around what is no template"
+            "HK340", Severity.ERROR, what, line, help="write {% raw %} … {% endraw %} around what is not a template"
         )
         return
     kind, plain = parts.under_template(text)
     if kind == CLOUD_CONFIG and (shown := template.rendered(text)) is not None:
         _, found = tree.read(shown)
         if worst := next((d for d in found if d.code != "HK104"), None):
-            what = f"what the template comes to is no YAML: {worst.message}"
-            place = f"with stand-ins for its values, at its line {worst.place.line}: {worst.place.text.strip()[:80]}"
+            what = f"the rendered template is invalid: {worst.message}"
+            place = f"with placeholder values, line {worst.place.line}: {worst.place.text.strip()[:80]}"
             yield Finding("HK340", Severity.ERROR, what, 1, help=place)
             return
     for note in _part(parts.Part(kind, plain)):
@@ -157,18 +157,18 @@ def _header(part: parts.Part) -> Iterator[Finding]:
     if part.kind == CLOUD_CONFIG and (more := re.match(r"(?i)#cloud-config[ \t]+(\S.*)", first)):
         below = any(line.strip() and not line.lstrip().startswith("#") for line in lines[1:])
         if ":" in more[1] and not below:
-            what = "all of it stands in the header's line, so it is a comment: the line breaks were lost"
+            what = "everything is on the header line, so it is a comment: the line breaks were lost"
             yield Finding("HK355", Severity.WARNING, what, 1, help="write `cloudInit: |`, not `>`, in the manifest")
         return
     if part.kind:
         if not parts.known(part.kind):
-            what = f"a part of the type {part.kind[:60]}, which cloud-init knows nothing of: it is passed over"
+            what = f"a part of the type {part.kind[:60]}, which cloud-init does not know: it is ignored"
             yield Finding("HK344", Severity.WARNING, what, 1, help="write text/cloud-config, text/x-shellscript …")
         return
     squeezed = re.sub(r"[\s_]+", "-", first.lower().strip())
     near = nearest(squeezed, _HEADERS) if first.startswith("#") else None
     if near or re.match(r"#-?cloud", squeezed):
-        what = f"the first line {first[:60]!r} is no header that cloud-init knows: all of it is ignored"
+        what = f"the first line {first[:60]!r} is not a header that cloud-init knows: everything is ignored"
         yield Finding("HK344", Severity.WARNING, what, 1, help=f"write {near or '#cloud-config'}")
         return
     yield known("HK316", 1)
@@ -187,7 +187,7 @@ def _config(text: str) -> Iterator[Finding]:
             yield Finding("HK316", Severity.WARNING, "the cloud-config is empty: there is nothing to do", 1)
         return
     if not isinstance(root.value, dict):
-        what = "a cloud-config is a mapping of keys, this is something else: cloud-init refuses it"
+        what = "a cloud-config must be a mapping of keys: cloud-init rejects anything else"
         yield Finding("HK340", Severity.ERROR, what, root, help="each line of the top level is `key: value`")
         return
     notes = list(schema.check(root))
@@ -226,7 +226,7 @@ def _archive(text: str) -> Iterator[Finding]:
         if kind in parts.INCLUDE:
             what = "an #include in an archive is not fetched: cloud-init drops this part"
             yield Finding(
-                "HK344", Severity.WARNING, what, item, help="name the URL in user-data of its own, or in a MIME part"
+                "HK344", Severity.WARNING, what, item, help="put the #include in user-data by itself, or in a MIME part"
             )
             continue
         for note in _part(parts.Part(kind, content.value)):

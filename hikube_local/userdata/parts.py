@@ -59,13 +59,13 @@ def take_apart(raw: bytes) -> Iterator[Part]:
         raise Unreadable(f"byte 0x{raw[e.start]:02x} at {e.start} is not UTF-8") from None
     if not is_mime(text):
         if re.match(r"(?i)content-type:\s*multipart/", text.lstrip()[:100]):
-            raise Unreadable("it has no MIME-Version:, without which cloud-init takes it for no MIME message")
+            raise Unreadable("it has no MIME-Version:, so cloud-init does not read it as a MIME message")
         yield Part(kind_of(text), text)
         return
     message = email.message_from_string(text)
     if message.get_content_maintype() == "multipart" and not message.is_multipart():
         boundary = message.get_boundary()
-        why = f"its boundary {boundary!r} stands nowhere below" if boundary else "its Content-Type names no boundary"
+        why = f"its boundary {boundary!r} does not occur below" if boundary else "its Content-Type has no boundary"
         raise Unreadable(f"it is a MIME message without parts: {why}")
     at = counted = line = 0
     for part in message.walk():
@@ -84,7 +84,7 @@ def _mime(part: email.message.Message, offset: int) -> Part:
     said = part.get_content_type()
     packed = said in _PACKED
     if raw.startswith(GZIP) and not packed:
-        raise Unreadable(f"a part of the type {said} is a gzip: cloud-init unpacks application/gzip and its kin alone")
+        raise Unreadable(f"a part of the type {said} is gzip: cloud-init unpacks only application/gzip and the like")
     text = (_unpacked(raw) if packed else raw).decode("utf-8", "replace")
     encoded = packed or str(part.get("Content-Transfer-Encoding", "")).lower() in ("base64", "quoted-printable")
     # cloud-init looks at the content where the type says nothing of its own.

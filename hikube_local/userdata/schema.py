@@ -40,13 +40,13 @@ def check(root: Node) -> Iterator[Finding]:
         if row is None:
             if not aside(name):
                 near = nearest(name, list(keys)) if (count := count + 1) <= 50 else None
-                help = f"did you mean {near}?" if near else "see `cloud-init schema --docs all` for those that it knows"
-                what = f"{name[:60]!r} is no key that cloud-init knows: it passes it over without a word"
+                help = f"did you mean {near}?" if near else "`cloud-init schema --docs all` lists the known keys"
+                what = f"{name[:60]!r} is not a key that cloud-init knows: it is silently ignored"
                 yield Finding("HK341", Severity.ERROR if near else Severity.WARNING, what, key, path=name, help=help)
             continue
         yield from _age(name, row, key)
         if row.get("system"):
-            yield Finding("HK343", Severity.WARNING, f"{name} counts in the image's /etc/cloud only", key, path=name)
+            yield Finding("HK343", Severity.WARNING, f"{name} works only in the image's /etc/cloud", key, path=name)
         yield from _value(node, row, name)
 
 
@@ -64,7 +64,7 @@ def _age(path: str, row: dict[str, Any], key: Node) -> Iterator[Finding]:
         spelling = str(row.get("instead", "")) == key.text.replace("-", "_") and "." in path
         yield Finding("HK343", Severity.DIFFERENCE if spelling else Severity.WARNING, what, key, path=path, help=help)
     if _version(row.get("since", "0")) > _version(HERE):
-        what = f"{path} is known since cloud-init {row['since']}: Debian 12 has {HERE} and passes it over"
+        what = f"{path} needs cloud-init {row['since']}: Debian 12 has {HERE} and ignores it"
         yield Finding("HK343", Severity.WARNING, what, key, path=path)
 
 
@@ -80,10 +80,10 @@ def _value(node: Node, row: dict[str, Any], path: str) -> Iterator[Finding]:
             return  # what bites of these is told by the traps
         wanted = " or ".join(_WORDS[t] for t in allowed)
         if taken := _taken(node, kind, allowed):
-            what = f"{path}: {taken}; the schema of newer cloud-init wants {wanted}"
+            what = f"{path}: {taken}; the schema of newer cloud-init expects {wanted}"
             yield Finding("HK342", Severity.DIFFERENCE, what, node, path=path)
             return
-        what = f"{path} is {_WORDS[kind]}, cloud-init wants {wanted}"
+        what = f"{path} is {_WORDS[kind]}, cloud-init expects {wanted}"
         yield Finding("HK342", Severity.ERROR, what, node, path=path, help=_type_help(kind, allowed))
         return
     late = (row.get("type_since") or {}).get(kind)
@@ -118,11 +118,11 @@ def _taken(node: Node, kind: str, allowed: list[str]) -> str:
     """How cloud-init's code takes a value that its schema warns of, in words; empty where it does not."""
     value = tree.value(node)
     if "boolean" in allowed and kind in ("integer", "string", "number") and (switch := truth(value)) is not None:
-        return f"{node.text} is taken for {str(switch).lower()}"
+        return f"{node.text} is read as {str(switch).lower()}"
     if kind == "string" and {"integer", "number"} & set(allowed) and re.fullmatch(r"-?\d{1,18}(\.\d+)?", str(value)):
-        return f"the text {node.text!r} is taken for a number"
+        return f"the text {node.text!r} is read as a number"
     if "string" in allowed and kind in ("integer", "number", "date") and node.text == str(value):
-        return f"{node.text} is taken for text"
+        return f"{node.text} is read as text"
     return ""
 
 
@@ -143,11 +143,11 @@ def _mapping(node: Node, row: dict[str, Any], path: str) -> Iterator[Finding]:
             yield from _value(child, row["values"], f"{path}.{name}")
         elif known and not row.get("additional"):
             near = nearest(name, list(known))
-            help = f"did you mean {near}?" if near else f"it knows {', '.join(sorted(known))[:200]}"
+            help = f"did you mean {near}?" if near else f"known keys: {', '.join(sorted(known))[:200]}"
             yield Finding(
                 "HK341",
                 Severity.ERROR,
-                f"{path}.{name[:60]} is no key that cloud-init knows",
+                f"{path}.{name[:60]} is not a key that cloud-init knows",
                 key,
                 path=path,
                 help=help,

@@ -29,7 +29,7 @@ def of_commands(root: Node, lines: list[str]) -> Iterator[Finding]:
             path, value = f"{name}[{i}]", tree.value(item)
             if isinstance(item.value, dict):
                 first = next(iter(item.value), "")
-                what = f"{path} is a mapping, because of the ': ' behind {first[:40]!r}: cloud-init cannot run it"
+                what = f"{path} is a mapping, because of the ': ' after {first[:40]!r}: cloud-init cannot run it"
                 yield Finding(
                     "HK345",
                     Severity.ERROR,
@@ -43,7 +43,7 @@ def of_commands(root: Node, lines: list[str]) -> Iterator[Finding]:
                     yield from _word(part, path)
                 yield from _list(item, path)
             elif value is not None and not isinstance(value, str):
-                what = f"{path}: YAML 1.1 reads {item.text} as {value!r}, and cloud-init then runs no command of {name} at all"
+                what = f"{path}: YAML 1.1 reads {item.text} as {value!r}, and cloud-init then skips all of {name}"
                 yield Finding("HK345", Severity.ERROR, what, item, path=path, help="put it in quotes")
             elif value is not None:
                 yield from _text(item, lines, path)
@@ -58,7 +58,7 @@ def _list(item: Node, path: str) -> Iterator[Finding]:
         return
     for node, word in zip(item.value[1:], words[1:], strict=False):
         if word in _OPERATORS or (program in _FILES and word.startswith("/") and "*" in word):
-            what = f"{path}: a list is run without a shell, so {word!r} is handed to {program} as it is"
+            what = f"{path}: a list is run without a shell, so {word!r} is passed to {program} as is"
             yield Finding(
                 "HK361", Severity.WARNING, what, node, path=path, help="write the command as text, or [sh, -c, '…']"
             )
@@ -71,8 +71,8 @@ def _text(item: Node, lines: list[str], path: str) -> Iterator[Finding]:
         return
     line, at = lines[item.line - 1], item.column - 1
     if line.startswith(item.text, at) and _COMMENT.match(line, at + len(item.text)) and open_quote(item.text):
-        what = f"{path}: YAML takes ` #` as a comment, so a quote stays open and the shell reads on behind it"
-        yield Finding("HK358", Severity.ERROR, what, item, path=path, help="put the whole in quotes or use `|`")
+        what = f"{path}: YAML reads ` #` as a comment, so a quote stays open and the shell reads on into the next line"
+        yield Finding("HK358", Severity.ERROR, what, item, path=path, help="put the whole command in quotes or use `|`")
 
 
 def open_quote(text: str) -> bool:
@@ -109,12 +109,12 @@ def _masked(node: Node, name: str) -> Iterator[Finding]:
     texts = [" ".join(str(p) for p in tree.data(i)) if isinstance(i.value, list) else i.text for i in node.value]
     careful = any(re.match(r"set -(?:[a-z]*e|o errexit)", t) for t in texts[:2])
     if name == "runcmd" and len(texts) > 1 and not careful:
-        what = "only the last command's exit code counts: one that fails before it is reported as success"
+        what = "only the last command's exit code counts: if an earlier one fails, success is reported"
         yield Finding(
             "HK346",
             Severity.DIFFERENCE,
             what,
             node,
             path=name,
-            help="begin with `- set -e`, or join what belongs together with &&",
+            help="begin with `- set -e`, or join dependent commands with &&",
         )

@@ -27,7 +27,7 @@ def refused(text: str) -> tuple[int, str] | None:
     try:
         _environment().parse(text.partition("\n")[2])
     except TemplateSyntaxError as e:
-        return e.lineno + 1, str(e.message or "it is no jinja")[:200]
+        return e.lineno + 1, str(e.message or "not valid jinja")[:200]
     except (RecursionError, ValueError, OverflowError) as e:
         return 1, str(e)[:200]
     return None

@@ -58,8 +58,8 @@ def of_text(text: str, script: bool) -> Iterator[Finding]:
     first = text.find("\n")
     if script and "\r\n" in text and text[max(0, first - 1)] != "\r":
         # Where the first line ends so too, cloud-init mends all of them (util.py, dos2unix).
-        what = "lines below the first one end in CR LF: the shell takes the CR for a part of each command"
-        yield Finding("HK354", WARNING, what, 1, help="save it with Unix line ends")
+        what = "lines after the first end in CR LF: the shell reads the CR as part of each command"
+        yield Finding("HK354", WARNING, what, 1, help="save it with Unix line endings")
     if (at := shuts_ssh_out(plain)) is not None:
         yield known("HK329", plain.count("\n", 0, at) + 1)
     own = _own_names(lines)
@@ -70,7 +70,7 @@ def of_text(text: str, script: bool) -> Iterator[Finding]:
         found = _LOCAL.search(line) or (_SERVERS.search(line) if servers else None)
         name = next((g for g in found.groupdict().values() if g), "") if found else ""
         if name and not cured and name.lower() not in own:
-            what = f"{name}: systemd-resolved asks no DNS server for names under .local, so Debian and Ubuntu refuse it"
+            what = f"{name}: systemd-resolved does not ask DNS for .local names: Debian and Ubuntu cannot resolve it"
             help = "write a drop-in for systemd-resolved or networkd first (Domains=~local), or use the IP"
             yield Finding("HK351", WARNING, what, number, help=help)
         if found := _NET.search(line):
@@ -122,8 +122,9 @@ def _formats(root: Node) -> Iterator[Finding]:
         raw = "partition" in row and str(row["partition"]).lower() == "none"
         if raw or schema.truth(row.get("overwrite")) is True:
             why = "partition: none" if raw else "overwrite: true"
-            what = f"fs_setup[{i}] formats {str(row.get('device'))[:60]} again, with the data on it, whenever the instance-id changes ({why})"
-            help = "leave partition out (auto looks for a file system first), and overwrite: false"
+            device = str(row.get("device"))[:60]
+            what = f"fs_setup[{i}] formats {device} again and erases its data when the instance-id changes ({why})"
+            help = "leave partition out (auto looks for a file system first) and set overwrite: false"
             yield Finding("HK360", WARNING, what, item, path=f"fs_setup[{i}]", help=help)
 
 
@@ -142,9 +143,7 @@ def _contents(root: Node) -> Iterator[Finding]:
         if mode is not None and isinstance(number := tree.value(mode), int) and not isinstance(number, bool):
             good = mode.text.startswith("0")
             what = f"{path}.permissions {mode.text} is a number: "
-            what += (
-                "YAML 1.1 reads it as octal, which is what is meant" if good else f"it becomes the mode {number:04o}"
-            )
+            what += "YAML 1.1 reads it as octal, as intended" if good else f"it becomes the mode {number:04o}"
             help = f"write '{mode.text if good else '0' + mode.text}' in quotes"
             yield Finding("HK347", TOLD if good else WARNING, what, mode, path=path, help=help)
         content = item.get("content")
@@ -154,9 +153,7 @@ def _contents(root: Node) -> Iterator[Finding]:
             and (why := packed(content.value, row.get("encoding")))
         ):
             what = f"{path}.content {why}: cloud-init writes neither this file nor those after it"
-            yield Finding(
-                "HK340", Severity.ERROR, what, content, path=path, help="base64 -w0 FILE gives what belongs here"
-            )
+            yield Finding("HK340", Severity.ERROR, what, content, path=path, help="use the output of base64 -w0 FILE")
 
 
 def packed(content: str, encoding: object) -> str:
@@ -172,12 +169,12 @@ def packed(content: str, encoding: object) -> str:
         try:
             raw = base64.b64decode(raw)
         except ValueError as e:
-            return f"is no base64 ({str(e).lower()})"
+            return f"is not base64 ({str(e).lower()})"
     if word.startswith("gz") and ("64" in word or not content.startswith("H4sI")):  # what !!binary holds is text here
         try:
             gzip.GzipFile(fileobj=io.BytesIO(raw)).read(parts.MOST)
         except (OSError, EOFError, zlib.error):
-            return "is no gzip"
+            return "is not gzip"
     return ""
 
 
@@ -198,12 +195,12 @@ def _owners(root: Node) -> Iterator[Finding]:
             and owner not in _SYSTEM
             and not re.search(rf"add\b.*\b{re.escape(owner)}\b", first)
         ):
-            late = "users: makes it only afterwards" if owner in made else "the image may not have it yet"
-            what = f"{path}.owner is {owner}, and write_files runs before users are made: {late}"
+            late = "users: creates this user only afterwards" if owner in made else "the image may not have this user"
+            what = f"{path}.owner is {owner}, but write_files runs before users are created: {late}"
             yield Finding("HK348", WARNING, what, item.get("owner") or item, path=path, help="add `defer: true`")
         home = re.match(r"/home/([^/]+)/", str(row.get("path") or ""))
         if home and home[1] in made:
-            what = f"{path} makes /home/{home[1]} before its user is made: the home folder belongs to root then"
+            what = f"{path} creates /home/{home[1]} before its user: the home directory then belongs to root"
             yield Finding("HK348", WARNING, what, item.get("path") or item, path=path, help="add `defer: true`")
 
 
@@ -213,10 +210,8 @@ def _packages(root: Node) -> Iterator[Finding]:
         return
     rest = tree.data(root)
     if not any(rest.get(k) for k in ("package_update", "apt_update", "package_upgrade", "apt_upgrade")):
-        what = (
-            "packages without package_update: Debian's and Ubuntu's cloud-init asks for new lists all the same, others'"
-        )
-        what += " take what the image's old or empty lists name"
+        what = "packages without package_update: Debian's and Ubuntu's cloud-init updates the lists anyway, others use"
+        what += " the old or empty lists of the image"
         yield Finding("HK349", TOLD, what, node, path="packages", help="add `package_update: true`")
 
 
@@ -236,7 +231,7 @@ def _passwords(root: Node) -> Iterator[Finding]:
 def _words(root: Node) -> Iterator[Finding]:
     node = root.get("final_message")
     if node is not None and not str(tree.data(node) or "").strip():
-        what = "final_message has no text: nothing on the console tells the end of cloud-init"
+        what = "final_message has no text: the console does not show that cloud-init has finished"
         yield Finding("HK352", WARNING, what, node, path="final_message", help="leave it out, or write a sentence")
 
 

@@ -28,12 +28,12 @@ def read(text: str) -> tuple[Node | None, list[Finding]]:
         for node in nodes.documents(Text("user-data", text), _untagged(text), found):
             if first is not None:
                 place = Place("user-data", node.line, node.column)
-                what = "a second YAML document: cloud-init reads none of them"
+                what = "more than one YAML document: cloud-init ignores all of them"
                 found.append(Finding("HK340", Severity.ERROR, what, place, help="leave the --- out"))
                 break
             first = node
         for line, column in no_binaries(text):
-            what = "!!binary is no base64: cloud-init refuses the whole of this part"
+            what = "!!binary is not base64: cloud-init rejects this whole part"
             found.append(Finding("HK340", Severity.ERROR, what, Place("user-data", line, column), help="base64 < FILE"))
     except Refused as e:
         found.append(e.finding)

@@ -131,7 +131,7 @@ def test_an_upload_is_waited_for_named_and_never_overwritten(hikube, image):
     fifo = image.with_name("fifo")
     os.mkfifo(fifo)
     refused = hikube("image-upload", "pvc", "odd", "--size", "1Gi", "--image-path", fifo)
-    assert refused.code == 1 and "no regular file" in refused.err
+    assert refused.code == 1 and "not a regular file" in refused.err
 
 
 def test_images_are_imported_listed_verified_and_pruned(hikube, served, image):
@@ -220,7 +220,7 @@ def test_the_annotation_is_a_checksum(hikube, served, image):
     wrong = hikube("up", annotated("sha512:" + "0" * 128))
     assert wrong.code == 1 and "HK704" in wrong.err and digest in wrong.err
     odd = hikube("up", annotated("md5:abc"))
-    assert odd.code == 1 and "is no checksum" in odd.err
+    assert odd.code == 1 and "is not a checksum" in odd.err
     assert hikube("up", annotated(f"sha512:{digest}")).code == 0
     assert hikube("images", "list", "-o", "json").json[0]["verified"] == "the annotation hikube.local/checksum"
 

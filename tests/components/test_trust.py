@@ -253,7 +253,7 @@ def test_a_lock_that_is_free_in_time_is_taken(tmp_path):
 def test_folders_links_and_endless_files_are_no_images(tmp_path):
     """A18."""
     cache = Cache(tmp_path / "images")
-    for path, word in ((tmp_path, "folder"), (Path("/dev/zero"), "no regular file")):
+    for path, word in ((tmp_path, "folder"), (Path("/dev/zero"), "not a regular file")):
         with pytest.raises(HikubeError, match="refused") as e:
             cache.take(path, "k", "o", None)
         assert word in e.value.why

@@ -46,7 +46,7 @@ GALLERY: dict[str, tuple[str, dict[str, int]]] = {
     "an unknown key": ("#cloud-config\npackage: [vim]\n", {"package: no module of cloud-init knows this key": 2}),
     "no YAML": (
         "#cloud-config\nusers:\n  - name: a\n bad: [\n",
-        {"Failed loading yaml blob": 0, "took no configuration out of this user-data": 1},
+        {"Failed loading yaml blob": 0, "read no configuration from this user-data": 1},
     ),
     "no header": ("hostname: my-vm\n", {"Unhandled non-multipart": 0}),
     "a file without a path": ("#cloud-config\nwrite_files:\n  - content: x\n", {"Invalid cloud-config": 0}),

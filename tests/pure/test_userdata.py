@@ -262,7 +262,7 @@ spec:
     for raw in (body, body.replace("\n", "\r\n") + "kind: x\r\n", carried, "<stdin>"):
         given = hikube.file("mime", raw) if raw != "<stdin>" else "-"
         found = hikube("cloudinit", "check", given, input=carried if given == "-" else None)
-        assert found.code == 2 and "'runcmdd' is no key" in found.out and "HK112" not in found.out, found.out
+        assert found.code == 2 and "'runcmdd' is not a key" in found.out and "HK112" not in found.out, found.out
     assert re.search(r"m\.yaml:13:9: error\[HK345\]", shown.out) and "own table" in shown.err
     assert hikube("cloudinit", "check", hikube.file("good", "#cloud-config\npackages: [x]\n")).code == 0
     assert hikube("cloudinit", "check", "--strict", hikube.file("good", "#cloud-config\npackages: [x]\n")).code == 0

@@ -584,7 +584,7 @@ def test_a_socket_takes_nobodys_file(hikube: Program):
     path = hikube.folder / "notes.txt"
     path.write_text("mine")
     refused = hikube("serve", "--socket", str(path), "--backend", "simulator")
-    assert refused.code == 2 and "is no socket" in refused.err and path.read_text() == "mine"
+    assert refused.code == 2 and "is not a socket" in refused.err and path.read_text() == "mine"
 
 
 def test_connections_that_show_no_token_are_few_and_short(endpoint: Endpoint):

@@ -169,7 +169,7 @@ def test_the_command_line_sees_what_the_api_made_and_the_keeper_brings_back_what
 def test_there_is_one_for_a_state_root_and_it_says_where(endpoint: Endpoint):
     second = endpoint.program("serve", "--port", "1")
     assert (
-        second.code == 1 and f"at port {endpoint.port}" in second.err and f"kill {endpoint.process.pid}" in second.err
+        second.code == 1 and f"on port {endpoint.port}" in second.err and f"kill {endpoint.process.pid}" in second.err
     )
     printed = endpoint.program("kubeconfig").out
     assert f"https://127.0.0.1:{endpoint.port}" in printed
