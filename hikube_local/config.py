@@ -83,7 +83,7 @@ def _check(path: Path, value: Any) -> None:
         if not isinstance(value.get(key, ""), str):
             raise UsageError("HK606", f"{path}: {key} wants a name, not {value[key]!r}", fix=f'write {key}: "..."')
     if not isinstance(value.get("linkLocal", False), bool):
-        raise UsageError("HK606", f"{path}: linkLocal is a switch", fix="write linkLocal: true or false")
+        raise UsageError("HK606", f"{path}: linkLocal must be true or false", fix="write linkLocal: true or false")
     options = value.get("options", {})
     if not isinstance(options, dict):
         raise UsageError("HK606", f"{path}: options is not a mapping", fix="write options: with one option a line")

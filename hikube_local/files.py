@@ -108,8 +108,8 @@ def own_way(path: Path, under: Path) -> None:
         here = here / part
         try:
             if stat.S_ISLNK(os.lstat(here).st_mode):
-                what = f"{here} is a link: what it leads to is not hikube-local's"
-                raise HikubeError("HK608", what, fix=f"remove the link, or move what is behind it to {here}")
+                what = f"{here} is a symbolic link that leads out of hikube-local's own files"
+                raise HikubeError("HK608", what, fix=f"remove the link, or move its target to {here}")
         except FileNotFoundError:
             return
 

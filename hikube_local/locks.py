@@ -78,6 +78,6 @@ def _wait(fd: int, mode: int, who: str, patience: float | None) -> None:
             time.sleep(0.01)
         except BlockingIOError:
             if deadline is not None and time.monotonic() > deadline:
-                fix = "wait for its end, or end it, then run this again"
+                fix = "wait until it finishes, or stop it, then run this again"
                 raise HikubeError("HK609", f"waited {patience:.0f} s for {who}", fix=fix) from None
             time.sleep(0.1)

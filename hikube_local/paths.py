@@ -102,7 +102,7 @@ def layout(environ: dict[str, str] | None = None) -> Layout:
         try:
             base = Path(home).expanduser().absolute()
         except RuntimeError:
-            raise UsageError("HK112", "HIKUBE_LOCAL_HOME names the folder of a user that is not here") from None
+            raise UsageError("HK112", "HIKUBE_LOCAL_HOME refers to the home of a user that does not exist") from None
         state, cache, config = base / "state", base / "cache", base / "config.yaml"
     elif root:
         state, cache = Path("/var/lib/hikube-local"), Path("/var/cache/hikube-local")
@@ -169,5 +169,5 @@ def make_runtime(where: Layout) -> Path:
             if last:
                 raise
     if st.st_uid != os.geteuid() or (st.st_mode & 0o022) or not parent.is_dir() or parent.is_symlink():
-        raise HikubeError("HK608", f"{parent} is not ours alone", fix=f"remove {parent} or set XDG_RUNTIME_DIR")
+        raise HikubeError("HK608", f"{parent} is not private to you", fix=f"remove {parent} or set XDG_RUNTIME_DIR")
     return where.runtime

@@ -119,7 +119,7 @@ def duration(text: str) -> float:
     units = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
     parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
     if not parts or "".join(a + b for a, b in parts) != text:
-        raise ValueError(f"{text!r} is no duration: write 90s, 5m or 1m30s")
+        raise ValueError(f"{text!r} is not a duration: write 90s, 5m or 1m30s")
     return sum(float(n) * units[u] for n, u in parts)
 
 

@@ -297,18 +297,18 @@ class WarmStates(Capability):
 
 # For the sentence about one that is missing.
 NOUNS: dict[type, str] = {
-    Dials: "network to reach",
-    Consoles: "serial console",
-    Screens: "screen",
+    Dials: "connections to its ports",
+    Consoles: "a serial console",
+    Screens: "a screen",
     Logs: "logs",
-    Agents: "guest agent",
+    Agents: "a guest agent",
     Snapshots: "snapshots",
     Pauses: "pause",
     Reboots: "soft reboot",
     Uploads: "uploads",
-    Measures: "figures of what it uses",
-    Executes: "tenant network for commands",
-    Libvirt: "libvirt under it",
-    OnThisHost: "host of its own",
+    Measures: "usage figures",
+    Executes: "commands in a tenant network",
+    Libvirt: "libvirt",
+    OnThisHost: "resources of this host",
     WarmStates: "warm states",
 }

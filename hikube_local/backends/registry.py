@@ -37,6 +37,6 @@ def require(backend: Backend, capability: type[Able], who: str = "it") -> Able:
     """The backend as one that has the capability, or HK510."""
     if isinstance(backend, capability):
         return backend
-    what = f"{who} has the backend {backend.name}, which has no {NOUNS.get(capability, capability.__name__)}"
+    what = f"{who} uses the backend {backend.name}, which does not support {NOUNS.get(capability, capability.__name__)}"
     fix = f"bring it up with --backend {DEFAULT_BACKEND}" if backend.name != DEFAULT_BACKEND else ""
     raise HikubeError("HK510", what, fix=fix)

@@ -303,8 +303,8 @@ class Simulator(Pauses, Reboots):
                 return Verdict(
                     Result.GONE,
                     stage,
-                    "the machine ended",
-                    Trouble("HK910", "the simulated machine ended"),
+                    "the machine stopped",
+                    Trouble("HK910", "the simulated machine stopped"),
                     seconds=spent,
                 )
             if moment.progress != last:

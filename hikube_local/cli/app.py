@@ -136,7 +136,7 @@ class App:
         from hikube_local.text import nearest
 
         if namespace and self.flag_namespace and namespace != self.flag_namespace:
-            what = f"{name} is named in namespace {namespace}, -n says {self.flag_namespace}"
+            what = f"{name}: namespace {namespace} does not match -n {self.flag_namespace}"
             raise UsageError("HK406", what, fix="leave one of them out")
         where = namespace or self.namespace
         found = self.store.get(Key(kind, where, name))
@@ -177,7 +177,7 @@ class App:
                 raise UsageError("HK810", "names and --all exclude each other", fix="leave one of them out")
             return self.store.objects(INSTANCE, None if all_namespaces else self.namespace)
         if not names:
-            raise UsageError("HK810", "no machine is named", fix="write its name, or --all")
+            raise UsageError("HK810", "no machine given", fix="give its name, or --all")
         return [self.machine(w) for w in names]
 
 

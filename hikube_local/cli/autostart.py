@@ -13,14 +13,14 @@ from hikube_local.errors import ExitCode, worst
 
 @click.group("autostart")
 def autostart() -> None:
-    """Bring machines up with this host (systemd): enable, disable, status, run."""
+    """Start machines when this host boots (systemd): enable, disable, status, run."""
 
 
 @autostart.command("enable")
 @option("--yes", is_flag=True, help="Write the unit without asking.")
 @common
 def enable(app: App, yes: bool) -> int:
-    """Show the systemd unit, write it, and enable it: machines whose runStrategy is Always start with the host."""
+    """Show the systemd unit, write it, and enable it: machines whose runStrategy is Always start at boot."""
     from hikube_local.engine import autostart as engine
 
     engine.require_systemd()
@@ -31,7 +31,7 @@ def enable(app: App, yes: bool) -> int:
     print(f"{unit.path.name} enabled", file=sys.stderr)
     if unit.user and engine.needs_linger(app.layout):
         print(
-            "it starts with your first login; to have it start with the host: sudo loginctl enable-linger $USER",
+            "it starts at your first login; to start it at boot: sudo loginctl enable-linger $USER",
             file=sys.stderr,
         )
     return ExitCode.DONE
@@ -41,7 +41,7 @@ def enable(app: App, yes: bool) -> int:
 @option("--yes", is_flag=True, help="Do not ask.")
 @common
 def disable(app: App, yes: bool) -> int:
-    """Disable and remove the unit; machines that run go on."""
+    """Disable and remove the unit; running machines are not stopped."""
     from hikube_local.engine import autostart as engine
 
     engine.require_systemd()
@@ -72,7 +72,7 @@ def status(app: App) -> int:
 @autostart.command("run")
 @common
 def run_now(app: App) -> int:
-    """Start the machines whose runStrategy is Always and that nobody stopped: what the unit calls."""
+    """Start the machines whose runStrategy is Always, except those stopped with `stop`. The unit runs this."""
     from hikube_local.cli.progress import ProgressPrinter
     from hikube_local.engine import autostart as engine
 

@@ -41,7 +41,7 @@ def check(app: App, files: tuple[str, ...], filename: tuple[str, ...], strict: b
     else:
         for d in found:
             print(d.render())
-        print(f"{count} user-data looked at: {counted(found) or 'nothing found'}")
+        print(f"{count} user-data checked: {counted(found) or 'no problems found'}")
     print(f"checked with {checks.used()}", file=sys.stderr)
     bad = {Severity.ERROR, Severity.WARNING} if strict else {Severity.ERROR}
     return ExitCode.USAGE if any(d.severity in bad for d in found) else ExitCode.DONE
@@ -81,7 +81,7 @@ def _machine(app: App, file: str, name: str) -> Any:
     result = load([file], app.flag_namespace, app.default_namespace)
     for d in result.findings.items:
         if str(d.severity) == "error":
-            raise HikubeError("HK101", f"{file} is no valid manifest: {d.message}", exit_code=ExitCode.USAGE)
+            raise HikubeError("HK101", f"{file} is not a valid manifest: {d.message}", exit_code=ExitCode.USAGE)
     found = [i.object for i in result.objects if i.object.kind == "VMInstance" and name in ("", i.object.name)]
     if len(found) != 1:
         what = f"{file} has {len(found)} machines" + (f" named {name}" if name else ": name one of them")
@@ -103,7 +103,7 @@ def _seed(app: App, file: str, name: str) -> dict[str, bytes]:
 @cloudinit.command("render")
 @click.argument("file")
 @click.argument("name", default="")
-@option("--to", "folder", type=click.Path(path_type=Path), default=None, help="A folder; without it, to the output.")
+@option("--to", "folder", type=click.Path(path_type=Path), default=None, help="Folder to write into (default: stdout).")
 @common
 def render(app: App, file: str, name: str, folder: Path | None) -> int:
     """The seed's files as the guest gets them: cloudinit render MANIFEST [NAME]."""
@@ -143,12 +143,12 @@ def diff(app: App, old: str, new: str, name: str) -> int:
         print("the guest sees the same", file=sys.stderr)
         return ExitCode.DONE
     if not b:
-        words = "there is no seed any more: the next boot finds no datasource, and what was done stays"
+        words = "the seed is removed: the next boot finds no datasource; what cloud-init did before is kept"
     elif identity[0] != identity[1]:
         from hikube_local.userdata import requested
 
         again = ", ".join(requested.again(b.get("user-data", b"").decode("utf-8", "replace")))
-        words = "the instance-id is another: cloud-init runs its once-per-instance modules again at the next boot"
+        words = "the instance-id changes: cloud-init runs its once-per-instance modules again at the next boot"
         words += f": {again}" if again else ""
     else:
         words = _same_instance(*(s.get("user-data", b"").decode("utf-8", "replace") for s in (a, b)))
@@ -163,8 +163,8 @@ def _same_instance(before: str, after: str) -> str:
     always, once = requested.changed(before, after)
     words = "the instance-id is the same: at the next boot cloud-init "
     if not always and not once:
-        return words + "finds nothing new in it that it acts on"
+        return words + "finds no change that it acts on"
     words += f"acts on {', '.join(always)}" if always else "acts on none of what changed"
     if once:
-        words += f"; {', '.join(once)} it has done for good: set a new cloudInitSeed to have it done again"
+        words += f"; it does not repeat {', '.join(once)} for this instance: set a new cloudInitSeed to run it again"
     return words

@@ -67,11 +67,11 @@ def screenshot(app: App, name: str, file: Path) -> int:
     to_stdout = str(file) == "-"
     if not to_stdout and file.suffix.lower() not in ("", ".png"):
         raise UsageError(
-            "HK810", f"the picture is a PNG, {file} says another format", fix=f"write {file.with_suffix('.png')}"
+            "HK810", f"screenshots are PNG files; {file} has another extension", fix=f"write {file.with_suffix('.png')}"
         )
     if not to_stdout and not file.absolute().parent.is_dir():
         raise UsageError(
-            "HK810", f"there is no folder {file.absolute().parent}", fix="name a file in a folder that is there"
+            "HK810", f"there is no folder {file.absolute().parent}", fix="give a file in an existing folder"
         )
     obj = app.machine(name)
     picture = app.session.require(obj, capabilities.Screens).screenshot(obj)

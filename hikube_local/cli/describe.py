@@ -22,7 +22,7 @@ from hikube_local.text import sanitize
 @refresh_option()
 @common
 def describe(app: App, words: tuple[str, ...], all_namespaces: bool, labels: str, refresh: bool) -> int:
-    """Show objects with their status, disks, ways in, differences from Hikube and last events."""
+    """Show objects with their status, disks, access, differences from Hikube and latest events."""
 
     if len(words) == 1 and "/" not in words[0]:
         from hikube_local.api.objects import KIND_WORDS
@@ -83,7 +83,7 @@ def _machine(statuses: Any, obj: Any, status: dict) -> list[str]:
         _field("Accelerator", tables.accelerator(status, "<not started>")),
         "Addresses:",
         *(f"  {a['type']:<14}{a['address']}" for a in status["addresses"]),
-        f"  (guests with systemd-resolved refuse the tenant's names, as on Hikube; the cure: {document('troubleshooting.md')},",
+        f"  (systemd-resolved in a guest refuses the tenant's names, as on Hikube: {document('troubleshooting.md')},",
         '  "A name of the tenant is refused")',
         "Access:",
         *(f"  {str(a['port']) + '/' + a['protocol']:<14}{a['address']}:{a['hostPort']}" for a in status["access"]),

@@ -15,7 +15,7 @@ from hikube_local.errors import ExitCode
 @output_option("json")
 @common
 def doctor(app: App, output: str) -> int:
-    """Whether this host can run machines; each check with the command that mends it."""
+    """Check whether this host can run machines, and how to fix what is missing."""
     from hikube_local.cli import tables
     from hikube_local.engine.doctor import examine
 

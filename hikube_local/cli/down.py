@@ -52,7 +52,7 @@ def down(
     force: bool,
     yes: bool,
 ) -> int:
-    """Stop and remove the machines named (none: all of the namespace). Their disks stay, unless --disks."""
+    """Stop and remove machines (default: all in the namespace). Disks are kept unless --disks is given."""
     from hikube_local.api.objects import DISK, INSTANCE
     from hikube_local.engine.remove import users, with_disks
 
@@ -76,7 +76,7 @@ def down(
     if disks:
         used = users(app.session, [*targets, *(o.key for o in doomed)])
         for disk in (o for o in doomed if o.key in used):
-            print(f"{disk.ref} stays: {', '.join(used[disk.key])} uses it", file=sys.stderr)
+            print(f"{disk.ref} is kept: used by {', '.join(used[disk.key])}", file=sys.stderr)
         doomed = [o for o in doomed if o.key not in used]
         if doomed:
             listing = ", ".join(f"{o.namespace}/{o.name}" for o in doomed)
@@ -103,7 +103,7 @@ def down(
 @option("--now", is_flag=True, help="The same as --grace 1s.")
 @option("--grace-period", type=int, default=None, help="kubectl's: seconds; 0 does not wait for the guest.")
 @dry_run_option()
-@option("--ignore-not-found", is_flag=True, help="What is not there is not an error.")
+@option("--ignore-not-found", is_flag=True, help="Do not fail if an object does not exist.")
 @ignored("--cascade", "--wait", "--timeout")
 @common
 def delete(
@@ -151,7 +151,7 @@ def delete(
             k for i in load(app, urls(filename), for_plan=False, quiet=True).objects if (k := i.object.key) in stored
         ]
     if not words and not filename:
-        raise UsageError("HK810", "nothing is named", fix="write delete vminstance/NAME, or delete -f FILE")
+        raise UsageError("HK810", "no object given", fix="write delete vminstance/NAME, or delete -f FILE")
     disks = [k for k in keys if k.kind == DISK]
     require_free(app.session, keys)
     if dry_run:

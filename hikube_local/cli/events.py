@@ -14,7 +14,7 @@ from hikube_local.errors import ExitCode
 
 @click.command("events")
 @click.argument("name", default="", metavar="[KIND/NAME]")
-@option("-f", "--follow", is_flag=True, help="Go on with new ones.")
+@option("-f", "--follow", is_flag=True, help="Follow: print new events as they occur.")
 @option("--for", "about", default=None, help="Only of this object: vm/web.")
 @option("-A", "--all-namespaces", is_flag=True, help="Of every namespace.")
 @option("--tail", type=int, default=None, help="Only the last ones.")

@@ -110,7 +110,7 @@ def _get(
     from hikube_local.cli import tables
 
     if words[:1] and words[0].lower() in ("events", "event", "ev"):
-        raise UsageError("HK810", "events are no objects here", fix="hikube-local events [-f] [--for vm/NAME]")
+        raise UsageError("HK810", "events are not objects here", fix="hikube-local events [-f] [--for vm/NAME]")
     statuses = app.session.statuses
     # Before the first look, so that no change is missed.
     bell = app.session.bell() if watch or watch_only else None
@@ -225,7 +225,7 @@ def _options(command: Any) -> Any:
         option("--show-labels", is_flag=True, help="A column with the labels."),
         option("-L", "--label-columns", multiple=True, help="A column for a label."),
         refresh_option(),
-        option("--ignore-not-found", is_flag=True, help="What is not there is not an error."),
+        option("--ignore-not-found", is_flag=True, help="Do not fail if an object does not exist."),
         output_option("wide", "json", "yaml", "name", "jsonpath=…", "custom-columns=…"),
         common,
     ]

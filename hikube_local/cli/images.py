@@ -58,7 +58,7 @@ def pull(app: App, names: tuple[str, ...], checksum: str) -> int:
     from hikube_local.images import sources
 
     if checksum and len(names) != 1:
-        raise UsageError("HK810", "--checksum belongs to one image")
+        raise UsageError("HK810", "--checksum needs exactly one image")
     app.layout.make()
     cache, settings = app.cache, app.image_settings
 
@@ -88,12 +88,12 @@ def pull(app: App, names: tuple[str, ...], checksum: str) -> int:
 
 @images.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
-@option("--url", default="", help="As if it had been fetched from there.")
+@option("--url", default="", help="Import the file as if it was downloaded from this URL.")
 @option("--name", default="", help="A name of your own for source.image.name.")
 @option("--checksum", default="", help="sha256:… or sha512:… that it must have.")
 @common
 def import_(app: App, file: Path, url: str, name: str, checksum: str) -> int:
-    """Take a file of this host into the cache; the file itself is left alone."""
+    """Copy an image file of this host into the cache; the file itself is not changed."""
     from hikube_local.api.names import DNS_1123
     from hikube_local.cli.progress import ProgressPrinter
     from hikube_local.images import checksums, sources
@@ -102,7 +102,7 @@ def import_(app: App, file: Path, url: str, name: str, checksum: str) -> int:
         name = _stem(file)
     if name and not DNS_1123.fullmatch(name):
         raise UsageError(
-            "HK301", f"{name!r} is no name for an image", fix="write lower-case letters, digits and dashes"
+            "HK301", f"{name!r} is not a valid image name", fix="write lower-case letters, digits and dashes"
         )
     app.layout.make()
     given = checksums.parse(checksum, "--checksum") if checksum else None
@@ -150,7 +150,7 @@ def users(app: App) -> dict[str, list[str]]:
 @output_option("json", "wide")
 @common
 def list_(app: App, output: str) -> int:
-    """The images that are kept, which disks stand on them, and when they were last used."""
+    """List the images in the cache, the disks that use them, and when they were last used."""
     from hikube_local.cli import tables
     from hikube_local.images.sources import own_name
     from hikube_local.text import age, size, timestamp
@@ -191,7 +191,7 @@ def list_(app: App, output: str) -> int:
 @option("--yes", is_flag=True, help="Answer questions with yes.")
 @common
 def rm(app: App, names: tuple[str, ...], yes: bool) -> int:
-    """Remove images by their name, URL or digest; not those that disks stand on."""
+    """Remove images by name, URL or digest; images that disks use are refused."""
     from hikube_local.images.sources import own_name
 
     cache, by = app.cache, users(app)
@@ -207,7 +207,7 @@ def rm(app: App, names: tuple[str, ...], yes: bool) -> int:
             raise NotFound("HK804", f"there is no image {word!r}", fix="hikube-local images list")
         for e in found:
             if e.digest in by:
-                what = f"the image {word} carries the disks {', '.join(by[e.digest])}"
+                what = f"the image {word} is used by the disks {', '.join(by[e.digest])}"
                 raise HikubeError("HK806", what, fix="delete them first")
             doomed[e.digest] = word
     confirm(f"Remove {', '.join(dict.fromkeys(doomed.values()))}?", yes)
@@ -223,7 +223,7 @@ def rm(app: App, names: tuple[str, ...], yes: bool) -> int:
 @option("--remote", is_flag=True, help="Whether the catalogue's URLs still answer.")
 @common
 def verify(app: App, remote: bool) -> int:
-    """Read every image again and compare its digest; a damaged one is named, and fetched anew when it is next wanted."""
+    """Check the digest of every image; damaged ones are listed, and downloaded again when next needed."""
     bad = _verify_remote(app) if remote else _verify_kept(app)
     return ExitCode.FAILED if bad else ExitCode.DONE
 
@@ -241,7 +241,9 @@ def _verify_kept(app: App) -> int:
         with cache.alone(_waits):
             by = users(app)
             cache.forget(digest, keep=digest in by)
-        stand = f"; on it stand {', '.join(by[digest])}: stop them, then pull it" if digest in by else ""
+        stand = (
+            f"; used by the disks {', '.join(by[digest])}: stop their machines, then pull it" if digest in by else ""
+        )
         print(f"{digest[:12]}  DAMAGED: its content has another digest{stand}")
     return bad
 
@@ -267,11 +269,11 @@ def _verify_remote(app: App) -> int:
 
 @images.command("prune")
 @option("--dry-run", is_flag=True, help="Say what would be removed, and do nothing.")
-@option("--all", "everything", is_flag=True, help="Also those that were imported by hand, which no server has.")
+@option("--all", "everything", is_flag=True, help="Also remove imported images, which cannot be downloaded again.")
 @option("--yes", is_flag=True, help="Answer questions with yes.")
 @common
 def prune(app: App, dry_run: bool, everything: bool, yes: bool) -> int:
-    """Remove images that no disk stands on, and downloads that were cut short."""
+    """Remove images that no disk uses, and incomplete downloads."""
     import shutil
 
     from hikube_local.text import size
@@ -282,7 +284,7 @@ def prune(app: App, dry_run: bool, everything: bool, yes: bool) -> int:
     for digest, (count, origin) in sorted(unused.items()):
         print(f"{digest[:12]}  {size(count):>8}  {origin}")
     for path, count in sorted(stray.items()):
-        print(f"{path.name[:12]}  {size(count):>8}  {path.parent.name}: nothing knows it")
+        print(f"{path.name[:12]}  {size(count):>8}  {path.parent.name}: not in use")
     if not unused and not stray:
         print("nothing to remove", file=sys.stderr)
         return ExitCode.DONE
@@ -298,7 +300,7 @@ def prune(app: App, dry_run: bool, everything: bool, yes: bool) -> int:
         for path in stray.keys() & strays_now.keys():
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     kept = len(unused.keys() - now.keys()) + len(stray.keys() - strays_now.keys())
-    print(f"{kept} came into use meanwhile and stay" if kept else f"{size(freed)} freed")
+    print(f"{kept} kept: now in use" if kept else f"{size(freed)} freed")
     return ExitCode.DONE
 
 

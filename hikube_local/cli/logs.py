@@ -17,10 +17,10 @@ EVERY = 0.2  # seconds between two looks at a log that is followed
 
 @click.command("logs")
 @click.argument("name", shell_complete=complete_machine)
-@option("-f", "--follow", is_flag=True, help="Go on with what comes.")
+@option("-f", "--follow", is_flag=True, help="Follow: print new lines as they come.")
 @option("--tail", type=int, default=-1, help="Only the last lines.")
 @option("--since", default=None, callback=seconds, help="Only starts within this time (5m).")
-@option("-p", "--previous", is_flag=True, help="The boot before.")
+@option("-p", "--previous", is_flag=True, help="The log of the previous boot.")
 @option("--firmware", is_flag=True, help="The firmware's own log.")
 @common
 def logs(app: App, name: str, follow: bool, tail: int, since: float | None, previous: bool, firmware: bool) -> int:

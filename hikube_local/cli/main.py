@@ -149,10 +149,10 @@ def _interrupted(argv: list[str]) -> str:
     if verb is None or verb.interrupted is Interrupted.STOPS:
         if verb is not None and verb.name == "test" and "--keep" not in argv:
             return "interrupted: the machines are removed"
-        return "interrupted: run it again, it goes on where it was" if argv[:2] == ["images", "pull"] else "interrupted"
+        return "interrupted: run it again to continue" if argv[:2] == ["images", "pull"] else "interrupted"
     if verb.interrupted is Interrupted.ENDS:
         return ""
-    return f"interrupted: the same command again goes on from here: hikube-local {argv[0]}"
+    return f"interrupted: run the same command again to continue: hikube-local {argv[0]}"
 
 
 def _defaults(argv: list[str]) -> dict[str, dict]:

@@ -18,9 +18,9 @@ def network() -> None:
 @click.argument("command", metavar="-- COMMAND...", nargs=-1, type=click.UNPROCESSED)
 @common
 def exec_(app: App, command: tuple[str, ...]) -> int:
-    """Run a command as a pod of the tenant would: an address of its own there, the tenant's names, and nothing else.
+    """Run a command in the tenant network, like a pod: with its own address and the tenant's names, and nothing else.
 
-    Hands back the command's own exit code.
+    Exits with the exit code of the command.
     """
     if not command:
         raise UsageError("HK810", "no command is given", fix="hikube-local network exec -n NAMESPACE -- COMMAND")

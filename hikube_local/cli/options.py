@@ -51,7 +51,7 @@ def validate_option() -> Callable:
 
 def refresh_option() -> Callable:
     """Whether a look brings the ways in of WholeIP machines along first."""
-    help = "Bring the ways in of WholeIP machines to what their guests do now, first."
+    help = "First update the open ports of WholeIP machines to those on which their guests listen."
     return option("--refresh/--no-refresh", default=True, help=help)
 
 
@@ -71,7 +71,7 @@ def backend_option() -> Callable:
 
         return [name for name in backend_names() if name.startswith(incomplete)]
 
-    help = "What carries the objects: qemu (real machines) or simulator."
+    help = "Backend: qemu (real machines) or simulator."
     return option("--backend", default=None, callback=check, shell_complete=complete, help=help)
 
 

@@ -61,12 +61,10 @@ def notes(old: Any, new: Any) -> list[str]:
     if old is None or old.kind != "VMInstance" or old.instance.cloudInitSeed == new.instance.cloudInitSeed:
         return []
     if not new.instance.has_seed:
-        return ["cloudInitSeed is another, but there is neither user-data nor a key: nothing runs again"]
+        return ["cloudInitSeed changes, but there is no user-data and no SSH key: nothing runs again"]
     text = seed.user_data(new).decode("utf-8", "replace")
     keys = ", ".join(one_line(k)[:40] for k in requested.again(text)) or "the modules that it runs for every machine"
-    said = [
-        f"cloudInitSeed is another: at the next boot cloud-init takes this for a new machine and runs again: {keys}"
-    ]
+    said = [f"cloudInitSeed changes: at the next boot cloud-init treats this as a new machine and runs again: {keys}"]
     if devices := requested.formats(text):
         said.append(f"fs_setup is among them: {', '.join(one_line(d)[:60] for d in devices)} may be formatted again")
     return said
@@ -121,7 +119,7 @@ def text(planned: list[dict[str, Any]], colour: bool) -> str:
         sign, code = signs[row["action"]]
         head = f"{sign} {row['action']:<8}{row['kind'].lower()}/{row['name']} (namespace {row['namespace']})"
         if row["action"] == "restart":
-            head += "  real after a restart: `up --restart`"
+            head += "  takes effect after a restart: `up --restart`"
         lines.append(f"\x1b[{code}m{head}\x1b[0m" if colour else head)
         for c in row["changes"]:
             lines.append(f"      {c['path']}: {c['old']} -> {c['new']}" + ("" if c["live"] else "  (after a restart)"))
@@ -129,7 +127,7 @@ def text(planned: list[dict[str, Any]], colour: bool) -> str:
             lines.append(f"      steps: {', '.join(row['steps'])}")
         lines += [f"      {u}" for u in (*row["notes"], *row["unknown"])]
     todo = sum(row["action"] != "none" for row in planned)
-    lines.append(f"{todo} of {len(planned)} objects have something to do" if todo else "nothing to do")
+    lines.append(f"{todo} of {len(planned)} objects need changes" if todo else "nothing to do")
     return "\n".join(lines)
 
 

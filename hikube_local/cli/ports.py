@@ -40,7 +40,7 @@ def _pair(text: str) -> tuple[int, int]:
 @click.argument("ports", metavar="[LOCAL:]REMOTE...", nargs=-1, required=True)
 @common
 def port_forward(app: App, stdio: bool, login: str, address: str, name: str, ports: tuple[str, ...]) -> int:
-    """Forward local ports to a machine, whatever its `external` says, until interrupted."""
+    """Forward local ports to a machine until interrupted; independent of its field `external`."""
     from hikube_local.access import forward
     from hikube_local.engine.session import capabilities
 
@@ -72,7 +72,7 @@ def port_forward(app: App, stdio: bool, login: str, address: str, name: str, por
 @refresh_option()
 @common
 def ports(app: App, all_namespaces: bool, output: str, refresh: bool) -> int:
-    """Every way in: machine, port, where it stands on this host."""
+    """List the open ports of the machines, each with its address on this host."""
     from hikube_local.api.objects import INSTANCE
     from hikube_local.cli import tables
 
@@ -113,5 +113,5 @@ def virsh(words: tuple[str, ...]) -> int:
         if {"-h", "--help"} & set(words[:1]):
             print("usage: hikube-local virsh [COMMAND…]   virsh's own commands, on the machines that are up")
             return ExitCode.DONE
-        raise HikubeError("HK805", "no machine is up, so no libvirt of ours runs", fix="hikube-local up FILE")
+        raise HikubeError("HK805", "no machine is up, so libvirt is not running here", fix="hikube-local up FILE")
     os.execv(find("virsh"), ["virsh", "-c", uri, *words])

@@ -99,7 +99,7 @@ def _freeze(app: App, objects: list[Any], action: str) -> int:
 @_all
 @common
 def pause(app: App, **named: Any) -> int:
-    """Freeze running machines."""
+    """Pause running machines."""
     return _freeze(app, app.machines(**named), "pause")
 
 
@@ -107,5 +107,5 @@ def pause(app: App, **named: Any) -> int:
 @_all
 @common
 def unpause(app: App, **named: Any) -> int:
-    """Let frozen machines go on."""
+    """Resume paused machines."""
     return _freeze(app, app.machines(**named), "unpause")

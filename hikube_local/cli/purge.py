@@ -12,22 +12,22 @@ from hikube_local.errors import ExitCode, HikubeError
 
 
 @click.command("purge")
-@option("-A", "--all-namespaces", is_flag=True, help="Everything of this state root.")
+@option("-A", "--all-namespaces", is_flag=True, help="All namespaces and everything else of this state root.")
 @option("--disks", is_flag=True, help="The disks and their data too.")
 @option("--images", is_flag=True, help="With -A: the downloaded images too.")
 @option("--yes", is_flag=True, help="Answer questions with yes.")
 @common
 def purge(app: App, all_namespaces: bool, disks: bool, images: bool, yes: bool) -> int:
-    """End every process and remove every machine, network, socket and folder of ours; disks stay, unless --disks.
+    """Stop all processes and remove all machines, networks, sockets and folders; disks are kept unless --disks.
 
-    Unlike `down` it waits for no guest and also removes what is damaged.
+    Unlike `down`, it does not wait for guests, and it also removes damaged objects.
     """
     from hikube_local.cli.progress import ProgressPrinter
     from hikube_local.engine import purge as engine
     from hikube_local.lab import root as lab
 
     if images and not all_namespaces:
-        raise click.UsageError("--images belongs to -A: images are shared by all namespaces")
+        raise click.UsageError("--images needs -A: images are shared by all namespaces")
     doomed = engine.find(app.session, None if all_namespaces else app.namespace, disks, images)
     tests = [t for t in lab.idle(app.layout) if disks or lab.runs(app.layout, t)] if all_namespaces else []
     names = [f"test root {name}{' with its disks' if disks else ': its processes'}" for name in tests]

@@ -8,7 +8,7 @@ from hikube_local.errors import HikubeError, UsageError
 def manifests(files: tuple[str, ...], filename: tuple[str, ...], offline: bool = False) -> tuple[str, ...]:
     """The manifests that a command names, as arguments or with -f: at least one; those at a URL are read at once."""
     if not (*files, *filename):
-        raise UsageError("HK810", "no manifest is named", fix="name a file, a folder or - for standard input")
+        raise UsageError("HK810", "no manifest given", fix="give a file, a folder or - for standard input")
     return urls((*files, *filename), offline)
 
 
@@ -25,7 +25,7 @@ def _fetched(url: str, offline: bool) -> str:
     from hikube_local.text import mask_url
 
     if offline:
-        raise UsageError("HK810", f"--offline, but the manifest {mask_url(url)} is elsewhere", fix="download it before")
+        raise UsageError("HK810", f"--offline, but the manifest {mask_url(url)} is remote", fix="download it first")
     content = bytearray()
     try:
         with http.get(url, {}) as answer:
@@ -36,7 +36,7 @@ def _fetched(url: str, offline: bool) -> str:
     except (http.Again, HikubeError) as e:
         error = e.error if isinstance(e, http.Again) else e
         raise UsageError(
-            "HK101", error.what, why=error.why, fix="open the URL in a browser; download it before"
+            "HK101", error.what, why=error.why, fix="check the URL in a browser, or download the file first"
         ) from None
     return load.Fetched.of(mask_url(url), bytes(content))
 
@@ -52,7 +52,7 @@ def reference(word: str, default_kind: str | None = None) -> tuple[str, str]:
         if kind is None:
             raise UsageError("HK810", f"unknown kind {head!r} in {word!r}", fix="write vminstance/NAME or vmdisk/NAME")
     elif default_kind is None:
-        raise UsageError("HK810", f"{word!r} names no kind", fix=f"write vminstance/{word} or vmdisk/{word}")
+        raise UsageError("HK810", f"{word!r} has no kind", fix=f"write vminstance/{word} or vmdisk/{word}")
     else:
         kind, name = default_kind, word
     return kind, user_names(name) if kind == INSTANCE else name.removeprefix("vm-disk-")

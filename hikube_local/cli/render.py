@@ -35,7 +35,7 @@ def render(app: App, files: tuple[str, ...], filename: tuple[str, ...], to: str,
     from hikube_local.source.finding import Severity
 
     if not to and form != "kubevirt":
-        raise UsageError("HK810", "where to?", fix="--to FOLDER, or --to - to print it")
+        raise UsageError("HK810", "no output given", fix="add --to FOLDER, or --to - to print it")
     result = validate(manifests(files, filename), app.flag_namespace, app.default_namespace, Known.nothing())
     for d in result.findings.of(Severity.ERROR):
         print(d.render(), file=sys.stderr)

@@ -38,9 +38,9 @@ def _library() -> None:
     default=str(Role.OPERATOR),
     help="What clients may do: as a tenant's users on Hikube.",
 )
-@option("--faithful", is_flag=True, help="Accept what Hikube accepts, and fail it later as there.")
-@option("--exit-when-idle", "idle", default=None, callback=seconds, help="End when nobody asked for so long (30m).")
-@option("--unit", is_flag=True, help="Print a systemd user unit that serves, and end.")
+@option("--faithful", is_flag=True, help="Accept what Hikube accepts, and fail it later, as Hikube does.")
+@option("--exit-when-idle", "idle", default=None, callback=seconds, help="Exit when idle for this long (30m).")
+@option("--unit", is_flag=True, help="Print a systemd user unit for `serve`, and exit.")
 @backend_option()
 @common
 def serve(
@@ -53,7 +53,7 @@ def serve(
     unit: bool,
     backend: str | None,
 ) -> int:
-    """Serve VMInstances and VMDisks to kubectl and other Kubernetes clients, until Ctrl-C; machines go on."""
+    """Serve VMInstances and VMDisks to kubectl and other Kubernetes clients, until Ctrl-C; machines keep running."""
     if unit:
         from hikube_local.host.autostart import serving
 
@@ -88,7 +88,7 @@ def serve(
             if role != Role.OPERATOR:
                 print(f"clients may do what a tenant's {role} may on Hikube", file=sys.stderr)
             print('use it:  eval "$(hikube-local kubeconfig --env)"; kubectl get vminstances', file=sys.stderr)
-            print("end it:  Ctrl-C (machines go on)", file=sys.stderr, flush=True)
+            print("stop it: Ctrl-C (machines keep running)", file=sys.stderr, flush=True)
 
         async def run() -> None:
             loop = asyncio.get_running_loop()
@@ -99,8 +99,8 @@ def serve(
         try:
             asyncio.run(run())
         except OSError as e:
-            fix = "end what uses it, or choose another with --port or --socket"
-            raise HikubeError("HK801", f"port {port} cannot be served: {e.strerror}", fix=fix) from None
+            fix = "stop the program that uses it, or choose another with --port or --socket"
+            raise HikubeError("HK801", f"cannot listen on port {port}: {e.strerror}", fix=fix) from None
     # Work at hand, as a download, is not waited for: the next command goes on with it.
     sys.stdout.flush()
     sys.stderr.flush()
@@ -109,7 +109,7 @@ def serve(
 
 @click.command("kubeconfig")
 @option("--port", type=click.IntRange(1, 65535), default=None, help="The port, where serve does not run yet.")
-@option("--env", "env", is_flag=True, help="Write a file of its own and print the export line for a shell.")
+@option("--env", "env", is_flag=True, help="Write a separate file and print the export line for a shell.")
 @option("--merge", is_flag=True, help="Add the context to your own kubeconfig.")
 @common
 def kubeconfig(app: App, port: int | None, env: bool, merge: bool) -> int:
@@ -141,7 +141,7 @@ def kubeconfig(app: App, port: int | None, env: bool, merge: bool) -> int:
     try:
         there = yaml.safe_load(path.read_text()) if path.exists() else {}
     except (OSError, ValueError, yaml.YAMLError) as e:
-        raise HikubeError("HK606", f"{path} cannot be read: {e}", fix="mend it, or use --env") from None
+        raise HikubeError("HK606", f"{path} cannot be read: {e}", fix="fix it, or use --env") from None
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write(path, yaml.safe_dump(_merged(there if isinstance(there, dict) else {}, own), sort_keys=False), 0o600)
     print(f"context {CONTEXT} is in {path}: kubectl --context {CONTEXT} get vminstances", file=sys.stderr)

@@ -21,7 +21,7 @@ def config() -> None:
 @output_option("json", "yaml")
 @common
 def view(app: App, show_origin: bool, output: str) -> int:
-    """Show what the configuration file and the environment say, and where things lie."""
+    """Show the configuration (file and environment) and the folders in use."""
     from hikube_local.cli import tables
     from hikube_local.config import KEYS
 
@@ -63,7 +63,7 @@ def view(app: App, show_origin: bool, output: str) -> int:
 @config.command("path")
 @common
 def path(app: App) -> int:
-    """Where the configuration file lies."""
+    """Print the path of the configuration file."""
     print(app._config_path or app.layout.config)
     return ExitCode.DONE
 

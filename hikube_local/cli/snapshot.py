@@ -15,16 +15,16 @@ from hikube_local.errors import ExitCode
 
 @click.group("snapshot")
 def snapshot() -> None:
-    """Checkpoints of a machine: disks, and memory, firmware variables and TPM with them while it runs."""
+    """Checkpoints of a machine: its disks; of a running machine also memory, firmware variables and TPM."""
 
 
 @snapshot.command("create")
 @click.argument("name", shell_complete=complete_machine)
 @click.argument("snap", default="")
-@option("--keep", type=click.IntRange(1), default=None, help="Keep the newest N that --keep made, delete older ones.")
+@option("--keep", type=click.IntRange(1), default=None, help="Keep the newest N taken with --keep, delete older ones.")
 @common
 def create(app: App, name: str, snap: str, keep: int | None) -> int:
-    """Take one: snapshot create NAME [SNAP]; the machine goes on."""
+    """Take a checkpoint: snapshot create NAME [SNAP]; the machine keeps running."""
     from hikube_local.cli.progress import ProgressPrinter
     from hikube_local.engine import snapshots
 
@@ -40,7 +40,7 @@ def create(app: App, name: str, snap: str, keep: int | None) -> int:
 @output_option("json")
 @common
 def list_(app: App, name: str, output: str) -> int:
-    """The snapshots of a machine; without a name of all machines of the namespace."""
+    """List the checkpoints of a machine, or of all machines of the namespace."""
     from hikube_local.api.objects import INSTANCE
     from hikube_local.cli import tables
     from hikube_local.engine import snapshots
@@ -82,7 +82,7 @@ def list_(app: App, name: str, output: str) -> int:
 @option("--yes", is_flag=True, help="Answer questions with yes.")
 @common
 def restore(app: App, name: str, snap: str, yes: bool) -> int:
-    """Go back to one; what the machine did since is lost."""
+    """Restore a checkpoint; everything that the machine did since then is lost."""
     from hikube_local.engine import snapshots
 
     obj = app.machine(name)
@@ -96,7 +96,7 @@ def restore(app: App, name: str, snap: str, yes: bool) -> int:
 @option("--yes", is_flag=True, help="Answer questions with yes.")
 @common
 def delete(app: App, name: str, snap: str, yes: bool) -> int:
-    """Forget one; the machine itself is left as it is."""
+    """Delete a checkpoint; the machine itself is not changed."""
     from hikube_local.cli.progress import ProgressPrinter
     from hikube_local.engine import snapshots
 
@@ -114,7 +114,7 @@ def delete(app: App, name: str, snap: str, yes: bool) -> int:
 @option("--yes", is_flag=True, help="Answer questions with yes.")
 @common
 def reset(app: App, name: str, yes: bool) -> int:
-    """Back to "just configured": the checkpoint that `up` takes when cloud-init is done for the first time."""
+    """Restore the checkpoint that `up` takes when cloud-init is done for the first time."""
     from hikube_local.engine import snapshots
 
     obj = app.machine(name)
@@ -129,7 +129,7 @@ def _back(app: App, obj: Any, point: Any, yes: bool, question: str) -> int:
     confirm(question, yes)
     with ProgressPrinter(app) as progress:
         done = snapshots.restore(app.session, obj, point, progress)
-    print(f"{obj.name} is back at {point.name} ({done.seconds:.1f} s)")
+    print(f"{obj.name} restored to {point.name} ({done.seconds:.1f} s)")
     if not done.running:
         print(f"it is off: hikube-local start {obj.name}", file=sys.stderr)
     return ExitCode.DONE

@@ -74,8 +74,8 @@ class _Ssh(click.Command):
 @click.command("ssh", cls=_Ssh, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @option("-i", "--identity-file", type=click.Path(path_type=Path), default=None, help="A private key.")
 @option("-l", "--username", default="", help="The guest's user.")
-@option("-t", "--local-ssh-opts", multiple=True, help="An option for ssh (virtctl's).")
-@option("-c", "--command", default=None, help="A command (virtctl's).")
+@option("-t", "--local-ssh-opts", multiple=True, help="An option for ssh (as in virtctl).")
+@option("-c", "--command", default=None, help="The command to run (as in virtctl).")
 @click.argument("target", shell_complete=complete_machine, metavar="[USER@]NAME")
 @click.argument("words", metavar="[-- COMMAND...]", nargs=-1, type=click.UNPROCESSED)
 @common
@@ -88,9 +88,10 @@ def ssh(
     target: str,
     words: tuple[str, ...],
 ) -> int:
-    """Log in to a machine, or run a command there; hands back the guest's exit code, 255 when ssh itself failed.
+    """Log in to a machine, or run a command there; exits with the guest's exit code, or 255 if ssh itself failed.
 
-    ssh's own options may stand before or behind NAME; -n, -c, -i, -l, -q and the long options are ours, and -t before NAME.
+    Options of ssh itself may be given before or after NAME. -n, -c, -i, -l, -q, long options, and -t before NAME are
+    those listed below.
     """
     from hikube_local.access import ssh as access
     from hikube_local.engine.session import capabilities
@@ -162,7 +163,7 @@ def scp(app: App, identity_file: Path | None, recursive: bool, words: tuple[str,
 
 
 @click.command("ssh-config")
-@option("--install", is_flag=True, help="Include it from ~/.ssh/config, and keep it current from up and down.")
+@option("--install", is_flag=True, help="Include the settings in ~/.ssh/config; `up` and `down` keep them current.")
 @option("-A", "--all-namespaces", is_flag=True, help="Of every namespace.")
 @common
 def ssh_config(app: App, install: bool, all_namespaces: bool) -> int:

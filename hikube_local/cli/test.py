@@ -45,14 +45,14 @@ def _number(context: click.Context, parameter: click.Parameter, value: float) ->
 @option(
     "--artifacts", type=click.Path(path_type=Path), default=None, help="Write consoles, logs and seeds into a folder."
 )
-@option("--warm/--no-warm", default=True, help="Resume what was configured before, where nothing that matters changed.")
-@option("--trust-console", is_flag=True, help="Pass a guest that cannot be entered on its console's word.")
+@option("--warm/--no-warm", default=True, help="Resume a saved machine, if nothing relevant changed since.")
+@option("--trust-console", is_flag=True, help="If a guest cannot be accessed, judge it by its console alone.")
 @option(
-    "--keep", "leave", is_flag=True, envvar="HIKUBE_LOCAL_TEST_KEEP", help="Leave the machines, and say how to enter."
+    "--keep", "leave", is_flag=True, envvar="HIKUBE_LOCAL_TEST_KEEP", help="Keep the machines, and print how to log in."
 )
 @option("--watch", is_flag=True, help="Again whenever a file is saved.")
 @option("--timings", is_flag=True, help="Where the time went.")
-@option("--offline", is_flag=True, help="Touch no network for images.")
+@option("--offline", is_flag=True, help="Do not use the network for images.")
 @output_option("json")
 @common
 def test(app: App, files: tuple[str, ...], filename: tuple[str, ...], watch: bool, **options: Any) -> int:
@@ -62,7 +62,7 @@ def test(app: App, files: tuple[str, ...], filename: tuple[str, ...], watch: boo
     """
     named = manifests(files, filename)
     if watch and "-" in named:
-        raise UsageError("HK112", "standard input is never saved again: --watch wants files")
+        raise UsageError("HK112", "--watch needs files, not standard input")
     if not watch:
         return _once(app, named, **options)
     watched = [*named, *([str(options["checks_file"])] if options["checks_file"] else [])]
@@ -75,7 +75,7 @@ def test(app: App, files: tuple[str, ...], filename: tuple[str, ...], watch: boo
         except Exception as e:
             print(unexpected(e).render(), file=sys.stderr)
         sys.stdout.flush()
-        print("waiting for a save (Ctrl-C ends)", file=sys.stderr)
+        print("waiting for a file to be saved (Ctrl-C to stop)", file=sys.stderr)
         while _saved(watched) == seen:
             time.sleep(0.3)
 
@@ -124,7 +124,7 @@ def _once(
     for path in filter(None, (junit, html_file, artifacts)):
         folder = path if path.is_dir() else path.absolute().parent
         if not os.access(folder, os.W_OK) or (path.is_dir() and path != artifacts):
-            raise UsageError("HK810", f"{path} cannot be written", fix="name a file in a folder that is there")
+            raise UsageError("HK810", f"{path} cannot be written", fix="give a file in an existing folder")
     # What is needed at the end is asked for before anything boots.
     if wanted:
         needs("testinfra", "checks need")
@@ -143,7 +143,7 @@ def _once(
                         home = f"HIKUBE_LOCAL_HOME={own.state.parent}"
                         for o in (o for o in objects if o.kind == "VMInstance"):
                             print(f"kept: {home} hikube-local ssh {o.name} -n {o.namespace}", file=sys.stderr)
-                        print(f"  end: {home} hikube-local purge -A --disks", file=sys.stderr)
+                        print(f"  remove: {home} hikube-local purge -A --disks", file=sys.stderr)
                     trial = Trial(
                         own,
                         app.image_settings,

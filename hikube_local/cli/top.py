@@ -19,12 +19,12 @@ FIGURES = ["CPU", "MEMORY", "READ/S", "WRITE/S", "RX/S", "TX/S"]
 
 @click.command("top")
 @option("-A", "--all-namespaces", is_flag=True, help="Of every namespace.")
-@option("--history", default=None, callback=seconds, help="What was used in the last while (10m; kept by `serve`).")
+@option("--history", default=None, callback=seconds, help="Show the usage over this time (10m), recorded by `serve`.")
 @click.argument("words", metavar="[NAME]...", nargs=-1)
 @output_option("json")
 @common
 def top(app: App, all_namespaces: bool, history: float | None, words: tuple[str, ...], output: str) -> int:
-    """CPU (milliprocessors), memory, disk and network of each running machine, over one second."""
+    """Show CPU (millicores), memory, disk and network use of each running machine, over one second."""
     from hikube_local.api.objects import INSTANCE, KIND_WORDS
     from hikube_local.cli import tables
     from hikube_local.engine import usage
@@ -68,7 +68,7 @@ def _history(app: App, objects: list[Any], since: float, output: str) -> int:
 
     found = [{"namespace": o.namespace, "name": o.name, **usage.history(app.layout, o, since)} for o in objects]
     if not any(f["time"] for f in found):
-        print("no history is kept: it grows while `hikube-local serve` runs", file=sys.stderr)
+        print("no history: it is recorded while `hikube-local serve` runs", file=sys.stderr)
     cells = []
     for f in found:
         columns = {name: f[name] for name in ("time", *usage.COLUMNS)}

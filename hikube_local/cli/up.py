@@ -39,7 +39,7 @@ def _up_options(command: Any) -> Any:
         option("--prune", is_flag=True, help="Remove machines of the namespace that are not in the input."),
         option("--checkpoint/--no-checkpoint", default=True, help="Keep the state after the first boot, for `reset`."),
         option("--pull", is_flag=True, help="Ask the servers whether their images changed."),
-        option("--offline", is_flag=True, help="Touch no network."),
+        option("--offline", is_flag=True, help="Do not use the network."),
         backend_option(),
         option("--bridge", default=None, help="A bridge of this host for WholeIP machines (root)."),
         click.option(
@@ -63,7 +63,7 @@ def _up_options(command: Any) -> Any:
 @option("--wait/--no-wait", default=True, help="Wait until the machines are ready.")
 @_up_options
 def up(app: App, wait: bool, **options: Any) -> int:
-    """Make what the manifests say: FILE, FOLDER or - (standard input)."""
+    """Create or change what the manifests describe: FILE, FOLDER or - (standard input)."""
     return _told(app, wait=wait, **options)
 
 
@@ -170,7 +170,7 @@ def _finish(app: App, applied: Any, as_json: bool) -> int:
         if results[obj.key].restart_required:
             where = app.in_namespace(obj)
             fix = f"hikube-local restart{where} {obj.name}, or up --restart"
-            print(f"{obj.ref}: a change is real after a restart: {fix}", file=sys.stderr)
+            print(f"{obj.ref}: a change takes effect after a restart: {fix}", file=sys.stderr)
     for obj in stored:
         if obj.kind == "VMInstance" and results[obj.key].exit_code == ExitCode.DONE:
             print("\n".join(_way_in(app, obj, app.session.statuses.resource(obj))))
@@ -178,7 +178,7 @@ def _finish(app: App, applied: Any, as_json: bool) -> int:
     changed = applied.changed
     words = f"{changed} of {len(results)} objects changed" if changed else "nothing changed"
     if failed:
-        words = f"failed: {', '.join(failed)} ({len(stored) - len(failed)} of {len(stored)} objects are as asked for)"
+        words = f"failed: {', '.join(failed)} ({len(stored) - len(failed)} of {len(stored)} objects succeeded)"
     print(words, file=sys.stderr)
     return code
 

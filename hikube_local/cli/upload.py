@@ -31,7 +31,7 @@ _ignored = ignored(
 @_ignored
 @common
 def image_upload(app: App, words: tuple[str, ...], image_path: Path, size: str, **more: object) -> int:
-    """Bring the content of a VMDisk: image-upload vmdisk NAME --image-path FILE (virtctl's form)."""
+    """Upload the content of a VMDisk: image-upload vmdisk NAME --image-path FILE (as in virtctl)."""
     from hikube_local.api.objects import DISK
     from hikube_local.cli.progress import ProgressPrinter
     from hikube_local.engine import upload as engine
@@ -42,7 +42,7 @@ def image_upload(app: App, words: tuple[str, ...], image_path: Path, size: str, 
         else (DISK, words[-1].removeprefix("vm-disk-"))
     )
     if kind != DISK or len(words) > 2:
-        raise UsageError("HK810", "an upload is for a disk", fix="image-upload vmdisk NAME --image-path FILE")
+        raise UsageError("HK810", "only a VMDisk takes an upload", fix="image-upload vmdisk NAME --image-path FILE")
     try:
         obj = app.find(DISK, name)
     except NotFound:

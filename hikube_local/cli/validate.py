@@ -20,7 +20,7 @@ from hikube_local.errors import ExitCode
 def validate(
     app: App, files: tuple[str, ...], filename: tuple[str, ...], strict: bool, unknown: str, output: str
 ) -> int:
-    """Check manifests: everything wrong at once, each at its place."""
+    """Check manifests, and show all problems at once, each with its line."""
     from hikube_local.cli.tables import as_json
     from hikube_local.manifests.validate import validate
     from hikube_local.source.finding import Severity, counted, folded

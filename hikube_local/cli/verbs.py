@@ -74,7 +74,7 @@ SECTIONS: dict[str, tuple[Verb, ...]] = {
         Verb(
             "reset",
             "snapshot",
-            "Take a machine back to the end of its first boot.",
+            "Reset a machine to the end of its first boot.",
             ("reset web --yes",),
             removes=True,
             interrupted=_GOES_ON,
@@ -268,7 +268,7 @@ SECTIONS: dict[str, tuple[Verb, ...]] = {
         Verb(
             "autostart",
             "autostart",
-            "Bring machines up with this host (systemd): enable, disable, status, run.",
+            "Start machines when this host boots (systemd): enable, disable, status, run.",
             group=True,
         ),
         Verb(
@@ -281,7 +281,7 @@ SECTIONS: dict[str, tuple[Verb, ...]] = {
         Verb(
             "purge",
             "purge",
-            "End and remove everything of hikube-local; disks only when asked.",
+            "Stop and remove everything of hikube-local; disks only with --disks.",
             removes=True,
             interrupted=_GOES_ON,
         ),

@@ -74,7 +74,7 @@ def wait(
     fits = selector(labels)
     targets = references(words, bare(app, words)) or ([(INSTANCE, None)] if labels or everything else [])
     if not targets:
-        raise UsageError("HK810", "nothing is named", fix="write wait vm/NAME, or wait vm --all")
+        raise UsageError("HK810", "no object given", fix="write wait vm/NAME, or wait vm --all")
     if any(name is None for _, name in targets):
         targets = [(o.kind, o.name) for k, _ in targets for o in app.store.objects(k, app.namespace) if fits(o.labels)]
     for kind, name in targets:

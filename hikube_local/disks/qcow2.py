@@ -45,7 +45,7 @@ def _new(folder: Path, about: Facts) -> Iterator[Path]:
     """The temporary name of a disk that is made now, with the note of what it stands on; an existing one is never replaced."""
     target = folder / DISK
     if target.exists():
-        raise HikubeError("HK708", f"there is already a disk at {target}", fix="look at it: it is never overwritten")
+        raise HikubeError("HK708", f"there is already a disk at {target}", fix="an existing disk is never overwritten")
     files.sweep_partials(folder)
     if about.base:
         files.write_json(folder / FACTS, asdict(about))
@@ -86,9 +86,7 @@ def grow(folder: Path, size: int) -> None:
     """Grow a disk that no machine runs on; never shrink."""
     disk = layers.active(folder)
     if disk.is_symlink():
-        raise HikubeError(
-            "HK708", f"{disk} is a link: what it leads to is not this disk", fix="put the disk's file back"
-        )
+        raise HikubeError("HK708", f"{disk} is a symbolic link, not a disk file", fix="put the disk's file back")
     if virtual_size(disk) < size:
         run(["qemu-img", "resize", "-q", "-f", "qcow2", disk, str(size)], limits=Limits())
 

@@ -148,7 +148,7 @@ def _fetches_nothing_inner(session: Session, wanted: list[Object]) -> None:
             inner.append(f"{obj.ref} ({mask_url(url)[:120]})")
     if inner:
         what = f"{', '.join(inner)} would be fetched from this host itself"
-        why = "a manifest of somebody else's could bring what a service of this host answers into a guest"
+        why = "a manifest from someone else could use this to read data from services of this host"
         raise UsageError("HK319", what, why, "if you mean it: --allow-inner")
 
 
@@ -177,7 +177,7 @@ def _check_bridge(session: Session, wanted: list[Object], name: str | None, emit
     if session.layout.root:
         network.bridge(name)
     else:
-        what = f"only root may put a machine on {name}: WholeIP machines answer at a loopback address of their own"
+        what = f"only root may put a machine on {name}: WholeIP machines get a loopback address instead"
         emit(Event(EventType.DIFFERENCE, what, code="HK517"))
 
 

@@ -171,7 +171,7 @@ class Reconciler:
         try:
             yield
         except KeyboardInterrupt:
-            self._listener(Event(EventType.WARNING, "interrupted: what is at hand comes to its end first"))
+            self._listener(Event(EventType.WARNING, "interrupted: waiting for the current steps to finish"))
             self._interrupted.set()
             for future in futures:
                 future.cancel()
@@ -196,7 +196,7 @@ class Reconciler:
         return obj.origin if obj else None
 
     def _waiting(self, key: Key, who: str) -> None:
-        message = f"waits for {who}, which is at work on {key.ref}"
+        message = f"waits for {who}, which is working on {key.ref}"
         self.emit(Event(EventType.WAITING, message, key.ref, key.namespace, code="HK609"))
 
     def _one(self, key: Key, others: dict[Key, Future[Done]]) -> Done:
@@ -210,16 +210,16 @@ class Reconciler:
                     self._say(
                         EventType.HINT,
                         obj,
-                        f"it starts when its disk {waits.name} is there: {upload_words(waits)}, then up again",
+                        f"waits for its disk {waits.name}: {upload_words(waits)}, then run up again",
                     )
                     done.waits = True
                     return done
             elif key.kind == DISK and obj.deletion:
                 self._await_machines(obj, others)
             elif (origin := self._origin(key)) in others and (error := others[origin].result().error):
-                raise HikubeError("HK708", f"the disk {origin.name} that it is a copy of is not there: {error.what}")
+                raise HikubeError("HK708", f"its source disk {origin.name} is missing: {error.what}")
             if key.kind == DISK and not obj.deletion and (waits := self._upload(obj)):
-                about = "" if waits is obj else f"for {waits.ref}, which it is a copy of: "
+                about = "" if waits is obj else f"its source {waits.ref} needs an upload: "
                 self._say(EventType.HINT, obj, f"waits for its content: {about}{upload_words(waits)}")
                 done.waits = True
                 if waits is not obj:
@@ -269,7 +269,7 @@ class Reconciler:
         for ref in obj.instance.disks:
             key = Key(DISK, obj.namespace, ref.name)
             if key in disks and (error := disks[key].result().error):
-                raise HikubeError("HK708", f"its disk {ref.name} is not there: {error.what}", fix=error.fix)
+                raise HikubeError("HK708", f"its disk {ref.name} is missing: {error.what}", fix=error.fix)
             disk = self.store.get(key)
             if disk is None or disk.deletion:
                 raise HikubeError("HK402", f"its disk {ref.name} does not exist", fix=f"add a VMDisk named {ref.name}")

@@ -30,7 +30,7 @@ def create(session: Session, obj: Object, name: str, emit: Emit, keep: int | Non
     name = name or ("auto-" if keep else "snap-") + time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     if not DNS_1123.fullmatch(name):
         fix = "write lower-case letters, digits and dashes"
-        raise UsageError("HK301", f"{name!r} is no name for a snapshot", fix=fix)
+        raise UsageError("HK301", f"{name!r} is not a valid snapshot name", fix=fix)
     session.require(obj, Snapshots).take_snapshot(obj, name, emit, keep)
     return name
 

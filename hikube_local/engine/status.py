@@ -177,7 +177,7 @@ class Statuses:
         if view.host_restarted and expected_up(obj, power) and not obj.deletion:
             trouble = (
                 trouble
-                or f"this host was restarted while it ran; `hikube-local start {obj.name}` or `up` brings it back"
+                or f"this host was restarted while it ran; `hikube-local start {obj.name}` or `up` starts it again"
             )
         reason = "Ready" if ready else "GuestFailed" if running and view.failed else "Booting" if running else word
         conditions = [
@@ -192,7 +192,7 @@ class Statuses:
                 )
             )
         if view.restart_required:
-            message = "a change of the manifest is real after `hikube-local restart`"
+            message = "a change of the manifest takes effect after `hikube-local restart`"
             conditions.append(condition("RestartRequired", True, "RestartRequired", message))
         phase = str(view.progress.stage) if view.progress else ""
         if view.progress and view.progress.stage is Stage.DONE:

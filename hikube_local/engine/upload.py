@@ -45,8 +45,8 @@ def new_disk(session: Session, namespace: str, name: str, storage: str, backend:
 def fill(session: Session, disk: Object, file: Path, emit: Emit) -> None:
     """Bring the content; it is never overwritten."""
     if not isinstance(disk.disk.content, FromUpload):
-        fix = "its source is read once; write source: {upload: {}} for a new disk"
-        raise HikubeError("HK806", f"{disk.ref} does not wait for an upload", fix=fix)
+        fix = "only a new disk with source: {upload: {}} takes an upload"
+        raise HikubeError("HK806", f"{disk.ref} is not waiting for an upload", fix=fix)
     session.require(disk, Uploads).upload(disk, file.absolute(), emit)
 
 

@@ -87,7 +87,7 @@ def judge(tcg: Times | None, kvm: Times | None, access: str) -> Verdict:
     if access:
         return Verdict(False, access, slow)
     if kvm is None:
-        why = "/dev/kvm is there, but a guest does not run under it (tried)"
+        why = "/dev/kvm exists, but a trial guest does not run with it"
         return Verdict(False, why, slow, lasting=False)
     ratio = tcg.slope / kvm.slope if tcg else 0.0
     if tcg is not None and ratio < 1:
@@ -164,9 +164,9 @@ def access(device: str = "/dev/kvm") -> str:
         group = qemu_ids.shared(device)[1]
         if st.st_mode & 0o006 == 0o006 or (st.st_mode & 0o060 == 0o060 and st.st_gid == group):
             return ""
-        return f"{device} may not be opened by QEMU's user (mode {st.st_mode & 0o777:o}, group {st.st_gid})"
+        return f"{device} cannot be opened by QEMU's user (mode {st.st_mode & 0o777:o}, group {st.st_gid})"
     if not os.access(device, os.R_OK | os.W_OK):
-        return f"{device} may not be opened by this user (mode {st.st_mode & 0o777:o}, group {_group(st.st_gid)})"
+        return f"{device} cannot be opened by this user (mode {st.st_mode & 0o777:o}, group {_group(st.st_gid)})"
     return ""
 
 
@@ -197,7 +197,7 @@ def remedy(device: str = "/dev/kvm") -> str:
         return f"sudo chmod 0666 {device}"
     with contextlib.suppress(KeyError):
         if pwd.getpwuid(os.geteuid()).pw_name in grp.getgrgid(st.st_gid).gr_mem:
-            return f"log in again: this session is older than your place in the group {name} (or: newgrp {name})"
+            return f"log in again: you were added to the group {name} after this login (or: newgrp {name})"
     return f"sudo usermod -aG {name} $USER, then log in again"
 
 

@@ -34,7 +34,7 @@ WANTED_SPACE = 5 << 30  # bytes: a cloud image, a system disk that grows, a chec
 ROOT_NEEDS = {"NET_ADMIN": 12, "SYS_PTRACE": 19, "SYS_ADMIN": 21}
 CONTAINER = (
     f"start the container with {' '.join(f'--cap-add {c}' for c in ROOT_NEEDS)} --device /dev/net/tun"
-    " --security-opt apparmor=unconfined; or run this as an ordinary user there: each machine is alone then"
+    " --security-opt apparmor=unconfined; or run this as an ordinary user in it: then each machine is isolated"
 )
 BINDING = (
     "sudo apt-get install python3-libvirt, and make the virtual environment with --system-site-packages;"
@@ -92,17 +92,17 @@ def namespace() -> HostCheck:
     return HostCheck(name, False, f"{why}; {ALONE}", fix, needed=False)
 
 
-ALONE = "without it each machine is alone: its listed ports work, names and other machines do not"
+ALONE = "without it each machine is isolated: its listed ports work, but it cannot reach other machines or their names"
 
 
 def tun() -> HostCheck:
     """A user without it has each machine alone; root has no such fallback."""
     if os.access("/dev/net/tun", os.R_OK | os.W_OK):
-        return HostCheck("/dev/net/tun", True, "may be opened")
+        return HostCheck("/dev/net/tun", True, "can be opened")
     fix = "sudo modprobe tun" if not os.path.exists("/dev/net/tun") else "sudo chmod 0666 /dev/net/tun"
     if os.geteuid() == 0:
-        return HostCheck("/dev/net/tun", False, "may not be opened", fix)
-    return HostCheck("/dev/net/tun", False, f"may not be opened; {ALONE}", fix, needed=False)
+        return HostCheck("/dev/net/tun", False, "cannot be opened", fix)
+    return HostCheck("/dev/net/tun", False, f"cannot be opened; {ALONE}", fix, needed=False)
 
 
 def accelerator(layout: Layout) -> HostCheck:
@@ -131,9 +131,9 @@ def surroundings(layout: Layout) -> Iterator[HostCheck]:
         yield HostCheck("nested", True, "this host is a virtual machine itself: KVM is slower in it", needed=False)
     if os.path.exists("/dev/kvm"):
         smm = (
-            "may be had; KVM inside a virtual machine often cannot do it"
+            "available; KVM inside a virtual machine often does not support it"
             if _word("/proc/cpuinfo", "hypervisor")
-            else "may be had"
+            else "available"
         )
         yield HostCheck("secure boot (SMM)", True, smm, needed=False)
         ok = os.path.exists("/dev/vhost-net")
@@ -229,16 +229,17 @@ def low_ports() -> HostCheck:
             s.bind(("127.77.255.254", 22))
         except PermissionError:
             fix = "sudo sysctl net.ipv4.ip_unprivileged_port_start=0"
-            return HostCheck("ports under 1024", False, "may not be bound: port p stands at p+10000", fix, needed=False)
+            detail = "cannot be bound: port p is published as p+10000"
+            return HostCheck("ports under 1024", False, detail, fix, needed=False)
         except OSError as e:
             return HostCheck(
                 "ports under 1024",
                 False,
-                f"port 22 is taken at every address ({e.strerror}): it stands at 10022",
+                f"port 22 is in use on every address ({e.strerror}): it is published as 10022",
                 "let sshd listen on one address (ListenAddress)",
                 needed=False,
             )
-    return HostCheck("ports under 1024", True, "may be bound")
+    return HostCheck("ports under 1024", True, "can be bound")
 
 
 def socket_paths(layout: Layout) -> HostCheck:
@@ -254,14 +255,16 @@ def bridges() -> HostCheck:
     found = sorted(network.links("bridge"))
     here = f"bridges here: {', '.join(found)}" if found else "this host has no bridge"
     if os.geteuid() != 0:
-        detail = f"at a loopback address of the machine's own, on the ports where its guest listens ({here}; they are root's)"
+        detail = (
+            f"on the machine's own loopback address, on the ports where its guest listens ({here}; bridges need root)"
+        )
         return HostCheck("WholeIP", True, detail, needed=False)
     if not found:
         return HostCheck(
-            "WholeIP", True, f"at a loopback address of the machine's own ({here}: up --bridge NAME)", needed=False
+            "WholeIP", True, f"on the machine's own loopback address ({here}; with one: up --bridge NAME)", needed=False
         )
     if _number("/proc/sys/net/bridge/bridge-nf-call-iptables") == 1:
-        detail = f"{here}; but iptables' FORWARD rules see what passes them, and Docker drops it"
+        detail = f"{here}; but iptables FORWARD rules apply to bridged packets, and Docker's rules drop them"
         return HostCheck("WholeIP", False, detail, "sudo sysctl net.bridge.bridge-nf-call-iptables=0", needed=False)
     return HostCheck("WholeIP", True, f"up --bridge NAME puts a machine on the LAN ({here})", needed=False)
 

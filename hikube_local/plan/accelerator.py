@@ -49,7 +49,7 @@ def choose(
     asked = ((option, "--accelerator"), (annotation, "annotation"), (environment, "environment"))
     for word, by in asked:
         if word in ACCELERATORS:
-            why = f"the {by} says so" if by != "--accelerator" else "--accelerator said so"
+            why = f"set by the {by}" if by != "--accelerator" else "set by --accelerator"
             return Choice(word == KVM, why, by, gone(word))
     if has in ACCELERATORS and runs:
         return Choice(has == KVM, host.why if has == host.accelerator else f"it was started with {has}")

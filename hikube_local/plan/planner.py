@@ -26,7 +26,7 @@ _ON = (RunState.RUNNING, RunState.PAUSED, RunState.FAILED)
 def plan_disk(obj: Object, seen: DiskObserved) -> Planned:
     """Steps for a VMDisk."""
     if obj.deletion:
-        return Planned((Step(Verb.DELETE, obj.key, "its deletion was asked for"),))
+        return Planned((Step(Verb.DELETE, obj.key, "deletion requested"),))
     steps: list[Step] = []
     unknown: tuple[str, ...] = ()
     content = obj.disk.content
@@ -74,8 +74,8 @@ def plan_machine(
     key = obj.key
     on = seen.state in _ON
     if obj.deletion:
-        stop = (Step(Verb.STOP, key, "its deletion was asked for"),) if on else ()
-        return Planned((*stop, Step(Verb.DELETE, key, "its deletion was asked for")))
+        stop = (Step(Verb.STOP, key, "deletion requested"),) if on else ()
+        return Planned((*stop, Step(Verb.DELETE, key, "deletion requested")))
     steps: list[Step] = []
     run = wants_to_run(obj, seen, intent)
     if not seen.folder or seen.generation != obj.generation:

@@ -77,7 +77,7 @@ def profile_of(spec: VMInstanceSpec) -> data.Profile:
     """The profile, with what the manifest's own `firmware` says instead; HK303 where there is none of its name."""
     profile = data.profiles().get(spec.instanceProfile or "ubuntu")
     if profile is None:
-        raise HikubeError("HK303", f"there is no instanceProfile {spec.instanceProfile!r}", fix="name another")
+        raise HikubeError("HK303", f"there is no instanceProfile {spec.instanceProfile!r}", fix="use another")
     own = spec.firmware
     if own is None:
         return profile

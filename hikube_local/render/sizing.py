@@ -14,7 +14,7 @@ class Unsized(HikubeError):
     """Neither an instanceType nor complete resources (HK302): validation refuses it before anything has this size."""
 
     def __init__(self, name: str) -> None:
-        super().__init__("HK302", f"there is no instanceType {name!r}", fix="name another, or give complete resources")
+        super().__init__("HK302", f"there is no instanceType {name!r}", fix="use another, or give complete resources")
 
 
 @dataclass(frozen=True, slots=True)

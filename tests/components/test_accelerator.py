@@ -97,7 +97,7 @@ def test_root_uses_the_group_that_the_device_has_whatever_its_name(device):
 def test_a_device_of_roots_own_group_is_no_group_of_qemus(device):
     path = device(0, 0o660)
     assert qemu_ids.shared(path)[1] != 0
-    assert "may not be opened by QEMU's user (mode 660, group 0)" in accelerator.access(path)
+    assert "cannot be opened by QEMU's user (mode 660, group 0)" in accelerator.access(path)
     assert "chgrp kvm" in accelerator.remedy(path)
 
 

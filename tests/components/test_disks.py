@@ -101,7 +101,7 @@ def test_a_clone_that_cannot_be_is_told_in_cdis_words(hikube, served, image):
     )
     assert small.code == 1 and "HK703" in small.err and "smaller than the source" in small.err
     none = hikube("up", manifest(hikube, named("d", source={"disk": {"name": "nowhere"}}, storage="1Gi")))
-    assert none.code == 1 and "nowhere" in none.err and "is not there" in none.err
+    assert none.code == 1 and "nowhere" in none.err and "is missing" in none.err
 
 
 def test_an_upload_is_waited_for_named_and_never_overwritten(hikube, image):
@@ -173,7 +173,7 @@ def test_images_are_imported_listed_verified_and_pruned(hikube, served, image):
     assert changed["phase"] == "Failed" and "was changed" in changed["conditions"][0]["message"]
     kept.unlink()
     gone = hikube("describe", "vmdisk", "g").out
-    assert "gone from the cache" in gone
+    assert "missing from the cache" in gone
 
 
 def test_a_bundle_is_all_that_another_machine_needs(hikube, served, image, tmp_path):

@@ -115,8 +115,8 @@ def test_a_console_without_a_word_is_told_and_not_waited_for_for_ever(watched):
 @pytest.mark.parametrize(
     ("cpu", "load", "words"),
     [
-        (1.0, 0.0, "it works"),
-        (0.0, 0.0, "its processor is idle"),
+        (1.0, 0.0, "its CPU is busy"),
+        (0.0, 0.0, "its CPU is idle"),
         (0.0, 9.0, "this host is busy (load 9 on 2 processors)"),
     ],
 )
@@ -149,8 +149,8 @@ def test_a_panic_is_told_with_the_lines_that_follow_it(watched):
     ("state", "clean", "words"),
     [
         (RunState.SHUTOFF, True, "the guest powered itself off"),
-        (RunState.SHUTOFF, False, "the machine ended"),
-        (RunState.CRASHED, False, "QEMU ended"),
+        (RunState.SHUTOFF, False, "the machine stopped"),
+        (RunState.CRASHED, False, "QEMU exited"),
     ],
 )
 def test_a_machine_that_is_gone_says_how_it_went(watched, state, clean, words):

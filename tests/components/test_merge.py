@@ -128,7 +128,7 @@ def test_a_merge_that_fails_keeps_no_machine_from_going(disk, monkeypatch):
         with monkeypatch.context() as m:
             m.setattr(operations.merge, "room", lambda *_, e=error: (_ for _ in ()).throw(e))
             disk.goes()
-        assert "stay unmerged" in disk.told[-1].message and disk.has(0xAA)
+        assert "were not merged" in disk.told[-1].message and disk.has(0xAA)
         assert disk.names() == [layers.FIRST, "layer-a.qcow2"] and not (disk.machine / "pending.json").exists()
     disk.goes()
     assert disk.names() == [layers.FIRST] and disk.has(0xAA)

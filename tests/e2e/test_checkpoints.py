@@ -129,7 +129,7 @@ def test_reset_goes_back_to_the_first_boot_and_a_machine_that_is_off_has_checkpo
     assert result.code == 0 and "checkpoint configured" in result.err, result.err
     assert "nothing changed" in real("up", path).err, "a checkpoint is no change of the machine"
     back = real("reset", "web", "--yes")
-    assert back.code == 0 and "is back at configured" in back.out, back.err
+    assert back.code == 0 and "restored to configured" in back.out, back.err
     assert real("stop", "web", "--force").code == 0
     made = real("snapshot", "create", "web", "cold")
     assert made.code == 0, made.err
@@ -142,7 +142,7 @@ def test_reset_goes_back_to_the_first_boot_and_a_machine_that_is_off_has_checkpo
     assert names == ["configured", "cold", "auto-1", "auto-2"]
     # With the machine the checkpoint of its first boot goes; snapshots stay until the disks go.
     gone = real("down", "web", "--force")
-    assert gone.code == 0 and "its snapshots stay (cold, auto-1, auto-2)" in gone.err, gone.err
+    assert gone.code == 0 and "its snapshots are kept (cold, auto-1, auto-2)" in gone.err, gone.err
     folder = real.home / "state" / "checkpoints" / "default" / "web"
     assert sorted(p.name for p in folder.iterdir()) == ["auto-1", "auto-2", "cold"]
     assert real("down", "--disks", "--yes").code == 0
@@ -243,7 +243,7 @@ def test_a_disk_that_grew_and_one_that_was_added_since(counting: Real):
     added = real.file("more.yaml", more)
     assert real("up", "--no-checkpoint", "--restart", added).code == 0
     refused = real("snapshot", "restore", "web", "two", "--yes")
-    assert refused.code == 1 and "another machine" in refused.err and "bring the manifest back" in refused.err
+    assert refused.code == 1 and "has changed since" in refused.err and "restore the earlier manifest" in refused.err
     assert real("snapshot", "create", "web", "three").code == 0
     third = counts(real)[-1]
     back_to(real, "three", third)

@@ -51,7 +51,7 @@ def test_clone_and_original_run_side_by_side(real: Real, host: Host):
     note = real.home / "state" / "machines" / "default" / "web" / "pending.json"
     note.write_text(json.dumps({"verb": "create", "name": "x", "old": {}, "new": {}}))
     short = real("up", real.file("c.yaml", seeded(clone, look)))
-    assert short.code == 1 and "cut short" in short.err and "hikube-local stop web" in short.err
+    assert short.code == 1 and "interrupted checkpoint" in short.err and "hikube-local stop web" in short.err
     assert real("stop", "web").code == 0 and not note.exists()
     assert real("up", real.file("c.yaml", seeded(clone, look))).code == 0
     assert real("start", "web", "--wait").code == 0
@@ -174,7 +174,7 @@ def test_a_hotpluggable_disk_comes_and_goes_live_and_another_waits_for_a_restart
     assert str((64 << 20) // 512) not in blocks()
     cold = TINY.replace("disks: [sys]", "disks: [sys, data]")
     late = real("up", real.file("cold.yaml", seeded(cold, BLOCKS) + data))
-    assert late.code == 0 and "real after a restart" in late.err, late.err
+    assert late.code == 0 and "takes effect after a restart" in late.err, late.err
     assert [line for line in real("logs", "web").out.splitlines() if "init started" in line] == started
     assert real("up", "--restart", real.file("cold.yaml", seeded(cold, BLOCKS) + data)).code == 0
     assert str((64 << 20) // 512) in blocks()

@@ -86,7 +86,7 @@ def test_a_windows_machine_keeps_its_variables_and_its_tpm(real: Real, signed: P
     assert said(real, "VARIABLE") == ["kept"] and said(real, "TPMKEY") == key
     # A new seed is a new UUID: another instance for cloud-init, the same machine for its TPM; real after a restart.
     waits = real("up", real.file("m.yaml", text + "  cloudInitSeed: two\n"))
-    assert waits.code == 0 and "real after a restart" in waits.err, waits.err
+    assert waits.code == 0 and "takes effect after a restart" in waits.err, waits.err
     assert real("up", "--restart", real.file("m.yaml", text + "  cloudInitSeed: two\n")).code == 0
     assert said(real, "VARIABLE") == ["kept"] and said(real, "TPMKEY") == key
     assert real("down", "-A", "--force").code == 0

@@ -60,7 +60,7 @@ def test_kept_machines_are_entered_and_ended_with_the_words_that_were_printed(re
     result = real("test", real.file("m.yaml", GOOD), *HASTE, "--trust-console", "--keep")
     assert result.code == 0, result.err
     home = re.search(r"kept: HIKUBE_LOCAL_HOME=(\S+) hikube-local ssh web -n default", result.err)
-    end = re.search(r"end: HIKUBE_LOCAL_HOME=(\S+) hikube-local (purge -A --disks)", result.err)
+    end = re.search(r"remove: HIKUBE_LOCAL_HOME=(\S+) hikube-local (purge -A --disks)", result.err)
     assert home and end and home[1] == end[1]
     inside = {"HIKUBE_LOCAL_HOME": home[1]}
     (row,) = real("get", "vm", "-o", "json", env=inside).json["items"]
@@ -99,13 +99,13 @@ def test_watching_tries_again_on_every_save(real: Real, tmp_path: Path):
         return text
 
     try:
-        until("waiting for a save", 1)
+        until("waiting for a file", 1)
         path.write_text(path.read_text() + "# saved\n")
-        assert "resumed from the state after cloud-init" in until("waiting for a save", 2), (
+        assert "resumed from the state after cloud-init" in until("waiting for a file", 2), (
             "nothing that matters changed"
         )
         path.write_text("kind: [\n")
-        assert "nothing was changed" in until("waiting for a save", 3) or "error[" in until("waiting for a save", 3)
+        assert "nothing was changed" in until("waiting for a file", 3) or "error[" in until("waiting for a file", 3)
         child.send_signal(signal.SIGINT)
         assert child.wait(30) in (130, -signal.SIGINT)
     finally:

@@ -46,7 +46,7 @@ def test_a_look_leaves_files_guests_libvirt_and_the_network_as_they_were(real: R
     before, files = standing(real, host), kept(real)
     shown = real("get", "vm", "web")
     assert "Unknown" in shown.out and shown.code == 0
-    assert "hikube-local up brings it back" in real("describe", "vm", "web").out
+    assert "hikube-local up starts it again" in real("describe", "vm", "web").out
     assert (standing(real, host), kept(real)) == (before, files)
     assert real("up", path).code == 0 and not pending.exists()
     assert "Running" in real("get", "vm", "web").out

@@ -394,4 +394,4 @@ def test_a_guest_that_gives_no_sign_is_running_without_a_signal(real: Real, tmp_
     result = up(real, TINY.replace("tiny.qcow2", "silent.raw"))
     assert result.code == 0
     assert "Running, no readiness signal" in result.err and "vnc web" in result.err
-    assert re.search(r"no console output for 20 s in firmware; (its processor is idle|this host is busy)", result.err)
+    assert re.search(r"no console output for 20 s in firmware; (its CPU is idle|this host is busy)", result.err)

@@ -76,7 +76,7 @@ def test_without_namespaces_each_machine_is_alone_and_that_is_said(user: AsUser,
         assert not next(c for c in doctor["checks"] if c["name"] == "network namespace")["ok"]
         result = up(TINY)
         assert result.code == 0, result.err
-        assert "HK518" in result.err and "alone" in result.err
+        assert "HK518" in result.err and "isolated" in result.err
         where = user.access(80)
         assert "hello from" in (host.http(where) or "")
         assert host.http(f"{where.split(':')[0]}:18080", 2) is None

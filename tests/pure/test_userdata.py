@@ -281,20 +281,20 @@ def test_the_seed_is_shown_and_two_are_compared(hikube: Program, tmp_path):
     assert hikube("cloudinit", "render", a, "--to", tmp_path / "seed").code == 0
     assert (tmp_path / "seed" / "user-data").read_text() == "#cloud-config\nhostname: a\n"
     same, reseeded = hikube("cloudinit", "diff", a, b), hikube("cloudinit", "diff", a, c)
-    assert "+hostname: b" in same.out and "acts on hostname" in same.out and "done for good" not in same.out
+    assert "+hostname: b" in same.out and "acts on hostname" in same.out and "does not repeat" not in same.out
     assert "once-per-instance modules again at the next boot: hostname" in reseeded.out
     assert (
         reseeded.out.splitlines().count("\\ No newline at end of file") == 2
     )  # of meta-data, as diff(1) says it (C27)
     more = "#cloud-config\nhostname: a\ngrowpart: {mode: 'off'}\nruncmd: [ls]\n"
     other = hikube("cloudinit", "diff", a, hikube.file("d.yaml", instance(disks=["sys"], cloudInit=more))).out
-    assert "acts on growpart; runcmd it has done for good: set a new cloudInitSeed" in other
+    assert "acts on growpart; it does not repeat runcmd for this instance: set a new cloudInitSeed" in other
     script = hikube.file("e.yaml", instance(disks=["sys"], cloudInit="#!/bin/sh\nls\n"))
     again = hikube.file("f.yaml", instance(disks=["sys"], cloudInit="#!/bin/sh\nls -l\n"))
-    assert "none of what changed; the script it has done for good" in hikube("cloudinit", "diff", script, again).out
+    assert "none of what changed; it does not repeat the script" in hikube("cloudinit", "diff", script, again).out
     for before, after, words in (
         ("#cloud-boothook\nls\n", "#cloud-boothook\nls -l\n", "acts on the boothook"),
-        ("#cloud-config\nhostname: a\n", "#cloud-config\n# why\nhostname: a\n", "nothing new in it"),
+        ("#cloud-config\nhostname: a\n", "#cloud-config\n# why\nhostname: a\n", "no change that it acts on"),
         ("#cloud-config\noutput: {all: '>> /a'}\n", "#cloud-config\noutput: {all: '>> /b'}\n", "acts on output"),
         (
             "## template: jinja\n#cloud-config\nbootcmd: ['{{ v1.region }}']\n",

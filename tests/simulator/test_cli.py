@@ -603,7 +603,7 @@ def test_a_disk_that_another_machine_uses_stays_when_its_own_goes(hikube: Progra
     paths = [hikube.file(f"{name}.yaml", text) for name, text in zip(("cd", "a", "b"), (cd, *machines), strict=True)]
     assert hikube("up", "--backend", "simulator", *paths).code == 0
     gone = hikube("down", "a", "--disks", "--yes")
-    assert gone.code == 0 and "vmdisk/cd stays: b uses it" in gone.err
+    assert gone.code == 0 and "vmdisk/cd is kept: used by b" in gone.err
     assert {i["metadata"]["name"] for i in hikube("get", "-A", "-o", "json").json["items"]} == {"cd", "b"}
     refused = hikube("delete", "vmdisk/cd", "--yes")
     assert refused.code == 1 and "the disk cd is attached to b" in refused.err

@@ -57,9 +57,9 @@ def test_the_command_line_works_with_a_backend_that_it_does_not_know(toy, tmp_pa
     says("pause", "web")
     assert "Paused" in says("get", "vm", "web")
     says("unpause", "web")
-    for words, noun in ((("console", "web"), "serial console"), (("snapshot", "create", "web"), "snapshots")):
+    for words, noun in ((("console", "web"), "a serial console"), (("snapshot", "create", "web"), "snapshots")):
         told = says(*words, code=1)
-        assert "HK510" in told and f"web has the backend toy, which has no {noun}" in told
+        assert "HK510" in told and f"web uses the backend toy, which does not support {noun}" in told
     says("restart", "web")
     says("down", "--disks", "--yes")
     assert "web" not in says("get")

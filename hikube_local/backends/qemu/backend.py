@@ -256,8 +256,8 @@ class QemuBackend(
         """Its address on the host's bridge, or HK806 where somebody else has it."""
         tenants = self.context.tenants
         if ip in tenants.lan.taken(bridge, tenants.mac(obj)):
-            what = f"{obj.name} says that {ip} is its address, which this host, a router or a neighbour has"
-            raise HikubeError("HK806", what, fix="look at the machine's console: it takes somebody else's address")
+            what = f"{obj.name} uses the address {ip}, which belongs to this host, a router or a neighbour"
+            raise HikubeError("HK806", what, fix="check the network configuration of the guest on its console")
         return ip
 
     def carry(self, obj: Object, port: int) -> int:

@@ -39,8 +39,9 @@ class Connection:
                 with contextlib.suppress(HikubeError):
                     return self.connected()
             if free or time.monotonic() > end:
-                what = "libvirt, which runs the machines, has ended or does not answer"
-                raise HikubeError("HK610", what, "the machines themselves go on", "hikube-local up brings it back")
+                what = "the libvirt that runs the machines has stopped or does not answer"
+                why = "the machines themselves keep running"
+                raise HikubeError("HK610", what, why, "hikube-local up starts it again")
             time.sleep(0.1)
         return None
 

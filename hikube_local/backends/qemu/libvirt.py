@@ -47,7 +47,7 @@ def translated(error: Any, what: str) -> HikubeError:
     said = sanitize(str(error))[:600]
     fix = ""
     for part, remedy in (
-        ("Permission denied", "a path may not be entered by QEMU's user: hikube-local doctor"),
+        ("Permission denied", "QEMU's user cannot access a folder: hikube-local doctor"),
         ("Cannot access storage file", "a disk's file is missing: hikube-local describe vmdisk NAME"),
         ('Failed to get "write" lock', "another QEMU uses the disk"),
         ("Cannot allocate memory", "free memory, or choose a smaller instanceType"),

@@ -50,7 +50,7 @@ def held(context: Context, obj: Object, emit: Emit) -> Iterator[Object]:
             stack.enter_context(locked(context.layout.lock(*key), waiting))
         fresh = context.store.get(obj.key)
         if fresh is None or fresh.deletion:
-            raise HikubeError("HK804", f"{obj.name} is gone meanwhile")
+            raise HikubeError("HK804", f"{obj.name} was deleted in the meantime")
         yield fresh
 
 
@@ -103,7 +103,7 @@ def create(context: Context, obj: Object, name: str, emit: Emit, kept: bool = Fa
         if not virtual_size(folder / old[n]):
             raise HikubeError("HK708", f"the disk {n} is not there yet", fix=f"hikube-local describe vmdisk {n}")
     if dom and (strange := sorted(memory.writable(dom.XMLDesc(0)) - set(folders))):
-        what = f"{obj.name} still runs with {', '.join(strange)}, which its manifest has no more"
+        what = f"{obj.name} still runs with {', '.join(strange)}, which its manifest no longer has"
         raise HikubeError("HK806", what, fix=f"hikube-local restart {obj.name}, then take it")
     new = {n: f"layer-{mark}.qcow2" for n in folders}
     files.write_json(context.pending(obj), {"verb": "create", "name": name, "old": old, "new": new})
@@ -164,8 +164,8 @@ def restore(context: Context, obj: Object, name: str, emit: Emit) -> float:
     settle(context, obj, emit)
     point = by_name(records.all(context, obj), obj, name)
     if point.memory and point.definition not in ("", _definition(context, obj)):
-        what = f"{obj.name} is another machine than at checkpoint {name}: its memory fits no more"
-        raise HikubeError("HK806", what, fix="bring the manifest back to what it was, and up --restart")
+        what = f"{obj.name} has changed since checkpoint {name}: the saved memory no longer fits"
+        raise HikubeError("HK806", what, fix="restore the earlier manifest, then up --restart")
     return _restore(context, obj, point, emit)
 
 
@@ -182,7 +182,7 @@ def _restore(context: Context, obj: Object, point: records.Checkpoint, emit: Emi
     for n, frozen in point.frozen.items():
         chain = layers.read(folders[n]).chain(frozen)
         if lost := [part for part in chain if not (folders[n] / part).exists()]:
-            raise HikubeError("HK708", f"checkpoint {point.name} stands on {lost[0]} of disk {n}, which is gone")
+            raise HikubeError("HK708", f"checkpoint {point.name} needs {lost[0]} of disk {n}, which is missing")
     if point.memory:
         definition.network(context, obj)
     if dom := context.active(obj):
@@ -243,7 +243,7 @@ def delete(context: Context, obj: Object, name: str, emit: Emit) -> None:
     try:
         merge.lone(context, obj, emit)
     except HikubeError as e:
-        _unmerged(obj, "the checkpoint is gone; its layers", e, emit)
+        _unmerged(obj, "the checkpoint is deleted, but its layers", e, emit)
 
 
 def before_machine(context: Context, obj: Object, emit: Emit) -> None:
@@ -262,7 +262,7 @@ def before_machine(context: Context, obj: Object, emit: Emit) -> None:
 
 
 def _unmerged(obj: Object, which: str, e: HikubeError, emit: Emit) -> None:
-    what = f"{which} stay unmerged: {e.what}"
+    what = f"{which} were not merged: {e.what}"
     emit(Event(EventType.WARNING, what, obj.ref, obj.namespace, code=e.code, data={"why": e.why}))
 
 
@@ -276,7 +276,7 @@ def after_machine(context: Context, obj: Object, emit: Emit) -> None:
     """Snapshots stay, as its disks do."""
     shutil.rmtree(records.place(context, obj) / FIRST_BOOT, ignore_errors=True)  # what `before_machine` could not
     if stay := [c.name for c in records.all(context, obj)]:
-        what = f"its snapshots stay ({', '.join(stay)}): they go with its disks (--disks)"
+        what = f"its snapshots are kept ({', '.join(stay)}): they are deleted with its disks (--disks)"
         emit(Event(EventType.HINT, what, obj.ref, obj.namespace))
     else:
         shutil.rmtree(records.place(context, obj), ignore_errors=True)
@@ -323,12 +323,11 @@ def settle(context: Context, obj: Object, emit: Emit, going: bool = False) -> No
         if not found or going:
             context.pending(obj).unlink(missing_ok=True)
         else:
-            emit(
-                Event(EventType.STEP, f"goes back to checkpoint {found[0].name}, as was begun", obj.ref, obj.namespace)
-            )
+            what = f"completing the interrupted restore of checkpoint {found[0].name}"
+            emit(Event(EventType.STEP, what, obj.ref, obj.namespace))
             _restore(context, obj, found[0], emit)
         return
-    emit(Event(EventType.STEP, f"checkpoint {row.get('name')} was cut short", obj.ref, obj.namespace))
+    emit(Event(EventType.STEP, f"checkpoint {row.get('name')} was interrupted", obj.ref, obj.namespace))
     dom = context.active(obj)
     if dom:
         memory.await_job(dom)

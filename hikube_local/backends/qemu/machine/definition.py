@@ -25,7 +25,7 @@ def write_seed(context: Context, obj: Object, emit: Emit) -> None:
     mark = {"digest": content.digest, "userData": content.requested}
     before = files.read_json(folder / SEED_MARK)
     if isinstance(before, dict) and before.get("userData") != content.requested:
-        what = "the seed is new for the next boot; cloud-init acts on it only with a new cloudInitSeed"
+        what = "the next boot gets a new seed; cloud-init acts on it only with a new cloudInitSeed"
         emit(Event(EventType.HINT, what, obj.ref, obj.namespace))
     files.write(folder / SEED, seed.volume(content), 0o600)
     files.write_json(folder / SEED_MARK, mark)

@@ -37,7 +37,7 @@ class Disks:
         disk = layers.active(folder)
         generation = (db.recorded(folder) or {}).get("generation", 0)
         if disk.is_symlink():
-            problem = f"{disk} is a link: what it leads to is not this disk"
+            problem = f"{disk} is a symbolic link, not a disk file"
             return DiskObserved(True, generation=generation, problem=problem)
         if not disk.exists():
             return DiskObserved(generation=generation)
@@ -45,7 +45,7 @@ class Disks:
         size = inspect.virtual_size(disk)
         problem = ""
         if not size:
-            problem = f"{disk} is damaged: its header is no qcow2"
+            problem = f"{disk} is damaged: it has no valid qcow2 header"
         elif about.base:
             problem = self._base_problem(about)
         return DiskObserved(True, size, qcow2.actual_size(disk), "qcow2", about.base, generation, problem)
@@ -56,9 +56,9 @@ class Disks:
         try:
             st = path.stat()
         except OSError:
-            return f"the image it stands on ({about.base[:12]}) is gone from the cache; fetch it again: hikube-local images pull"
+            return f"its image ({about.base[:12]}) is missing from the cache; fetch it again: hikube-local images pull"
         if about.base_size and st.st_size != about.base_size:
-            return f"the image it stands on ({about.base[:12]}) was changed: {st.st_size} bytes instead of {about.base_size}"
+            return f"its image ({about.base[:12]}) was changed: {st.st_size} bytes instead of {about.base_size}"
         return ""
 
     def fill(self, obj: Object, options: RunOptions, emit: Emit) -> None:
@@ -102,7 +102,7 @@ class Disks:
             now = context.store.get(obj.key)
             if now is None or now.deletion or now.uid != obj.uid or now.disk.source != obj.disk.source:
                 raise HikubeError(
-                    "HK806", f"{obj.ref} is not the disk any more that waited for it", fix="upload it again"
+                    "HK806", f"{obj.ref} was changed or replaced during the upload", fix="upload it again"
                 )
             if self.observe(obj).exists:
                 raise HikubeError(
@@ -121,12 +121,10 @@ class Disks:
         """A copy of another disk of the namespace, taken while no machine runs on it."""
         source = self.context.store.get(Key(DISK, obj.namespace, name))
         if source is None or not self.observe(source).exists:
-            raise HikubeError(
-                "HK708", f"the disk {name} that it is a copy of is not there", fix=f"add a VMDisk named {name}"
-            )
+            raise HikubeError("HK708", f"its source disk {name} is missing", fix=f"add a VMDisk named {name}")
         folder = self.context.folder(source)
         if (seen := self.observe(source)).problem:
-            raise HikubeError("HK708", f"the disk {name} that it is a copy of cannot be read: {seen.problem}")
+            raise HikubeError("HK708", f"its source disk {name} cannot be read: {seen.problem}")
         if seen.size > size:
             least = -(-seen.size // (1 << 30))
             what = f"target resources requests storage size is smaller than the source: {size} < {seen.size}"
@@ -134,8 +132,8 @@ class Disks:
         self._await_stopped(obj, source, emit)
         if user := self._unsettled(source):
             # Its newest layer may not be the active one yet; whoever holds that machine brings it to an end.
-            what = f"the disk {name} is in the middle of a checkpoint of {user.ref} that was cut short"
-            raise HikubeError("HK708", what, fix=f"hikube-local stop {user.name} brings it to an end; then up again")
+            what = f"the disk {name} is part of an interrupted checkpoint of {user.ref}"
+            raise HikubeError("HK708", what, fix=f"hikube-local stop {user.name} completes it; then run up again")
         about = qcow2.facts(folder)  # the source stands on the same image: nobody removes it
         qcow2.clone(folder, self.context.folder(obj), self.context.cache.path(about.base) if about.base else None, size)
 
@@ -193,11 +191,11 @@ def sound_bases(context: Context, obj: Object) -> None:
     for ref in obj.instance.disks:
         about = qcow2.facts(context.layout.disk(obj.namespace, ref.name))
         if about.base:
-            _sound(context, about.base, f"the image that disk {ref.name} stands on")
+            _sound(context, about.base, f"the image of disk {ref.name}")
 
 
 def _sound(context: Context, digest: str, what: str) -> None:
     """HK708 where an image is not what it was when it was taken in: every disk on it would be another disk."""
     if not context.cache.sound(digest):
-        fix = "hikube-local images verify names it; images pull fetches it anew"
+        fix = "to check: hikube-local images verify; to download it again: hikube-local images pull"
         raise HikubeError("HK708", f"{what} ({digest[:12]}) has changed on this host's disk", fix=fix)

@@ -150,7 +150,7 @@ class Follower:
                 and not self.connected
                 and self.spent > NO_SIGN_AFTER * self.watch.facts.stretch
             ):
-                what = f"Running, no readiness signal: nothing came on the console. Its screen: hikube-local vnc {self.obj.name}"
+                what = f"Running, no readiness signal: no console output. Its screen: hikube-local vnc {self.obj.name}"
                 return self._end(
                     Result.NO_SIGNAL,
                     what,
@@ -218,7 +218,7 @@ class Follower:
         self.busy = self._busy()
         then, worked = self._worked
         share = (self._cpu() - worked) / max(1.0, time.monotonic() - then)
-        does = f"it runs {self.busy}" if self.busy else "it works" if share > 0.3 else "its processor is idle"
+        does = f"it runs {self.busy}" if self.busy else "its CPU is busy" if share > 0.3 else "its CPU is idle"
         if not self.busy and share <= 0.3 and (load := os.getloadavg()[0]) > 1.5 * self.watch.facts.cpus:
             does = f"this host is busy (load {load:.0f} on {self.watch.facts.cpus} processors)"
         what = f"no console output for {SILENT_AFTER:.0f} s in {self._words()}; {does}"
@@ -315,9 +315,9 @@ class Follower:
         what = (
             "the guest powered itself off"
             if clean
-            else "the machine ended"
+            else "the machine stopped"
             if state is not RunState.CRASHED
-            else "QEMU ended"
+            else "QEMU exited"
         )
         trouble = Trouble(
             "HK910", f"{what} in {self._words()}", tuple(self.console.lines)[-8:], f"hikube-local logs {self.obj.name}"
@@ -333,10 +333,10 @@ class Follower:
         return self._failed(Trouble("HK913", what, tuple(sanitize(said).splitlines()[-8:]), remedy))
 
     def _loops(self) -> Verdict:
-        what = f"the guest has begun to boot {self.console.again + 1} times and never came to an end"
+        what = f"the guest started to boot {self.console.again + 1} times and never became ready"
         remedy = (
-            "under runStrategy Always a guest that powers itself off comes back, as on Hikube: look for poweroff, "
-            f"power_state or a reboot in its user-data; hikube-local logs {self.obj.name}"
+            "under runStrategy Always a guest that powers itself off is started again, as on Hikube: look for "
+            f"poweroff, power_state or a reboot in its user-data; hikube-local logs {self.obj.name}"
         )
         return self._failed(Trouble("HK912", what, tuple(self.console.lines)[-10:], remedy))
 

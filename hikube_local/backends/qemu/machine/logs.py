@@ -25,7 +25,7 @@ class Log:
         """The last boot, the one before it, or all of the last `since` seconds; `whole`: nothing comes after it."""
         rows = boot_marks.all(self.folder)
         if previous and len(rows) < 2:
-            raise HikubeError("HK804", f"{self.obj.name} has no boot before this one")
+            raise HikubeError("HK804", f"{self.obj.name} has no previous boot")
         row = rows[-2 if previous else -1] if rows else {}
         if since is not None:
             recent = [r for r in rows if r["time"] >= time.time() - since]

@@ -36,7 +36,7 @@ def start(context: Context, obj: Object, options: RunOptions, emit: Emit) -> Non
     if not context.sandbox.has_tenant_network:
         emit(Event(EventType.DIFFERENCE, LOST, obj.ref, obj.namespace, code="HK518"))
     if needs_linger(context.layout):
-        what = "it can be reached until your last login ends; for longer: sudo loginctl enable-linger $USER"
+        what = "it is reachable only while you are logged in; to keep it reachable: sudo loginctl enable-linger $USER"
         emit(Event(EventType.HINT, what, obj.ref, obj.namespace))
     choice = context.accelerator(obj)
     if not choice.kvm:
@@ -44,8 +44,8 @@ def start(context: Context, obj: Object, options: RunOptions, emit: Emit) -> Non
         emit(Event(EventType.DIFFERENCE, what, obj.ref, obj.namespace, code="HK503"))
     if choice.lost:
         what = (
-            f"its checkpoints with memory were made under {choice.lost} and cannot be gone back to under {choice.word}"
-            f"; `up --accelerator {choice.lost}` where that works"
+            f"its checkpoints with memory were made under {choice.lost} and cannot be restored under {choice.word}"
+            f"; to restore them: `up --accelerator {choice.lost}`, if this host supports it"
         )
         emit(Event(EventType.WARNING, what, obj.ref, obj.namespace, code="HK521"))
     profile = machine.profile_of(obj.instance)

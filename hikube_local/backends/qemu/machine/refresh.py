@@ -66,7 +66,7 @@ def _space(context: Context, obj: Object, dom: Any, emit: Emit) -> None:
     lv = libvirt.module()
     with contextlib.suppress(lv.libvirtError):
         dom.resume()
-        what = "there is space again: the guest, paused when its disk could not be written, goes on"
+        what = "disk space is available again: the guest, which was paused on a failed disk write, is resumed"
         emit(Event(EventType.STEP, what, obj.ref, obj.namespace))
 
 
@@ -175,8 +175,8 @@ def woken(context: Context, obj: Object, gap: float, emit: Emit) -> None:
     if why:
         what = f"the guest's clock is {gap:.0f} s behind and could not be set ({why}); in the guest: hwclock -s -u"
         emit(Event(EventType.WARNING, what, obj.ref, obj.namespace))
-    what = "connections from before the checkpoint are dead; certificates and tokens are as old as it"
+    what = "connections from before the checkpoint are lost; certificates and tokens are as old as the checkpoint"
     if not seeded:
-        what += "; its kernel got no new seed, so random numbers may be those of the last way back"
+        what += "; its kernel got no new seed, so random numbers may repeat those of an earlier restore"
     emit(Event(EventType.HINT, what, obj.ref, obj.namespace))
     look(context, obj, dom, emit, soon=True)

@@ -25,7 +25,7 @@ def screenshot(connection: Any, dom: Any) -> bytes:
                 raise HikubeError("HK801", "the screen is too large")
         stream.finish()
     except lv.libvirtError as e:
-        raise libvirt.translated(e, "no picture of the screen could be taken") from None
+        raise libvirt.translated(e, "the screenshot could not be taken") from None
     return data if "png" in kind else ppm_to_png(data)
 
 

@@ -22,8 +22,8 @@ from hikube_local.source.finding import Finding, difference
 from hikube_local.store.records import Lease
 
 WHOLE = (
-    "WholeIP: at its loopback address the ports on which the guest listens are open, looked up when up is done and before "
-    "get, describe and ports show them"
+    "WholeIP: the ports on which the guest listens are open at its loopback address; they are looked up at the end "
+    "of up and before get, describe and ports show them"
 )
 
 
@@ -113,7 +113,7 @@ def _differences(context: Context, obj: Object, lease: Lease, choice: Choice | N
     if choice:
         kvm = choice.kvm if not runs else runs == KVM
         if size and not kvm:
-            why = choice.why if not choice.kvm else "it was started without"
+            why = choice.why if not choice.kvm else "it was started without it"
             rows.append(difference("HK503", f"no hardware acceleration: {why}"))
         rows += fit.dropped(machine.profile_of(obj.instance), kvm)
     if not context.sandbox.has_tenant_network:
@@ -124,7 +124,7 @@ def _differences(context: Context, obj: Object, lease: Lease, choice: Choice | N
         rows += [difference("HK507", text) for text in port_forwards.moved(lease)]
         if obj.instance.external and (obj.instance.whole_ip or obj.instance.externalAllowICMP):
             rows.append(
-                difference("HK511", "ping reaches it from other machines, but cannot be carried to a loopback address")
+                difference("HK511", "ping works from other machines, but cannot be forwarded to a loopback address")
             )
         if obj.instance.whole_ip:
             rows.append(difference("HK517", WHOLE))

@@ -18,7 +18,9 @@ def address_range(store: Store) -> HostCheck:
             "address range", False, str(e), "remove a route to one of 10.77.0.0/16 to 10.99.0.0/16", needed=False
         )
     if kept is not None and free != kept:
-        detail = f"{Range(kept).supernet} of the tenants is routed by the host now: machines reach it there no more"
+        detail = (
+            f"the host now has a route to the tenants' range {Range(kept).supernet}: machines cannot reach hosts there"
+        )
         return HostCheck(
             "address range", False, detail, "hikube-local down -A, then up: another range is taken", needed=False
         )

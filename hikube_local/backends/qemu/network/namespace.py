@@ -140,7 +140,7 @@ class Namespace:
                     "HK803",
                     f"the tenant network could not be made: {words[:120]}",
                     why=result["out"][-300:],
-                    fix="hikube-local doctor; hikube-local purge -A begins anew (disks stay)",
+                    fix="hikube-local doctor; hikube-local purge -A starts over (disks are kept)",
                 )
         return [r["out"] for r in results]
 

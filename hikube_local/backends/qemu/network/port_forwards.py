@@ -40,7 +40,7 @@ class PortForwards:
             for key, host_port in chosen.items():
                 protocol, port = split_port(key)
                 if port != host_port and kept.get("ports", {}).get(key) != host_port:
-                    say(f"port {key} stands at {address}:{host_port}: {why_not(address, port, protocol)}")
+                    say(f"port {key} is published at {address}:{host_port}: {why_not(address, port, protocol)}")
         return self._forwards(obj, address, chosen)
 
     def _choose(self, obj: Object) -> tuple[dict[str, Any], str, dict[str, int]]:
@@ -115,7 +115,7 @@ def moved(lease: Lease) -> list[str]:
     """In words, the ports that stand elsewhere than at their own number."""
     kept = lease.forwards or {}
     rows = ((key, host) for key, host in kept.get("ports", {}).items() if split_port(key)[1] != host)
-    return [f"port {key} stands at {kept['address']}:{host}" for key, host in rows]
+    return [f"port {key} is published at {kept['address']}:{host}" for key, host in rows]
 
 
 def _forward(f: dict[str, Any]) -> Forward:
@@ -149,5 +149,5 @@ def why_not(address: str, port: int, protocol: str = "tcp") -> str:
     if reason == errno.EADDRINUSE:
         kind = "t" if protocol == "tcp" else "u"
         done = run(["ss", "-H", f"-l{kind}np", f"sport = :{port}"], check=False, timeout=10)
-        return f"it is taken on this host{_by(done.stdout.decode('utf-8', 'replace'))}"
-    return "it was taken when it was chosen"
+        return f"it is in use on this host{_by(done.stdout.decode('utf-8', 'replace'))}"
+    return "it was in use when the host port was chosen"

@@ -109,7 +109,7 @@ class Sandbox(Namespace):
             raise HikubeError("HK602", "no network namespace could be made", e.why, fix) from None
         pid = self._sleeper()
         if pid is None:
-            raise HikubeError("HK602", "the network namespace went as soon as it was made")
+            raise HikubeError("HK602", "the network namespace disappeared right after it was created")
         helpers.name(self.holder_lock, pid)
         ops: list[dict[str, Any]] = []
         if self.root:
@@ -153,7 +153,7 @@ class Sandbox(Namespace):
     def dial(self, ip: str, port: int) -> Iterator[list[str]]:
         """The words of a program that carries its standard input and output to a TCP port of a machine inside."""
         if (pid := self.holder()) is None:
-            raise HikubeError("HK805", "the network is not up", fix="hikube-local up brings it back")
+            raise HikubeError("HK805", "the network is not up", fix="hikube-local up starts it again")
         yield self.enter_words(pid, "connect", ip, str(port))
 
     # the end

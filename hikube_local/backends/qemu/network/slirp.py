@@ -89,7 +89,7 @@ class Slirp:
                     answer += block
             reply = json.loads(answer)
         except (OSError, ValueError) as e:
-            fix = "hikube-local purge -A, then up: it begins anew (disks stay)"
+            fix = "hikube-local purge -A, then up starts over (disks are kept)"
             raise HikubeError("HK803", f"slirp4netns does not answer: {e}", fix=fix) from None
         if "error" in reply:
             raise HikubeError(

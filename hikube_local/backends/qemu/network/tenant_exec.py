@@ -26,7 +26,7 @@ def run(tenants: Tenants, namespace: str, command: list[str]) -> NoReturn:
     pid = sandbox.holder()
     if pid is None or names.bridge(namespace) not in sandbox.batch(pid, [{"run": ["ip", "-br", "link"]}])[0]:
         fix = "hikube-local get -A shows where machines are; -n names the namespace"
-        raise HikubeError("HK805", f"namespace {namespace} has no network: no machine of it is up", fix=fix)
+        raise HikubeError("HK805", f"namespace {namespace} has no network: none of its machines is running", fix=fix)
     find(command[0])
     number, range = tenants.number(namespace), tenants.range()
     host = next((h for h in PODS if _taken(sandbox.layout, namespace, h)), None)

@@ -26,8 +26,8 @@ from hikube_local.plan.steps import Forward
 from hikube_local.render.addresses import Range
 
 LOST = (
-    "no network namespace is to be had here, so each machine is alone: no names and no other machine, "
-    "and its guest reaches this host's own loopback; hikube-local doctor says what would mend it"
+    "network namespaces are not available here, so each machine is isolated: it cannot reach other machines or resolve "
+    "their names, and its guest can reach this host's own loopback; hikube-local doctor shows the fix"
 )
 MARK = "alone.json"
 
