@@ -76,8 +76,7 @@ def serve(
             idle,
             Role(role),
             socket and socket.absolute(),
-            not app.no_differences,
-            apps.Options(backend, faithful),
+            apps.Options(backend, faithful, not app.no_differences),
         )
         server = Server(app.session, credentials, options)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from hikube_local.store.db import Basis, Changed
 
 APPLY = "application/apply-patch+yaml"
 DRY_RUN = "a dry run changes nothing here; Hikube's API server writes the update despite dryRun"
+FORCE = "Hikube keeps no managedFields, so changing {} by server-side apply may need --force-conflicts there"
 ONE = ("update", "patch", "delete")  # verbs of one object
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"  # of generated names, as Kubernetes has them
 
@@ -57,10 +58,12 @@ def patcher(request: web.Request, known: dict[str, Callable[[Any, Any], Any]]) -
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`backend`: of new objects, None for the usual; `faithful`: what Hikube accepts and fails later is accepted."""
+    """`backend`: of new objects, None for the usual; `faithful`: what Hikube accepts and fails later is accepted;
+    `differences`: how this differs from Hikube is told."""
 
     backend: str | None = None
     faithful: bool = False
+    differences: bool = True
 
 
 class Apps:
@@ -104,23 +107,25 @@ class Apps:
         body = await messages.body(request)
         who, force, meta = applier(request, body)
 
-        def work() -> tuple[dict[str, Any], ownership.Owners, str]:
+        def work() -> tuple[dict[str, Any], ownership.Owners, str, list[str]]:
             old = self.session.store.get(key)
             live = objects.plain(old) if old else None
             wanted = objects.one_dialect(resource, body)
             value, owners, clash = ownership.apply(live, wanted, managers.owners(self.session, old), who, force)
             if clash:
                 raise managers.refused(clash, resource.api_version)
-            return value, owners, str(old.resource_version) if old else ""
+            there = [] if force else managers.unowned(live, wanted, who)
+            told = [messages.differs("HK524", FORCE.format(", ".join(there)))] if there else []
+            return value, owners, str(old.resource_version) if old else "", told
 
         async def once() -> web.StreamResponse:
-            value, owners, seen = await self._off(work)
+            value, owners, seen, told = await self._off(work)
             stated = meta.get("resourceVersion") or seen
             value = {
                 **value,
                 "metadata": {**value.get("metadata", {}), **({"resourceVersion": stated} if stated else {})},
             }
-            return await self._write(request, resource, target, value, key, seen, create=None, applied=(who, owners))
+            return await self._write(request, resource, target, value, key, seen, None, (who, owners), told)
 
         return await writes.again(once, writes.states_revision(body))
 
@@ -134,10 +139,11 @@ class Apps:
         seen: str = "",
         create: bool | None = False,
         applied: tuple[ownership.Owner, ownership.Owners] | None = None,
+        told: Sequence[str] = (),
     ) -> web.StreamResponse:
         """Create or update. `seen`: the revision that a patch was made on. `create`: None takes what it is.
 
-        `applied`: who applied, and who owns what then.
+        `applied`: who applied, and who owns what then. `told`: warnings so far.
         """
         unknown = {"strict": "strict", "ignore": "ignore"}.get(request.query.get("fieldValidation", "").lower(), "warn")
         meta = body.get("metadata") if isinstance(body, dict) else None
@@ -159,7 +165,8 @@ class Apps:
                 stored_spec = plain_spec(there.spec) if there else {}
                 value = {**body, "spec": objects.without_defaults(resource.kind, body.get("spec"), stored_spec)}
             name = key.name if key else None
-            obj, warnings = objects.read(resource, value, target.namespace, name, known, unknown, self._accepted)
+            obj, found = objects.read(resource, value, target.namespace, name, known, unknown, self._accepted)
+            warnings = [*told, *found]
             old = self.session.store.get(obj.key)
             writes.preconditions(resource, key or obj.key, old, create, stated, seen)
             wanted = engine.with_backend(self.session, [obj], None if old else self.options.backend)
@@ -191,7 +198,8 @@ class Apps:
 
         status, value, warnings = await self._off(work)
         answer = web.json_response(value, status=status)
-        messages.warn(answer, warnings)
+        muted = () if self.options.differences else (messages.DIFFERS,)
+        messages.warn(answer, [w for w in warnings if not w.startswith(muted)])
         return answer
 
     def _accepted(self, errors: list[Finding]) -> bool:

@@ -50,6 +50,12 @@ def rows(now: Owners, kept: Any, who: Owner, version: str) -> list[dict[str, Any
     return ownership.encode(now, {o: times.get(o) or moment for o in now}, version)
 
 
+def unowned(live: dict[str, Any] | None, applied: dict[str, Any], who: Owner) -> list[str]:
+    """The fields that an apply would change where no managedFields are kept, so that all of them are `EARLIER`'s."""
+    everything = frozenset(ownership.fields(live)) if live else frozenset()
+    return [c.field for c in ownership.conflicts(live or {}, applied, {EARLIER: everything}, who)]
+
+
 def refused(found: list[Conflict], version: str) -> Refused:
     """As Kubernetes tells of fields that others own."""
     by: dict[Owner, list[str]] = {}

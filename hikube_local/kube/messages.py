@@ -20,6 +20,7 @@ from hikube_local.source import nodes
 from hikube_local.source.nodes import Refused as NotRead
 
 Wanted = Callable[[Form], bool]
+DIFFERS = "differs from Hikube"
 WARNINGS = 30
 # What can be selected by beside name and namespace (Kubernetes' own lists, as far as these fields are here).
 _SELECTABLE = {
@@ -123,7 +124,7 @@ def translated(e: HikubeError | NotRead) -> Refused:
 
 def differs(code: str, text: str) -> str:
     """The text of a warning about a difference from Hikube."""
-    return f"differs from Hikube [{code}]: {text}"
+    return f"{DIFFERS} [{code}]: {text}"
 
 
 def warn(response: web.StreamResponse, texts: Iterable[str]) -> None:

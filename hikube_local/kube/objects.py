@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from hikube_local.api.objects import API_VERSION, INSTANCE, SPECS, Object, RunStrategy, plain_spec
+from hikube_local.kube import messages
 from hikube_local.kube.kinds import GROUP, Resource
 from hikube_local.kube.status import Cause, Refused
 from hikube_local.manifests.load import Fetched
@@ -176,7 +177,7 @@ def read(
     if isinstance(applied, str):
         obj = replace(obj, annotations={**obj.annotations, LAST_APPLIED: applied})
     warnings = [
-        f"{'differs from Hikube ' if f.severity is Severity.DIFFERENCE else ''}[{f.code}]: {f.message}"
+        messages.differs(f.code, f.message) if f.severity is Severity.DIFFERENCE else f"[{f.code}]: {f.message}"
         for f in result.findings.items
     ]
     return obj, warnings

@@ -68,14 +68,12 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How the endpoint behaves. `idle`: seconds without a request, then it ends; `socket`: a Unix socket beside TCP;
-    `differences`: what no user of a tenant may do on Hikube is told."""
+    """How the endpoint behaves. `idle`: seconds without a request, then it ends; `socket`: a Unix socket beside TCP."""
 
     port: int = PORT
     idle: float | None = None
     role: Role = Role.OPERATOR
     socket: Path | None = None
-    differences: bool = True
     apps: apps.Options = field(default_factory=apps.Options)
 
 
@@ -214,7 +212,7 @@ class Server:
             return self.publication.answer(request)
         self._permit(target)
         answer = await self._carried_out(request, target)
-        told = self.options.differences and self.options.role is Role.OPERATOR
+        told = self.options.apps.differences and self.options.role is Role.OPERATOR
         if told and not answer.prepared and roles.beyond(target):
             name = f"{target.what}.{target.group}" if target.group else target.what
             messages.warn(answer, [messages.differs("HK523", f"tenant users there may not {target.verb} {name}")])

@@ -223,6 +223,29 @@ def test_server_side_apply_of_a_configmap(endpoint: Endpoint):
     assert forced.json()["data"] == {"x": "2"}
 
 
+@pytest.mark.parametrize("muted", [False, True])
+def test_an_apply_that_hikube_may_refuse_is_told(hikube: Program, muted: bool):
+    """HK524: without managedFields every field is somebody else's. Forced, or with nothing to change, it is not."""
+    served = Endpoint(hikube, *(["--no-differences"] if muted else []))
+    apply = {"Content-Type": "application/apply-patch+yaml"}
+    path = f"{BASE}/vmdisks/d?fieldManager=a"
+
+    def warnings(size: str, more: str = "") -> str:
+        answer = served("PATCH", path + more, disk("d", storage=size), headers=apply)
+        assert answer.ok and answer.json()["spec"]["storage"] == size
+        return answer.headers.get("Warning", "")
+
+    try:
+        assert "HK524" not in warnings("1Gi") and "HK524" not in warnings("1Gi")
+        told = warnings("2Gi")
+        assert ("[HK524]" in told and ".spec.storage" in told) != muted
+        assert "HK524" not in warnings("3Gi", "&force=true")
+        dry = served("PATCH", path + "&dryRun=All", disk("d", storage="4Gi"), headers=apply)
+        assert ("HK522" in dry.headers.get("Warning", "")) != muted
+    finally:
+        served.close()
+
+
 def test_namespaces_are_there_where_objects_are_and_go_only_empty(endpoint: Endpoint):
     assert endpoint("POST", "/api/v1/namespaces", {"metadata": {"name": "blue"}}).status_code == 201
     assert [named({"object": o}) for o in items(endpoint, "/api/v1/namespaces")] == ["blue", "default"]
