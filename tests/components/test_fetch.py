@@ -21,6 +21,7 @@ from hikube_local.images.inspect import inspect
 from hikube_local.urls import is_inner
 from tests.components.refusal import refusal
 from tests.components.server import Act, Served, authority, serve_file, serving
+from tests.growth import patience
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def cache(tmp_path: Path) -> Cache:
 @pytest.fixture
 def served(monkeypatch) -> Served:
     monkeypatch.setattr(download, "sleep", lambda seconds: None)
-    monkeypatch.setattr(http, "STALL_TIMEOUT", 0.5)
+    monkeypatch.setattr(http, "STALL_TIMEOUT", patience(0.7))
     with serving() as s:
         s.etag = '"v1"'
         yield s
