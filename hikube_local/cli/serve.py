@@ -22,11 +22,20 @@ CONTEXT = "hikube-local"
 
 
 def _library() -> None:
+    """Load what `serve` needs. aiohttp reads the host's CAs as it is loaded, which takes a tenth of a second and is for
+    clients alone: they are out of its sight for that moment."""
+    hidden = {name: os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")}
+    os.environ.update(dict.fromkeys(hidden, os.devnull))
     try:
         import aiohttp  # noqa: F401
         import cryptography  # noqa: F401
     except ImportError as e:
         raise HikubeError("HK601", f"serve needs {e.name}", fix="pip install 'hikube-local[serve]'") from None
+    finally:
+        for name, value in hidden.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 @click.command("serve")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +13,6 @@ from hikube_local.engine.reconcile import Done
 from hikube_local.engine.session import Session
 from hikube_local.errors import HikubeError, UsageError
 from hikube_local.events import Emit
-from hikube_local.manifests.load import Fetched
-from hikube_local.manifests.validate import validate
 from hikube_local.plan.steps import RunOptions
 from hikube_local.source.finding import Severity
 
@@ -36,7 +33,9 @@ def new_disk(session: Session, namespace: str, name: str, storage: str, backend:
         "metadata": {"name": name, "namespace": namespace},
         "spec": {"source": {"upload": {}}, "storage": storage},
     }
-    judged = validate([Fetched.of("image-upload", json.dumps(text).encode())], None, namespace, session.known())
+    from hikube_local.manifests.validate import validate_one
+
+    judged = validate_one(text, "image-upload", namespace, session.known())
     if errors := judged.findings.of(Severity.ERROR):
         raise UsageError(errors[0].code, "; ".join(e.message for e in errors), fix=errors[0].help)
     return session.store.put(with_backend(session, [judged.objects[0].object], backend))[0]

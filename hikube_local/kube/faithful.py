@@ -5,13 +5,15 @@ The chart runs minutes after the API server has answered, and what it says stand
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from hikube_local.api.objects import Object
 from hikube_local.kube import objects
-from hikube_local.manifests.load import Fetched
-from hikube_local.manifests.validate import Known, validate
 from hikube_local.source.finding import Finding, Severity
+
+if TYPE_CHECKING:  # pydantic comes with it, and the endpoint is to answer at once
+    from hikube_local.manifests.validate import Known
 
 # Findings about values: Cozystack's API server takes spec as free JSON. Names, shapes and what one object means for another
 # are refused there as here.
@@ -29,7 +31,8 @@ def failure(obj: Object, known: Known) -> str:
     """Why the chart of an object that was accepted fails; nothing where it does not."""
     if obj.deletion:
         return ""
-    text = json.dumps(objects.plain(obj), ensure_ascii=False)
-    others = Known({k: o for k, o in known.objects.items() if k != obj.key}, known.images)
-    found = validate([Fetched.of(obj.ref, text.encode())], obj.namespace, obj.namespace, others, unknown="ignore")
+    from hikube_local.manifests.validate import validate_one
+
+    others = replace(known, objects={k: o for k, o in known.objects.items() if k != obj.key})
+    found = validate_one(objects.plain(obj), obj.ref, obj.namespace, others, "ignore")
     return "; ".join(f"{e.message} [{e.code}]" for e in found.findings.of(Severity.ERROR) if e.code in LATER)

@@ -6,16 +6,16 @@ import json
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hikube_local.api.objects import API_VERSION, INSTANCE, SPECS, Object, RunStrategy, plain_spec
 from hikube_local.kube import messages
 from hikube_local.kube.kinds import GROUP, Resource
 from hikube_local.kube.status import Cause, Refused
-from hikube_local.manifests.load import Fetched
-from hikube_local.manifests.models import read_spec
-from hikube_local.manifests.validate import Known, validate
 from hikube_local.source.finding import Finding, Severity
+
+if TYPE_CHECKING:  # pydantic comes with it, and the endpoint is to answer at once
+    from hikube_local.manifests.validate import Known
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 MOST_OPERATIONS, MOST_BYTES = 1000, 3 << 20
@@ -40,9 +40,16 @@ def one_dialect(resource: Resource, body: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(spec, dict):
         return body
     try:
-        return {**body, "spec": plain_spec(read_spec(resource.kind, spec))}
+        return {**body, "spec": _one_dialect(resource.kind, spec)}
     except (ValueError, TypeError):  # what is wrong with it is told when the whole is judged
         return body
+
+
+def _one_dialect(kind: str, spec: Any) -> dict[str, Any]:
+    """A spec in the dialect that the store keeps; ValueError where it is none."""
+    from hikube_local.manifests.models import read_spec
+
+    return plain_spec(read_spec(kind, spec))
 
 
 def shown(resource: dict[str, Any], managed: list[dict[str, Any]] | None = None, failure: str = "") -> dict[str, Any]:
@@ -108,7 +115,7 @@ def _written(value: dict[str, Any]) -> dict[str, Any]:
             spec = json.loads(text)["spec"]
             if not isinstance(spec, dict):
                 return dict(value["spec"])
-            if plain_spec(read_spec(value["kind"], spec)) == value["spec"]:
+            if _one_dialect(value["kind"], spec) == value["spec"]:
                 return dict(spec)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             pass
@@ -164,8 +171,9 @@ def read(
     body["metadata"] = meta
     if applied is not None and not (isinstance(applied, str) and len(applied) <= MOST_APPLIED):
         raise Refused(422, f"metadata.annotations: {LAST_APPLIED} must be text of at most {MOST_APPLIED} characters")
-    text = json.dumps(body, indent=1, ensure_ascii=False)
-    result = validate([Fetched.of("the request", text.encode())], namespace, namespace, known, unknown=unknown)
+    from hikube_local.manifests.validate import validate_one
+
+    result = validate_one(body, "the request", namespace, known, unknown)
     errors = result.findings.of(Severity.ERROR)
     if not result.objects or not accepted(errors):
         label = body["metadata"].get("name", "")

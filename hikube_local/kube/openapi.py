@@ -8,7 +8,6 @@ from typing import Any
 
 from hikube_local.kube import kinds
 from hikube_local.kube.kinds import Resource
-from hikube_local.manifests.schema import schema_of
 
 Schema = dict[str, Any]
 META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
@@ -124,6 +123,8 @@ def _kind(r: Resource) -> Schema:
     properties: Schema = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": meta}
     about: Schema = {"type": "object", "x-kubernetes-group-version-kind": [_gvk(r)]}
     if r.own:
+        from hikube_local.manifests.schema import schema_of
+
         part = schema_of(r.kind)
         about["description"] = part["description"]
         properties |= {"spec": _structural(part["properties"]["spec"]), "status": _OPEN}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import logging
 import os
 import resource
@@ -122,6 +123,9 @@ class Server:
             self.keeper.start()
             self.sampler.start()
             ready()
+            self.pool.submit(
+                importlib.import_module, "hikube_local.manifests.validate"
+            )  # before the first write wants it
             await self._wait(runner, uploads)
 
     def _close(self) -> None:

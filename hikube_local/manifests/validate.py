@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from hikube_local.api.names import firmware_uuid
 from hikube_local.api.objects import DISK, INSTANCE, Key, Object
 from hikube_local.manifests import rules
-from hikube_local.manifests.load import Input, Loaded, load
+from hikube_local.manifests.load import Fetched, Input, Loaded, load
 from hikube_local.source.finding import Finding, Severity
 
 
@@ -50,6 +52,12 @@ def validate(
     for found in _together(result.objects, known, for_plan):
         result.findings.add(found)
     return result
+
+
+def validate_one(value: dict[str, Any], origin: str, namespace: str, known: Known, unknown: str = "strict") -> Input:
+    """The same for one document that is there as plain data. `origin`: what its findings call it."""
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    return validate([Fetched.of(origin, text.encode())], namespace, namespace, known, unknown=unknown)
 
 
 def _together(items: list[Loaded], known: Known, for_plan: bool) -> Iterable[Finding]:

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -416,3 +417,10 @@ def test_an_apply_that_only_shares_a_field_is_seen_and_not_forgotten(endpoint: E
     assert endpoint.http.patch(path, data=bomb, headers=head, params=who, timeout=patience(30)).status_code == 400
     smile = endpoint("PATCH", f"{BASE}/vmdisks/d", {"metadata": {"annotations": {"x": "\U0001f600"}}}, headers=MERGE)
     assert smile.json()["metadata"]["annotations"]["x"] == "\U0001f600"
+
+
+def test_the_endpoint_answers_before_what_judges_manifests_is_loaded():
+    """pydantic and the models are a quarter of a start, and no look needs them."""
+    code = "import sys, hikube_local.cli.serve, hikube_local.kube.server; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "aiohttp" in done.stdout.split() and "pydantic" not in done.stdout.split()
