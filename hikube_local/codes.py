@@ -115,8 +115,8 @@ CODES: dict[str, str] = {
     "HK520": "link-local networks behind this host are closed",
     "HK521": "checkpoints with memory that another accelerator made",
     "HK522": "a dry run of an update changes nothing here",
-    "HK524": "a server-side apply that Hikube may refuse",
     "HK523": "what no user of a tenant may do on Hikube",
+    "HK524": "a server-side apply that Hikube may refuse",
     "HK516": "an upcoming field of the platform",
     # this host
     "HK601": "a program is missing",

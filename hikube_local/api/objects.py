@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from enum import StrEnum
-from typing import Any, NamedTuple, Self
+from types import UnionType
+from typing import Any, NamedTuple, Self, get_args, get_origin, get_type_hints
 
 from hikube_local.api.sources import Blank, Content, CopyOf, FromImage, FromUpload, FromUrl
 
@@ -48,38 +49,71 @@ class RunStrategy(StrEnum):
     ONCE = "Once"
 
 
-def said(description: str, default: Any = MISSING) -> Any:
-    """A field that users write, and what it is; required without a default."""
-    return field(default=default, metadata={"description": description})
+_KNOWN: dict[type[Shape], tuple[dict[str, Any], dict[str, Any]]] = {}
+
+
+def _about(shape: type[Shape]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(types, defaults) of the fields that a user may write, in order."""
+    if shape not in _KNOWN:
+        types = get_type_hints(shape)
+        rows = [f for f in fields(shape) if f.name != "given"]
+        _KNOWN[shape] = {f.name: types[f.name] for f in rows}, {f.name: f.default for f in rows}
+    return _KNOWN[shape]
+
+
+def hints(shape: type[Shape]) -> dict[str, Any]:
+    """The type of each field that a user may write."""
+    return _about(shape)[0]
+
+
+def _defaults(shape: type[Shape]) -> dict[str, Any]:
+    return _about(shape)[1]
+
+
+def said(description: str, default: Any = MISSING, reads: str = "") -> Any:
+    """A field that users write, and what it is; required without a default.
+
+    `reads`: "quantity" (a number stands for its text), "name" (a name stands for the part that has it).
+    """
+    return field(default=default, metadata={"description": description or None, "reads": reads})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
     """What both kinds' parts have in common. Values were judged where a manifest was read (manifests/models.py).
 
-    `given`: the fields that the user wrote; everything else has its default.
+    `given`: the fields that the user wrote; everything else has its default. Two that mean the same are equal, whatever
+    was written; `plain_spec` is what tells them apart.
     """
 
-    given: frozenset[str] | None = field(default=None, repr=False, compare=False)
+    given: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.given is None:
-            written = (f.name for f in fields(self) if f.name != "given" and getattr(self, f.name) != f.default)
-            object.__setattr__(self, "given", frozenset(written))
+        """What is not as it is by default was given."""
+        other = (n for n, default in _defaults(type(self)).items() if getattr(self, n) != default)
+        object.__setattr__(self, "given", self.given.union(other))
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """What a user may write in it, in order."""
-        return tuple(f.name for f in fields(cls) if f.name != "given")
+        return tuple(_defaults(cls))
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         """The fields that have a value of their own where nothing is given, as plain data."""
-        return {f.name: _plain(f.default) for f in fields(cls) if f.default not in (None, MISSING)}
+        return {name: _plain(value) for name, value in _defaults(cls).items() if value not in (None, MISSING)}
+
+    @classmethod
+    def part(cls, name: str) -> type[Shape] | None:
+        """What the field holds, one or a list of them; None for a plain value, and where there is no such field."""
+        hint = hints(cls).get(name)
+        while get_args(hint):
+            hint = get_args(hint)[0]
+        return hint if isinstance(hint, type) and issubclass(hint, Shape) else None
 
     def but(self, **changes: Any) -> Self:
         """The same with these fields given otherwise."""
-        return replace(self, **changes, given=(self.given or frozenset()) | changes.keys())
+        return replace(self, **changes, given=self.given.union(changes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +127,7 @@ class DiskRef(Shape):
 
 @dataclass(frozen=True, kw_only=True)
 class Named(Shape):
-    """A reference by name (networks, gpus)."""
+    """A reference by name."""
 
     name: str
 
@@ -102,14 +136,14 @@ class Named(Shape):
 class Resources(Shape):
     """CPU and memory instead of an instanceType: cpu is cores a socket."""
 
-    cpu: str = ""
-    memory: str = ""
-    sockets: str = ""
+    cpu: str = said("", "", "quantity")
+    memory: str = said("", "", "quantity")
+    sockets: str = said("", "", "quantity")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Firmware(Shape):
-    """Firmware of the machine; a field that the platform is about to take."""
+    """Firmware of the machine; an upcoming field of the platform."""
 
     bootloader: str | None = None
     secureBoot: bool | None = None
@@ -128,7 +162,7 @@ class VMInstanceSpec(Shape):
     runStrategy: str | None = said("Always, Halted, Manual, RerunOnFailure or Once.", None)
     instanceType: str = said("vCPUs and memory by name.", "u1.medium")
     instanceProfile: str = said("Firmware, buses and NIC model by name.", "ubuntu")
-    disks: tuple[DiskRef, ...] = said("VMDisks in boot order.", ())
+    disks: tuple[DiskRef, ...] = said("VMDisks in boot order.", (), "name")
     networks: tuple[Named, ...] = said("Additional networks.", ())
     subnets: tuple[Named, ...] = said("The old name of networks.", ())
     gpus: tuple[Named, ...] = said("GPUs to pass through.", ())
@@ -196,25 +230,20 @@ class VMDiskSpec(Shape):
 
     source: Source = said("{} is an empty disk.", Source())
     optical: bool = said("Attached as a read-only CD-ROM.", False)
-    storage: str = said("Size that the guest sees.", "5Gi")
+    storage: str = said("Size that the guest sees.", "5Gi", "quantity")
     storageClass: str = said("local, replicated or replicated-async.", "replicated")
 
     @property
     def content(self) -> Content:
         """What `source` says; of several, which no valid manifest has, the first."""
-        for name in Source.names():
-            match getattr(self.source, name):
-                case None:
-                    continue
-                case Http(url=url):
-                    return FromUrl(url)
-                case Named(name=of):
-                    return FromImage(of) if name == "image" else CopyOf(of)
-                case Upload():
-                    return FromUpload()
-                case other:
-                    raise TypeError(f"source.{name} is {other!r}, which is no content")
-        return Blank()
+        source = self.source
+        if source.http is not None:
+            return FromUrl(source.http.url)
+        if source.image is not None:
+            return FromImage(source.image.name)
+        if source.disk is not None:
+            return CopyOf(source.disk.name)
+        return FromUpload() if source.upload is not None else Blank()
 
     @property
     def empty_drive(self) -> bool:
@@ -223,22 +252,6 @@ class VMDiskSpec(Shape):
 
 
 SPECS: dict[str, type[Shape]] = {INSTANCE: VMInstanceSpec, DISK: VMDiskSpec}
-
-
-# The part that a field holds, one or a list of them; every other field is a plain value.
-PARTS: dict[str, type[Shape]] = {
-    "disks": DiskRef,
-    "networks": Named,
-    "subnets": Named,
-    "gpus": Named,
-    "resources": Resources,
-    "firmware": Firmware,
-    "source": Source,
-    "http": Http,
-    "image": Named,
-    "disk": Named,
-    "upload": Upload,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,6 +306,17 @@ class Object:
         return self.spec
 
 
+def object_of(body: Mapping[str, Any]) -> Object:
+    """The object from plain data, whatever is beside what is known here; TypeError where it is none."""
+    types = get_type_hints(Object)
+    given = {n: _value(n, types[n], body[n]) for n in types if n in body and n != "spec"}
+    if missing := {"kind", "namespace", "name", "spec"} - body.keys():
+        raise TypeError(f"it has no {', '.join(sorted(missing))}")
+    if given["kind"] not in SPECS:
+        raise TypeError(f"its kind is {given['kind']}")
+    return Object(**given, spec=spec_of(given["kind"], body["spec"]))
+
+
 def spec_of(kind: str, value: Mapping[str, Any]) -> VMInstanceSpec | VMDiskSpec:
     """The spec of `kind` from plain data, as `plain_spec` writes it and the store keeps it; TypeError where it is none."""
     return _made(SPECS[kind], value)  # type: ignore[return-value]
@@ -300,29 +324,35 @@ def spec_of(kind: str, value: Mapping[str, Any]) -> VMInstanceSpec | VMDiskSpec:
 
 def _made(shape: type[Shape], value: Any) -> Shape:
     if not isinstance(value, Mapping):
-        raise TypeError(f"{shape.__name__} is no mapping")
-    kinds = {f.name: str(f.type) for f in fields(shape)}
-    if unknown := value.keys() - kinds.keys():
+        raise TypeError(f"{shape.__name__} is a {type(value).__name__}, not a mapping")
+    known = hints(shape)
+    if unknown := value.keys() - known.keys():
         raise TypeError(f"{shape.__name__} has no {', '.join(sorted(unknown))}")
-    return shape(**{name: _part(name, kinds[name], v) for name, v in value.items()}, given=frozenset(value))
+    return shape(**{name: _value(name, known[name], v) for name, v in value.items()}, given=frozenset(value))
 
 
-def _part(name: str, kind: str, value: Any) -> Any:
-    """A value of the field `name`, whose annotation is `kind`."""
-    if isinstance(value, list):
-        return tuple(_part(name, kind, v) for v in value)
-    if value is None:
-        return None
-    if name in PARTS:
-        return _made(PARTS[name], value)
-    if type(value).__name__ not in kind:
-        raise TypeError(f"{name} is a {type(value).__name__}")
+def _value(name: str, hint: Any, value: Any) -> Any:
+    """A value of the field `name` of this type."""
+    if get_origin(hint) is UnionType:
+        return None if value is None else _value(name, get_args(hint)[0], value)
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list):
+            raise TypeError(f"{name} is a {type(value).__name__}, not a list")
+        return tuple(_value(name, get_args(hint)[0], v) for v in value)
+    if get_origin(hint) is dict:
+        if not isinstance(value, dict) or any(type(v) is not str for pair in value.items() for v in pair):
+            raise TypeError(f"{name} is not a map of strings")
+        return value
+    if issubclass(hint, Shape):
+        return _made(hint, value)
+    if type(value) is not hint and not (hint is float and type(value) is int):
+        raise TypeError(f"{name} is a {type(value).__name__}, not a {hint.__name__}")
     return value
 
 
 def plain_spec(spec: Shape) -> dict[str, Any]:
     """The spec as the user wrote it: only what was given, in the shape of today's chart."""
-    return {name: _plain(getattr(spec, name)) for name in spec.names() if name in (spec.given or ())}
+    return {name: _plain(getattr(spec, name)) for name in spec.names() if name in spec.given}
 
 
 def _plain(value: Any) -> Any:

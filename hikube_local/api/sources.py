@@ -4,6 +4,7 @@ that is forgotten somewhere is an error of its types."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import assert_never
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +39,25 @@ class FromUpload:
 
 
 Content = Blank | FromUrl | FromImage | CopyOf | FromUpload
+
+
+def url_of(content: Content) -> str | None:
+    """The address that a manifest has it fetched from, which is somebody's word; None where it names none."""
+    match content:
+        case FromUrl(url):
+            return url
+        case FromImage() | CopyOf() | FromUpload() | Blank():
+            return None
+        case other:
+            assert_never(other)
+
+
+def fetched(content: Content) -> bool:
+    """Whether an image is fetched for it, of which nothing is known before."""
+    match content:
+        case FromUrl() | FromImage():
+            return True
+        case CopyOf() | FromUpload() | Blank():
+            return False
+        case other:
+            assert_never(other)

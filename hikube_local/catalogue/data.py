@@ -13,6 +13,9 @@ from hikube_local.api.quantities import in_bytes
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
+# Copies that each class keeps on Hikube.
+STORAGE_CLASSES = {"local": 1, "replicated": 3, "replicated-async": 3}
+
 
 def _table(name: str) -> dict[str, dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = yaml.load(Path(__file__).with_name(name).read_bytes(), Loader=_Loader)

@@ -59,6 +59,8 @@ def convert(app: App, files: tuple[str, ...], filename: tuple[str, ...]) -> int:
             out += [as_yaml(resource) for resource in made]
     if not count:
         what = f"nothing to convert: no {RETIRED} of {API_VERSION} in the input"
-        raise UsageError("HK112", what, fix="a VirtualMachine of kubevirt.io cannot be converted: write a VMInstance")
+        raise UsageError(
+            "HK112", what, fix="KubeVirt's own VirtualMachine (kubevirt.io) cannot be converted: write a VMInstance"
+        )
     print("\n---\n".join(out))
     return ExitCode.DONE

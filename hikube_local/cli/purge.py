@@ -18,7 +18,7 @@ from hikube_local.errors import ExitCode, HikubeError
 @option("--yes", is_flag=True, help="Answer questions with yes.")
 @common
 def purge(app: App, all_namespaces: bool, disks: bool, images: bool, yes: bool) -> int:
-    """Stop all processes and remove all machines, networks, sockets and folders; disks are kept unless --disks.
+    """Stop hikube-local's processes and remove its machines, networks, sockets and folders; disks are kept unless --disks.
 
     Unlike `down`, it does not wait for guests, and it also removes damaged objects.
     """

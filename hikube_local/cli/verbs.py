@@ -1,4 +1,4 @@
-"""Every verb of the command line: one row says all that the frame knows of it; what it does stands in its module."""
+"""Every verb of the command line: a row says what the frame knows of it, and its module has what it does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ class Interrupted(Enum):
 class Verb(NamedTuple):
     """`module`: where its command is, under the verb's own name; `also`: the same command under the names that fingers
     type (a function of that name in the module has options of its own); `meant`: words of other tools that are answered
-    with this verb; `group`: has commands of its own; `raw`: its words are another program's."""
+    with this verb; `group`: has commands of its own; `raw`: global options before it are not handed on to it; `removes`:
+    never proposed for a word that is mistyped; `interrupted`: what is said after Ctrl-C."""
 
     name: str
     module: str
@@ -293,7 +294,7 @@ SECTIONS: dict[str, tuple[Verb, ...]] = {
             raw=True,
         ),
         Verb("version", "settings", "Show the version."),
-        Verb("help", "settings", "Show the help of a command."),
+        Verb("help", "settings", "Show the help of a command.", raw=True),
     ),
 }
 VERBS: dict[str, Verb] = {verb.name: verb for section in SECTIONS.values() for verb in section}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hikube_local.api.objects import DEFAULT_BACKEND, DISK, INSTANCE, Key, Object
-from hikube_local.api.sources import FromUrl
+from hikube_local.api.sources import url_of
 from hikube_local.backends.capabilities import OnThisHost, Snapshots
 from hikube_local.engine.reconcile import Done
 from hikube_local.engine.session import Session
@@ -138,11 +138,8 @@ def _fetches_nothing_inner(session: Session, wanted: list[Object]) -> None:
     """A manifest is often somebody else's: what it may fetch from this host itself is for its user to say."""
     inner = []
     for obj in wanted:
-        content = obj.disk.content if obj.kind == DISK else None
-        if not isinstance(content, FromUrl):
-            continue
-        url = content.url
-        if not is_this_host(url) or mirrored(url, session.config.mirrors) != url:
+        url = url_of(obj.disk.content) if obj.kind == DISK else None
+        if url is None or not is_this_host(url) or mirrored(url, session.config.mirrors) != url:
             continue
         if session.able(obj, OnThisHost) and not session.of(obj).observe_disk(obj).exists:
             inner.append(f"{obj.ref} ({mask_url(url)[:120]})")

@@ -13,6 +13,7 @@ from hikube_local.api import names
 from hikube_local.api.objects import Key, Object, plain_spec
 from hikube_local.engine import apply as engine
 from hikube_local.engine.session import Session
+from hikube_local.events import Event, EventType
 from hikube_local.kube import faithful, managers, messages, objects, ownership, writes
 from hikube_local.kube.hub import Hub
 from hikube_local.kube.keeper import Keeper
@@ -25,7 +26,7 @@ from hikube_local.store.db import Basis, Changed
 
 APPLY = "application/apply-patch+yaml"
 DRY_RUN = "a dry run changes nothing here; Hikube's API server writes the update despite dryRun"
-FORCE = "Hikube keeps no managedFields, so changing {} by server-side apply may need --force-conflicts there"
+FORCE = "Hikube keeps no managedFields, so this apply may need --force-conflicts there: it changes {}"
 ONE = ("update", "patch", "delete")  # verbs of one object
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"  # of generated names, as Kubernetes has them
 
@@ -171,7 +172,7 @@ class Apps:
             writes.preconditions(resource, key or obj.key, old, create, stated, seen)
             wanted = engine.with_backend(self.session, [obj], None if old else self.options.backend)
             options = engine.ApplyOptions()
-            engine.judge(self.session, wanted, options, lambda event: warnings.append(event.message))
+            engine.judge(self.session, wanted, options, lambda event: warnings.append(_warning(event)))
             if applied:
                 managed = managers.encoded(self.session, old, applied[1], applied[0])
             else:
@@ -220,3 +221,9 @@ class Apps:
 
         obj = await self._off(work)
         return web.json_response(success(resource, key.name, obj.uid))
+
+
+def _warning(event: Event) -> str:
+    """What is told of a write before it is done, for a header."""
+    different = event.type is EventType.DIFFERENCE
+    return messages.differs(event.code or "", event.message) if different else event.message

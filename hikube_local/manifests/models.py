@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from dataclasses import MISSING, fields
 from types import UnionType
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr, create_model
 
-from hikube_local.api.objects import SPECS, Shape, VMDiskSpec, VMInstanceSpec, spec_of
+from hikube_local.api.objects import SPECS, Shape, VMDiskSpec, VMInstanceSpec, hints, spec_of
 
-QUANTITIES = ("cpu", "memory", "sockets", "storage")
 _MODELS: dict[type[Shape], type[BaseModel]] = {}
 _STRICT = {str: StrictStr, bool: StrictBool, int: StrictInt}
 
@@ -42,25 +41,28 @@ def model(shape: type[Shape]) -> type[BaseModel]:
 
 
 def _made(shape: type[Shape]) -> type[BaseModel]:
-    hints = get_type_hints(shape)
     columns: dict[str, Any] = {}
     for f in fields(shape):
-        if f.name in shape.names():
-            default = ... if f.default is MISSING else f.default
-            columns[f.name] = (_read(f.name, hints[f.name]), Field(default, description=f.metadata.get("description")))
+        if f.name in hints(shape):
+            reads = f.metadata.get("reads", "")
+            about = Field(
+                ... if f.default is MISSING else f.default,
+                description=f.metadata.get("description"),
+                json_schema_extra={"reads": reads} if reads else None,
+            )
+            columns[f.name] = (_read(hints(shape)[f.name], reads), about)
     config = ConfigDict(extra="forbid", frozen=True)
     return create_model(shape.__name__, __config__=config, __doc__=shape.__doc__, **columns)
 
 
-def _read(name: str, hint: Any) -> Any:
-    """How the field `name` of this type is read."""
+def _read(hint: Any, reads: str) -> Any:
+    """How a field of this type is read."""
     if get_origin(hint) is UnionType:
-        return _read(name, get_args(hint)[0]) | None
+        return _read(get_args(hint)[0], reads) | None
     if get_origin(hint) is tuple:
-        return list[_read(name, get_args(hint)[0])]  # type: ignore[misc]
-    if isinstance(hint, type) and issubclass(hint, Shape):
-        return Annotated[model(hint), BeforeValidator(_named)] if name == "disks" else model(hint)
-    return Annotated[StrictStr, BeforeValidator(_quantity)] if name in QUANTITIES else _STRICT[hint]
+        return list[_read(get_args(hint)[0], reads)]  # type: ignore[misc]
+    inner = model(hint) if issubclass(hint, Shape) else _STRICT[hint]
+    return Annotated[inner, BeforeValidator(_READS[reads])] if reads else inner
 
 
 def _quantity(value: Any) -> Any:
@@ -75,5 +77,8 @@ def _quantity(value: Any) -> Any:
 
 
 def _named(value: Any) -> Any:
-    """The seed writes disks as names, the chart as objects."""
+    """A disk by its name alone, as Hikube's pages write it, or as an object, as Cozystack's chart has it."""
     return {"name": value} if isinstance(value, str) else value
+
+
+_READS = {"quantity": _quantity, "name": _named}

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from hikube_local.api.names import ACCELERATOR, ACCELERATORS
 from hikube_local.api.objects import INSTANCE, RunStrategy, Source, VMDiskSpec, VMInstanceSpec
 from hikube_local.api.quantities import in_bytes, parse
+from hikube_local.api.sources import fetched, url_of
 from hikube_local.catalogue import data
 from hikube_local.catalogue.cloudconfig import SECRET_LIMIT
 from hikube_local.manifests.load import Loaded
@@ -21,7 +22,6 @@ from hikube_local.urls import is_link_local, is_this_host
 
 METHODS = ("PortList", "WholeIP")
 BUSES = ("virtio", "sata", "scsi")
-CLASSES = ("local", "replicated", "replicated-async")
 _E, _W, _D = Severity.ERROR, Severity.WARNING, Severity.DIFFERENCE
 
 
@@ -226,7 +226,7 @@ def ssh_keys(spec: VMInstanceSpec) -> Iterator[Finding]:
             yield Finding("HK314", _E, what, ("sshKeys", i), "use the line of the .pub file, and replace this key pair")
         elif kind is keys.KeyKind.MALFORMED:
             what = "not a public key that sshd accepts (a placeholder?)"
-            yield Finding("HK313", _W, what, ("sshKeys", i), "paste ~/.ssh/id_ed25519.pub here")
+            yield Finding("HK313", _W, what, ("sshKeys", i), "paste the content of ~/.ssh/id_ed25519.pub here")
         if key and key in seen:
             yield Finding("HK323", _E, "the key is listed twice", ("sshKeys", i))
         seen.add(key)
@@ -292,8 +292,8 @@ def disk_source(spec: VMDiskSpec, extra_images: frozenset[str] = frozenset()) ->
         yield Finding("HK311", _E, what, ("source",), "keep the one that you mean")
     if spec.source.disk and not spec.source.disk.name:
         yield Finding("HK304", _E, "source.disk has no name", ("source", "disk"))
-    if spec.source.http:
-        yield from _url(spec.source.http.url)
+    if (url := url_of(spec.content)) is not None:
+        yield from _url(url)
     image = spec.source.image
     if image and image.name not in extra_images:
         known = data.images().get(image.name)
@@ -345,14 +345,15 @@ def disk_storage(spec: VMDiskSpec) -> Iterator[Finding]:
 
         what = f"storage {spec.storage} is too small: image {name} needs at least {words_of(image.smallest)}"
         yield Finding("HK321", _E, what, ("storage",), f"write storage: {words_of(image.smallest)}")
-    if spec.storageClass not in CLASSES:
-        near = nearest(spec.storageClass, list(CLASSES))
-        help = f"did you mean {near}?" if near else f"Hikube has {', '.join(CLASSES)}"
+    copies = data.STORAGE_CLASSES.get(spec.storageClass)
+    if copies is None:
+        near = nearest(spec.storageClass, list(data.STORAGE_CLASSES))
+        help = f"did you mean {near}?" if near else f"Hikube has {', '.join(data.STORAGE_CLASSES)}"
         yield Finding("HK304", _W, f"unknown storageClass {spec.storageClass[:60]!r}", ("storageClass",), help)
-    elif spec.storageClass != "local":
-        what = f"storageClass {spec.storageClass} keeps three copies on Hikube; here it is one file"
+    elif copies > 1:
+        what = f"storageClass {spec.storageClass} keeps {copies} copies on Hikube; here it is one file"
         yield Finding("HK504", _D, what, ("storageClass",))
-    elif not spec.optical and (spec.source.image or spec.source.http):
+    elif not spec.optical and fetched(spec.content):
         what = "storageClass local keeps one copy on one node: use replicated for a system disk in production"
         yield Finding("HK332", _D, what, ("storageClass",))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from hikube_local.api.objects import API_VERSION, DISK, INSTANCE, SPECS, RunStrategy
 from hikube_local.catalogue import data
-from hikube_local.manifests.models import QUANTITIES, model
+from hikube_local.manifests.models import model
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -50,9 +50,10 @@ def _open(part: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
     properties = {}
     for name, field in part.get("properties", {}).items():
         field = _resolved(field, shared)
-        if name in QUANTITIES:
+        reads = field.pop("reads", "")
+        if reads == "quantity":
             field = {**{k: v for k, v in field.items() if k != "type"}, "type": ["string", "integer", "number"]}
-        if name == "disks":
+        if reads == "name":
             field["items"] = {"anyOf": [{"type": "string"}, field["items"]]}
         if name in _enums():
             field["enum"] = _enums()[name]

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from hikube_local.api import names
-from hikube_local.api.objects import INSTANCE, PARTS, SPECS, Named, Object
+from hikube_local.api.objects import INSTANCE, SPECS, Object, Shape
 from hikube_local.manifests.models import Metadata, read_spec
 from hikube_local.source.finding import Finding, Findings, Severity
 from hikube_local.source.nodes import Node, Text, value_words
@@ -259,7 +259,7 @@ class _Reporter:
 
     def unknown(self, path: tuple[str | int, ...]) -> None:
         key = str(path[-1])
-        known = list(SPECS[self.kind].names()) if len(path) == 2 else self.fields(path[:-1])
+        known = list(self.fields(path[:-1]))
         cure = CURES.get((self.kind, key)) if len(path) == 2 else None
         near = nearest(key, known)
         help = cure or (f"did you mean {near}?" if near else "Hikube would silently ignore it")
@@ -268,7 +268,10 @@ class _Reporter:
             what = f"keys of spec may not begin with _: {key[:60]}"
         self.error("HK204", what, path, help, key=True)
 
-    def fields(self, path: tuple[str | int, ...]) -> list[str]:
-        """The known keys of the mapping at `path`."""
-        step = next((s for s in reversed(path) if isinstance(s, str)), "")
-        return list(PARTS.get(step, Named).names())
+    def fields(self, path: tuple[str | int, ...]) -> tuple[str, ...]:
+        """The known keys of the mapping at `path`, which begins with `spec`."""
+        shape: type[Shape] | None = SPECS[self.kind]
+        for step in path[1:]:
+            if isinstance(step, str) and shape is not None:
+                shape = shape.part(step)
+        return shape.names() if shape else ()

@@ -57,7 +57,9 @@ def validate(
 def validate_one(value: dict[str, Any], origin: str, namespace: str, known: Known, unknown: str = "strict") -> Input:
     """The same for one document that is there as plain data. `origin`: what its findings call it."""
     text = json.dumps(value, indent=1, ensure_ascii=False)
-    return validate([Fetched.of(origin, text.encode())], namespace, namespace, known, unknown=unknown)
+    return validate(
+        [Fetched.of(origin, text.encode("utf-8", "backslashreplace"))], namespace, namespace, known, unknown=unknown
+    )
 
 
 def _together(items: list[Loaded], known: Known, for_plan: bool) -> Iterable[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from hikube_local.api.objects import Object
-from hikube_local.api.sources import Blank, CopyOf, FromImage, FromUpload, FromUrl
+from hikube_local.api.sources import Blank, CopyOf, FromImage, FromUpload, FromUrl, fetched
 from hikube_local.plan.running import wants_to_run
 from hikube_local.plan.steps import (
     DiskObserved,
@@ -35,7 +35,7 @@ def plan_disk(obj: Object, seen: DiskObserved) -> Planned:
         return Planned((), unknown=(f"waits for: {upload_words(obj)}",))
     if not seen.exists:
         steps.append(Step(Verb.IMPORT, obj.key, source_words(obj)))
-        if isinstance(content, FromUrl | FromImage):
+        if fetched(content):
             unknown = ("format and size: known after fetch",)
     elif seen.size < storage_bytes(obj):
         steps.append(Step(Verb.GROW, obj.key, f"{size(seen.size)} -> {obj.disk.storage}"))

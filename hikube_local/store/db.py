@@ -15,12 +15,12 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from hikube_local.api.objects import INSTANCE, Key, Object, plain_spec, spec_of
+from hikube_local.api.objects import INSTANCE, Key, Object, object_of, plain_spec
 from hikube_local.errors import HikubeError, UsageError
 from hikube_local.events import Event
 from hikube_local.files import read_json, write_json
@@ -89,9 +89,13 @@ def _parsed(body: str, revision: int, key: Key) -> Object:
 
 
 def from_json(body: dict[str, Any]) -> Object:
-    """The object of `to_json`, whatever else a newer version wrote beside it."""
-    known = {f.name: body[f.name] for f in fields(Object) if f.name in body}
-    return Object(**known | {"spec": spec_of(body["kind"], body["spec"])})
+    """The object of `to_json`, whatever else a newer version wrote beside its spec; HK608 for a spec that is not known here."""
+    try:
+        return object_of(body)
+    except TypeError as e:
+        named = f"{body.get('kind')} {body.get('namespace')}/{body.get('name')}"
+        what = f"{named} was written by another version of hikube-local"
+        raise HikubeError("HK608", what, str(e), "use that version, or another HIKUBE_LOCAL_HOME") from None
 
 
 def scope(key: Key) -> str:
@@ -238,7 +242,7 @@ class Store:
                 self._log(c, ChangeType.DELETED, key, json.dumps(to_json(old)))
             for table in ("objects", "status"):
                 c.execute(f"DELETE FROM {table} WHERE kind=? AND namespace=? AND name=?", key)
-            for name in (scope(key), *([logins(key)] if key.kind == INSTANCE else [])):
+            for name in (scope(key), *([logins(key)] if Key(*key).kind == INSTANCE else [])):
                 c.execute("DELETE FROM allocations WHERE scope=?", (name,))
 
         self._file.write(write, frees=True)

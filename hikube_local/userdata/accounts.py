@@ -105,7 +105,12 @@ def of_keys(root: Node) -> Iterator[Finding]:
                 elif kind is ssh_keys.KeyKind.MALFORMED:
                     what = f"{name}: not a public key that sshd accepts (a placeholder?)"
                     yield Finding(
-                        "HK313", Severity.WARNING, what, item, path=name, help="paste ~/.ssh/id_ed25519.pub here"
+                        "HK313",
+                        Severity.WARNING,
+                        what,
+                        item,
+                        path=name,
+                        help="paste the content of ~/.ssh/id_ed25519.pub here",
                     )
 
 

@@ -138,7 +138,7 @@ def test_what_a_server_asks_for_is_bounded(text, least, most):
 
 def test_a_stall_ends_and_a_slow_server_does_not(cache, served, image):
     url = serve_file(served, image, "a.img")
-    served.script = [Act(stall=3)]
+    served.script = [Act(stall=3 * http.STALL_TIMEOUT)]
     told = Told()
     fetch.fetch(cache, url, told, "x")
     assert any("no data" in t or "was interrupted" in t for t in told)

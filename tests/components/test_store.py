@@ -12,13 +12,13 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from hikube_local import files, locks
-from hikube_local.api.objects import Object
+from hikube_local.api.objects import Object, plain_spec
 from hikube_local.errors import HikubeError
 from hikube_local.events import Event, EventType
 from hikube_local.manifests.models import read_spec
@@ -545,3 +545,61 @@ def test_nothing_is_remembered_of_an_object_that_is_gone(store):
     store.mark_deleted([machine.key])
     store.forget(machine.key)
     assert store.allocations() == {"tenant": {"n": 1}}
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"disks": None},
+        {"disks": {"name": "a"}},
+        {"disks": ["a"]},
+        {"disks": [{"name": 1}]},
+        {"externalPorts": 22},
+        {"externalPorts": ["22"]},
+        {"externalPorts": [True]},
+        {"cloudInit": ["x"]},
+        {"resources": []},
+        {"resources": {"cpu": 2}},
+        {"external": 1},
+        {"given": ["external"]},
+        {"from-the-future": True},
+    ],
+)
+def test_a_spec_that_this_version_does_not_know_is_said(store, spec):
+    """As a newer one wrote it, or a stranger: HK608, no bug; and a rebuild leaves such an object's folder alone."""
+    (obj,) = store.put([Object(kind="VMInstance", namespace="n", name="d", spec=read_spec("VMInstance", {}))])
+    with pytest.raises(HikubeError) as e:
+        db.from_json({**db.to_json(obj), "spec": spec})
+    assert e.value.code == "HK608" and "n/d" in e.value.what
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("name", 5),
+        ("namespace", None),
+        ("kind", "Pod"),
+        ("labels", None),
+        ("labels", {"a": 1}),
+        ("annotations", {1: "a"}),
+        ("generation", "x"),
+        ("generation", True),
+        ("created", None),
+        ("deletion", "y"),
+        ("backend", 7),
+    ],
+)
+def test_an_object_that_is_damaged_is_said(store, name, value):
+    (obj,) = store.put([disk()])
+    assert db.from_json(db.to_json(obj) | {"later": 1, "created": 5}).created == 5
+    with pytest.raises(HikubeError) as e:
+        db.from_json(db.to_json(obj) | {name: value})
+    assert e.value.code == "HK608"
+
+
+def test_what_is_changed_by_replace_is_given_too():
+    spec = replace(read_spec("VMDisk", {"optical": True}), storage="9Gi")
+    assert plain_spec(spec) == {"optical": True, "storage": "9Gi"}
+    assert spec == read_spec("VMDisk", plain_spec(spec))
+    said = read_spec("VMDisk", {"storage": "5Gi"})
+    assert said == read_spec("VMDisk", {}) and plain_spec(said) != plain_spec(read_spec("VMDisk", {}))

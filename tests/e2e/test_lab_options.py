@@ -102,7 +102,7 @@ def test_watching_tries_again_on_every_save(real: Real, tmp_path: Path):
         until("waiting for a file", 1)
         path.write_text(path.read_text() + "# saved\n")
         assert "resumed from the state after cloud-init" in until("waiting for a file", 2), (
-            "nothing that matters changed"
+            "nothing relevant has changed"
         )
         path.write_text("kind: [\n")
         assert "nothing was changed" in until("waiting for a file", 3) or "error[" in until("waiting for a file", 3)

@@ -44,7 +44,7 @@ def main() -> int:
         c
         for c in CASES
         if (not words.short or c.short)
-        and (not words.only or c.needed or any(w in c.name for w in words.only.split(",")))
+        and (not words.only or c.needed or any(w in c.name for w in words.only.split(",") if w))
     ]
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         _payload(Path(folder))

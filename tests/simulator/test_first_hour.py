@@ -271,7 +271,7 @@ def test_help_has_sections_and_examples(hikube: Program):
 def test_a_verb_has_one_row_and_no_word_means_two_things():
     from hikube_local.cli import verbs
 
-    words = [w for verb in verbs.VERBS.values() for w in (verb.name, *verb.also)]
+    words = [w for verb in verbs.VERBS.values() for w in (verb.name, *verb.also, *verb.meant)]
     assert len(words) == len(set(words)) and set(verbs.EXAMPLES) <= set(verbs.ALIASES)
     assert not any(verb.removes for verb in verbs.MEANT.values())
     for verb in verbs.VERBS.values():
@@ -440,6 +440,7 @@ def test_global_options_may_stand_before_each_group_of_verbs():
     from hikube_local.cli import main, verbs
 
     context = click.Context(main.cli)
+    assert main.reorder(["-n", "x", "help"]) == ["help"] and main.reorder(["-n", "x", "get"]) == ["get", "-n", "x"]
     for name, verb in verbs.VERBS.items():
         assert isinstance(main.cli.get_command(context, name), click.Group) == verb.group, name
 

@@ -102,7 +102,7 @@ class Disks:
             now = context.store.get(obj.key)
             if now is None or now.deletion or now.uid != obj.uid or now.disk.source != obj.disk.source:
                 raise HikubeError(
-                    "HK806", f"{obj.ref} was changed or replaced during the upload", fix="upload it again"
+                    "HK806", f"{obj.ref} was deleted, changed or replaced during the upload", fix="upload it again"
                 )
             if self.observe(obj).exists:
                 raise HikubeError(
