@@ -70,12 +70,13 @@ def _defaults(shape: type[Shape]) -> dict[str, Any]:
     return _about(shape)[1]
 
 
-def said(description: str, default: Any = MISSING, reads: str = "") -> Any:
+def said(description: str, default: Any = MISSING, reads: str = "", live: bool = False) -> Any:
     """A field that users write, and what it is; required without a default.
 
-    `reads`: "quantity" (a number stands for its text), "name" (a name stands for the part that has it).
+    `reads`: "quantity" (a number stands for its text), "name" (a name stands for the part that has it). `live`: a change
+    needs no restart by us: taken at once, or (keys, user-data) written to the seed, which the guest reads at its next boot.
     """
-    return field(default=default, metadata={"description": description or None, "reads": reads})
+    return field(default=default, metadata={"description": description or None, "reads": reads, "live": live})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +103,11 @@ class Shape:
     def defaults(cls) -> dict[str, Any]:
         """The fields that have a value of their own where nothing is given, as plain data."""
         return {name: _plain(value) for name, value in _defaults(cls).items() if value not in (None, MISSING)}
+
+    @classmethod
+    def live(cls) -> frozenset[str]:
+        """The fields of which a change needs no restart."""
+        return frozenset(f.name for f in fields(cls) if f.metadata.get("live"))
 
     @classmethod
     def part(cls, name: str) -> type[Shape] | None:
@@ -154,12 +160,12 @@ class Firmware(Shape):
 class VMInstanceSpec(Shape):
     """A virtual machine."""
 
-    external: bool = said("Whether the machine is reached from outside its tenant.", False)
-    externalMethod: str = said("PortList (listed TCP ports) or WholeIP (everything).", "PortList")
-    externalPorts: tuple[int, ...] | None = said("TCP ports with PortList; absent means 22.", None)
-    externalAllowICMP: bool = said("PortList: whether ping passes.", True)
-    running: bool | None = said("false leaves the machine defined and stopped.", None)
-    runStrategy: str | None = said("Always, Halted, Manual, RerunOnFailure or Once.", None)
+    external: bool = said("Whether the machine is reached from outside its tenant.", False, live=True)
+    externalMethod: str = said("PortList (listed TCP ports) or WholeIP (everything).", "PortList", live=True)
+    externalPorts: tuple[int, ...] | None = said("TCP ports with PortList; absent means 22.", None, live=True)
+    externalAllowICMP: bool = said("PortList: whether ping passes.", True, live=True)
+    running: bool | None = said("false leaves the machine defined and stopped.", None, live=True)
+    runStrategy: str | None = said("Always, Halted, Manual, RerunOnFailure or Once.", None, live=True)
     instanceType: str = said("vCPUs and memory by name.", "u1.medium")
     instanceProfile: str = said("Firmware, buses and NIC model by name.", "ubuntu")
     disks: tuple[DiskRef, ...] = said("VMDisks in boot order.", (), "name")
@@ -168,9 +174,9 @@ class VMInstanceSpec(Shape):
     gpus: tuple[Named, ...] = said("GPUs to pass through.", ())
     cpuModel: str = said("CPU model; empty means the host's.", "")
     resources: Resources = said("CPU and memory instead of an instanceType.", Resources())
-    sshKeys: tuple[str, ...] = said("Public keys for the image's default user.", ())
-    cloudInit: str = said("user-data for cloud-init.", "")
-    cloudInitSeed: str = said("A new value makes cloud-init run again at the next boot.", "")
+    sshKeys: tuple[str, ...] = said("Public keys for the image's default user.", (), live=True)
+    cloudInit: str = said("user-data for cloud-init.", "", live=True)
+    cloudInitSeed: str = said("A new value makes cloud-init run again at the next boot.", "", live=True)
     firmware: Firmware | None = said("An upcoming field of the platform.", None)
 
     @property
@@ -230,7 +236,7 @@ class VMDiskSpec(Shape):
 
     source: Source = said("{} is an empty disk.", Source())
     optical: bool = said("Attached as a read-only CD-ROM.", False)
-    storage: str = said("Size that the guest sees.", "5Gi", "quantity")
+    storage: str = said("Size that the guest sees.", "5Gi", "quantity", live=True)
     storageClass: str = said("local, replicated or replicated-async.", "replicated")
 
     @property

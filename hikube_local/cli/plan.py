@@ -12,33 +12,19 @@ from hikube_local.cli.options import backend_option, common, files_option, optio
 from hikube_local.cli.references import manifests
 from hikube_local.errors import ExitCode, HikubeError
 
-# Fields that need no restart by us: taken at once, or (keys, user-data) written to the seed, which the guest reads at its next boot.
-LIVE = (
-    "external",
-    "externalMethod",
-    "externalPorts",
-    "externalAllowICMP",
-    "running",
-    "runStrategy",
-    "storage",
-    "sshKeys",
-    "cloudInit",
-    "cloudInitSeed",
-)
 
-
-def changes(old: Any, new: Any, path: str = "spec") -> list[dict[str, Any]]:
-    """The fields that differ, each with old and new."""
+def changes(old: Any, new: Any, live: frozenset[str], path: str = "spec") -> list[dict[str, Any]]:
+    """The fields that differ, each with old and new. `live`: those that never need a restart."""
     if isinstance(old, dict) and isinstance(new, dict):
         out = []
         for key in [*old, *(k for k in new if k not in old)]:
-            out += changes(old.get(key), new.get(key), f"{path}.{key}")
+            out += changes(old.get(key), new.get(key), live, f"{path}.{key}")
         return out
     if old == new:
         return []
     field = path.split(".")[1] if "." in path else path
     secret = field in ("cloudInit", "sshKeys")
-    return [{"path": path, "old": _short(old, secret), "new": _short(new, secret), "live": field in LIVE}]
+    return [{"path": path, "old": _short(old, secret), "new": _short(new, secret), "live": field in live}]
 
 
 def _short(value: Any, secret: bool) -> Any:
@@ -79,7 +65,7 @@ def rows(app: App, reconciler: Any, objects: list[Any]) -> list[dict[str, Any]]:
         old = app.store.get(obj.key)
         fresh = replace(obj, generation=old.generation) if old else obj
         row: dict[str, Any] = {"kind": obj.kind, "namespace": obj.namespace, "name": obj.name}
-        row["changes"] = changes(plain_spec(old.spec) if old else {}, plain_spec(obj.spec)) if old else []
+        row["changes"] = changes(plain_spec(old.spec), plain_spec(obj.spec), obj.spec.live()) if old else []
         row["notes"] = notes(old, obj)
         row["unknown"], row["steps"] = [], []
         try:
@@ -101,6 +87,8 @@ def rows(app: App, reconciler: Any, objects: list[Any]) -> list[dict[str, Any]]:
             row["action"] = "restart"
         else:
             row["action"] = "update" if verbs or row["changes"] else "none"
+            # A disk that is hotplugged, a machine that is off, a value that was the default: what carries it says so.
+            row["changes"] = [c | {"live": True} for c in row["changes"]]
         out.append(row)
     return out
 

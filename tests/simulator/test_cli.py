@@ -133,6 +133,16 @@ def test_plan_and_its_exit_code(hikube, pair):
     }
 
 
+def test_what_needs_no_restart_is_not_said_to_need_one(hikube, pair):
+    """A machine that is off takes all of it at its next start."""
+    hikube("up", pair, *SIM)
+    assert hikube("stop", "web").code == 0
+    changed = hikube.file("c.yaml", PAIR.replace("u1.medium", "u1.large"))
+    row = next(r for r in hikube("plan", changed, "-o", "json").json if r["name"] == "web")
+    assert row["action"] == "update" and [c["live"] for c in row["changes"]] == [True]
+    assert "after a restart" not in hikube("plan", changed).out
+
+
 def test_a_new_seed_says_what_runs_again(hikube):
     """C7: a new cloudInitSeed makes cloud-init begin again, formatting included."""
     text = "#cloud-config\nruncmd: [ls]\ngrowpart: {mode: auto}\nbootcmd: [ls]\nfs_setup:\n- {device: /dev/vdc, filesystem: ext4}\n"
