@@ -142,6 +142,15 @@ def ends(dom: Any, again: bool) -> None:
         dom.setLifecycleAction(lv.VIR_DOMAIN_LIFECYCLE_POWEROFF, action, lv.VIR_DOMAIN_AFFECT_LIVE)
 
 
+def switch_off(dom: Any) -> None:
+    """As by pulling the plug; one that ended by itself meanwhile is off too."""
+    try:
+        dom.destroy()
+    except module().libvirtError:
+        if dom.isActive():
+            raise
+
+
 def stopped_by_disk(dom: Any) -> bool:
     """Whether QEMU paused the machine because a disk of it could not be written (error_policy stop)."""
     lv = module()

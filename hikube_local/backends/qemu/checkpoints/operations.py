@@ -188,7 +188,7 @@ def _restore(context: Context, obj: Object, point: records.Checkpoint, emit: Emi
     if dom := context.active(obj):
         lv = libvirt.module()
         try:
-            dom.destroy()
+            libvirt.switch_off(dom)
         except lv.libvirtError as e:
             raise libvirt.translated(e, f"{obj.name} could not be switched off") from None
     # From here on the way back is gone to its end, also over a kill.

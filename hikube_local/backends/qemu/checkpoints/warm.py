@@ -16,7 +16,7 @@ from pathlib import Path
 
 from hikube_local import files
 from hikube_local.api.objects import DISK, Key, Object
-from hikube_local.backends.qemu import boot_marks
+from hikube_local.backends.qemu import boot_marks, libvirt
 from hikube_local.backends.qemu.checkpoints import operations, records
 from hikube_local.backends.qemu.context import CHECKPOINT, Context
 from hikube_local.backends.qemu.machine import refresh, spec
@@ -95,7 +95,7 @@ def drop(context: Context, obj: Object, where: Path, name: str) -> None:
     """A state that did not come up: it goes, and what was made of it, so that the machine can boot."""
     shutil.rmtree(where / name, ignore_errors=True)
     if (dom := context.active(obj)) is not None:
-        dom.destroy()
+        libvirt.switch_off(dom)
     shutil.rmtree(context.folder(obj), ignore_errors=True)
     for ref in obj.instance.disks:
         own = context.layout.disk(obj.namespace, ref.name)

@@ -95,7 +95,7 @@ def stop(context: Context, obj: Object, options: RunOptions, emit: Emit) -> None
         if not options.force and libvirt.state(dom)[0] is RunState.RUNNING:
             _shut_down(dom, obj, options.grace, emit)
         if dom.isActive():
-            dom.destroy()
+            libvirt.switch_off(dom)
     except lv.libvirtError as e:
         if dom.isActive():
             raise libvirt.translated(e, f"{obj.name} could not be stopped") from None
@@ -116,16 +116,27 @@ def soft_reboot(context: Context, obj: Object) -> None:
         raise libvirt.translated(e, f"{obj.name} could not be rebooted") from None
 
 
+def _press(dom: Any) -> None:
+    """The power button. A guest that is on its way down does not take it any more: libvirt says that it is not running, as
+    long as QEMU takes to end."""
+    lv = libvirt.module()
+    try:
+        dom.shutdown()
+    except lv.libvirtError as e:
+        if e.get_error_code() != lv.VIR_ERR_OPERATION_INVALID:
+            raise
+
+
 def _shut_down(dom: Any, obj: Object, grace: float, emit: Emit) -> None:
     begin = told = time.monotonic()
-    dom.shutdown()
+    _press(dom)
     while dom.isActive() and time.monotonic() - begin < grace:
         time.sleep(0.1)
         if time.monotonic() - told > 5:
             told = time.monotonic()
             left = int(grace - (told - begin))
             emit(Event(EventType.PROGRESS, f"shutting down, {left} s until it is switched off", obj.ref, obj.namespace))
-            dom.shutdown()
+            _press(dom)
     if dom.isActive():
         emit(
             Event(
