@@ -19,6 +19,7 @@ from hikube_local import files
 from hikube_local.api.objects import INSTANCE, Object
 from hikube_local.backends.capabilities import FIRST_BOOT, Snapshot, by_name
 from hikube_local.backends.qemu import firmware, libvirt
+from hikube_local.backends.qemu.agent import Agent
 from hikube_local.backends.qemu.checkpoints import memory, merge, records
 from hikube_local.backends.qemu.context import CHECKPOINT, Context
 from hikube_local.backends.qemu.machine import definition, refresh, spec
@@ -66,9 +67,9 @@ def take(context: Context, obj: Object, name: str, emit: Emit, keep: int | None 
 def go_back(context: Context, obj: Object, point: Snapshot, emit: Emit) -> float:
     """Restore it and tell the guest what it slept through; the seconds that the way back took."""
     with held(context, obj, emit) as obj:
-        seconds = restore(context, obj, point.name, emit)
-    if point.memory:
-        refresh.woken(context, obj, time.time() - point.created, emit)
+        seconds, kept = restore(context, obj, point.name, emit)
+    if kept.memory:
+        refresh.woken(context, obj, time.time() - kept.created, kept.agent, emit)
     return seconds
 
 
@@ -127,7 +128,10 @@ def create(context: Context, obj: Object, name: str, emit: Emit, kept: bool = Fa
     size = sum(p.stat().st_size for p in target.rglob("*") if p.is_file())
     ran = domain.digest(dom.XMLDesc(0), cold=True) if dom else ""
     accelerator = context.store.lease(obj.key).ran_with if dom else ""
-    found = records.Checkpoint(name, time.time(), bool(dom), old, size, context.uuid(obj), ran, kept, accelerator)
+    agent = dom is not None and Agent(dom).connected()
+    found = records.Checkpoint(
+        name, time.time(), bool(dom), old, size, context.uuid(obj), ran, kept, accelerator, agent
+    )
     files.write_json(target / CHECKPOINT, asdict(found))
     context.pending(obj).unlink()
     records.define(context, obj, dom)
@@ -159,14 +163,14 @@ def _definition(context: Context, obj: Object) -> str:
     return domain.digests(spec.machine(context, obj, RunOptions()))[1]
 
 
-def restore(context: Context, obj: Object, name: str, emit: Emit) -> float:
-    """Back to a checkpoint, as often as wanted; under the locks. Seconds that it took."""
+def restore(context: Context, obj: Object, name: str, emit: Emit) -> tuple[float, records.Checkpoint]:
+    """Back to a checkpoint, as often as wanted; under the locks. The seconds that it took, and the checkpoint."""
     settle(context, obj, emit)
     point = by_name(records.all(context, obj), obj, name)
     if point.memory and point.definition not in ("", _definition(context, obj)):
         what = f"{obj.name} has changed since checkpoint {name}: the saved memory no longer fits"
         raise HikubeError("HK806", what, fix="restore the earlier manifest, then up --restart")
-    return _restore(context, obj, point, emit)
+    return _restore(context, obj, point, emit), point
 
 
 def _restore(context: Context, obj: Object, point: records.Checkpoint, emit: Emit) -> float:

@@ -29,6 +29,7 @@ class Checkpoint:
     definition: str = ""  # the digest of the machine that ran: memory fits no other one
     kept: bool = False  # made by a timer (--keep), which also deletes it
     accelerator: str = ""  # of one with memory: kvm or tcg
+    agent: bool = False  # whether the guest's agent was connected when its memory was taken
 
     @property
     def disks(self) -> list[str]:

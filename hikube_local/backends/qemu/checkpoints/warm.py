@@ -152,6 +152,6 @@ def _resume(context: Context, obj: Object, source: Path, emit: Emit) -> float | 
     files.write_json(target / CHECKPOINT, asdict(replace(point, definition="")))
     with operations.held(context, obj, emit):
         operations.restore(context, obj, NAME, emit)
-    refresh.woken(context, obj, time.time() - point.created, emit)
+    refresh.woken(context, obj, time.time() - point.created, point.agent, emit)
     os.utime(source)
     return time.monotonic() - begin

@@ -27,6 +27,7 @@ from hikube_local.text import sanitize
 
 ROOM = 64 << 20  # bytes that must be free before a guest that ran out of space goes on
 AGENT_PATIENCE = 5  # seconds
+AGENT_BACK = 10  # seconds until an agent is connected after its guest was resumed
 # New randomness from its standard input; Linux takes it up at once when it is told to (random(4): RNDRESEEDCRNG).
 RESEED = (
     "cat >/dev/urandom; python3 -ISc 'import fcntl, os; fcntl.ioctl(os.open(\"/dev/urandom\", os.O_WRONLY), 0x5207)' "
@@ -166,10 +167,21 @@ def _by_agent(agent: Agent) -> str:
     return ""
 
 
-def woken(context: Context, obj: Object, gap: float, emit: Emit) -> None:
-    """After a way back to a checkpoint: the guest's clock stands where it was, and connections from before are gone."""
+def _back(context: Context, agent: Agent) -> None:
+    """Wait until the agent of a guest that was resumed is connected anew: its channel is another one. Not for ever: a guest
+    that hangs is somebody else's to tell."""
+    deadline = time.monotonic() + AGENT_BACK * context.facts.patience
+    while not agent.connected() and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def woken(context: Context, obj: Object, gap: float, had_agent: bool, emit: Emit) -> None:
+    """After a way back to a checkpoint: the guest's clock stands where it was, and connections from before are gone.
+    `had_agent`: its agent was connected when the checkpoint was taken."""
     dom = context.running(obj)
-    agent = Agent(dom)
+    agent = Agent(dom, context.facts.effort)
+    if had_agent:
+        _back(context, agent)
     seeded = agent.may_run()
     why = _set_clock(agent, RESEED, os.urandom(64)) if seeded else _by_agent(agent)
     if why:
