@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from enum import StrEnum
+from functools import cache
 from types import UnionType
 from typing import Any, NamedTuple, Self, get_args, get_origin, get_type_hints
 
@@ -312,9 +313,15 @@ class Object:
         return self.spec
 
 
+@cache
+def _columns() -> dict[str, Any]:
+    """The type of each field of an object."""
+    return get_type_hints(Object)
+
+
 def object_of(body: Mapping[str, Any]) -> Object:
     """The object from plain data, whatever is beside what is known here; TypeError where it is none."""
-    types = get_type_hints(Object)
+    types = _columns()
     given = {n: _value(n, types[n], body[n]) for n in types if n in body and n != "spec"}
     if missing := {"kind", "namespace", "name", "spec"} - body.keys():
         raise TypeError(f"it has no {', '.join(sorted(missing))}")
