@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from enum import StrEnum
-from functools import cache
 from types import UnionType
 from typing import Any, NamedTuple, Self, get_args, get_origin, get_type_hints
 
@@ -50,25 +49,14 @@ class RunStrategy(StrEnum):
     ONCE = "Once"
 
 
-_KNOWN: dict[type[Shape], tuple[dict[str, Any], dict[str, Any]]] = {}
+_HINTS: dict[type, dict[str, Any]] = {}
 
 
-def _about(shape: type[Shape]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(types, defaults) of the fields that a user may write, in order."""
-    if shape not in _KNOWN:
-        types = get_type_hints(shape)
-        rows = [f for f in fields(shape) if f.name != "given"]
-        _KNOWN[shape] = {f.name: types[f.name] for f in rows}, {f.name: f.default for f in rows}
-    return _KNOWN[shape]
-
-
-def hints(shape: type[Shape]) -> dict[str, Any]:
-    """The type of each field that a user may write."""
-    return _about(shape)[0]
-
-
-def _defaults(shape: type[Shape]) -> dict[str, Any]:
-    return _about(shape)[1]
+def hints(kind: type) -> dict[str, Any]:
+    """The type of each field that a user, or the store, writes; in order."""
+    if kind not in _HINTS:
+        _HINTS[kind] = {name: hint for name, hint in get_type_hints(kind).items() if name != "given"}
+    return _HINTS[kind]
 
 
 def said(description: str, default: Any = MISSING, reads: str = "", live: bool = False) -> Any:
@@ -92,18 +80,20 @@ class Shape:
 
     def __post_init__(self) -> None:
         """What is not as it is by default was given."""
-        other = (n for n, default in _defaults(type(self)).items() if getattr(self, n) != default)
+        other = (f.name for f in fields(self) if f.name != "given" and getattr(self, f.name) != f.default)
         object.__setattr__(self, "given", self.given.union(other))
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """What a user may write in it, in order."""
-        return tuple(_defaults(cls))
+        return tuple(hints(cls))
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         """The fields that have a value of their own where nothing is given, as plain data."""
-        return {name: _plain(value) for name, value in _defaults(cls).items() if value not in (None, MISSING)}
+        return {
+            f.name: _plain(f.default) for f in fields(cls) if f.name != "given" and f.default not in (None, MISSING)
+        }
 
     @classmethod
     def live(cls) -> frozenset[str]:
@@ -313,15 +303,9 @@ class Object:
         return self.spec
 
 
-@cache
-def _columns() -> dict[str, Any]:
-    """The type of each field of an object."""
-    return get_type_hints(Object)
-
-
 def object_of(body: Mapping[str, Any]) -> Object:
     """The object from plain data, whatever is beside what is known here; TypeError where it is none."""
-    types = _columns()
+    types = hints(Object)
     given = {n: _value(n, types[n], body[n]) for n in types if n in body and n != "spec"}
     if missing := {"kind", "namespace", "name", "spec"} - body.keys():
         raise TypeError(f"it has no {', '.join(sorted(missing))}")

@@ -10,7 +10,7 @@ import threading
 import click
 
 from hikube_local import __version__
-from hikube_local.cli.verbs import ALIASES, EXAMPLES, MEANT, SECTIONS, Interrupted, find, names
+from hikube_local.cli.verbs import ALIASES, EXAMPLES, MEANT, SECTIONS, WORDS, Interrupted
 from hikube_local.errors import ExitCode, unexpected
 
 # Global flags that may stand before the verb, and whether they take a value.
@@ -37,10 +37,10 @@ class Lazy(click.Group):
     """A group whose commands are imported when they are needed; its help needs none of them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return names()
+        return list(WORDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        verb = find(name)
+        verb = WORDS.get(name)
         if verb is None:
             return None
         module = importlib.import_module(f"hikube_local.cli.{verb.module}")
@@ -65,7 +65,7 @@ class Lazy(click.Group):
             from hikube_local.text import nearest
 
             meant = MEANT.get(args[0].lower())
-            safe = [name for name in names() if not find(name).removes]  # type: ignore[union-attr]
+            safe = [word for word, verb in WORDS.items() if not verb.removes]
             near = meant.name if meant else nearest(args[0], safe)
             more = f" Did you mean {near!r}?" if near else " `hikube-local help` lists the commands."
             raise click.UsageError(e.message + more, e.ctx) from None
@@ -95,7 +95,7 @@ def reorder(argv: list[str]) -> list[str]:
             lead.append(argv[at])
             at += 1
     rest = argv[at:]
-    verb = find(rest[0]) if rest else None
+    verb = WORDS.get(rest[0]) if rest else None
     if verb is not None and verb.raw:
         return rest
     depth = 2 if verb is not None and verb.group else 1
@@ -145,7 +145,7 @@ def run(argv: list[str]) -> int:
 
 def _interrupted(argv: list[str]) -> str:
     """What an interrupt left, in the words of the command that was interrupted."""
-    verb = find(argv[0]) if argv else None
+    verb = WORDS.get(argv[0]) if argv else None
     if verb is None or verb.interrupted is Interrupted.STOPS:
         if verb is not None and verb.name == "test" and "--keep" not in argv:
             return "interrupted: the machines are removed"
@@ -174,4 +174,5 @@ def _defaults(argv: list[str]) -> dict[str, dict]:
 
     options = {k.replace("-", "_"): v for k, v in read(path).options.items()}
     # `version` is also a flag of the program itself.
-    return {n: options for n in names() if n not in ("version", "help") and not find(n).group} if options else {}  # type: ignore[union-attr]
+    own = [word for word, verb in WORDS.items() if not verb.group and word not in ("version", "help")]
+    return dict.fromkeys(own, options) if options else {}

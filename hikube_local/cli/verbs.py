@@ -303,13 +303,5 @@ ALIASES: dict[str, Verb] = {alias: verb for verb in VERBS.values() for alias in 
 MEANT: dict[str, Verb] = {word: verb for verb in VERBS.values() for word in verb.meant}
 # Of an alias whose options are its own.
 EXAMPLES: dict[str, tuple[str, ...]] = {"apply": ("apply -f vm.yaml", "apply -f vm.yaml --dry-run=client")}
-
-
-def find(word: str) -> Verb | None:
-    """The verb that is typed so."""
-    return VERBS.get(word) or ALIASES.get(word)
-
-
-def names() -> list[str]:
-    """All that may be typed, the verbs first."""
-    return [*VERBS, *ALIASES]
+# All that may be typed, the verbs first.
+WORDS: dict[str, Verb] = VERBS | ALIASES

@@ -123,9 +123,8 @@ class Server:
             self.keeper.start()
             self.sampler.start()
             ready()
-            self.pool.submit(
-                importlib.import_module, "hikube_local.manifests.validate"
-            )  # before the first write wants it
+            # Before the first write wants it.
+            self.pool.submit(importlib.import_module, "hikube_local.manifests.validate")
             await self._wait(runner, uploads)
 
     def _close(self) -> None:

@@ -116,16 +116,15 @@ class Store:
         self._file = File(layout, self._rebuild)
 
     def _rebuild(self, connection: sqlite3.Connection) -> None:
-        for body in self._in_folders():
-            self._write(connection, from_json(body), ChangeType.ADDED)
+        for obj in self._in_folders():
+            self._write(connection, obj, ChangeType.ADDED)
 
-    def _in_folders(self) -> Iterator[dict[str, Any]]:
+    def _in_folders(self) -> Iterator[Object]:
         for top in ("machines", "disks"):
             for path in sorted((self.layout.state / top).glob(f"*/*/{OBJECT_FILE}")):
                 body = read_json(path)
                 with contextlib.suppress(Exception):
-                    from_json(body)
-                    yield body
+                    yield from_json(body)
 
     # objects
 
@@ -242,7 +241,7 @@ class Store:
                 self._log(c, ChangeType.DELETED, key, json.dumps(to_json(old)))
             for table in ("objects", "status"):
                 c.execute(f"DELETE FROM {table} WHERE kind=? AND namespace=? AND name=?", key)
-            for name in (scope(key), *([logins(key)] if Key(*key).kind == INSTANCE else [])):
+            for name in (scope(key), *([logins(key)] if key.kind == INSTANCE else [])):
                 c.execute("DELETE FROM allocations WHERE scope=?", (name,))
 
         self._file.write(write, frees=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from hikube_local import files, locks
-from hikube_local.api.objects import Object, plain_spec
+from hikube_local.api.objects import Key, Object, plain_spec
 from hikube_local.errors import HikubeError
 from hikube_local.events import Event, EventType
 from hikube_local.manifests.models import read_spec
@@ -45,7 +45,7 @@ def disk(storage="5Gi", name="d", **more) -> Object:
 
 
 def test_reading_makes_nothing(store, layout):
-    assert store.objects() == [] and store.get(("VMDisk", "n", "d")) is None
+    assert store.objects() == [] and store.get(Key("VMDisk", "n", "d")) is None
     assert not layout.state.exists()
 
 
@@ -95,8 +95,8 @@ def test_allocations_and_status_and_events(store):
     assert store.allocation("x") == {"ip": "1", "a": 1}
     store.note("x", a=None)
     assert store.allocations() == {"x": {"ip": "1"}}
-    store.set_status(("VMDisk", "n", "d"), {"a": 1})
-    assert store.status(("VMDisk", "n", "d")) == {}  # there is no such object
+    store.set_status(Key("VMDisk", "n", "d"), {"a": 1})
+    assert store.status(Key("VMDisk", "n", "d")) == {}  # there is no such object
     key = store.put([disk()])[0].key
     store.set_status(key, {"a": 1})
     assert store.status(key) == {"a": 1}
@@ -296,7 +296,7 @@ def some(name: str, **more) -> Object:
 
 
 def gone(store: db.Store, *names: str) -> None:
-    keys = [("VMDisk", "n", name) for name in names]
+    keys = [Key("VMDisk", "n", name) for name in names]
     store.mark_deleted(keys)
     for key in keys:
         store.forget(key)
@@ -360,7 +360,7 @@ def _wildly(folder: str, seed: int, turns: int) -> None:
             case 2:
                 gone(store, name)
             case 3:
-                store.set_status(("VMDisk", "n", name), {"at": chance.random()})
+                store.set_status(Key("VMDisk", "n", name), {"at": chance.random()})
 
 
 def test_a_list_and_the_changes_since_are_the_list_now(layout):

@@ -118,9 +118,7 @@ class Real(Program):
     def close(self) -> None:
         self("down", "-A", "--force")
         left = self.processes()
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, 9)
+        killed(*left)
         shutil.rmtree(self.runtime, ignore_errors=True)
         assert not left, "processes were left over"
 

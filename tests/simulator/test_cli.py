@@ -351,9 +351,9 @@ def test_completion_scripts(hikube, shell):
 
 
 def test_every_verb_has_help(hikube):
-    from hikube_local.cli.verbs import names
+    from hikube_local.cli.verbs import WORDS
 
-    for verb in names():
+    for verb in WORDS:
         if verb == "virsh":
             continue
         result = hikube(verb, "--help")
