@@ -220,6 +220,15 @@ class Executes(Capability):
         raise NotImplementedError
 
 
+class Networks(Capability):
+    """Machines share tenant networks behind a firewall."""
+
+    def reach(self) -> dict[str, Any]:
+        """Who reaches whom: `tenants` with their machines' addresses, `arrows` with the rule of each, and whether these
+        rules are `inForce`."""
+        raise NotImplementedError
+
+
 class Libvirt(Capability):
     """libvirt runs the machines."""
 
@@ -308,6 +317,7 @@ NOUNS: dict[type, str] = {
     Uploads: "uploads",
     Measures: "usage figures",
     Executes: "commands in a tenant network",
+    Networks: "tenant networks",
     Libvirt: "libvirt",
     OnThisHost: "resources of this host",
     WarmStates: "warm states",

@@ -10,7 +10,7 @@ from hikube_local.api.objects import Object
 from hikube_local.events import Emit
 from hikube_local.images.settings import Settings as ImageSettings
 from hikube_local.plan.steps import DiskObserved, MachineObserved, Planned, RunOptions, Step
-from hikube_local.readiness.stages import Progress, Verdict
+from hikube_local.readiness.stages import Progress, Trouble, Verdict
 from hikube_local.source.finding import Finding
 from hikube_local.store.records import Intent
 
@@ -43,7 +43,7 @@ class View:
     failed: bool = False  # its boot came to a bad end
     progress: Progress | None = None
     cloud_init: bool | None = None
-    trouble: str = ""
+    trouble: Trouble | None = None  # why it does not come up, or does not go on
     agent: bool = False  # whether the guest's agent is connected
     accelerator: str = ""
     accelerator_by: str = ""  # who overruled the host's own verdict

@@ -218,7 +218,7 @@ class Simulator(Pauses, Reboots):
             failed=cloud_init is None and bool(moment and moment.outcome in ("fail", "panic")),
             progress=moment.progress if moment else None,
             cloud_init=cloud_init,
-            trouble=self._trouble(obj, moment).message if moment and moment.outcome in ("fail", "panic") else "",
+            trouble=self._trouble(obj, moment) if moment and moment.outcome in ("fail", "panic") else None,
             accelerator="none",
             addresses=addresses,
             access=access if on else [],

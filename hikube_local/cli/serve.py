@@ -7,8 +7,9 @@ import base64
 import os
 import signal
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -18,10 +19,15 @@ from hikube_local.errors import ExitCode, HikubeError, UsageError
 from hikube_local.kube.lock import PORT
 from hikube_local.kube.roles import Role
 
+if TYPE_CHECKING:  # they need what `library` loads
+    from hikube_local.kube.apps import Options as ApplyOptions
+    from hikube_local.kube.credentials import Credentials
+    from hikube_local.kube.server import Server
+
 CONTEXT = "hikube-local"
 
 
-def _library() -> None:
+def library() -> None:
     """Load what `serve` needs. aiohttp reads the host's CAs as it is loaded, which takes a tenth of a second and is for
     clients alone: they are out of its sight for that moment."""
     hidden = {name: os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")}
@@ -73,39 +79,51 @@ def serve(
         words += ["--no-differences"] if app.no_differences else []
         print(serving(app.layout, os.environ.get("HIKUBE_LOCAL_HOME"), words), end="")
         return ExitCode.DONE
-    _library()
-    from hikube_local.kube import apps, lock
-    from hikube_local.kube.credentials import ensure
+    library()
     from hikube_local.kube.server import Options, Server
 
-    credentials = ensure(app.layout)
+    options = Options(port, idle, Role(role), socket and socket.absolute(), how(app, backend, faithful))
+
+    async def ready() -> None:
+        print(f"serving https://127.0.0.1:{port} for {app.layout.state}", file=sys.stderr)
+        if socket:
+            print(f"and at {socket}", file=sys.stderr)
+        if role != Role.OPERATOR:
+            print(f"clients may do what a tenant's {role} may on Hikube", file=sys.stderr)
+        print('use it:  eval "$(hikube-local kubeconfig --env)"; kubectl get vminstances', file=sys.stderr)
+        print("a page:  hikube-local ui", file=sys.stderr)
+        print("stop it: Ctrl-C (machines keep running)", file=sys.stderr, flush=True)
+
+    return run(app, Server(app.session, credentials(app), options), port, ready)
+
+
+def credentials(app: App) -> Credentials:
+    """Those of this state root, made where there are none."""
+    from hikube_local.kube.credentials import ensure
+
+    return ensure(app.layout)
+
+
+def how(app: App, backend: str | None, faithful: bool) -> ApplyOptions:
+    """How the endpoint treats what it is sent."""
+    from hikube_local.kube import apps
+
+    return apps.Options(backend, faithful, not app.no_differences)
+
+
+def run(app: App, server: Server, port: int, ready: Callable[[], Awaitable[None]]) -> NoReturn:
+    """Serve until a signal; `ready` is called when it listens. The process ends here."""
+    from hikube_local.kube import lock
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, server.stop)
+        await server.run(ready)
+
     with lock.held(app.layout, port):
-        options = Options(
-            port,
-            idle,
-            Role(role),
-            socket and socket.absolute(),
-            apps.Options(backend, faithful, not app.no_differences),
-        )
-        server = Server(app.session, credentials, options)
-
-        def ready() -> None:
-            print(f"serving https://127.0.0.1:{port} for {app.layout.state}", file=sys.stderr)
-            if socket:
-                print(f"and at {socket}", file=sys.stderr)
-            if role != Role.OPERATOR:
-                print(f"clients may do what a tenant's {role} may on Hikube", file=sys.stderr)
-            print('use it:  eval "$(hikube-local kubeconfig --env)"; kubectl get vminstances', file=sys.stderr)
-            print("stop it: Ctrl-C (machines keep running)", file=sys.stderr, flush=True)
-
-        async def run() -> None:
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(number, server.stop)
-            await server.run(ready)
-
         try:
-            asyncio.run(run())
+            asyncio.run(main())
         except OSError as e:
             fix = "stop the program that uses it, or choose another with --port or --socket"
             raise HikubeError("HK801", f"cannot listen on port {port}: {e.strerror}", fix=fix) from None
@@ -122,19 +140,18 @@ def serve(
 @common
 def kubeconfig(app: App, port: int | None, env: bool, merge: bool) -> int:
     """Print a kubeconfig for `serve`, or write it (--env, --merge)."""
-    _library()
+    library()
     import yaml
 
     from hikube_local import files
     from hikube_local.kube import lock
-    from hikube_local.kube.credentials import ensure
 
     if env and merge:
         raise UsageError("HK810", "--env and --merge exclude each other", fix="choose one")
-    credentials = ensure(app.layout)
+    found = credentials(app)
     address = f"https://127.0.0.1:{port or lock.port(app.layout) or PORT}"
-    ca = base64.b64encode(credentials.ca.read_bytes()).decode()
-    own = _config(address, ca, credentials.token, app.namespace)
+    ca = base64.b64encode(found.ca.read_bytes()).decode()
+    own = _config(address, ca, found.token, app.namespace)
     if env:
         path = app.layout.serve / "kubeconfig"
         files.write(path, yaml.safe_dump(own, sort_keys=False), 0o600)

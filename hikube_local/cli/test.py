@@ -111,7 +111,7 @@ def _once(
     from hikube_local.cli.progress import ProgressPrinter
     from hikube_local.cli.tables import as_json
     from hikube_local.engine.apply import preflight
-    from hikube_local.lab import report, root
+    from hikube_local.lab import report, results, root
     from hikube_local.lab.guest import needs
     from hikube_local.lab.trial import Report, Trial
     from hikube_local.plan.steps import RunOptions
@@ -135,42 +135,47 @@ def _once(
     reports: list[Report] = []
     failures: list[HikubeError] = []
     key = keys.own_key(app.layout)
-    with ProgressPrinter(app) as progress:
-        for image in images or ("",):
-            try:
-                with root.made(app.layout, leave) as own, app.cache.in_use():
-                    if leave:
-                        home = f"HIKUBE_LOCAL_HOME={own.state.parent}"
-                        for o in (o for o in objects if o.kind == "VMInstance"):
-                            print(f"kept: {home} hikube-local ssh {o.name} -n {o.namespace}", file=sys.stderr)
-                        print(f"  remove: {home} hikube-local purge -A --disks", file=sys.stderr)
-                    trial = Trial(
-                        own,
-                        app.image_settings,
-                        progress,
-                        RunOptions(offline=offline, grace=10.0),
-                        timeout * timeout_factor if timeout else None,
-                        key,
-                        app.layout if warm else None,
-                        thorough=artifacts is not None or html_file is not None,
-                        trust_console=trust_console,
-                        stretch=timeout_factor,
-                    )
-                    reports += trial.run(_on(objects, image), wanted, image)
-            except Exception as e:
-                # One image's end, or its clearing up, takes no other one's report away.
-                failures.append(unexpected(e))
-                if len(images) > 1 and not any(r.image == image for r in reports):
-                    machines = [o for o in objects if o.kind == "VMInstance"]
-                    reports += [Report(o, image, error=failures[-1]) for o in machines]
-    if failures and all(r.error in failures for r in reports):
-        raise failures[0]
+    names = [f"{o.namespace}/{o.name}" for o in objects if o.kind == "VMInstance"]
 
     def place(r: Report, line: int) -> tuple[str, int]:
         from hikube_local.userdata.places import line_in_manifest
 
         where = line_in_manifest(items[r.machine.key], line)
         return where.file, where.line
+
+    with results.kept(app.layout, names, named) as run:
+        with ProgressPrinter(app) as printer:
+            progress = run.noting(printer)
+            for image in images or ("",):
+                try:
+                    with root.made(app.layout, leave) as own, app.cache.in_use():
+                        if leave:
+                            home = f"HIKUBE_LOCAL_HOME={own.state.parent}"
+                            for o in (o for o in objects if o.kind == "VMInstance"):
+                                print(f"kept: {home} hikube-local ssh {o.name} -n {o.namespace}", file=sys.stderr)
+                            print(f"  remove: {home} hikube-local purge -A --disks", file=sys.stderr)
+                        trial = Trial(
+                            own,
+                            app.image_settings,
+                            progress,
+                            RunOptions(offline=offline, grace=10.0),
+                            timeout * timeout_factor if timeout else None,
+                            key,
+                            app.layout if warm else None,
+                            thorough=artifacts is not None or html_file is not None,
+                            trust_console=trust_console,
+                            stretch=timeout_factor,
+                        )
+                        reports += trial.run(_on(objects, image), wanted, image)
+                except Exception as e:
+                    # One image's end, or its clearing up, takes no other one's report away.
+                    failures.append(unexpected(e))
+                    if len(images) > 1 and not any(r.image == image for r in reports):
+                        machines = [o for o in objects if o.kind == "VMInstance"]
+                        reports += [Report(o, image, error=failures[-1]) for o in machines]
+        run.end([report.as_json(r, place) for r in reports], report.page(reports, place))
+    if failures and all(r.error in failures for r in reports):
+        raise failures[0]
 
     if output == "json":
         print(as_json([report.as_json(r, place) for r in reports]))

@@ -259,6 +259,14 @@ SECTIONS: dict[str, tuple[Verb, ...]] = {
             ("serve", "serve --exit-when-idle 30m"),
         ),
         Verb(
+            "ui",
+            "ui",
+            "Show the machines in a browser.",
+            ("ui", "ui web", "ui --print"),
+            meant=("dashboard", "gui", "web", "browser", "webui"),
+            interrupted=_ENDS,
+        ),
+        Verb(
             "kubeconfig",
             "serve",
             "Print or write a kubeconfig for `serve`.",

@@ -241,9 +241,10 @@ class Reconciler:
         if obj.kind != DISK or obj.deletion or self.store.get(obj.key) is None:
             return
         failed = {"code": done.error.code, "message": done.error.what} if done.error else None
-        if self.store.guest(obj.key).failed != failed:
+        seen = self.store.guest(obj.key)
+        if seen.failed != failed or seen.got:
             with contextlib.suppress(HikubeError):
-                self.store.keep(obj.key, failed=failed)
+                self.store.keep(obj.key, failed=failed, got=None)
 
     def _upload(self, disk: Object) -> Object | None:
         """The disk whose upload this one waits for: itself, or what it is a copy of."""
@@ -309,9 +310,20 @@ class Reconciler:
                 words = _WORDS.get(step.verb, step.verb)
                 self._say(EventType.STEP, obj, f"{words}: {step.why}" if step.why else words, step=str(step.verb))
             STEPS.debug("%s in %s: %s: %s", obj.ref, obj.namespace, step.verb, step.why or "it is not so yet")
-            backend.perform(step, obj, options, self.emit)
+            backend.perform(step, obj, options, self._importing(obj) if step.verb == Verb.IMPORT else self.emit)
             done.steps.append(step)
         raise HikubeError("HK999", f"{obj.ref} does not settle", why=", ".join(s.verb for s in done.steps[-6:]))
+
+    def _importing(self, obj: Object) -> Emit:
+        """Each event, and how far the import is is kept for whoever looks."""
+
+        def emit(event: Event) -> None:
+            self.emit(event)
+            if event.type is EventType.PROGRESS and event.data.get("total"):
+                with contextlib.suppress(HikubeError):
+                    self.store.keep(obj.key, got={**event.data, "time": event.time})
+
+        return emit
 
     def _follow(self, key: Key, done: Done, timeout: float | None) -> None:
         obj = self.store.get(key)

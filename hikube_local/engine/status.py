@@ -14,17 +14,46 @@ from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, ignore
 from hikube_local.plan.running import expected_up
 from hikube_local.plan.steps import DiskObserved, MachineObserved, RunState
-from hikube_local.readiness.stages import Stage
+from hikube_local.readiness.stages import Stage, Trouble
 from hikube_local.store.db import Store
 from hikube_local.text import timestamp
 
 # What of a status is kept: whoever watches the store is told of its changes.
-KEPT = ("conditions", "printableStatus", "phase", "addresses", "access", "startTime", "agentConnected")
+KEPT = (
+    "conditions",
+    "printableStatus",
+    "phase",
+    "addresses",
+    "access",
+    "startTime",
+    "agentConnected",
+    "boot",
+    "cause",
+    "progress",
+)
+
+
+FRESH = 30.0  # seconds for which it is believed how far an import was
 
 
 def condition(kind: str, value: bool | None, reason: str, message: str = "") -> dict[str, Any]:
     status = {True: "True", False: "False", None: "Unknown"}[value]
     return {"type": kind, "status": status, "reason": reason, "message": message}
+
+
+def sentence(cause: Trouble | None) -> str:
+    """A cause and its remedy as the message of a condition."""
+    return "; ".join(filter(None, (cause.message, cause.remedy)))[:600] if cause else ""
+
+
+def boot(before: dict[str, Any], started: str, phase: str) -> dict[str, Any] | None:
+    """The boot under way, or the last one: its start and when each stage was first seen, as far as somebody looked."""
+    if not started:
+        return before or None
+    stages = list(before["stages"]) if before.get("start") == started else []
+    if phase and phase not in [s["stage"] for s in stages]:
+        stages.append({"stage": phase, "since": timestamp(time.time()) if stages else started})
+    return {"start": started, "stages": stages}
 
 
 def disk_phase(obj: Object, seen: DiskObserved) -> str:
@@ -121,8 +150,9 @@ class Statuses:
 
     def _status(self, obj: Object) -> dict[str, Any]:
         """The status now; lastTransitionTime: when a condition's status last changed, as far as it was kept."""
-        status = self._disk(obj) if obj.kind == DISK else self._machine(obj)
-        before = {c["type"]: c for c in self.store.status(obj.key).get("conditions", [])}
+        kept = self.store.status(obj.key)
+        status = self._disk(obj) if obj.kind == DISK else self._machine(obj, kept)
+        before = {c["type"]: c for c in kept.get("conditions", [])}
         for c in status["conditions"]:
             old = before.get(c["type"])
             same = old and old["status"] == c["status"]
@@ -133,13 +163,18 @@ class Statuses:
         seen = self.backend(obj).observe_disk(obj)
         phase, problem = disk_phase(obj, seen), seen.problem
         reason = phase
-        failed = self.store.guest(obj.key).failed
-        if failed and not seen.exists and not obj.deletion:
+        guest = self.store.guest(obj.key)
+        failed, got = guest.failed, guest.got or {}
+        part = ""
+        if got and not seen.exists and not obj.deletion and time.time() - got["time"] < FRESH:
+            phase = reason = "ImportInProgress"
+            part = f"{100 * got['bytes'] / got['total']:.1f}%"
+        elif failed and not seen.exists and not obj.deletion:
             phase, reason, problem = "Failed", "ImportFailed", failed["message"]
         ready = phase == "Succeeded"
         status: dict[str, Any] = {
             "phase": phase,
-            "progress": "100.0%" if ready else "N/A",
+            "progress": "100.0%" if ready else part or "N/A",
             "capacity": seen.size or None,
             "actualSize": seen.actual_size if seen.exists else None,
             "format": seen.format or None,
@@ -156,13 +191,28 @@ class Statuses:
             found[ref.name] = (disk, self.backend(disk).observe_disk(disk) if disk else DiskObserved())
         return found
 
-    def _machine(self, obj: Object) -> dict[str, Any]:
+    def _cause(
+        self, cause: Trouble | None, missing: list[str], disks: dict[str, tuple[Object | None, DiskObserved]]
+    ) -> dict[str, Any] | None:
+        """Why the machine is not what it is meant to be, or why a disk of it is not."""
+        if cause is not None:
+            return cause.as_json()
+        for name in missing:
+            disk, seen = disks[name]
+            failed = (self.store.guest(disk.key).failed or {}) if disk else {}
+            if message := seen.problem or failed.get("message", ""):
+                return {"code": failed.get("code", ""), "message": f"disk {name}: {message}"}
+        return None
+
+    def _machine(self, obj: Object, before: dict[str, Any]) -> dict[str, Any]:
         unknown = False
         try:
             view = self.backend(obj).view(obj)
         except HikubeError as e:
             # What there is to be shown is shown in every state, also when libvirt cannot be reached.
-            view = View(MachineObserved(), trouble="; ".join(filter(None, (e.what, e.why, e.fix)))[:300])
+            view = View(
+                MachineObserved(), trouble=Trouble(e.code, e.what[:300], tuple(filter(None, (e.why,))), e.fix or "")
+            )
             unknown = True
         power = self.store.intent(obj.key).power
         disks = self.disks_of(obj)
@@ -173,12 +223,11 @@ class Statuses:
         running = view.observed.state is RunState.RUNNING
         on = view.observed.state in (RunState.RUNNING, RunState.PAUSED)
         ready = running and view.ready
-        trouble = view.trouble
+        cause = view.trouble
         if view.host_restarted and expected_up(obj, power) and not obj.deletion:
-            trouble = (
-                trouble
-                or f"this host was restarted while it ran; `hikube-local start {obj.name}` or `up` starts it again"
-            )
+            fix = f"`hikube-local start {obj.name}` or `up` starts it again"
+            cause = cause or Trouble("", "this host was restarted while it ran", remedy=fix)
+        trouble = sentence(cause)
         reason = "Ready" if ready else "GuestFailed" if running and view.failed else "Booting" if running else word
         conditions = [
             condition("Ready", ready, reason, trouble),
@@ -187,13 +236,12 @@ class Statuses:
         if obj.instance.has_seed:
             reason = {True: "Done", False: "Failed", None: "Pending"}[view.cloud_init]
             conditions.append(
-                condition(
-                    "CloudInitSucceeded", view.cloud_init, reason, view.trouble if view.cloud_init is False else ""
-                )
+                condition("CloudInitSucceeded", view.cloud_init, reason, trouble if view.cloud_init is False else "")
             )
         if view.restart_required:
             message = "a change of the manifest takes effect after `hikube-local restart`"
             conditions.append(condition("RestartRequired", True, "RestartRequired", message))
+        started = timestamp(view.observed.started) if view.observed.started and on else ""
         phase = str(view.progress.stage) if view.progress else ""
         if view.progress and view.progress.stage is Stage.DONE:
             phase = "done"
@@ -206,7 +254,9 @@ class Statuses:
             "addresses": view.addresses,
             "access": view.access,
             "backend": obj.backend,
-            "startTime": timestamp(view.observed.started) if view.observed.started and on else None,
+            "startTime": started or None,
+            "boot": boot(before.get("boot") or {}, started, phase),
+            "cause": self._cause(cause, missing, disks),
             "agentConnected": True if on and view.agent else None,
             "accelerator": view.accelerator or None,
             "acceleratorSetBy": view.accelerator_by or None,

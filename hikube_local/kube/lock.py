@@ -32,6 +32,11 @@ def _noted(layout: Layout) -> dict[str, int]:
     return row if isinstance(row, dict) else {}
 
 
+def running(layout: Layout) -> int | None:
+    """The port of the endpoint that runs now."""
+    return port(layout) if locks.holder(layout.locks / "serve") is not None else None
+
+
 def port(layout: Layout) -> int | None:
     """The port of the endpoint that runs, or of the one that ran last."""
     return _noted(layout).get("port")

@@ -25,12 +25,12 @@ from typing import Any
 
 from aiohttp import web
 
-from hikube_local.api.objects import INSTANCE, Key
-from hikube_local.engine import usage
+from hikube_local.api.objects import INSTANCE
 from hikube_local.engine.session import Session
 from hikube_local.errors import HikubeError, UsageError
 from hikube_local.kube import apps, discovery, kinds, messages, metrics, roles
 from hikube_local.kube.apps import Apps
+from hikube_local.kube.beside import Beside
 from hikube_local.kube.credentials import Credentials
 from hikube_local.kube.documents import Documents
 from hikube_local.kube.guests import Guests
@@ -49,9 +49,11 @@ from hikube_local.kube.strangers import Strangers
 from hikube_local.kube.streams import Streams
 from hikube_local.kube.upload import Uploads
 from hikube_local.kube.watch import Watching
+from hikube_local.page import walls
+from hikube_local.page.sessions import Sessions
+from hikube_local.page.site import ROOT, Site, signed_in
 from hikube_local.plan.steps import RunOptions
 from hikube_local.source.nodes import Refused as NotRead
-from hikube_local.text import duration
 
 LOG = logging.getLogger("hikube_local.kube")
 BODY = 3 << 20  # bytes
@@ -96,12 +98,17 @@ class Server:
         self.guests = Guests(session, self.keeper, self.streams, self._off)
         self.uploads = Uploads(session, self._off, self._off_long, self.strangers, options.apps.backend)
         self.publication = Publication()
+        self.beside = Beside(session, self._permit, self._off, self._off_long, self.hub.ring)
+        self.sessions = Sessions()
+        self.site = Site(self.sessions)
+        self.page: web.AppRunner | None = None  # the page's own listener, while anybody looks
+        self._opening = asyncio.Lock()
         self.last = time.monotonic()
         self.stopped = asyncio.Event()
 
     # the life of it
 
-    async def run(self, ready: Callable[[], None]) -> None:
+    async def run(self, ready: Callable[[], Awaitable[None]]) -> None:
         """Serve until `stop` is called, or nobody came for `idle` seconds."""
         _raise_limit()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -110,6 +117,7 @@ class Server:
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._close)
             runner = await _running(stack, self.app())
+            stack.push_async_callback(self._close_page)
             uploads = await _running(stack, self.uploads.app())
             # The store is there before anybody lists: its revisions begin with it.
             await self._off(self.session.store.note, "serve", port=self.options.port)
@@ -122,7 +130,7 @@ class Server:
             self.hub.start(asyncio.get_running_loop())
             self.keeper.start()
             self.sampler.start()
-            ready()
+            await ready()
             # Before the first write wants it.
             self.pool.submit(importlib.import_module, "hikube_local.manifests.validate")
             await self._wait(runner, uploads)
@@ -137,7 +145,9 @@ class Server:
 
     async def _wait(self, *runners: web.AppRunner) -> None:
         while not self.stopped.is_set():
-            self.strangers.sweep(*(r.server for r in runners))
+            self.strangers.sweep(*(r.server for r in (*runners, self.page) if r is not None))
+            if self.page is not None and self.sessions.empty:
+                await self._close_page(idle=True)
             idle = self.options.idle
             busy = self.watching.open or self.streams.open or self.guests.followers or self.uploads.open
             if idle is not None and not busy and time.monotonic() - self.last > idle:
@@ -155,10 +165,12 @@ class Server:
 
     def app(self) -> web.Application:
         app = web.Application(middlewares=[self._guard], client_max_size=BODY)
+        app.on_response_prepare.append(_tell_browsers)
         for path in OPEN[:3]:
             app.router.add_get(path, self._health)
         app.router.add_get("/metrics", self._metrics)
-        app.router.add_get("/hikube/v1/namespaces/{namespace}/vminstances/{name}/history", self._history)
+        app.router.add_post("/hikube/v1/page", self._page)
+        app.add_routes([*self.beside.routes(), *self.site.routes()])
         app.router.add_route("*", "/{path:.*}", self._any)
         return app
 
@@ -180,18 +192,19 @@ class Server:
             return messages.refusal(Refused(500, f"a bug in hikube-local: {type(e).__name__}; see the output of serve"))
 
     def _admit(self, request: web.Request) -> None:
-        """Who may ask: nobody through a name that was bent to us, no foreign page, nobody without the token."""
-        host = request.headers.get("Host", "").rpartition(":")[0].strip("[]") or request.headers.get("Host", "")
-        if host not in ("127.0.0.1", "localhost", "::1"):
-            raise Refused(403, f"this endpoint is not {host[:80]}: use the address that serve printed")
-        if "Origin" in request.headers:
-            raise Refused(403, "requests from web pages are not accepted")
-        if request.path.rstrip("/") in OPEN:
+        """Who may ask: nobody through a name that was bent to us, no foreign page, nobody unknown.
+
+        Known is the page by its two halves, and whoever has the token and is no page: a page is never to have it.
+        """
+        if told := walls.refused(request.scheme, request.headers):
+            raise Refused(*told)
+        if request.path.rstrip("/") in OPEN or self.site.is_open(request.path):
             return
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        token = given.strip().encode("utf-8", "surrogateescape")
-        if scheme.lower() != "bearer" or not secrets.compare_digest(token, self.credentials.token.encode()):
-            raise Refused(401, "Unauthorized")
+        if signed_in(request, self.sessions) is None:
+            token = walls.bearer(request.headers).encode("utf-8", "surrogateescape")
+            known = secrets.compare_digest(token, self.credentials.token.encode())
+            if not known or "Origin" in request.headers or self._of_page(request):
+                raise Refused(401, "Unauthorized")
         self.strangers.welcome(request)
         self.last = time.monotonic()
 
@@ -201,6 +214,46 @@ class Server:
 
     async def _off_long(self, work: Callable[..., Any], *words: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self.slow, partial(work, *words))
+
+    # the page
+
+    def _of_page(self, request: web.Request) -> bool:
+        """Whether it came to the page's own listener, which is no way in for the token."""
+        return self.page is not None and request.app is self.page.app
+
+    async def _page(self, request: web.Request) -> web.StreamResponse:
+        """A link of one use for whoever has the token; the listener is opened with the first one.
+
+        `tls`: at this very port instead, where a browser warns of our certificate.
+        """
+        if signed_in(request, self.sessions):
+            raise Refused(403, "a page cannot ask for another one: run `hikube-local ui`")
+        body = await messages.body(request)
+        tls = isinstance(body, dict) and bool(body.get("tls"))
+        return web.json_response({"url": await self.link(tls)}, status=201)
+
+    async def link(self, tls: bool = False) -> str:
+        """Where the page is, with a code of one use in the fragment, which no request and no log has."""
+        code = self.sessions.code()  # first: a listener for which there is a code stays
+        origin = f"https://127.0.0.1:{self.options.port}" if tls else await self._open_page()
+        return f"{origin}{ROOT}#code={code}"
+
+    async def _open_page(self) -> str:
+        """Plain http at 127.0.0.1: a secure context for browsers, and nobody but root reads the loopback."""
+        async with self._opening:
+            if self.page is None:
+                runner = await _set_up(self.app())
+                await web.TCPSite(runner, "127.0.0.1", 0).start()
+                self.page = runner
+            return f"http://127.0.0.1:{self.page.addresses[0][1]}"
+
+    async def _close_page(self, idle: bool = False) -> None:
+        async with self._opening:
+            if idle and not self.sessions.empty:
+                return
+            runner, self.page = self.page, None
+            if runner is not None:
+                await runner.cleanup()
 
     # requests
 
@@ -278,16 +331,6 @@ class Server:
         text = metrics.exposition(self.sampler.newest, objects)
         return web.Response(body=text.encode(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
-    async def _history(self, request: web.Request) -> web.StreamResponse:
-        namespace, name = request.match_info["namespace"], request.match_info["name"]
-        self._permit(Target("get", kinds.GROUP, kinds.VERSION, kinds.MACHINES.plural, namespace, name))
-        try:
-            since = min(duration(request.query.get("since", "1h")), float(usage.DAY))
-        except ValueError as e:
-            raise Refused(400, f"since: {e}") from None
-        obj = await self._off(self.apps.stored, kinds.MACHINES, Key(INSTANCE, namespace, name))
-        return web.json_response(await self._off(usage.history, self.session.layout, obj, since))
-
 
 def _raise_limit() -> None:
     """Each watch, each stream and each connection is an open file."""
@@ -317,10 +360,20 @@ def _make_room(path: Path) -> None:
 
 
 async def _running(stack: contextlib.AsyncExitStack, app: web.Application) -> web.AppRunner:
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, keepalive_timeout=CONNECTIONS_IDLE)
-    await runner.setup()
+    runner = await _set_up(app)
     stack.push_async_callback(runner.cleanup)
     return runner
+
+
+async def _set_up(app: web.Application) -> web.AppRunner:
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, keepalive_timeout=CONNECTIONS_IDLE)
+    await runner.setup()
+    return runner
+
+
+async def _tell_browsers(request: web.Request, response: web.StreamResponse) -> None:
+    for name, value in walls.HEADERS.items():
+        response.headers.setdefault(name, value)
 
 
 async def _on_socket(stack: contextlib.AsyncExitStack, runner: web.AppRunner, path: Path) -> None:

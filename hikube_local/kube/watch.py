@@ -21,6 +21,7 @@ from hikube_local.kube.query import flag, number
 from hikube_local.kube.sources import Form, Source
 from hikube_local.kube.status import Refused
 from hikube_local.kube.tables import table
+from hikube_local.page import walls
 from hikube_local.store.db import ChangeType, Compacted
 
 LOG = logging.getLogger("hikube_local.kube")
@@ -91,7 +92,9 @@ class Watching:
 async def _begin(request: web.Request) -> tuple[web.StreamResponse | web.WebSocketResponse, Send, Callable[[], bool]]:
     """(the answer, what sends one event, whether the client has gone)."""
     if request.headers.get("Upgrade", "").lower() == "websocket":
-        socket = web.WebSocketResponse(heartbeat=30.0, max_msg_size=1 << 16)
+        # A browser that offers a subprotocol wants one back; what we send is the same under each.
+        offered = walls.protocols(request.headers)[:1]
+        socket = web.WebSocketResponse(heartbeat=30.0, max_msg_size=1 << 16, protocols=offered)
         if not socket.can_prepare(request):
             raise Refused(400, "not a websocket handshake")
         await socket.prepare(request)

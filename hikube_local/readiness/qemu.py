@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from hikube_local.text import sanitize
+
 # QEMU prints these on stderr, which libvirt keeps beside the machine's log (accel/kvm/kvm-all.c, target/i386/kvm/kvm.c).
 _TELLING = re.compile(r"^(?:KVM: |KVM internal error|kvm run failed|error: kvm|qemu-system-\w+: )", re.I | re.M)
 _OTHER_HYPERVISOR = re.compile(r"KVM_CREATE_VM.* (?:16|EBUSY)|Device or resource busy", re.I)
@@ -19,6 +21,11 @@ def reason(log: str) -> str:
 def words(log: str) -> str:
     """The reason, or that there is none."""
     return reason(log) or "its log does not say why"
+
+
+def evidence(log: str) -> tuple[str, ...]:
+    """Its last lines, made safe."""
+    return tuple(sanitize(log).splitlines()[-8:])
 
 
 def remedy(log: str, name: str, kvm: bool) -> str:

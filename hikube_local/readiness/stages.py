@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 
 class Stage(StrEnum):
@@ -70,6 +72,17 @@ class Trouble:
     message: str
     lines: tuple[str, ...] = ()
     remedy: str = ""
+
+    def as_json(self) -> dict[str, object]:
+        """As `status.cause` has it: what is empty is left out."""
+        row = {"code": self.code, "message": self.message, "evidence": list(self.lines), "remedy": self.remedy}
+        return {name: value for name, value in row.items() if value}
+
+    @classmethod
+    def read(cls, row: Mapping[str, Any]) -> Trouble:
+        """What `as_json` wrote."""
+        lines = tuple(map(str, row.get("evidence", ())))
+        return cls(str(row.get("code", "")), str(row.get("message", "")), lines, str(row.get("remedy", "")))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from hikube_local.render.addresses import Range
 from hikube_local.render.tenant import Endpoint, Tenant
@@ -24,6 +25,53 @@ def ruleset(tenants: Iterable[Tenant], range: Range = Range(), link_local: bool 
     return _between(rows, range, link_local) + _wires(rows)
 
 
+@dataclass(frozen=True, slots=True)
+class Arrow:
+    """Who may open connections to whom: `tenant/NAMESPACE`, `machine/NAMESPACE/NAME`, `others` (machines of other tenants),
+    `outside`, `host`, `bridge/NAME` (of the host's). `rule`: what allows it, as nftables writes it for this one."""
+
+    source: str
+    target: str
+    what: str
+    rule: str
+
+
+def reach(tenants: Iterable[Tenant]) -> list[Arrow]:
+    """What the rules of `ruleset` allow, arrow by arrow; answers to what was opened are always let through."""
+    out = []
+    for t in tenants:
+        here = f"tenant/{t.namespace}"
+        out.append(Arrow(here, here, "everything", _inside(t.bridge)))
+        out.append(Arrow(here, "outside", "everything", _outward(f'"{t.bridge}"')))
+        for s in t.endpoints:
+            machine = f"machine/{t.namespace}/{s.name}"
+            source = f"bridge/{s.lan}" if s.lan else "others"
+            rules = [("everything", "accept")] if s.lan and s.whole else _to(s) if s.lan else _opened([s])
+            out += [Arrow(source, machine, what, rule) for what, rule in rules if what]
+    return out
+
+
+def _inside(bridge: str) -> str:
+    return f'iifname "{bridge}" oifname "{bridge}" accept'
+
+
+def _outward(bridges: str) -> str:
+    return f'iifname {bridges} oifname "tap0" accept'
+
+
+def _opened(endpoints: list[Endpoint]) -> list[tuple[str, str]]:
+    """(what, the rule) of what other tenants' machines reach of these."""
+    rows = []
+    if listed := sorted((s.ip, p) for s in endpoints for p in s.ports):
+        ports = ", ".join(str(p) for p in sorted({p for _, p in listed}))
+        rows.append((f"TCP {ports}", f"ip daddr . tcp dport {_set(f'{ip} . {p}' for ip, p in listed)} accept"))
+    if whole := sorted(s.ip for s in endpoints if s.whole):
+        rows.append(("everything", f"ip daddr {_set(whole)} accept"))
+    if pinged := sorted(s.ip for s in endpoints if s.icmp):
+        rows.append(("ping", f"ip daddr {_set(pinged)} icmp type echo-request accept"))
+    return rows
+
+
 def _set(words: Iterable[str]) -> str:
     return "{ " + ", ".join(words) + " }"
 
@@ -32,26 +80,19 @@ def _between(tenants: list[Tenant], range: Range, link_local: bool) -> str:
     """A tenant's machines reach the outside and one another; of another tenant's what it opened."""
     own = [t.bridge for t in tenants]
     bridges = _set(f'"{b}"' for b in own or ["hknone"])
-    endpoints = [s for t in tenants for s in t.endpoints if not s.lan]
-    opened = []
-    if listed := sorted((s.ip, p) for s in endpoints for p in s.ports):
-        opened.append(f"ip daddr . tcp dport {_set(f'{ip} . {p}' for ip, p in listed)} accept")
-    if whole := sorted(s.ip for s in endpoints if s.whole):
-        opened.append(f"ip daddr {_set(whole)} accept")
-    if pinged := sorted(s.ip for s in endpoints if s.icmp):
-        opened.append(f"ip daddr {_set(pinged)} icmp type echo-request accept")
+    opened = [rule for _, rule in _opened([s for t in tenants for s in t.endpoints if not s.lan])]
     forward = [
         "type filter hook forward priority 0; policy drop;",
         "ct state established,related accept",
         # Where the host has br_netfilter, frames inside one bridge pass here too.
-        *(f'iifname "{b}" oifname "{b}" accept' for b in own),
+        *map(_inside, own),
         f'iifname {bridges} oifname "tap0" ip daddr {range.slirp_net} drop',
         *(
             []
             if link_local
             else [f"iifname {bridges} ip daddr {LINK_LOCAL} drop", f"iifname {bridges} ip6 daddr {LINK_LOCAL6} drop"]
         ),
-        f'iifname {bridges} oifname "tap0" accept',
+        _outward(bridges),
         # Only what was forwarded can arrive there.
         f'iifname "tap0" oifname {bridges} accept',
         *(f"iifname {bridges} {rule}" for rule in opened),
@@ -103,7 +144,7 @@ def _wires(tenants: list[Tenant]) -> str:
             hooks.append(f'iifname "{s.tap}" ether type ip update @learned {{ ether saddr . ip saddr }}')
             lan.append(f'iifname "{s.tap}" ip protocol {{ tcp, udp }} update @flows {_FLOW_OUT}')
             if not s.whole:
-                chains[f"to_{s.tap}"] = _to(s)
+                chains[f"to_{s.tap}"] = [rule for _, rule in _to(s)]
                 lan.append(f'oifname "{s.tap}" jump to_{s.tap}')
         for nic in s.further:
             # Addresses there are the guests' own business, a MAC is not; nor is a LAN theirs to serve.
@@ -157,15 +198,21 @@ def _from(s: Endpoint, others: list[str], gateways6: list[str]) -> list[str]:
     ]
 
 
-def _to(s: Endpoint) -> list[str]:
-    rules = [f"{_FLOW_BACK} accept", "ether type arp accept", "udp sport 67 udp dport 68 accept"]
-    rules.append("icmp type { echo-reply, destination-unreachable, time-exceeded } accept")
-    rules.append("icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-advert } accept")
+def _to(s: Endpoint) -> list[tuple[str, str]]:
+    """(what of it is an opening, the rule) of a machine on a bridge of the host's."""
+    rules = [
+        ("", f"{_FLOW_BACK} accept"),
+        ("", "ether type arp accept"),
+        ("", "udp sport 67 udp dport 68 accept"),
+        ("", "icmp type { echo-reply, destination-unreachable, time-exceeded } accept"),
+        ("", "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-advert } accept"),
+    ]
     if s.icmp:
-        rules.append("icmp type echo-request accept")
+        rules.append(("ping", "icmp type echo-request accept"))
     if s.ports:
-        rules.append(f"tcp dport {_set(map(str, sorted(s.ports)))} accept")
-    return [*rules, "drop"]
+        ports = sorted(s.ports)
+        rules.append((f"TCP {', '.join(map(str, ports))}", f"tcp dport {_set(map(str, ports))} accept"))
+    return [*rules, ("", "drop")]
 
 
 def _table(family: str, chains: dict[str, list[str]], sets: Iterable[str] = ()) -> str:

@@ -47,8 +47,9 @@ class GuestCache:
     asleep: float | None = None  # how long the host had slept when its clock was right
     lan_ip: str = ""  # its address on the host's bridge
     up: float | None = None  # the boot, by its start time, that was seen to come up
-    cloud_init: dict[str, Any] | None = None  # how cloud-init ended: start, ok, message
+    cloud_init: dict[str, Any] | None = None  # how cloud-init ended: start, ok, and why (readiness.Trouble)
     done_as: str = ""  # the instance-id under which it was seen to be done
+    got: dict[str, Any] | None = None  # of a disk that is being imported: bytes, total, and the time of that
     failed: dict[str, str] | None = None  # why a disk did not come about: code, message
 
 

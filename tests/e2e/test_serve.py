@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -12,8 +13,23 @@ import pytest
 from tests.conftest import ROOT
 from tests.e2e.conftest import TINY, Host, Real
 from tests.growth import patience
+from tests.page import CHROMIUM
 
 pytestmark = pytest.mark.e2e
+
+
+def look_at(real: Real, host: Host) -> None:
+    """The page in a browser: list, boot, console, screen, network, a checkpoint and back, usage."""
+    if CHROMIUM is None:
+        return  # tests/simulator/test_browser.py says so
+    link = real("ui", "--print").out.strip()
+    argv = [*host.enter, sys.executable, "-P", "-m", "tests.e2e.inside_page", link]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, timeout=patience(400), env=env)
+    assert done.returncode == 0, done.stderr[-3000:] + done.stdout
+    told = dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
+    assert told["list"] == told["screen"] == told["snapshots"] == told["console after a reload"] == "yes", told
+    assert told["console"] == "page-42" and told["network"] == "True" and told["usage"] == "4", told
 
 
 def test_virtctl_kubectl_and_prometheus_reach_a_machine_that_the_command_line_made(
@@ -41,6 +57,7 @@ def test_virtctl_kubectl_and_prometheus_reach_a_machine_that_the_command_line_ma
         real.wait_for(lambda: "power button pressed" in real("logs", "web").out, "the guest to go down")
         real.wait_for(lambda: "hello" in (host.http(real.access(80)) or ""), "it to be back")
         assert "CPU" in real("top", "web", "--history", "10m").out
+        look_at(real, host)
         real("stop", "web", "--force")  # by the command line; the keeper leaves it stopped
         assert real.status()["printableStatus"] == "Stopped"
     finally:

@@ -35,6 +35,7 @@ ORDER = [
     {"backends"},
     {"engine"},
     {"lab"},
+    {"page"},
     {"access", "kube"},
     {"cli"},
     {"__main__", "pytest_plugin"},

@@ -7,7 +7,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hikube_local import files
 from hikube_local.api.objects import INSTANCE, Key, Object
@@ -67,6 +67,7 @@ class QemuBackend(
     capabilities.Libvirt,
     capabilities.Logs,
     capabilities.Measures,
+    capabilities.Networks,
     capabilities.OnThisHost,
     capabilities.Pauses,
     capabilities.Reboots,
@@ -205,8 +206,7 @@ class QemuBackend(
         if verdict.result in (Result.READY, Result.NO_SIGNAL):
             context.store.keep(obj.key, up=start)
         if verdict.cloud_init is not None:
-            message = verdict.trouble.message if verdict.trouble else ""
-            kept = {"start": start, "ok": verdict.cloud_init, "message": message}
+            kept = {"start": start, "ok": verdict.cloud_init, **(verdict.trouble.as_json() if verdict.trouble else {})}
             context.store.keep(obj.key, cloud_init=kept, done_as=context.uuid(obj))
         if (dom := context.active(obj)) is not None:
             refresh.look(context, obj, dom, emit, soon=True)
@@ -286,6 +286,9 @@ class QemuBackend(
     def figures(self, objects: Sequence[Object]) -> dict[Key, Figures]:
         connection = self.context.connection.existing()
         return usage.figures(connection, objects) if connection is not None else {}
+
+    def reach(self) -> dict[str, Any]:
+        return self.context.tenants.reach()
 
     def execute(self, namespace: str, command: list[str]) -> NoReturn:
         self.context.connection.ensure()  # what died of the sandbox comes back

@@ -22,7 +22,6 @@ from hikube_local.plan.steps import RunState
 from hikube_local.readiness import cloudinit, qemu
 from hikube_local.readiness.console import Console, final_message
 from hikube_local.readiness.stages import WORDS, Result, Stage, Trouble, Verdict
-from hikube_local.text import sanitize
 from hikube_local.userdata import whole
 
 DEFAULT_TIMEOUT = 300.0
@@ -330,7 +329,7 @@ class Follower:
         said = stopped.text(self.watch.qemu_log)
         what = f"QEMU stopped the machine in {self._words()}: {qemu.words(said)}"
         remedy = qemu.remedy(said, self.obj.name, self.watch.kvm)
-        return self._failed(Trouble("HK913", what, tuple(sanitize(said).splitlines()[-8:]), remedy))
+        return self._failed(Trouble("HK913", what, qemu.evidence(said), remedy))
 
     def _loops(self) -> Verdict:
         what = f"the guest started to boot {self.console.again + 1} times and never became ready"

@@ -17,6 +17,7 @@ from hikube_local.host import accelerator, facts
 from hikube_local.plan.accelerator import KVM, Choice
 from hikube_local.plan.steps import RunState
 from hikube_local.readiness import qemu
+from hikube_local.readiness.stages import Trouble
 from hikube_local.render import fit, machine
 from hikube_local.source.finding import Finding, difference
 from hikube_local.store.records import Lease
@@ -41,19 +42,18 @@ def view(context: Context, obj: Object) -> View:
     console = follow.console_of(context.folder(obj), obj) if on else None
     kept = guest.cloud_init or {}
     cloud_init: bool | None = None
-    trouble = console.trouble.message if console and console.trouble else ""
+    trouble = console.trouble if console else None
     if kept and kept.get("start") == seen.started:
-        cloud_init, trouble = kept["ok"], trouble or kept.get("message", "")
+        cloud_init, trouble = kept["ok"], trouble or (Trouble.read(kept) if kept.get("message") else None)
     elif console and console.finished:
         cloud_init = not console.failures
     if dom is not None and on and libvirt.stopped_by_disk(dom):
-        trouble = (
-            "paused by QEMU: a disk of it cannot be written (no space on this host?); "
-            f"when there is space: hikube-local unpause {obj.name}"
-        )
+        what = "paused by QEMU: a disk of it cannot be written (no space on this host?)"
+        trouble = Trouble("HK604", what, remedy=f"when there is space: hikube-local unpause {obj.name}")
     if seen.state is RunState.FAILED:
         said = stopped.text(stopped.log(context, obj))
-        trouble = f"QEMU stopped it: {qemu.words(said)}; {qemu.remedy(said, obj.name, lease.ran_with == 'kvm')}"
+        remedy = qemu.remedy(said, obj.name, lease.ran_with == "kvm")
+        trouble = Trouble("HK913", f"QEMU stopped it: {qemu.words(said)}", qemu.evidence(said), remedy)
     lan = lease.lan if on else ""
     access = [
         {"port": f.port, "protocol": f.protocol.upper(), "address": f.address, "hostPort": f.host_port}

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import re
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from hikube_local.api.objects import Object
@@ -14,6 +14,7 @@ from hikube_local.backends.qemu.network.namespace import Egress
 from hikube_local.errors import HikubeError
 from hikube_local.plan.steps import Forward
 from hikube_local.render.addresses import assign_ports, loopback_candidates, split_port
+from hikube_local.render.firewall import Arrow
 from hikube_local.run import run
 from hikube_local.store.db import Store
 from hikube_local.store.records import GuestCache, Lease
@@ -120,6 +121,16 @@ def moved(lease: Lease) -> list[str]:
 
 def _forward(f: dict[str, Any]) -> Forward:
     return Forward(f["guest_port"], f["host_addr"], f["host_port"], f["proto"])
+
+
+def arrows(live: Iterable[dict[str, Any]], machines: Mapping[str, str]) -> list[Arrow]:
+    """The ways in that stand, as arrows from the host to machines by their addresses."""
+    out = []
+    for f in live:
+        if target := machines.get(f["guest_addr"]):
+            kind, at, port = f["proto"].upper(), f"{f['host_addr']}:{f['host_port']}", f["guest_port"]
+            out.append(Arrow("host", target, f"{kind} {port}", f"forward {at} to {f['guest_addr']}:{port}"))
+    return sorted(out, key=lambda a: (a.target, a.what))
 
 
 def bindable(address: str, port: int, protocol: str = "tcp") -> int | None:

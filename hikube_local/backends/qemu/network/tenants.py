@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import pwd
@@ -13,7 +14,7 @@ from hikube_local import files
 from hikube_local.api import names
 from hikube_local.api.objects import INSTANCE, Object
 from hikube_local.backends.qemu import NAME
-from hikube_local.backends.qemu.network import helpers
+from hikube_local.backends.qemu.network import helpers, port_forwards
 from hikube_local.backends.qemu.network.lan import Lan
 from hikube_local.backends.qemu.network.namespace import add_bridge
 from hikube_local.backends.qemu.network.sandbox import Sandbox
@@ -157,6 +158,25 @@ class Tenants:
         """The tenants that have a bridge: those with a tap."""
         made = self._made()
         return [t for t in tenants if any(s.tap in made for s in t.endpoints)]
+
+    def reach(self) -> dict[str, Any]:
+        """Who reaches whom now: the rules in force are those of tenants that have a bridge."""
+        if not self.sandbox.has_tenant_network or not self.sandbox.lives():
+            return {"tenants": [], "arrows": [], "inForce": False}
+        tenants = self._standing(self.all())
+        rows = [
+            {
+                "namespace": t.namespace,
+                "bridge": t.bridge,
+                "gateway": t.gateway,
+                "machines": [{"name": s.name, "address": s.named_ip, "bridge": s.lan or t.bridge} for s in t.endpoints],
+            }
+            for t in tenants
+        ]
+        ours = {s.ip: f"machine/{t.namespace}/{s.name}" for t in tenants for s in t.endpoints}
+        arrows = firewall.reach(tenants) + port_forwards.arrows(self.sandbox.egress.forwards(), ours)
+        in_force = files.read_json(self._applied) == self._mark(tenants)
+        return {"tenants": rows, "arrows": [dataclasses.asdict(a) for a in arrows], "inForce": in_force}
 
     def is_up(self, obj: Object) -> bool:
         """Whether the machine's tenant has its bridge, its dnsmasq, its rules and its tap."""

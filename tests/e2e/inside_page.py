@@ -1,0 +1,86 @@
+"""Run by tests/e2e/test_serve.py inside its host: a browser that looks at a real machine through the page."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from tests.page import Look, browser, looking
+
+
+def main(link: str) -> None:
+    with browser() as chromium, looking(chromium) as look:
+        look.open(link)
+        look.shows("web", "Ready", "80")
+        print("list: yes")
+        at(look, "")
+        look.shows("Boot", "Done after", "Conditions")
+        look.until(lambda: look.page.locator(".stages li").count() >= 1, "the stages of its boot")
+        print("boot:", look.page.locator(".stages li").count())
+        console(look)
+        screen(look)
+        look.at("#/network")
+        look.shows("These rules are in force", "TCP 80", "forward 127.77.", "oifname")
+        print("network:", look.page.locator(".drawing path").count() > 3)
+        snapshots(look)
+        at(look, "/usage")
+        look.shows("on average")
+        print("usage:", look.page.locator("canvas").count())
+        look.clean()
+
+
+def at(look: Look, tab: str) -> None:
+    look.at(f"#/machines/default/web{tab}")
+    look.heading("web")
+
+
+def text(look: Look) -> str:
+    code = """() => { const t = document.querySelector('.tty')?.terminal; if (!t) return '';
+      const b = t.buffer.active; let out = '';
+      for (let i = 0; i < b.length; i++) out += b.getLine(i).translateToString(true) + '\\n'; return out; }"""
+    return str(look.page.evaluate(code))
+
+
+def console(look: Look) -> None:
+    begin = time.monotonic()
+    at(look, "/console")
+    look.until(lambda: "Linux version" in text(look), "what the console said before")
+    print(f"console before: {time.monotonic() - begin:.2f}")
+    look.shows("Connected. Keys go to the guest")
+    look.page.keyboard.type("\necho page-$((6*7))\n")
+    look.until(lambda: "page-42" in text(look), "what was typed")
+    print("console: page-42")
+    look.page.reload()
+    look.until(lambda: "page-42" in text(look), "what was there, after a reload")
+    print("console after a reload: yes")
+
+
+def screen(look: Look) -> None:
+    at(look, "/screen")
+    look.shows("Connected. Click into the screen")
+    code = """() => { const c = document.querySelector('.screen canvas'); if (!c || !c.width) return 0;
+      const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let lit = 0;
+      for (let i = 0; i < d.length; i += 4) if (d[i] + d[i + 1] + d[i + 2] > 120) lit++; return lit; }"""
+    look.until(lambda: look.page.evaluate(code) > 50, "a picture that is not black")
+    look.page.get_by_label("Send keys").select_option("Escape")
+    print("screen: yes")
+
+
+def snapshots(look: Look) -> None:
+    at(look, "/snapshots")
+    look.page.get_by_label("Name of the snapshot").fill("looked")
+    look.page.get_by_role("button", name="Take a snapshot").click()
+    look.shows("The snapshot was taken", "looked")
+    row: Any = look.page.get_by_role("row").filter(has_text="looked")
+    row.get_by_role("button", name="Restore").click()
+    look.page.get_by_role("dialog").get_by_role("button", name="Restore").click()
+    look.shows("web is back")
+    row.get_by_role("button", name="Delete").click()
+    look.page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    look.until(lambda: row.count() == 0, "it is gone")
+    print("snapshots: yes")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
