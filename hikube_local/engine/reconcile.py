@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from hikube_local.api.objects import DISK, INSTANCE, Key, Object
 from hikube_local.api.sources import FromUpload
 from hikube_local.backends.protocol import Backend
+from hikube_local.engine.status import boot
 from hikube_local.errors import ExitCode, HikubeError, Interrupted, unexpected
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.locks import locked
@@ -22,9 +23,10 @@ from hikube_local.paths import Layout
 from hikube_local.plan.planner import upload_words
 from hikube_local.plan.running import applied
 from hikube_local.plan.steps import Planned, RunOptions, RunState, Step, Verb
-from hikube_local.readiness.stages import Result, Verdict
+from hikube_local.readiness.stages import Result, Stage, Verdict
 from hikube_local.store.db import Store
 from hikube_local.store.records import Intent
+from hikube_local.text import timestamp
 
 MOST_STEPS = 40
 Looked = TypeVar("Looked")
@@ -332,10 +334,13 @@ class Reconciler:
         backend = self.backend(obj.backend)
         try:
             started = any(s.verb == Verb.START for s in done.steps)
-            state = healed(backend, obj, self.emit, backend.observe_machine).state
-            if state is not RunState.RUNNING and not started:
+            seen = healed(backend, obj, self.emit, backend.observe_machine)
+            if seen.state is not RunState.RUNNING and not started:
                 return
-            done.verdict = backend.follow(obj, timeout, self.emit)
+            begun = timestamp(seen.started) if seen.started is not None else ""
+            done.verdict = backend.follow(obj, timeout, self._noting_stages(obj, begun))
+            if done.verdict.result is Result.READY and done.verdict.fresh:
+                self._note_stage(obj, begun, Stage.DONE)
         except Exception as e:
             done.error = unexpected(e)
             self._failed(obj, done.error)
@@ -350,6 +355,24 @@ class Reconciler:
         kind, code = EventType.READY if ok else EventType.FAILED, v.trouble.code if v.trouble else ""
         tell = self.emit if v.fresh else self._listener  # what was so before is no event
         tell(Event(kind, v.message, obj.ref, obj.namespace, str(v.stage), code=code, data=data))
+
+
+    def _noting_stages(self, obj: Object, begun: str) -> Emit:
+        """Each event, and when a stage of the boot began is kept for whoever looks."""
+
+        def emit(event: Event) -> None:
+            self.emit(event)
+            if event.type is EventType.STAGE:
+                self._note_stage(obj, begun, event.stage)
+
+        return emit
+
+    def _note_stage(self, obj: Object, begun: str, stage: str) -> None:
+        with contextlib.suppress(HikubeError):
+            kept = self.store.status(obj.key)
+            now = boot(kept.get("boot") or {}, begun, stage)
+            if now != kept.get("boot"):
+                self.store.set_status(obj.key, {**kept, "boot": now})
 
 
 def healed(backend: Backend, obj: Object, emit: Emit, look: Callable[[Object], Looked]) -> Looked:

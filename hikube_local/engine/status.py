@@ -47,12 +47,18 @@ def sentence(cause: Trouble | None) -> str:
 
 
 def boot(before: dict[str, Any], started: str, phase: str) -> dict[str, Any] | None:
-    """The boot under way, or the last one: its start and when each stage was first seen, as far as somebody looked."""
+    """The boot under way, or the last one: its start and when each stage was first seen, as far as somebody looked.
+
+    One whose end is the first that was seen has no times.
+    """
     if not started:
         return before or None
     stages = list(before["stages"]) if before.get("start") == started else []
     if phase and phase not in [s["stage"] for s in stages]:
-        stages.append({"stage": phase, "since": timestamp(time.time()) if stages else started})
+        stage = {"stage": str(phase)}
+        if stages or phase != Stage.DONE:
+            stage["since"] = started if phase == Stage.FIRMWARE else timestamp(time.time())
+        stages.append(stage)
     return {"start": started, "stages": stages}
 
 
@@ -255,7 +261,7 @@ class Statuses:
             "access": view.access,
             "backend": obj.backend,
             "startTime": started or None,
-            "boot": boot(before.get("boot") or {}, started, phase),
+            "boot": boot(before.get("boot") or {}, started, "done" if ready else phase),
             "cause": self._cause(cause, missing, disks),
             "agentConnected": True if on and view.agent else None,
             "accelerator": view.accelerator or None,

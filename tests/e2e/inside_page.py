@@ -15,7 +15,7 @@ def main(link: str) -> None:
         look.shows("web", "Ready", "80")
         print("list: yes")
         at(look, "")
-        look.shows("Boot", "Done after", "Conditions")
+        look.shows("Boot", "Done after", "Conditions", "kernel")
         look.until(lambda: look.page.locator(".stages li").count() >= 1, "the stages of its boot")
         print("boot:", look.page.locator(".stages li").count())
         console(look)

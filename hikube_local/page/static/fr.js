@@ -64,6 +64,7 @@ export default {
   Network: 'Réseau',
   Next: 'Suivant',
   'Next step:': 'À faire :',
+  'Nobody watched this boot.': 'Personne n’a observé ce démarrage.',
   'No machine runs.': 'Aucune machine en marche.',
   'No tenant network is up: it is there while a machine runs.': 'Aucun réseau de tenant : il existe tant qu’une machine est en marche.',
   'No test has run yet.': 'Aucun test n’a encore été lancé.',

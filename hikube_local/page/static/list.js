@@ -2,6 +2,8 @@
 import { all } from './app.js';
 import { addressOf, age, bdi, cell, el, command, machinePath, portsOf, put, safe, since, size, spaced, stageText, stateMark, stateOf, t, table, typeOf } from './base.js';
 
+const text = (value) => (value === '' ? null : bdi(value));
+
 const COLUMNS = {
   machines: ['Name', 'State', 'Boot', 'Type', 'Address', 'Ports', 'Age'],
   disks: ['Name', 'State', 'Progress', 'Size', 'Source', 'Storage class', 'Age'],
@@ -20,8 +22,8 @@ function machineCells(machine) {
     cell([name, many ? el('span', { class: 'quiet' }, ' ', bdi(machine.metadata.namespace)) : null]),
     cell([stateMark(state), cause && state.kind === 'bad' ? el('div', { class: 'cause' }, bdi(cause)) : null]),
     cell(boot, 'busy'),
-    cell(bdi(typeOf(machine))),
-    cell(bdi(addressOf(machine))),
+    cell(text(typeOf(machine))),
+    cell(text(addressOf(machine))),
     cell(spaced(portsOf(machine))),
     cell(age(since(machine.metadata.creationTimestamp)), 'num'),
   ];

@@ -160,10 +160,12 @@ function overview(body, { namespace, name }) {
     const stages = found.stages.filter((s) => s.stage !== 'done');
     const done = found.stages.find((s) => s.stage === 'done');
     const ended = Boolean(done) || state.kind !== 'busy';
-    const shown = done ? [...stages, done] : stages;
+    const shown = done?.since ? [...stages, done] : stages;
     const list = timeline(shown, found.start, ended, state.kind === 'bad');
-    if (done) list.lastChild.remove();
-    const words = done
+    if (done?.since) list.lastChild.remove();
+    const words = done && !done.since
+      ? t('Nobody watched this boot.')
+      : done
       ? t('Done after {n} s', { n: Math.round((Date.parse(done.since) - Date.parse(found.start)) / 1000) })
       : t('{n} of {of} stages seen', { n: stages.length, of: stagesOf(machine).length });
     put(boot, el('h2', {}, t('Boot')), el('p', { class: 'quiet' }, words), stages.length ? list : null);

@@ -27,14 +27,14 @@ function drawing(tenants, arrows) {
   for (const tenant of tenants) {
     const height = 62 + tenant.machines.length * (LINE + 16);
     tops.push(y);
-    box(`tenant/${tenant.namespace}`, 300, y, 320, height, [t('Namespace {name}', { name: tenant.namespace }), t('gateway {address}', { address: tenant.gateway })]);
-    tenant.machines.forEach((m, i) => box(`machine/${tenant.namespace}/${m.name}`, 320, y + 52 + i * (LINE + 16), 280, LINE + 10, [m.name, m.address || t('address not known yet')], 'machine'));
+    box(`tenant/${tenant.namespace}`, 350, y, 320, height, [t('Namespace {name}', { name: tenant.namespace }), t('gateway {address}', { address: tenant.gateway })]);
+    tenant.machines.forEach((m, i) => box(`machine/${tenant.namespace}/${m.name}`, 370, y + 52 + i * (LINE + 16), 280, LINE + 10, [m.name, m.address || t('address not known yet')], 'machine'));
     y += height + 24;
   }
   const bridges = [...new Set(arrows.map((a) => a.source).filter((s) => s.startsWith('bridge/')))];
   const left = ['host', 'others', ...bridges].filter((k) => arrows.some((a) => a.source === k));
-  left.forEach((k, i) => box(k, 10, 20 + i * 90, 190, 40, [nameOf(k)]));
-  if (tenants.length) box('outside', 720, 20, 190, 40, [nameOf('outside')]);
+  left.forEach((k, i) => box(k, 10, 20 + i * 90, 250, 40, [nameOf(k)]));
+  if (tenants.length) box('outside', 770, 20, 220, 40, [nameOf('outside')]);
   const lines = arrows.filter((a) => a.source !== a.target && places.has(a.source) && places.has(a.target)).map((a, i) => {
     const from = places.get(a.source);
     const to = places.get(a.target);
@@ -47,7 +47,7 @@ function drawing(tenants, arrows) {
   });
   const marker = svg('defs', {}, svg('marker', { id: 'end', viewBox: '0 0 8 8', refX: 8, refY: 4, markerWidth: 7, markerHeight: 7, orient: 'auto-start-reverse' }, svg('path', { d: 'M0 0 L8 4 L0 8 z' })));
   const height = Math.max(y, 20 + left.length * 90);
-  return svg('svg', { class: 'drawing', viewBox: `0 0 920 ${height}`, role: 'img', 'aria-label': t('Drawing of the arrows in the table below') }, marker, nodes, lines);
+  return svg('svg', { class: 'drawing', viewBox: `0 0 1000 ${height}`, role: 'img', 'aria-label': t('Drawing of the arrows in the table below') }, marker, nodes, lines);
 }
 
 export function show(main) {

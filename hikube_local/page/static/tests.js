@@ -25,7 +25,7 @@ function report(r) {
   });
   const place = (p) => (p.file ? `${p.file}:${p.line}: ` : '');
   return [
-    el('h3', {}, bdi(`${r.namespace}/${r.machine}${r.image ? ` on ${r.image}` : ''}`), ' ', stateMark({ word: t(r.result), kind: KINDS[r.result] ?? 'off' }), r.seconds === null ? '' : ` ${t('after {n} s', { n: r.seconds.toFixed(0) })}`),
+    el('h2', {}, bdi(`${r.namespace}/${r.machine}${r.image ? ` on ${r.image}` : ''}`), ' ', stateMark({ word: t(r.result), kind: KINDS[r.result] ?? 'off' }), r.seconds === null ? '' : ` ${t('after {n} s', { n: r.seconds.toFixed(0) })}`),
     r.cause ? el('p', { class: 'bad' }, bdi(r.cause)) : null,
     stages.length ? bars(stages, Math.max(1, from)) : null,
     r.problems.length ? el('ul', {}, r.problems.map((p) => el('li', {}, el('strong', {}, safe(place(p))), bdi(p.message), p.lines.length ? el('pre', { tabindex: '0' }, safe(p.lines.join('\n'))) : null))) : null,

@@ -63,7 +63,7 @@ function plotter(body, names, line) {
       });
       const words = last.map((f, n) => summary(f.name, columns[n], format));
       place.setAttribute('aria-label', `${t(word)}. ${words.map(safe).join('. ')}`);
-      put(caption, words.map((w) => el('div', {}, bdi(w))));
+      put(caption, words.map((w, n) => el('div', {}, el('span', { class: `plot${(n % COLOURS) + 1}`, 'aria-hidden': 'true' }, '■ '), bdi(w))));
       figures[i].plot?.destroy();
       put(place);
       if (!times.length) return;
