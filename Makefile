@@ -17,7 +17,7 @@ PACKAGES := qemu-system-x86 qemu-utils libvirt-daemon libvirt-daemon-driver-qemu
   tini mmdebstrap uidmap e2fsprogs grub-pc-bin grub-common ovmf swtpm swtpm-tools
 TEST_PACKAGES := libxml2-utils busybox-static libarchive-tools strace curl cpio dosfstools mtools fdisk grub-efi-amd64-bin rootlesskit
 
-.PHONY: up down test test-all test-kvm test-host fuzz chaos bench lint wheel clean help
+.PHONY: pictures up down test test-all test-kvm test-host fuzz chaos bench lint wheel clean help
 
 # How long `make fuzz` and `make chaos` go on, in seconds.
 FOR := 600
@@ -96,6 +96,11 @@ test-host: test-packages
 
 bench: test-packages
 	@$(SUDO) $(VENV)/bin/python -m tests.bench
+
+# The pictures of the page in docs/, from a real machine.
+pictures: test-packages
+	@mkdir -p docs/pictures
+	@HIKUBE_LOCAL_SCREENSHOTS=$(CURDIR)/docs/pictures $(PYTEST) tests/e2e/test_serve.py
 
 lint: $(STAMP)
 	@$(VENV)/bin/ruff check hikube_local tests && $(VENV)/bin/ruff format --check hikube_local tests && $(VENV)/bin/mypy

@@ -21,6 +21,7 @@ from hikube_local.events import ignore
 from hikube_local.images import build, fetch
 from hikube_local.images.cache import Cache
 from tests.bench_network import throughput
+from tests.bench_page import looked_at
 from tests.bench_serve import serving as serving_kubernetes
 from tests.components.server import serving
 from tests.conftest import PAIR, Program
@@ -271,6 +272,7 @@ def main() -> None:
         work = Path(name)
         command_line(work)
         serving_kubernetes(work, row)
+        looked_at(work, row)
         disks(work)
         fetching(work)
         if os.geteuid() == 0:
