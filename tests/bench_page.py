@@ -70,8 +70,9 @@ def _many(chromium: Any, endpoint: Endpoint, row: Row) -> tuple[float, float]:
     took, sockets = [], []
     for _ in range(3):
         with looking(chromium) as look:
-            json_type = "application/json"
-            look.page.route(re.compile(r"/vminstances\?$"), lambda r: r.fulfill(body=body, content_type=json_type))
+            look.page.route(
+                re.compile(r"/vminstances\?$"), lambda r: r.fulfill(body=body, content_type="application/json")
+            )
             look.page.route_web_socket(re.compile(r"/vminstances\?watch"), lambda ws: sockets.append(ws))
             link = _link(endpoint)
             begin = time.perf_counter()

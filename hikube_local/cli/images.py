@@ -135,27 +135,17 @@ def _stem(file: Path) -> str:
     return name
 
 
-def users(app: App) -> dict[str, list[str]]:
-    """Digest to the disks that stand on it: from the disks' own folders, so that no lost row loses an image."""
-    from hikube_local.disks import qcow2
-
-    found: dict[str, list[str]] = {}
-    for path in sorted((app.layout.state / "disks").glob("*/*")):
-        if (about := qcow2.facts(path)).base:
-            found.setdefault(about.base, []).append(f"{path.parent.name}/{path.name}")
-    return found
-
-
 @images.command("list")
 @output_option("json", "wide")
 @common
 def list_(app: App, output: str) -> int:
     """List the images in the cache, the disks that use them, and when they were last used."""
     from hikube_local.cli import tables
+    from hikube_local.engine.space import users
     from hikube_local.images.sources import own_name
     from hikube_local.text import age, size, timestamp
 
-    by, now = users(app), time.time()
+    by, now = users(app.layout), time.time()
     rows: list[tuple[dict[str, Any], Sequence[str]]] = []
     for e in app.cache.entries():
         row = {
@@ -192,9 +182,11 @@ def list_(app: App, output: str) -> int:
 @common
 def rm(app: App, names: tuple[str, ...], yes: bool) -> int:
     """Remove images by name, URL or digest; images that disks use are refused."""
+    from hikube_local.cli.system import waits
+    from hikube_local.engine.space import users
     from hikube_local.images.sources import own_name
 
-    cache, by = app.cache, users(app)
+    cache, by = app.cache, users(app.layout)
     doomed: dict[str, str] = {}
     for word in names:
         found = [
@@ -211,8 +203,8 @@ def rm(app: App, names: tuple[str, ...], yes: bool) -> int:
                 raise HikubeError("HK806", what, fix="delete them first")
             doomed[e.digest] = word
     confirm(f"Remove {', '.join(dict.fromkeys(doomed.values()))}?", yes)
-    with cache.alone(_waits):
-        for digest in doomed.keys() - users(app).keys():
+    with cache.alone(waits):
+        for digest in doomed.keys() - users(app.layout).keys():
             cache.forget(digest)
     for word in dict.fromkeys(doomed.values()):
         print(f"{word} removed")
@@ -229,6 +221,8 @@ def verify(app: App, remote: bool) -> int:
 
 
 def _verify_kept(app: App) -> int:
+    from hikube_local.cli.system import waits
+    from hikube_local.engine.space import users
     from hikube_local.images.cache import digest_of
 
     cache = app.cache
@@ -238,8 +232,8 @@ def _verify_kept(app: App) -> int:
             print(f"{digest[:12]}  ok")
             continue
         bad += 1
-        with cache.alone(_waits):
-            by = users(app)
+        with cache.alone(waits):
+            by = users(app.layout)
             cache.forget(digest, keep=digest in by)
         stand = (
             f"; used by the disks {', '.join(by[digest])}: stop their machines, then pull it" if digest in by else ""
@@ -274,50 +268,22 @@ def _verify_remote(app: App) -> int:
 @common
 def prune(app: App, dry_run: bool, everything: bool, yes: bool) -> int:
     """Remove images that no disk uses, and incomplete downloads."""
-    import shutil
-
+    from hikube_local.cli.system import waits
+    from hikube_local.engine import space
     from hikube_local.text import size
 
-    cache = app.cache
-    unused, stray = _unused(app, everything)
-    freed = sum(count for count, _ in unused.values()) + sum(stray.values())
-    for digest, (count, origin) in sorted(unused.items()):
+    spare = space.unused(app.session, everything)
+    for digest, (count, origin) in sorted(spare.images.items()):
         print(f"{digest[:12]}  {size(count):>8}  {origin}")
-    for path, count in sorted(stray.items()):
+    for path, count in sorted(spare.files.items()):
         print(f"{path.name[:12]}  {size(count):>8}  {path.parent.name}: not in use")
-    if not unused and not stray:
+    if not spare.size and not spare.files:
         print("nothing to remove", file=sys.stderr)
         return ExitCode.DONE
     if dry_run:
-        print(f"{size(freed)} would be freed")
+        print(f"{size(spare.size)} would be freed")
         return ExitCode.DONE
-    confirm(f"Remove these ({size(freed)})?", yes)
-    with cache.alone(_waits):
-        # Looked at anew: while the question stood a disk may have been made on one, a download begun.
-        now, strays_now = _unused(app, everything)
-        for digest in unused.keys() & now.keys():
-            cache.forget(digest)
-        for path in stray.keys() & strays_now.keys():
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    kept = len(unused.keys() - now.keys()) + len(stray.keys() - strays_now.keys())
-    print(f"{kept} kept: now in use" if kept else f"{size(freed)} freed")
+    confirm(f"Remove these ({size(spare.size)})?", yes)
+    kept = space.drop_unused(app.session, spare, everything, waits)
+    print(f"{kept} kept: now in use" if kept else f"{size(spare.size)} freed")
     return ExitCode.DONE
-
-
-def _waits(who: str) -> None:
-    print(f"waits for {who}, which uses the images", file=sys.stderr)
-
-
-def _unused(app: App, everything: bool) -> tuple[dict[str, tuple[int, str]], dict[Path, int]]:
-    """Images that no disk stands on (digest to size and origin), and files that no entry speaks of (path to size)."""
-    from hikube_local.images.sources import own_name
-
-    by, entries = users(app), app.cache.entries()
-    golden = {e.digest for e in entries if own_name(e.key)} if not everything else set()
-    unused = {e.digest: (e.size, e.origin) for e in entries if e.digest not in by and e.digest not in golden}
-    stray = {p: _size(p) for p in app.cache.strays() if p.name not in by}
-    return unused, stray
-
-
-def _size(path: Path) -> int:
-    return sum(p.lstat().st_size for p in [path, *path.rglob("*")])

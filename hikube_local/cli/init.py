@@ -143,21 +143,27 @@ def _profile(image: str) -> str:
 
 def _key(word: str) -> str:
     """A public key as it is, or the one in a file."""
+    from hikube_local.source.ssh_keys import KeyKind, examine
+
     path = Path(word).expanduser()
-    if " " in word or not path.exists():
-        return word.strip()
-    text = path.read_text(encoding="utf-8", errors="replace").strip()
+    there = " " not in word and path.is_file()
+    text = path.read_text(encoding="utf-8", errors="replace").strip() if there else word.strip()
     if "PRIVATE KEY" in text:
         raise UsageError("HK810", f"{path} is a private key", fix=f"give the public one: {path}.pub")
-    return text.splitlines()[0] if text else ""
+    text = text.splitlines()[0] if text else ""
+    if examine(text) is not KeyKind.GOOD:
+        raise UsageError(
+            "HK810", f"{word} is neither a public key nor the file of one", fix="give ~/.ssh/id_ed25519.pub"
+        )
+    return text
 
 
 def _judged(text: str) -> None:
     """What was given is judged as every manifest is."""
     from hikube_local.cli.load import Invalid
+    from hikube_local.manifests.load import Fetched
     from hikube_local.manifests.validate import Known, validate
     from hikube_local.source.finding import Severity
-    from hikube_local.manifests.load import Fetched
 
     result = validate([Fetched.of("init", text.encode())], None, "default", Known({}, frozenset()), for_plan=True)
     if result.findings.failed:

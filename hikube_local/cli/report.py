@@ -18,7 +18,13 @@ from hikube_local.errors import ExitCode, UsageError
 
 @click.command("report")
 @click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=complete_machine)
-@option("--to", "target", type=click.Path(path_type=Path), default=None, help="The file to write (default: hikube-local-report-TIME.tar.gz).")
+@option(
+    "--to",
+    "target",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="The file to write (default: hikube-local-report-TIME.tar.gz).",
+)
 @option("--logs/--no-logs", default=True, help="With the ends of the consoles' and firmwares' logs.")
 @option("--yes", is_flag=True, help="Answer questions with yes.")
 @common
@@ -56,4 +62,6 @@ def _write(target: Path, files: dict[str, str]) -> None:
                 entry.size, entry.mode, entry.mtime = len(content), 0o600, int(time.time())
                 tar.addfile(entry, io.BytesIO(content))
     except OSError as e:
-        raise UsageError("HK810", f"{target} cannot be written: {e.strerror}", fix="choose another place with --to") from None
+        raise UsageError(
+            "HK810", f"{target} cannot be written: {e.strerror}", fix="choose another place with --to"
+        ) from None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 import click
 
 from hikube_local.cli.app import App
 from hikube_local.cli.options import common, option, output_option
-from hikube_local.errors import ExitCode
+from hikube_local.errors import ExitCode, UsageError
 
 
 @click.group("config")
@@ -68,19 +70,47 @@ def path(app: App) -> int:
     return ExitCode.DONE
 
 
+# Where each shell looks for a user's completions by itself (bash-completion 2.x, fish(1)); zsh looks where its fpath says.
+PLACES = {
+    "bash": "~/.local/share/bash-completion/completions/hikube-local",
+    "zsh": "~/.local/share/zsh/site-functions/_hikube-local",
+    "fish": "~/.config/fish/completions/hikube-local.fish",
+}
+
+
 @click.command("completion")
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> int:
-    """Print a completion script; bash: source <(hikube-local completion bash)."""
+@click.argument("shell", type=click.Choice(list(PLACES)), required=False)
+@click.option("--install", is_flag=True, help="Write it where the shell finds it (default: the shell of $SHELL).")
+def completion(shell: str | None, install: bool) -> int:
+    """Print a completion script; bash: source <(hikube-local completion bash). Or write it, with --install."""
+    from hikube_local import files
+
+    shell = shell or Path(os.environ.get("SHELL", "")).name
+    if shell not in PLACES:
+        raise UsageError(
+            "HK810", f"no completion for the shell {shell or '(none)'!r}", fix=f"name one of {', '.join(PLACES)}"
+        )
+    if not install:
+        print(script(shell))
+        return ExitCode.DONE
+    place = Path(PLACES[shell]).expanduser()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    files.write(place, script(shell) + "\n", 0o644)
+    print(f"{place} written; new shells have it", file=sys.stderr)
+    if shell == "zsh":
+        print(f"if zsh does not find it, add to ~/.zshrc before compinit: fpath+=({place.parent})", file=sys.stderr)
+    return ExitCode.DONE
+
+
+def script(shell: str) -> str:
+    """The completion of a shell, without click's look at its version (bash need not be installed to print it)."""
     from click.shell_completion import get_completion_class
 
     from hikube_local.cli.main import cli
 
     made = get_completion_class(shell)
     assert made is not None
-    # The script, without click's look at the shell's version (bash need not be installed to print it).
-    print(made.source_template % made(cli, {}, "hikube-local", "_HIKUBE_LOCAL_COMPLETE").source_vars())
-    return ExitCode.DONE
+    return str(made.source_template % made(cli, {}, "hikube-local", "_HIKUBE_LOCAL_COMPLETE").source_vars())
 
 
 @click.command("help")

@@ -181,6 +181,13 @@ SECTIONS: dict[str, tuple[Verb, ...]] = {
     ),
     "Manifests": (
         Verb(
+            "init",
+            "init",
+            "Write a first manifest, with comments.",
+            ("init web.yaml", "init --image ubuntu-2404 --port 80 --yes > web.yaml"),
+            meant=("new", "scaffold", "generate"),
+        ),
+        Verb(
             "validate",
             "validate",
             "Check manifests; nothing is changed.",
@@ -274,6 +281,14 @@ SECTIONS: dict[str, tuple[Verb, ...]] = {
         ),
     ),
     "Host": (
+        Verb("system", "system", "Space on this host: df, prune.", ("system df", "system prune --dry-run"), group=True),
+        Verb(
+            "report",
+            "report",
+            "Collect what a bug report needs, without secrets.",
+            ("report", "report web --to report.tar.gz"),
+            meant=("bugreport", "sos", "support"),
+        ),
         Verb(
             "autostart",
             "autostart",
@@ -298,7 +313,7 @@ SECTIONS: dict[str, tuple[Verb, ...]] = {
             "completion",
             "settings",
             "Print a completion script for bash, zsh or fish.",
-            ("completion bash > ~/.local/share/bash-completion/completions/hikube-local",),
+            ("completion --install", "completion bash"),
             raw=True,
         ),
         Verb("version", "settings", "Show the version."),

@@ -356,7 +356,6 @@ class Reconciler:
         tell = self.emit if v.fresh else self._listener  # what was so before is no event
         tell(Event(kind, v.message, obj.ref, obj.namespace, str(v.stage), code=code, data=data))
 
-
     def _noting_stages(self, obj: Object, begun: str) -> Emit:
         """Each event, and when a stage of the boot began is kept for whoever looks."""
 

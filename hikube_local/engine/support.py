@@ -9,6 +9,7 @@ import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from hikube_local import __version__
@@ -22,26 +23,28 @@ from hikube_local.text import mask_url, sanitize, timestamp
 LOG = 200_000  # bytes of the end of each log
 _PROGRAMS = ("qemu-system-x86_64", "libvirtd", "slirp4netns", "dnsmasq", "nft", "swtpm", "cloud-init")
 # Assignments of what people call secrets, in logs and settings.
-_SECRET = re.compile(r"(?i)((?:pass(?:word|wd|phrase)?|secret|token|api_?key|private_?key|credential)s?[\w-]*\s*[:=]\s*)\S+")
+_SECRET = re.compile(
+    r"(?i)((?:pass(?:word|wd|phrase)?|secret|token|api_?key|private_?key|credential)s?[\w-]*\s*[:=]\s*)\S+"
+)
 _KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.S)
 
 
-def collect(session: Session, machines: list[Object], logs: bool = True) -> dict[str, str]:
+def collect(session: Session, wanted: list[Object], logs: bool = True) -> dict[str, str]:
     """The files by their names. What cannot be had is a file that says why."""
     out = {
         "versions.txt": _try(_versions),
         "doctor.json": _try(lambda: _json([asdict(c) for c in doctor.examine(session)])),
-        "config.json": _try(lambda: _json(_masked(asdict(session.config) if hasattr(session.config, "__dataclass_fields__") else {}))),
+        "config.json": _try(lambda: _json(_masked(session.config.values))),
         "objects.json": _try(lambda: _json([_object(session, o) for o in session.store.objects()])),
         "events.txt": _try(lambda: _events(session)),
     }
-    for obj in machines:
+    for obj in wanted:
         at = f"machines/{obj.namespace}/{obj.name}"
-        if session.able(obj, capabilities.Libvirt):
-            out[f"{at}/domain.xml"] = _try(lambda obj=obj: _domain(session, obj))
-        if logs and session.able(obj, capabilities.Logs):
+        if session.able(obj, capabilities.Libvirt) is not None:
+            out[f"{at}/domain.xml"] = _try(partial(_domain, session, obj))
+        if logs and session.able(obj, capabilities.Logs) is not None:
             for name in ("console", "firmware"):
-                out[f"{at}/{name}.log"] = _try(lambda obj=obj, name=name: _log(session, obj, name))
+                out[f"{at}/{name}.log"] = _try(partial(_log, session, obj, name))
     return out
 
 
@@ -73,7 +76,9 @@ def _versions() -> str:
 def _masked(value: Any) -> Any:
     """Without what may be secret: user-data and keys, passwords and tokens of URLs and settings."""
     if isinstance(value, dict):
-        return {k: _hidden(v) if k in ("cloudInit", "cloudInitSeed", "sshKeys") else _masked(v) for k, v in value.items()}
+        return {
+            k: _hidden(v) if k in ("cloudInit", "cloudInitSeed", "sshKeys") else _masked(v) for k, v in value.items()
+        }
     if isinstance(value, list | tuple):
         return [_masked(v) for v in value]
     return mask_secrets(value) if isinstance(value, str) else value
@@ -97,7 +102,10 @@ def _object(session: Session, obj: Object) -> Any:
 
 def _events(session: Session) -> str:
     rows = session.store.events(0, None)[-2000:]
-    lines = (f"{timestamp(t)} {e.get('namespace', '')}/{e.get('object', '')} {e['type']}: {e.get('message', '')}" for _, t, e in rows)
+    lines = (
+        f"{timestamp(t)} {e.get('namespace', '')}/{e.get('object', '')} {e['type']}: {e.get('message', '')}"
+        for _, t, e in rows
+    )
     return "".join(mask_secrets(sanitize(line).replace("\n", " ")) + "\n" for line in lines)
 
 

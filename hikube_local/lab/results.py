@@ -91,6 +91,12 @@ def all(layout: Layout) -> list[dict[str, Any]]:
     return out
 
 
+def ended(layout: Layout) -> list[Path]:
+    """The folders of runs that are over."""
+    base = folder(layout)
+    return [base / name for name in _names(base) if holder(base / f"{name}.lock") is None]
+
+
 def page(layout: Layout, name: str) -> str | None:
     """The page of one run, or None."""
     if not _ID.fullmatch(name):

@@ -54,9 +54,14 @@ def idle(layout: Layout) -> list[str]:
     return [path.name for path in found if path.is_dir() and holder(_lock(layout, path.name)) is None]
 
 
+def stale(layout: Layout) -> list[str]:
+    """The names of roots whose run is gone; those that --keep left stay until `purge -A --disks`."""
+    return [name for name in idle(layout) if not (folder(layout) / name / KEPT).exists()]
+
+
 def sweep(layout: Layout) -> list[str]:
-    """Remove roots whose run is gone; those that --keep left stay until `purge -A --disks`."""
-    gone = [name for name in idle(layout) if not (folder(layout) / name / KEPT).exists()]
+    """Remove the stale ones."""
+    gone = stale(layout)
     for name in gone:
         remove(layout, name)
     return gone

@@ -73,7 +73,11 @@ def _network(ports: Sequence[int]) -> list[str]:
 
 def _keys(w: Wanted) -> list[str]:
     if not w.ssh_keys:
-        return ["  # sshKeys: who may log in; `hikube-local ssh` brings a key of its own", "  # sshKeys:", "  #   - ssh-ed25519 AAAA… you@host"]
+        return [
+            "  # sshKeys: who may log in; `hikube-local ssh` brings a key of its own",
+            "  # sshKeys:",
+            "  #   - ssh-ed25519 AAAA… you@host",
+        ]
     return ["  sshKeys:", *(f"    - {json.dumps(key, ensure_ascii=False)}" for key in w.ssh_keys)]
 
 

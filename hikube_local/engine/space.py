@@ -1,0 +1,118 @@
+"""What a state root and its cache take of the file systems, and what of it could go without anybody's data."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hikube_local.api.objects import INSTANCE
+from hikube_local.disks import qcow2
+from hikube_local.engine.session import Session
+from hikube_local.images.sources import own_name
+from hikube_local.paths import Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Of one kind of thing: how many there are, how many are in use, bytes on disk, and bytes that `prune` would free."""
+
+    kind: str
+    total: int
+    active: int
+    size: int
+    reclaimable: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spare:
+    """What can go: images by digest (bytes, origin), and files that belong to nothing (bytes)."""
+
+    images: dict[str, tuple[int, str]]
+    files: dict[Path, int]
+
+    @property
+    def size(self) -> int:
+        return sum(count for count, _ in self.images.values()) + sum(self.files.values())
+
+
+def users(layout: Layout) -> dict[str, list[str]]:
+    """Digest to the disks that stand on it: from the disks' own folders, so that no lost row loses an image."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((layout.state / "disks").glob("*/*")):
+        if (about := qcow2.facts(path)).base:
+            found.setdefault(about.base, []).append(f"{path.parent.name}/{path.name}")
+    return found
+
+
+def unused(session: Session, everything: bool = False) -> Spare:
+    """Images that no disk stands on, and files that no entry speaks of; imported ones, which cannot be had again, only
+    with `everything`."""
+    cache, by = session.cache, users(session.layout)
+    entries = cache.entries()
+    golden = {e.digest for e in entries if own_name(e.key)} if not everything else set()
+    images = {e.digest: (e.size, e.origin) for e in entries if e.digest not in by and e.digest not in golden}
+    return Spare(images, {p: on_disk(p) for p in cache.strays() if p.name not in by})
+
+
+def drop_unused(session: Session, seen: Spare, everything: bool, waits: Callable[[str], None]) -> int:
+    """Remove what was seen to be unused and still is, and hand back how many things are in use by now."""
+    with session.cache.alone(waits):
+        # Looked at anew: while a question stood a disk may have been made on one, a download begun.
+        now = unused(session, everything)
+        for digest in seen.images.keys() & now.images.keys():
+            session.cache.forget(digest)
+        remove(seen.files.keys() & now.files.keys())
+    return len(seen.images.keys() - now.images.keys()) + len(seen.files.keys() - now.files.keys())
+
+
+def remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def warm(layout: Layout) -> list[Path]:
+    """The states that `test` resumes from; another run makes them anew."""
+    return sorted(p for p in (layout.state / "warm").glob("[0-9a-f]*") if p.is_dir())
+
+
+def survey(session: Session) -> list[Use]:
+    """Images, disks, snapshots, states of `test`, and what machines keep beside their disks."""
+    layout, by = session.layout, users(session.layout)
+    digests = {e.digest for e in session.cache.entries()}
+    disks, points = folders(layout, "disks", "*/*"), folders(layout, "checkpoints", "*/*/*")
+    attached = {(k.namespace, k.name) for o in session.store.objects(INSTANCE) for k in o.disk_keys}
+    states = warm(layout)
+    machines = folders(layout, "machines", "*/*")
+    return [
+        Use("Images", len(digests), len(digests & by.keys()), on_disk(layout.images), unused(session).size),
+        Use("Disks", len(disks), sum((p.parent.name, p.name) in attached for p in disks), total(disks), 0),
+        Use("Snapshots", len(points), len(points), total(points), 0),
+        Use("Machines (logs, seeds)", len(machines), len(machines), total(machines), 0),
+        Use("Warm states of test", len(states), 0, total(states), total(states)),
+    ]
+
+
+def folders(layout: Layout, what: str, pattern: str) -> list[Path]:
+    return sorted(p for p in (layout.state / what).glob(pattern) if p.is_dir())
+
+
+def total(paths: Iterable[Path]) -> int:
+    """Bytes on disk; a file under several names counts once."""
+    seen: dict[tuple[int, int], int] = {}
+    for top in paths:
+        for path in (top, *top.rglob("*")):
+            try:
+                st = path.lstat()
+            except FileNotFoundError:  # it went while we looked
+                continue
+            seen[st.st_dev, st.st_ino] = 512 * st.st_blocks
+    return sum(seen.values())
+
+
+def on_disk(path: Path) -> int:
+    return total([path])
