@@ -23,7 +23,7 @@ from hikube_local.paths import Layout
 from hikube_local.plan.planner import upload_words
 from hikube_local.plan.running import applied
 from hikube_local.plan.steps import Planned, RunOptions, RunState, Step, Verb
-from hikube_local.readiness.stages import Result, Stage, Verdict
+from hikube_local.readiness.stages import Result, Stage, Trouble, Verdict
 from hikube_local.store.db import Store
 from hikube_local.store.records import Intent
 from hikube_local.text import timestamp
@@ -239,10 +239,10 @@ class Reconciler:
         return done
 
     def _keep_failure(self, obj: Object, done: Done) -> None:
-        """Why a disk did not come about is told by `get` and `describe` until it does."""
-        if obj.kind != DISK or obj.deletion or self.store.get(obj.key) is None:
+        """Why a disk did not come about, or a machine could not be started, is told until it does, or can."""
+        if obj.deletion or self.store.get(obj.key) is None:
             return
-        failed = {"code": done.error.code, "message": done.error.what} if done.error else None
+        failed = _told(done.error) if done.error else None
         seen = self.store.guest(obj.key)
         if seen.failed != failed or seen.got:
             with contextlib.suppress(HikubeError):
@@ -368,10 +368,12 @@ class Reconciler:
 
     def _note_stage(self, obj: Object, begun: str, stage: str) -> None:
         with contextlib.suppress(HikubeError):
-            kept = self.store.status(obj.key)
-            now = boot(kept.get("boot") or {}, begun, stage)
-            if now != kept.get("boot"):
-                self.store.set_status(obj.key, {**kept, "boot": now})
+            self.store.change_status(obj.key, lambda kept: {**kept, "boot": boot(kept.get("boot") or {}, begun, stage)})
+
+
+def _told(error: HikubeError) -> dict[str, Any]:
+    """An error as a cause: code, message, and where there are any evidence and remedy."""
+    return Trouble(error.code, error.what, (error.why,) if error.why else (), error.fix or "").as_json()
 
 
 def healed(backend: Backend, obj: Object, emit: Emit, look: Callable[[Object], Looked]) -> Looked:

@@ -62,6 +62,16 @@ def boot(before: dict[str, Any], started: str, phase: str) -> dict[str, Any] | N
     return {"start": started, "stages": stages}
 
 
+def _with_stages(body: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any]:
+    """A status, and of the same boot the stages that somebody kept while it was looked at."""
+    own, other = body.get("boot"), kept.get("boot")
+    if not own or not other or own["start"] != other["start"] or len(other["stages"]) < len(own["stages"]):
+        return body
+    seen = {s["stage"] for s in other["stages"]}
+    more = [s for s in own["stages"] if s["stage"] not in seen]
+    return {**body, "boot": {**other, "stages": [*other["stages"], *more]}}
+
+
 def disk_phase(obj: Object, seen: DiskObserved) -> str:
     """CDI's word for where a disk is."""
     if obj.deletion:
@@ -151,7 +161,7 @@ class Statuses:
             status = self._status(obj)
             body = {k: status[k] for k in KEPT if k in status}
             if body != self.store.status(obj.key):  # most looks find nothing new, and take no turn at writing
-                self.store.set_status(obj.key, body)
+                self.store.change_status(obj.key, lambda kept: _with_stages(body, kept))
         return status
 
     def _status(self, obj: Object) -> dict[str, Any]:
@@ -198,11 +208,18 @@ class Statuses:
         return found
 
     def _cause(
-        self, cause: Trouble | None, missing: list[str], disks: dict[str, tuple[Object | None, DiskObserved]]
+        self,
+        obj: Object,
+        on: bool,
+        cause: Trouble | None,
+        missing: list[str],
+        disks: dict[str, tuple[Object | None, DiskObserved]],
     ) -> dict[str, Any] | None:
         """Why the machine is not what it is meant to be, or why a disk of it is not."""
         if cause is not None:
             return cause.as_json()
+        if not on and (failed := self.store.guest(obj.key).failed):  # it could not be started
+            return dict(failed)
         for name in missing:
             disk, seen = disks[name]
             failed = (self.store.guest(disk.key).failed or {}) if disk else {}
@@ -262,7 +279,7 @@ class Statuses:
             "backend": obj.backend,
             "startTime": started or None,
             "boot": boot(before.get("boot") or {}, started, "done" if ready else phase),
-            "cause": self._cause(cause, missing, disks),
+            "cause": self._cause(obj, on, cause, missing, disks),
             "agentConnected": True if on and view.agent else None,
             "accelerator": view.accelerator or None,
             "acceleratorSetBy": view.accelerator_by or None,

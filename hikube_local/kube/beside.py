@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,9 @@ from hikube_local.engine.session import Session, capabilities
 from hikube_local.errors import UsageError
 from hikube_local.events import ignore
 from hikube_local.kube import kinds, messages
+from hikube_local.kube.guests import LARGEST
 from hikube_local.kube.paths import Target
+from hikube_local.kube.query import number
 from hikube_local.kube.status import MISSING, Refused
 from hikube_local.lab import results
 from hikube_local.text import duration, timestamp
@@ -42,6 +45,7 @@ class Beside:
     def routes(self) -> list[web.RouteDef]:
         return [
             web.get(f"{MACHINE}/history", self._history),
+            web.get(f"{MACHINE}/log", self._log),
             web.get(f"{MACHINE}/snapshots", self._snapshots),
             web.post(f"{MACHINE}/snapshots", self._create),
             web.delete(f"{MACHINE}/snapshots/{{snapshot}}", self._delete),
@@ -53,7 +57,7 @@ class Beside:
         ]
 
     async def _machine(self, request: web.Request, verb: str = "get", below: str = "") -> Object:
-        """The machine of the path. What no tenant's role has words for, the operator alone may do."""
+        """The machine of the path, for those whose role has this verb on it (what is `below`: on all that is its own)."""
         namespace, name = request.match_info["namespace"], request.match_info["name"]
         self._permit(Target(verb, kinds.GROUP, kinds.VERSION, kinds.MACHINES.plural, namespace, name, below))
         obj: Object | None = await self._off(self.session.store.get, Key(INSTANCE, namespace, name))
@@ -68,6 +72,16 @@ class Beside:
             raise Refused(400, f"since: {e}") from None
         obj = await self._machine(request)
         return web.json_response(await self._off(usage.history, self.session.layout, obj, since))
+
+    async def _log(self, request: web.Request) -> web.StreamResponse:
+        """What it said on its console since its last start, made safe; also of one that is off."""
+        obj = await self._machine(request, below="log")
+        lines = number(request.query, "tailLines")
+        log = self.session.require(obj, capabilities.Logs).log(obj)
+        text = await self._off(log.read, False, None)
+        if lines is not None:
+            text = "".join(deque(text.splitlines(keepends=True), maxlen=lines))
+        return web.Response(body=text.encode()[-LARGEST:], content_type="text/plain", charset="utf-8")
 
     # checkpoints
 

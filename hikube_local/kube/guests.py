@@ -52,7 +52,7 @@ class Guests:
         """The machine of a subresource. The name is the platform's, or the manifest's."""
         exact = Key(INSTANCE, namespace, name)
         short = Key(INSTANCE, namespace, names.user_names(name))
-        obj = self.session.store.get(exact) or self.session.store.get(short)
+        obj = self.session.store.get(short) or self.session.store.get(exact)
         if obj is None:
             raise Refused(404, f'{kinds.VMIS.full} "{name}" not found', details=kinds.VMIS.details(name))
         return obj

@@ -142,7 +142,8 @@ class Keeper:
         for obj in self.session.store.objects():
             if self._end.is_set():
                 return
-            if obj.key not in self._busy:
+            # A disk whose import is at work here moves on, too.
+            if obj.key not in self._busy or (obj.kind == DISK and not obj.deletion):
                 try:
                     self._one(obj)
                 except HikubeError as e:  # as of a libvirt that does not answer: the others are looked at all the same

@@ -1,4 +1,5 @@
-"""The endpoint: requests in, the engine's answers out. Loopback and TLS alone, a token for everything but the paths of OPEN.
+"""The endpoint: requests in, the engine's answers out. Loopback alone: TLS and the token for clients, plain http and both
+halves of a session for the page; the paths of OPEN and the page's own files are for everybody.
 
 One event loop; whatever reads or writes the store, or looks at a machine, does so in a pool of threads.
 """
@@ -52,6 +53,7 @@ from hikube_local.kube.watch import Watching
 from hikube_local.page import walls
 from hikube_local.page.sessions import Sessions
 from hikube_local.page.site import ROOT, Site, signed_in
+from hikube_local.page.site import files as site_files
 from hikube_local.plan.steps import RunOptions
 from hikube_local.source.nodes import Refused as NotRead
 
@@ -66,6 +68,7 @@ _INSTEAD = {
     "attach": "virtctl console",
     "portforward": "virtctl port-forward vmi/NAME PORT",
 }
+OF_PAGE = web.AppKey("of_page", bool)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -200,7 +203,9 @@ class Server:
             raise Refused(*told)
         if request.path.rstrip("/") in OPEN or self.site.is_open(request.path):
             return
-        if signed_in(request, self.sessions) is None:
+        if session := signed_in(request, self.sessions):
+            session.carries(request.protocol)
+        else:
             token = walls.bearer(request.headers).encode("utf-8", "surrogateescape")
             known = secrets.compare_digest(token, self.credentials.token.encode())
             if not known or "Origin" in request.headers or self._of_page(request):
@@ -219,7 +224,7 @@ class Server:
 
     def _of_page(self, request: web.Request) -> bool:
         """Whether it came to the page's own listener, which is no way in for the token."""
-        return self.page is not None and request.app is self.page.app
+        return OF_PAGE in request.app
 
     async def _page(self, request: web.Request) -> web.StreamResponse:
         """A link of one use for whoever has the token; the listener is opened with the first one.
@@ -242,7 +247,10 @@ class Server:
         """Plain http at 127.0.0.1: a secure context for browsers, and nobody but root reads the loopback."""
         async with self._opening:
             if self.page is None:
-                runner = await _set_up(self.app())
+                await self._off(site_files)
+                app = self.app()
+                app[OF_PAGE] = True
+                runner = await _set_up(app)
                 await web.TCPSite(runner, "127.0.0.1", 0).start()
                 self.page = runner
             return f"http://127.0.0.1:{self.page.addresses[0][1]}"

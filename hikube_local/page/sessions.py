@@ -11,23 +11,30 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 CODE = 60.0  # seconds that a code may be used
 IDLE = 12 * 3600.0  # seconds after which a session that nobody used ends
 MOST = 50  # sessions, and codes, at once: the oldest goes
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Session:
     """`cookie` and `bearer`: both are needed."""
 
-    cookie: str = field(default_factory=lambda: secrets.token_urlsafe(24))
-    bearer: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    cookie: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
+    bearer: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
     used: float = 0.0
+    connections: set[Any] = field(default_factory=set, repr=False)  # that are open with it: they end with it
+
+    def carries(self, connection: Any) -> None:
+        """A request with it came by this connection of aiohttp's."""
+        if connection not in self.connections:
+            self.connections = {c for c in self.connections if c.transport is not None} | {connection}
 
 
 def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 class Sessions:
@@ -53,8 +60,7 @@ class Sessions:
             return None
         self._sweep()
         while len(self._by_bearer) >= MOST:
-            oldest = min(self._by_bearer, key=lambda k: self._by_bearer[k].used)
-            del self._by_bearer[oldest]
+            self.end(min(self._by_bearer.values(), key=lambda s: s.used))
         session = Session(used=self._now())
         self._by_bearer[_digest(session.bearer)] = session
         return session
@@ -70,12 +76,18 @@ class Sessions:
         return session
 
     def end(self, session: Session) -> None:
+        """Nobody is let in by it any more, and what was opened with it is closed."""
         self._by_bearer.pop(_digest(session.bearer), None)
+        for connection in list(session.connections):
+            connection.force_close()
 
     def _sweep(self) -> None:
         now = self._now()
         self._codes = {k: until for k, until in self._codes.items() if until >= now}
-        self._by_bearer = {k: s for k, s in self._by_bearer.items() if s.used + IDLE >= now}
+        for session in [
+            s for s in self._by_bearer.values() if s.used + IDLE < now and not any(c.transport for c in s.connections)
+        ]:
+            self.end(session)
 
     @property
     def empty(self) -> bool:

@@ -22,6 +22,7 @@ TYPES = {
     "svg": "image/svg+xml",
     "txt": "text/plain; charset=utf-8",
 }
+LONGEST = 1000  # bytes of a body that holds a code
 TOO_OLD = "this link was used or is too old: run `hikube-local ui` again"
 
 
@@ -98,13 +99,15 @@ class Site:
     async def _begin(self, request: web.Request) -> web.StreamResponse:
         """A code for the two halves: one as a cookie that scripts do not see, one for the script."""
         try:
-            given = json.loads((await request.content.read(1000)).decode())
+            given = json.loads(await request.content.readexactly(min(request.content_length or 0, LONGEST)))
             code = given["code"] if isinstance(given, dict) else ""
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, EOFError, RecursionError):
             code = ""
         session = self.sessions.exchange(code) if isinstance(code, str) and code else None
         if session is None:
             return web.json_response({"message": TOO_OLD}, status=403)
+        if old := signed_in(request, self.sessions):  # the browser forgets it now
+            self.sessions.end(old)
         answer = web.json_response({"bearer": session.bearer})
         secure = request.scheme == "https"
         name = cookie_name(request)
@@ -113,6 +116,7 @@ class Site:
 
     async def _end(self, request: web.Request) -> web.StreamResponse:
         if session := signed_in(request, self.sessions):
+            session.connections.discard(request.protocol)  # this answer is to arrive
             self.sessions.end(session)
         answer = web.json_response({})
         answer.del_cookie(cookie_name(request))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 
 NAMES = ("127.0.0.1", "localhost", "::1")
@@ -46,9 +47,8 @@ def refused(scheme: str, headers: Mapping[str, str]) -> tuple[int, str] | None:
 
 def name(host: str) -> str:
     """The name in a Host header: without its port, without the brackets of an IPv6 address."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
+    found = re.fullmatch(r"(?:\[([0-9a-f:.]+)\]|([\w.-]+))(?::\d{1,5})?", host)
+    return (found[1] or found[2]) if found else ""
 
 
 def port(host: str, scheme: str) -> int:

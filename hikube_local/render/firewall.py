@@ -28,7 +28,7 @@ def ruleset(tenants: Iterable[Tenant], range: Range = Range(), link_local: bool 
 @dataclass(frozen=True, slots=True)
 class Arrow:
     """Who may open connections to whom: `tenant/NAMESPACE`, `machine/NAMESPACE/NAME`, `others` (machines of other tenants),
-    `outside`, `host`, `bridge/NAME` (of the host's). `rule`: what allows it, as nftables writes it for this one."""
+    `outside`, `host`, `bridge/NAME` (of the host's), `network/NAMESPACE/NAME` (a further one). `rule`: what allows it, as nftables writes it for this one."""
 
     source: str
     target: str
@@ -38,17 +38,37 @@ class Arrow:
 
 def reach(tenants: Iterable[Tenant]) -> list[Arrow]:
     """What the rules of `ruleset` allow, arrow by arrow; answers to what was opened are always let through."""
+    rows = list(tenants)
+    bridges = _set(f'"{t.bridge}"' for t in rows)
     out = []
-    for t in tenants:
+    for t in rows:
         here = f"tenant/{t.namespace}"
-        out.append(Arrow(here, here, "everything", _inside(t.bridge)))
-        out.append(Arrow(here, "outside", "everything", _outward(f'"{t.bridge}"')))
+        if any(not s.lan for s in t.endpoints):
+            out.append(Arrow(here, here, "everything", _inside(t.bridge)))
+            out.append(Arrow(here, "outside", "everything", _outward(bridges)))
         for s in t.endpoints:
             machine = f"machine/{t.namespace}/{s.name}"
-            source = f"bridge/{s.lan}" if s.lan else "others"
-            rules = [("everything", "accept")] if s.lan and s.whole else _to(s) if s.lan else _opened([s])
-            out += [Arrow(source, machine, what, rule) for what, rule in rules if what]
+            if s.lan:
+                out += _both_ways(machine, s.lan, "" if s.whole else s.tap)
+                out += [Arrow(f"bridge/{s.lan}", machine, what, rule) for what, rule in _to(s) if what and not s.whole]
+            else:
+                out += [Arrow("others", machine, what, f"iifname {bridges} {rule}") for what, rule in _opened([s])]
+            for nic in s.further:
+                if nic.lan:
+                    out += _both_ways(machine, nic.lan, "")
+                else:
+                    inside = f"network/{t.namespace}/{nic.network}"
+                    out += [Arrow(machine, inside, "everything", _OPEN), Arrow(inside, machine, "everything", _OPEN)]
     return out
+
+
+_OPEN = "type filter hook forward priority 0; policy accept;"
+
+
+def _both_ways(machine: str, lan: str, closed: str) -> list[Arrow]:
+    """A machine and a bridge of the host's: out always, in where no chain of its wire (`closed`: its tap) says less."""
+    out = [Arrow(machine, f"bridge/{lan}", "everything", _OPEN)]
+    return out if closed else [*out, Arrow(f"bridge/{lan}", machine, "everything", _OPEN)]
 
 
 def _inside(bridge: str) -> str:
@@ -132,7 +152,7 @@ def _wires(tenants: list[Tenant]) -> str:
     gateways6 = sorted(t.range.gateway6(t.number) for t in tenants if t.range.v6)
     chains: dict[str, list[str]] = {}
     hooks = ["type filter hook prerouting priority -300; policy accept;"]
-    lan = ["type filter hook forward priority 0; policy accept;"]
+    lan = [_OPEN]
     jumps: list[str] = []
     for s in endpoints:
         others = sorted((ours - {s.ip, s.lan_ip}) | set(gateways))

@@ -400,12 +400,19 @@ class Store:
         return self._file.read(read) or {}
 
     def set_status(self, key: Key, body: dict[str, Any]) -> None:
-        """Keep what was last seen of an object; what is the same gets no new revision, and an object that is gone no status."""
+        """Keep what was last seen of an object."""
+        self.change_status(key, lambda kept: body)
+
+    def change_status(self, key: Key, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        """Keep what was last seen of an object, made of what is kept at that moment; what is the same gets no new revision,
+        and an object that is gone no status."""
 
         def write(c: sqlite3.Connection) -> None:
             sql = "SELECT body FROM status WHERE kind=? AND namespace=? AND name=?"
             row = c.execute(sql, key).fetchone()
-            if (row and json.loads(row[0]) == body) or self._find(c, key) is None:
+            kept = json.loads(row[0]) if row else {}
+            body = change(kept)
+            if (row and kept == body) or self._find(c, key) is None:
                 return
             revision = self._log(c, ChangeType.MODIFIED, key)
             c.execute("INSERT OR REPLACE INTO status VALUES(?,?,?,?,?)", (*key, json.dumps(body), revision))

@@ -50,7 +50,9 @@ class GuestCache:
     cloud_init: dict[str, Any] | None = None  # how cloud-init ended: start, ok, and why (readiness.Trouble)
     done_as: str = ""  # the instance-id under which it was seen to be done
     got: dict[str, Any] | None = None  # of a disk that is being imported: bytes, total, and the time of that
-    failed: dict[str, str] | None = None  # why a disk did not come about: code, message
+    failed: dict[str, Any] | None = (
+        None  # why a disk did not come about, or a machine did not start (readiness.Trouble)
+    )
 
 
 Record = TypeVar("Record", Intent, Lease, GuestCache)

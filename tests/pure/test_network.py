@@ -137,3 +137,42 @@ def test_the_ids_that_doctor_names_are_nobodys(monkeypatch):
         for row in Path("/etc", name).read_text().splitlines() if Path("/etc", name).exists() else []:
             _, begin, count = row.split(":")
             assert int(begin) + int(count) <= first or int(begin) > last
+
+
+def test_the_arrows_of_the_drawing_are_rules_of_the_firewall():
+    """Each arrow's rule stands in the ruleset: as it is, or, where the ruleset has one for all machines, as a part of its set."""
+    import re
+
+    from hikube_local.render.firewall import reach, ruleset
+    from hikube_local.render.tenant import Endpoint, Nic, Tenant
+
+    nics = (Nic("back", "02:00:00:00:00:09", "hk9"), Nic("office", "02:00:00:00:00:08", "hk8", "br1"))
+    tenants = [
+        Tenant(
+            "default", 1, (Endpoint("web", "10.77.1.2", "02:00:00:00:00:01", "hk1", (22, 80), icmp=True, further=nics),)
+        ),
+        Tenant("shop", 2, (Endpoint("all", "10.77.2.2", "02:00:00:00:00:02", "hk2", whole=True),)),
+        Tenant(
+            "lan", 3, (Endpoint("b", "10.77.3.2", "02:00:00:00:00:03", "hk3", (443,), lan="br0", lan_ip="192.168.1.9"),)
+        ),
+    ]
+    text = ruleset(tenants)
+    arrows = reach(tenants)
+    for arrow in arrows:
+        whole = arrow.rule in text
+        parts = re.findall(r"10\.77\.\d\.\d(?: \. \d+)?", arrow.rule)
+        assert whole or (parts and all(re.search(rf"\{{[^}}]*\b{re.escape(p)}\b[^}}]*\}}", text) for p in parts)), arrow
+    told = {(a.source, a.target, a.what) for a in arrows}
+    assert told >= {
+        ("tenant/default", "tenant/default", "everything"),
+        ("tenant/default", "outside", "everything"),
+        ("others", "machine/default/web", "TCP 22, 80"),
+        ("others", "machine/default/web", "ping"),
+        ("others", "machine/shop/all", "everything"),
+        ("bridge/br0", "machine/lan/b", "TCP 443"),
+        ("machine/lan/b", "bridge/br0", "everything"),
+        ("machine/default/web", "network/default/back", "everything"),
+        ("bridge/br1", "machine/default/web", "everything"),
+    }
+    assert not any(a.source == "tenant/lan" for a in arrows), "it sits on the host's bridge"
+    assert not any(a.source == "bridge/br0" and a.what == "everything" for a in arrows)

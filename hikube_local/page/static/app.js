@@ -1,5 +1,5 @@
 // The shell: who is signed in, which view is shown, and whether what it shows is live.
-import { APPS, Live, el, health, isLive, language, put, request, safe, signIn, signOut, signedIn, t, tell } from './base.js';
+import { APPS, Live, el, forget, health, isLive, language, put, request, safe, say, signIn, signOut, signedIn, t, tell } from './base.js';
 
 const main = document.getElementById('main');
 const VIEWS = {
@@ -12,6 +12,9 @@ const VIEWS = {
 const lives = {};
 let leave = () => {};
 let turn = 0;
+let inside = false; // whether somebody is signed in
+// What a namespace and a machine may be called: nothing else is part of an address or of a command.
+const NAME = /^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/;
 
 // One watch for each kind, whoever shows it. Where a role has no list of all namespaces, the one of the link is shown.
 export function all(kind) {
@@ -23,13 +26,32 @@ export function all(kind) {
 function route() {
   const [path, query = ''] = location.hash.replace(/^#\/?/, '').split('?');
   const [view = '', ...rest] = path.split('/').map(decodeURIComponent);
-  return { view: VIEWS[view] ? view : 'machines', rest, query: new URLSearchParams(query) };
+  if (!rest.slice(0, 2).every((name) => NAME.test(name))) throw new Error(t('There is no such view'));
+  return { view: Object.hasOwn(VIEWS, view) ? view : 'machines', rest, query: new URLSearchParams(query) };
 }
 
 async function show(moved) {
   const mine = ++turn;
+  if (!inside) return;
   leave();
   leave = () => {};
+  put(main);
+  try {
+    await drawn(mine);
+  } catch (e) {
+    if (mine !== turn) return;
+    put(main, el('h1', { tabindex: '-1' }, t('This cannot be shown')), el('p', {}, safe(e.message)));
+  }
+  if (mine !== turn) return;
+  const head = main.querySelector('h1');
+  if (head) {
+    const tab = main.querySelector('nav a[aria-current]');
+    document.title = [head.textContent, tab?.textContent, 'hikube-local'].filter(Boolean).join(' · ');
+    if (moved) head.focus();
+  }
+}
+
+async function drawn(mine) {
   const { view, rest, query } = route();
   const one = view === 'machines' && rest.length > 1;
   document.body.classList.toggle('bare', rest[3] === 'window');
@@ -37,21 +59,11 @@ async function show(moved) {
     if (link.dataset.view === view) link.setAttribute('aria-current', 'page');
     else link.removeAttribute('aria-current');
   }
-  put(main);
-  try {
-    const module = await (one ? import('./machine.js') : VIEWS[view][1]());
-    if (mine !== turn) return;
-    const close = await module.show(main, one ? rest : [view, ...rest], query);
-    if (mine !== turn) close?.();
-    else leave = close ?? leave;
-  } catch (e) {
-    put(main, el('h1', { tabindex: '-1' }, t('This cannot be shown')), el('p', {}, safe(e.message)));
-  }
-  const head = main.querySelector('h1');
-  if (head) {
-    document.title = `${head.textContent} · hikube-local`;
-    if (moved) head.focus();
-  }
+  const module = await (one ? import('./machine.js') : VIEWS[view][1]());
+  if (mine !== turn) return;
+  const close = await module.show(main, one ? rest : [view, ...rest], query);
+  if (mine !== turn) close?.();
+  else leave = close ?? leave;
 }
 
 function shell() {
@@ -76,14 +88,21 @@ function shell() {
   );
   const mark = () => {
     live.className = isLive() ? 'good' : 'bad';
-    put(live, isLive() ? t('● live') : t('▲ not live: connection lost, trying again'));
+    say(live, isLive() ? t('● live') : t('▲ not live: connection lost, trying again (was serve started anew? run hikube-local ui)'));
   };
   health.addEventListener('change', mark);
   mark();
+  all('vminstances'); // whatever is shown: whether it is live is known by this one
 }
 
 function outside(message) {
-  for (const live of Object.values(lives)) live.close();
+  inside = false;
+  forget();
+  for (const kind of Object.keys(lives)) {
+    lives[kind].close();
+    delete lives[kind];
+  }
+  for (const dialog of document.querySelectorAll('dialog')) dialog.close();
   turn++;
   leave();
   leave = () => {};
@@ -95,7 +114,14 @@ function outside(message) {
 
 async function begin() {
   await language();
-  document.querySelector('.skip').textContent = t('Skip to content');
+  const skip = document.querySelector('.skip');
+  skip.textContent = t('Skip to content');
+  skip.addEventListener('click', (e) => {
+    e.preventDefault();
+    main.focus();
+  });
+  // A link that is pasted into this very tab changes the fragment alone.
+  addEventListener('hashchange', () => (new URLSearchParams(location.hash.slice(1)).has('code') ? location.reload() : show(true)));
   const given = new URLSearchParams(location.hash.slice(1));
   const code = given.get('code');
   if (code) {
@@ -110,9 +136,9 @@ async function begin() {
     }
   }
   if (!signedIn()) return outside();
-  health.addEventListener('out', () => outside());
+  inside = true;
+  health.addEventListener('out', () => inside && outside());
   shell();
-  addEventListener('hashchange', () => show(true));
   await show(false);
 }
 

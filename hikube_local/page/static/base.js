@@ -22,11 +22,13 @@ export function put(node, ...children) {
 const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
 const LONGEST = 2000;
 
-// Foreign text: what would turn it around, hide in it or break its line is shown instead.
+// Foreign text, all of it: what would turn it around, hide in it or break its line is shown instead.
+export const shown = (text) => text.replace(HIDDEN, (c) => '\\u' + c.charCodeAt(0).toString(16).padStart(4, '0'));
+
+// The same, cut where it is long.
 export function safe(value) {
-  const text = String(value ?? '');
-  const shown = text.replace(HIDDEN, (c) => '\\u' + c.charCodeAt(0).toString(16).padStart(4, '0'));
-  return shown.length > LONGEST ? shown.slice(0, LONGEST) + '…' : shown;
+  const text = shown(String(value ?? ''));
+  return text.length > LONGEST ? text.slice(0, LONGEST) + '…' : text;
 }
 
 export const bdi = (value) => el('bdi', {}, safe(value));
@@ -40,6 +42,8 @@ export function table(heads, rows, label) {
 export const row = (...cells) => el('div', { role: 'row', class: 'row' }, cells.map((c) => cell(c)));
 
 export const cell = (content, kind) => el('span', { role: 'cell', class: kind }, content);
+
+export const health = new EventTarget(); // `change`: live or not; `out`: nobody is signed in any more
 
 // Words
 
@@ -74,10 +78,19 @@ export function size(bytes) {
   return String(Math.round(bytes));
 }
 
+// A short word on what was done; what went wrong stays until it is closed.
 export function tell(text, wrong = false) {
-  const note = el('p', { class: wrong ? 'wrong' : null }, safe(text));
-  document.getElementById('told').append(note);
-  setTimeout(() => note.remove(), wrong ? 15000 : 6000);
+  const close = wrong ? el('button', { type: 'button', 'aria-label': t('Close'), onclick: () => note.remove() }, '×') : null;
+  const note = el('p', { class: wrong ? 'wrong' : null, role: wrong ? 'alert' : null }, close, safe(text));
+  const place = document.getElementById('told');
+  place.append(note);
+  if (!wrong) setTimeout(() => note.remove(), 6000);
+  while (place.children.length > 5) place.firstChild.remove();
+}
+
+// The same text again is no news to whoever hears it.
+export function say(node, text) {
+  if (node.textContent !== text) put(node, text);
 }
 
 export function command(line) {
@@ -90,7 +103,7 @@ export function command(line) {
       tell(t('The browser does not let this page copy: select the text instead'), true);
     }
   });
-  return el('div', { class: 'command' }, el('code', {}, line), button);
+  return el('div', { class: 'command' }, el('code', {}, safe(line)), button);
 }
 
 // A question. `word`: what has to be typed before it can be answered with yes.
@@ -125,7 +138,8 @@ const bearer = () => localStorage.getItem(HALF) ?? '';
 export const signedIn = () => bearer() !== '';
 
 export async function signIn(code) {
-  const answer = await fetch('session', { method: 'POST', body: JSON.stringify({ code }), headers: { 'Content-Type': 'application/json' } });
+  const headers = { 'Content-Type': 'application/json', Authorization: `Bearer ${bearer()}` };
+  const answer = await fetch('session', { method: 'POST', body: JSON.stringify({ code }), headers });
   const said = await answer.json();
   if (!answer.ok) throw new Refusal(answer.status, said.message);
   localStorage.setItem(HALF, said.bearer);
@@ -133,8 +147,15 @@ export async function signIn(code) {
 
 export async function signOut() {
   await fetch('session', { method: 'DELETE', headers: { Authorization: `Bearer ${bearer()}` } }).catch(() => {});
-  localStorage.removeItem(HALF);
+  forget();
 }
+
+// Another tab signed out.
+addEventListener('storage', (e) => {
+  if (e.key === HALF && !e.newValue) health.dispatchEvent(new Event('out'));
+});
+
+export const forget = () => localStorage.removeItem(HALF);
 
 export class Refusal extends Error {
   constructor(code, message) {
@@ -154,11 +175,54 @@ export async function request(method, path, body) {
     throw new Refusal(0, t('hikube-local serve does not answer'));
   }
   if (answer.ok) return answer;
+  if (answer.status === 401) health.dispatchEvent(new Event('out'));
   const said = await answer.json().catch(() => ({}));
   throw new Refusal(answer.status, said.message ?? answer.statusText);
 }
 
 export const get = async (path) => (await request('GET', path)).json();
+
+export async function save(path, name) {
+  try {
+    const url = URL.createObjectURL(await (await request('GET', path)).blob());
+    el('a', { href: url, download: name }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 10000);
+  } catch (e) {
+    tell(e.message, true);
+  }
+}
+
+// What is asked for again and again while somebody looks. `draw` gets each answer that differs from the one before.
+export function poll(path, every, draw, wrong) {
+  let closed = false;
+  let timer;
+  let seen = '';
+  async function load() {
+    clearTimeout(timer);
+    try {
+      const answer = await get(path());
+      if (closed) return;
+      const now = JSON.stringify(answer);
+      if (now !== seen) draw(answer);
+      seen = now;
+    } catch (e) {
+      seen = '';
+      if (!closed) put(wrong, el('p', { class: 'bad' }, safe(e.message)));
+      if (!closed) timer = setTimeout(load, every());
+      return;
+    }
+    put(wrong);
+    timer = setTimeout(load, document.hidden ? 30000 : every());
+  }
+  load();
+  return {
+    load,
+    close() {
+      closed = true;
+      clearTimeout(timer);
+    },
+  };
+}
 
 export function socket(path, protocol) {
   const half = btoa(bearer()).replace(/\+/g, '-').replace(/\//g, '_').replace(/=+$/, '');
@@ -170,7 +234,7 @@ export function socket(path, protocol) {
 
 const later = (work) => (document.hidden ? setTimeout(work, 100) : requestAnimationFrame(work));
 const key = (o) => `${o.metadata.namespace}/${o.metadata.name}`;
-export const health = new EventTarget();
+const QUIET = 90000; // milliseconds without a word, bookmarks included (one comes each minute): then nobody is there
 let cut = 0; // watches that are not live
 export const isLive = () => cut === 0;
 
@@ -195,14 +259,15 @@ export class Live {
   }
 
   subscribe(listener) {
-    this.listeners.add(listener);
     if (this.loaded || this.refusal) listener([...this.items.keys()]);
+    this.listeners.add(listener);
     return () => this.listeners.delete(listener);
   }
 
   close() {
     this.closed = true;
     clearTimeout(this.timer);
+    clearTimeout(this.quiet);
     this.socket?.close();
     this.mark(true);
   }
@@ -232,7 +297,6 @@ export class Live {
     } catch (e) {
       if (this.closed) return;
       this.mark(false);
-      if (e.code === 401) health.dispatchEvent(new Event('out'));
       if (e.code === 403 || e.code === 404) {
         this.refusal = e;
         this.mark(true);
@@ -246,20 +310,47 @@ export class Live {
   watch(from) {
     const { url, protocols } = socket(this.query({ watch: 1, resourceVersion: from, allowWatchBookmarks: 1 }), 'json');
     const ws = (this.socket = new WebSocket(url, protocols));
-    ws.onopen = () => {
-      this.wait = 500;
-      this.mark(true);
+    let failed = false;
+    const heard = () => {
+      clearTimeout(this.quiet);
+      this.quiet = setTimeout(() => {
+        failed = true;
+        this.mark(false);
+        ws.close();
+        ended();
+      }, QUIET);
     };
-    ws.onmessage = (message) => {
-      const { type, object } = JSON.parse(message.data);
-      if (type === 'ERROR') ws.close();
-      else if (type !== 'BOOKMARK') this.set(key(object), type === 'DELETED' ? null : object);
-    };
-    ws.onclose = () => {
+    // The server ends a watch after an hour, and says so: then it goes on from there.
+    let over = false;
+    const ended = (event) => {
+      if (over) return;
+      over = true;
+      clearTimeout(this.quiet);
       if (this.closed) return;
+      if (event?.wasClean && !failed) {
+        this.watch(from);
+        return;
+      }
       this.mark(false);
       this.again();
     };
+    ws.onopen = () => {
+      this.wait = 500;
+      this.mark(true);
+      heard();
+    };
+    ws.onmessage = (message) => {
+      heard();
+      const { type, object } = JSON.parse(message.data);
+      if (type === 'ERROR') {
+        failed = true;
+        ws.close();
+        return;
+      }
+      from = object.metadata.resourceVersion;
+      if (type !== 'BOOKMARK') this.set(key(object), type === 'DELETED' ? null : object);
+    };
+    ws.onclose = ended;
   }
 
   again() {
@@ -279,7 +370,13 @@ export class Live {
   told() {
     const names = [...this.changed];
     this.changed.clear();
-    for (const listener of this.listeners) listener(names);
+    for (const listener of this.listeners) {
+      try {
+        listener(names);
+      } catch (e) {
+        tell(`${t('This cannot be shown')}: ${e.message}`, true);
+      }
+    }
   }
 }
 
@@ -323,6 +420,7 @@ export function stateOf(machine) {
     const at = stages.findIndex(([name]) => name === now?.stage);
     return { word: t('Booting'), kind: 'busy', at: at + 1, of: stages.length, stage: now?.stage, since: now?.since };
   }
+  if (status.cause && word === 'Starting') return { word: t('Cannot start'), kind: 'bad' };
   if (word === 'Stopped' || word === 'Paused') return { word: t(word), kind: 'off' };
   if (word === 'CrashLoopBackOff' || word === 'DataVolumeError' || word === 'Unknown') return { word: t(word), kind: 'bad' };
   return { word: t(word || 'Pending'), kind: 'busy' };
@@ -358,5 +456,10 @@ export function portsOf(machine) {
 }
 
 export const spaced = (nodes) => nodes.flatMap((n, i) => (i ? [', ', n] : [n]));
+// A machine's addresses in the API
+export const subresource = (namespace, kind, name, what) =>
+  `/apis/subresources.kubevirt.io/v1/namespaces/${encodeURIComponent(namespace)}/${kind}/vm-instance-${encodeURIComponent(name)}/${what}`;
+export const beside = (namespace, name, what) =>
+  `/hikube/v1/namespaces/${encodeURIComponent(namespace)}/vminstances/${encodeURIComponent(name)}/${what}`;
 export const machinePath = (m) => `#/machines/${m.metadata.namespace}/${m.metadata.name}`;
 export const flag = (namespace) => (namespace === 'default' ? '' : ` -n ${namespace}`);

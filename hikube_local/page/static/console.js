@@ -1,11 +1,12 @@
 // A machine's serial console: what it said before, then live. Nothing is sent that was not typed.
-import { bdi, command, el, flag, get, put, request, safe, socket, t, tell } from './base.js';
+import { bdi, beside, command, el, flag, put, request, safe, save, socket, subresource, t } from './base.js';
 
 const LINES = 5000; // kept to scroll back to
 const BEFORE = 3000; // lines of the log that are shown first
 const UNWRITTEN = 1 << 20; // bytes that may wait for the terminal
 
-// xterm writes <style> and style="", which the page's policy forbids: while one is made, both go the ways that it allows.
+// xterm writes <style> while it is made, and style="" as long as it lives, which the page's policy forbids: both go the ways
+// that it allows. What is handed back ends that.
 function styled(make) {
   const create = Document.prototype.createElement;
   const setAttribute = Element.prototype.setAttribute;
@@ -28,15 +29,19 @@ function styled(make) {
     if (name === 'style' && this.style) this.style.cssText = value;
     else setAttribute.call(this, name, value);
   };
-  try {
-    make();
-  } finally {
-    delete document.createElement;
-  }
-  return () => {
+  const tidy = () => {
     Element.prototype.setAttribute = setAttribute;
     document.adoptedStyleSheets = document.adoptedStyleSheets.filter((s) => !sheets.includes(s));
   };
+  try {
+    make();
+  } catch (e) {
+    tidy();
+    throw e;
+  } finally {
+    delete document.createElement;
+  }
+  return tidy;
 }
 
 // What a terminal would answer, or act on outside its screen: none of it is done
@@ -68,87 +73,99 @@ async function parts() {
   return { Terminal: xterm.Terminal, Fit: fit.FitAddon, Search: search.SearchAddon };
 }
 
-export async function podOf(namespace, name) {
-  const query = new URLSearchParams({ labelSelector: `vm.kubevirt.io/name=vm-instance-${name}` });
-  const { items } = await get(`/api/v1/namespaces/${encodeURIComponent(namespace)}/pods?${query}`);
-  return items[0]?.metadata.name;
-}
-
-export function inside(body, { namespace, name, base, window: own }) {
+export function inside(body, { namespace, name, base, window: own, machine }) {
   const screen = el('div', { class: 'screen tty' });
   const state = el('p', { class: 'quiet', role: 'status' }, t('Connecting…'));
   const find = el('input', { type: 'search', 'aria-label': t('Search in the console'), placeholder: t('Search') });
-  const leave = el('button', { type: 'button' }, t('Leave the console (Ctrl+])'));
+  const leave = el('button', { type: 'button', onclick: () => { location.hash = base; } }, t('Leave the console (Ctrl+])'));
+  const log = (query) => beside(namespace, name, `log${query}`);
   const bar = el('div', { class: 'bar' }, find, el('button', { type: 'button', onclick: () => search?.findPrevious(find.value) }, t('Previous')), el('button', { type: 'button', onclick: () => search?.findNext(find.value) }, t('Next')),
     el('button', { type: 'button', onclick: resize }, t('Tell the guest this size')),
-    el('button', { type: 'button', onclick: download }, t('Download the log')),
+    el('button', { type: 'button', onclick: () => save(log(''), `${name}-console.log`) }, t('Download the log')),
     own ? null : el('a', { href: `${base}/console/window`, target: '_blank', rel: 'noopener' }, t('Own window')), leave);
   put(body, bar, state, screen, own ? null : command(`hikube-local console ${name}${flag(namespace)}`));
-  let term, search, fit, ws, tidy, watcher, closed = false, waiting = 0, held = [], queue = Promise.resolve(), delay = 500, timer;
+  let term, search, fit, ws, tidy, watcher, closed = false, delay = 500, timer;
+  let blocks = []; // what waits to be shown, the oldest first
+  let waiting = 0; // bytes of it
+  let writing = true; // until what was said before is there
   const send = (bytes) => { if (ws?.readyState === WebSocket.OPEN) ws.send(bytes); };
 
   find.addEventListener('keydown', (e) => { if (e.key === 'Enter') search?.[e.shiftKey ? 'findPrevious' : 'findNext'](find.value); });
 
   function resize() {
+    if (!term) return;
     // A serial line carries no size: the shell is told as a person would.
     send(new TextEncoder().encode(`stty rows ${term.rows} cols ${term.cols}\r`));
     term.focus();
   }
 
-  async function download() {
-    try {
-      const pod = await podOf(namespace, name);
-      const answer = await request('GET', `/api/v1/namespaces/${namespace}/pods/${pod}/log`);
-      const url = URL.createObjectURL(await answer.blob());
-      el('a', { href: url, download: `${name}-console.log` }).click();
-      setTimeout(() => URL.revokeObjectURL(url), 10000);
-    } catch (e) {
-      tell(e.message, true);
-    }
-  }
-
-  async function before() {
-    try {
-      const pod = await podOf(namespace, name);
-      if (!pod) return '';
-      return await (await request('GET', `/api/v1/namespaces/${namespace}/pods/${pod}/log?tailLines=${BEFORE}`)).text();
-    } catch {
-      return '';
-    }
-  }
-
   const write = (data) => new Promise((done) => term.write(data, done));
 
+  // Faster than it can be shown: the oldest of what waits is left out, and it says so; nothing grows.
   function take(data) {
-    if (held) {
-      held.push(data);
-      return;
-    }
+    blocks.push(data);
     waiting += data.length;
-    queue = queue.then(async () => {
-      await write(data);
-      waiting -= data.length;
-    });
+    let left = 0;
+    while (waiting > UNWRITTEN && blocks.length > 1) {
+      left += blocks[0].length;
+      waiting -= blocks.shift().length;
+    }
+    if (left) {
+      // A sequence that was cut ends here (CAN), and its colours.
+      const note = new TextEncoder().encode(`\x18\x1b[0m\r\n… ${t('{n} bytes are not shown', { n: left })} …\r\n`);
+      blocks.unshift(note);
+      waiting += note.length;
+    }
+    pump();
   }
 
-  function connect(first) {
-    const { url, protocols } = socket(`/apis/subresources.kubevirt.io/v1/namespaces/${namespace}/virtualmachineinstances/vm-instance-${name}/console`, 'plain.kubevirt.io');
+  async function pump() {
+    if (writing) return;
+    writing = true;
+    while (blocks.length && !closed) {
+      const block = blocks.shift();
+      waiting -= block.length;
+      await write(block);
+    }
+    writing = false;
+  }
+
+  // All that was said since the start, then what comes: also after the connection was lost
+  async function before() {
+    writing = true;
+    let text = '';
+    try {
+      text = await (await request('GET', log(`?tailLines=${BEFORE}`))).text();
+    } catch {
+      // none is kept: what comes is shown
+    }
+    if (closed) return;
+    term.reset();
+    if (text) await write(text.replace(/\n/g, '\r\n'));
+    writing = false;
+    pump();
+  }
+
+  function connect() {
+    clearTimeout(timer);
+    const { url, protocols } = socket(subresource(namespace, 'virtualmachineinstances', name, 'console'), 'plain.kubevirt.io');
     ws = new WebSocket(url, protocols);
     ws.binaryType = 'arraybuffer';
+    let opened = false;
     ws.onopen = () => {
+      opened = true;
       delay = 500;
       put(state, t('Connected. Keys go to the guest; Ctrl+] leaves.'));
+      before();
     };
-    ws.onmessage = ({ data }) => {
-      // Faster than it can be shown: the oldest of what waits is not shown, and nothing grows.
-      if (waiting > UNWRITTEN && !held) return;
-      take(new Uint8Array(data));
-    };
+    ws.onmessage = ({ data }) => take(new Uint8Array(data));
     ws.onclose = () => {
+      ws = null;
       if (closed) return;
-      put(state, first ? t('There is no console now: the machine is off, or has none. Trying again.') : t('The console was closed. Trying again.'));
-      timer = setTimeout(() => connect(first), delay);
-      delay = Math.min(5000, delay * 2);
+      put(state, opened ? t('The console was closed. Trying again.') : t('There is no console now: the machine is off, or has none. Trying again.'));
+      if (!opened && delay === 500) before();
+      timer = setTimeout(connect, delay);
+      delay = Math.min(15000, delay * 2);
     };
   }
 
@@ -172,25 +189,27 @@ export function inside(body, { namespace, name, base, window: own }) {
       }
       return true;
     });
-    leave.addEventListener('click', () => { location.hash = base; });
     term.onData((data) => send(new TextEncoder().encode(data)));
     fit.fit();
     watcher = new ResizeObserver(() => fit.fit());
     watcher.observe(screen);
-    connect(true);
-    const text = await before();
-    if (closed) return;
-    if (text) await write(text.replace(/\n/g, '\r\n'));
-    const arrived = held;
-    held = null;
-    arrived.forEach(take);
-    term.focus();
     // For whoever tests the page: what the terminal shows.
     screen.terminal = term;
-  })().catch((e) => put(state, el('span', { class: 'bad' }, bdi(safe(e.message)))));
+    connect();
+    term.focus();
+  })().catch((e) => put(state, el('span', { class: 'bad' }, bdi(e.message))));
 
+  let on = machine()?.status?.printableStatus;
   return {
-    update() {},
+    // It runs now: no need to wait for the next try.
+    update(now) {
+      const is = now.status?.printableStatus;
+      if (is === 'Running' && on !== is && !ws && term) {
+        delay = 500;
+        connect();
+      }
+      on = is;
+    },
     close() {
       closed = true;
       clearTimeout(timer);

@@ -1,6 +1,6 @@
 // The list of machines, and that of disks.
 import { all } from './app.js';
-import { addressOf, age, bdi, cell, el, command, machinePath, portsOf, put, safe, since, size, spaced, stageText, stateMark, stateOf, t, table, typeOf } from './base.js';
+import { addressOf, age, bdi, cell, el, command, machinePath, portsOf, put, safe, say, since, size, spaced, stageText, stateMark, stateOf, t, table, typeOf } from './base.js';
 
 const text = (value) => (value === '' ? null : bdi(value));
 
@@ -27,7 +27,7 @@ function machineCells(machine) {
     cell(spaced(portsOf(machine))),
     cell(age(since(machine.metadata.creationTimestamp)), 'num'),
   ];
-  return [cells, state.at ? () => put(boot, stageText(state)) : null];
+  return [cells, state.at ? (node) => say(node.children[2].firstChild, stageText(state)) : null];
 }
 
 function sourceOf(spec) {
@@ -75,8 +75,8 @@ export function show(main, [view]) {
   const empty = el('div');
   put(main, el('h1', { tabindex: '-1' }, t(view === 'disks' ? 'Disks' : 'Machines')), el('div', { class: 'bar' }, filter, spaces), total, grid, empty);
 
-  const fits = (object) => {
-    const text = `${object.metadata.name} ${object.metadata.namespace} ${stateOf(object).word} ${typeOf(object)}`.toLowerCase();
+  const fits = (name, object) => {
+    const text = `${object.metadata.namespace} ${rows.get(name)?.node.textContent ?? ''}`.toLowerCase();
     return (!spaces.value || object.metadata.namespace === spaces.value) && text.includes(filter.value.toLowerCase());
   };
 
@@ -91,10 +91,12 @@ export function show(main, [view]) {
     const [cells, tick] = cellsOf(object);
     const node = old?.node ?? el('div', { role: 'row', class: 'row' });
     cells.forEach((c, i) => c.setAttribute('data-head', t(COLUMNS[view][i])));
-    put(node, cells);
-    const older = () => put(cells.at(-1), age(since(object.metadata.creationTimestamp)));
+    // Cells that say the same stay, and with them the focus.
+    if (!old) put(node, cells);
+    else cells.forEach((c, i) => node.children[i].innerHTML !== c.innerHTML && put(node.children[i], ...c.childNodes));
+    const older = () => put(node.lastChild, age(since(object.metadata.creationTimestamp)));
     rows.set(name, { node, tick, older });
-    node.hidden = !fits(object);
+    node.hidden = !fits(name, object);
     if (!old) place(name, node);
   }
 
@@ -126,12 +128,14 @@ export function show(main, [view]) {
     bulk = rows.size === 0;
     for (const name of bulk ? names.sort() : names) draw(name);
     bulk = false;
-    counted();
+    if (was !== spaces.value) sift();
+    else counted();
   }
 
   function counted() {
+    if (live.refusal) return;
     const shown = [...rows.values()].filter((r) => !r.node.hidden).length;
-    put(total, shown === rows.size ? t('{n} in all', { n: rows.size }) : t('{shown} of {n}', { shown, n: rows.size }));
+    say(total, shown === rows.size ? t('{n} in all', { n: rows.size }) : t('{shown} of {n}', { shown, n: rows.size }));
     grid.hidden = total.hidden = rows.size === 0;
     if (rows.size) put(empty);
     else if (live.loaded) put(empty, el('p', {}, t(NONE[view][0])), command(NONE[view][1]));
@@ -139,7 +143,7 @@ export function show(main, [view]) {
   }
 
   function sift() {
-    for (const [name, { node }] of rows) node.hidden = !fits(live.items.get(name));
+    for (const [name, { node }] of rows) node.hidden = !fits(name, live.items.get(name));
     counted();
   }
 
@@ -157,7 +161,7 @@ export function show(main, [view]) {
   addEventListener('keydown', keys);
   counted();
   const stop = live.subscribe(changed);
-  const clock = setInterval(() => { for (const { tick } of rows.values()) tick?.(); }, 1000);
+  const clock = setInterval(() => { for (const { node, tick } of rows.values()) tick?.(node); }, 1000);
   const slow = setInterval(() => { for (const { older } of rows.values()) older(); }, 15000);
   return () => {
     stop();

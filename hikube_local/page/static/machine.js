@@ -1,6 +1,6 @@
 // One machine: why it failed, where its boot is, what can be done with it.
 import { act, all } from './app.js';
-import { APPS, Live, addressOf, age, ask, bdi, command, el, flag, get, portsOf, put, row, safe, since, size, spaced, stageText, stageWord, stagesOf, stateMark, stateOf, t, table, typeOf } from './base.js';
+import { APPS, Live, addressOf, age, ask, bdi, beside, command, el, flag, get, portsOf, put, row, safe, say, shown, since, size, spaced, stageText, stageWord, stagesOf, stateMark, stateOf, subresource, t, table, typeOf } from './base.js';
 
 const TABS = {
   overview: 'Overview',
@@ -11,10 +11,9 @@ const TABS = {
   snapshots: 'Snapshots',
   manifest: 'Manifest',
 };
-const SUBRESOURCES = '/apis/subresources.kubevirt.io/v1';
 
 export async function show(main, [namespace, name, tab = 'overview', window_]) {
-  if (!TABS[tab]) tab = 'overview';
+  if (!Object.hasOwn(TABS, tab)) tab = 'overview';
   const key = `${namespace}/${name}`;
   const live = all('vminstances');
   const head = el('h1', { tabindex: '-1' }, bdi(name));
@@ -25,7 +24,7 @@ export async function show(main, [namespace, name, tab = 'overview', window_]) {
     el('li', {}, el('a', { href: id === 'overview' ? base : `${base}/${id}`, 'aria-current': id === tab ? 'page' : null }, t(word))));
   const body = el('div');
   const back = el('a', { href: '#/machines' }, t('Machines'));
-  put(main, window_ ? null : el('p', { class: 'quiet' }, back, ' / ', bdi(namespace)), head, top, actions, window_ ? null : el('nav', { 'aria-label': t('Of this machine') }, el('ul', {}, tabs)), body);
+  put(main, window_ ? null : el('p', { class: 'quiet' }, back, ' / ', bdi(namespace)), head, top, actions, window_ ? null : el('nav', { 'aria-label': t('Views of this machine') }, el('ul', {}, tabs)), body);
   if (window_) actions.hidden = true;
   const context = { namespace, name, base, live, machine: () => live.items.get(key), window: Boolean(window_) };
   let inner = { update() {}, close() {} };
@@ -37,12 +36,22 @@ export async function show(main, [namespace, name, tab = 'overview', window_]) {
     inner = { overview, events, snapshots, manifest }[tab](body, context);
   }
   let seen = '';
+  let gone = false;
   const draw = () => {
     const machine = context.machine();
     if (!machine) {
       if (!live.loaded && !live.refusal) return;
+      if (gone) return;
+      gone = true;
+      inner.close?.();
+      put(body);
       put(top, el('div', { class: 'box' }, el('h2', {}, seen ? t('This machine was deleted') : t('There is no such machine')), command(`hikube-local get vm${flag(namespace)}`)));
       put(actions);
+      head.focus();
+      return;
+    }
+    if (gone) {
+      dispatchEvent(new Event('hashchange')); // it is back: everything is drawn anew
       return;
     }
     if (seen !== machine.metadata.resourceVersion) {
@@ -57,13 +66,13 @@ export async function show(main, [namespace, name, tab = 'overview', window_]) {
     const machine = context.machine();
     if (!machine) return;
     const at = top.querySelector('.at');
-    if (at) put(at, stageText(stateOf(machine)));
+    if (at) say(at, stageText(stateOf(machine)));
     inner.tick?.(machine);
   }, 1000);
   return () => {
     stop();
     clearInterval(clock);
-    inner.close?.();
+    if (!gone) inner.close?.();
   };
 }
 
@@ -88,42 +97,49 @@ function trouble({ code, message, evidence = [], remedy }, bad = true) {
   );
 }
 
+const busy = new Set(); // what was asked for and is not answered yet
+
 function buttons(bar, machine) {
   const { namespace, name } = machine.metadata;
   const { printableStatus } = machine.status ?? {};
-  const vm = `${SUBRESOURCES}/namespaces/${namespace}/virtualmachines/vm-instance-${name}`;
-  const vmi = vm.replace('virtualmachines', 'virtualmachineinstances');
-  const own = `/hikube/v1/namespaces/${namespace}/vminstances/${name}`;
-  const button = (word, work, kind) => {
-    const made = el('button', { type: 'button', class: kind }, word);
+  const vm = (what) => subresource(namespace, 'virtualmachines', name, what);
+  const vmi = (what) => subresource(namespace, 'virtualmachineinstances', name, what);
+  const ours = (verb) => `hikube-local ${verb} ${name}${flag(namespace)}`;
+  const button = (word, line, work, kind) => {
+    const made = el('button', { type: 'button', class: kind, title: line, 'data-verb': word, 'aria-disabled': busy.has(word) }, word);
     made.addEventListener('click', async () => {
-      made.disabled = true;
+      if (busy.has(word)) return;
+      busy.add(word);
+      made.setAttribute('aria-disabled', 'true');
       await work();
-      made.disabled = false;
+      busy.delete(word);
+      bar.querySelector(`[data-verb="${word}"]`)?.removeAttribute('aria-disabled');
     });
     return made;
   };
-  const put_ = (word, path, words) => button(word, () => act(words, 'PUT', path));
+  const asked = (word, verb, path, words) => button(word, ours(verb), () => act(words, 'PUT', path));
   const on = printableStatus === 'Running' || printableStatus === 'Paused';
-  const focused = bar.contains(document.activeElement) ? [...bar.children].indexOf(document.activeElement) : -1;
-  put(
-    bar,
-    on ? put_(t('Stop'), `${vm}/stop`, t('{name} is to stop', { name })) : put_(t('Start'), `${vm}/start`, t('{name} is to start', { name })),
-    on ? put_(t('Restart'), `${vm}/restart`, t('{name} is to restart', { name })) : null,
-    printableStatus === 'Running' ? put_(t('Pause'), `${vmi}/pause`, t('{name} is paused', { name })) : null,
-    printableStatus === 'Paused' ? put_(t('Unpause'), `${vmi}/unpause`, t('{name} goes on', { name })) : null,
-    button(t('Reset'), async () => {
+  const focused = bar.contains(document.activeElement) ? document.activeElement.dataset.verb : null;
+  const made = [
+    on ? asked(t('Stop'), 'stop', vm('stop'), t('Stopping {name}', { name })) : asked(t('Start'), 'start', vm('start'), t('Starting {name}', { name })),
+    on ? asked(t('Restart'), 'restart', vm('restart'), t('Restarting {name}', { name })) : null,
+    printableStatus === 'Running' ? asked(t('Pause'), 'pause', vmi('pause'), t('{name} is paused', { name })) : null,
+    printableStatus === 'Paused' ? asked(t('Unpause'), 'unpause', vmi('unpause'), t('{name} goes on', { name })) : null,
+    button(t('Reset'), ours('reset'), async () => {
       const text = t('Back to the end of the first boot. What it wrote since is lost.');
-      if (await ask({ title: t('Reset {name}?', { name }), text, yes: t('Reset') })) await act(t('{name} was reset', { name }), 'PUT', `${own}/reset`);
+      if (await ask({ title: t('Reset {name}?', { name }), text, yes: t('Reset') })) await act(t('{name} was reset', { name }), 'PUT', beside(namespace, name, 'reset'));
     }),
-    button(t('Delete'), async () => {
+    button(t('Delete'), ours('down'), async () => {
       const text = t('The machine goes; its disks stay.');
       if (await ask({ title: t('Delete {name}?', { name }), text, yes: t('Delete'), word: name })) {
-        await act(t('{name} is to be deleted', { name }), 'DELETE', `${APPS}/namespaces/${namespace}/vminstances/${name}`);
+        await act(t('Deleting {name}', { name }), 'DELETE', `${APPS}/namespaces/${encodeURIComponent(namespace)}/vminstances/${encodeURIComponent(name)}`);
       }
     }, 'danger'),
-  );
-  if (focused >= 0) bar.children[Math.min(focused, bar.children.length - 1)].focus();
+  ].filter(Boolean);
+  const same = made.length === bar.children.length && made.every((b, i) => b.dataset.verb === bar.children[i].dataset.verb);
+  if (same) return;
+  put(bar, made);
+  if (focused) (made.find((b) => b.dataset.verb === focused) ?? made[0]).focus();
 }
 
 // The boot's stages with their seconds; the slowest three are named so, as in the lab's report
@@ -143,8 +159,8 @@ export function bars(rows, total) {
   const slow = [...rows].sort((a, b) => b.seconds - a.seconds).slice(0, 3).filter((s) => s.seconds >= total / 10);
   return el('ol', { class: 'stages' }, rows.map((s) => {
     const bar = el('svg', { svg: true, viewBox: '0 0 100 10', preserveAspectRatio: 'none', 'aria-hidden': 'true' },
-      el('rect', { svg: true, x: (100 * s.from) / total, width: Math.max(0.4, (100 * s.seconds) / total), height: 10 }));
-    const word = s.failed ? t('{n} s, failed here', { n: s.seconds.toFixed(0) }) : slow.includes(s) ? t('{n} s, slow', { n: s.seconds.toFixed(s.seconds < 10 ? 1 : 0) }) : `${s.seconds.toFixed(s.seconds < 10 ? 1 : 0)} s`;
+      el('rect', { svg: true, x: (100 * s.from) / total, width: s.failed ? 100 - (100 * s.from) / total : Math.max(0.4, (100 * s.seconds) / total), height: 10 }));
+    const word = s.failed ? t('failed here') : slow.includes(s) ? t('{n} s, slow', { n: s.seconds.toFixed(s.seconds < 10 ? 1 : 0) }) : `${s.seconds.toFixed(s.seconds < 10 ? 1 : 0)} s`;
     return el('li', { class: s.failed ? 'failed' : s.now ? 'now' : null }, el('span', {}, bdi(s.name)), bar, el('span', { class: 'num' }, word));
   }));
 }
@@ -158,10 +174,11 @@ function overview(body, { namespace, name }) {
     const state = stateOf(machine);
     if (!found?.stages.length) return put(boot);
     const stages = found.stages.filter((s) => s.stage !== 'done');
-    const done = found.stages.find((s) => s.stage === 'done');
+    // One whose cloud-init failed came to its end all the same; it is not done.
+    const done = state.kind === 'bad' ? undefined : found.stages.find((s) => s.stage === 'done');
     const ended = Boolean(done) || state.kind !== 'busy';
-    const shown = done?.since ? [...stages, done] : stages;
-    const list = timeline(shown, found.start, ended, state.kind === 'bad');
+    const drawn = done?.since ? [...stages, done] : stages;
+    const list = timeline(drawn, found.start, ended, state.kind === 'bad');
     if (done?.since) list.lastChild.remove();
     const words = done && !done.since
       ? t('Nobody watched this boot.')
@@ -193,7 +210,7 @@ function overview(body, { namespace, name }) {
         rest,
         el('h2', {}, t('Facts')),
         el('dl', {}, facts.flatMap(([word, value]) => [el('dt', {}, t(word)), el('dd', {}, value)])),
-        el('h2', {}, t('Log in')),
+        el('h2', {}, t('Commands')),
         command(`hikube-local ssh ${name}${flag(namespace)}`),
         command(`kubectl -n ${namespace} get vminstance ${name} -o yaml`),
         command(`hikube-local describe vm ${name}${flag(namespace)}`),
@@ -208,6 +225,8 @@ function overview(body, { namespace, name }) {
   };
 }
 
+const MOST = 500; // events that are kept
+
 function events(body, { namespace, name }) {
   const path = `/api/v1/namespaces/${encodeURIComponent(namespace)}/events`;
   const live = new Live(path, `involvedObject.kind=VMInstance,involvedObject.name=${name}`);
@@ -215,7 +234,8 @@ function events(body, { namespace, name }) {
   put(body, list, command(`hikube-local events vm/${name}${flag(namespace)}`));
   const stop = live.subscribe(() => {
     if (live.refusal) return put(list, el('p', { class: 'bad' }, safe(live.refusal.message)));
-    const found = [...live.items.values()].sort((a, b) => Number(b.metadata.resourceVersion) - Number(a.metadata.resourceVersion)).slice(0, 500);
+    for (const name of [...live.items.keys()].slice(0, -MOST)) live.items.delete(name);
+    const found = [...live.items.values()].sort((a, b) => Number(b.metadata.resourceVersion) - Number(a.metadata.resourceVersion));
     const rows = found.map((e) => row(cellTime(e.firstTimestamp), el('span', { class: e.type === 'Warning' ? 'bad' : null }, bdi(e.reason)), bdi(e.message)));
     return put(list, rows.length ? table([t('Time'), t('Reason'), t('Message')], rows, t('Events')) : el('p', {}, t('There are no events yet.')));
   });
@@ -234,7 +254,7 @@ const cellTime = (timestamp) => {
 };
 
 function snapshots(body, { namespace, name }) {
-  const path = `/hikube/v1/namespaces/${encodeURIComponent(namespace)}/vminstances/${encodeURIComponent(name)}/snapshots`;
+  const path = beside(namespace, name, 'snapshots');
   const list = el('div');
   const field = el('input', { type: 'text', 'aria-label': t('Name of the snapshot'), placeholder: t('name (or none)') });
   const take = el('button', { type: 'submit' }, t('Take a snapshot'));
@@ -248,7 +268,7 @@ function snapshots(body, { namespace, name }) {
           type: 'button',
           onclick: async () => {
             const text = t('What it wrote since is lost.');
-            if (await ask({ title: t('Go back to {name}?', { name: s.name }), text, yes: t('Restore') })) await act(t('{name} is back', { name }), 'PUT', `${path}/${s.name}/restore`);
+            if (await ask({ title: t('Go back to {name}?', { name: s.name }), text, yes: t('Restore') })) await act(t('{name} is back', { name }), 'PUT', `${path}/${encodeURIComponent(s.name)}/restore`);
           },
         }, t('Restore')),
         ' ',
@@ -258,7 +278,7 @@ function snapshots(body, { namespace, name }) {
           onclick: async () => {
             const text = t('The machine itself is not changed.');
             if (await ask({ title: t('Delete the snapshot {name}?', { name: s.name }), text, yes: t('Delete') })) {
-              await act(t('Deleted'), 'DELETE', `${path}/${s.name}`);
+              await act(t('Deleted'), 'DELETE', `${path}/${encodeURIComponent(s.name)}`);
               await load();
             }
           },
@@ -292,15 +312,14 @@ export function yaml(value, indent = '') {
     if (!rows.length) return ' {}';
     return rows.map(([k, v]) => `\n${indent}${scalar(k)}:${yaml(v, indent + '  ')}`).join('');
   }
-  if (typeof value === 'string' && value.includes('\n') && !/[^\n\x20-\x7e\xa0-\ud7ff\ue000-\ufefe]|^\s|\s\n|\s$/.test(value.replace(/\n$/, ''))) {
-    const keep = value.endsWith('\n\n') ? '+' : value.endsWith('\n') ? '' : '-';
-    return ` |${keep}${value.replace(/\n+$/, (end) => (keep === '+' ? end.slice(1) : '')).split('\n').map((l) => (l ? `\n${indent}${l}` : '\n')).join('')}`;
+  if (typeof value === 'string' && value.includes('\n') && !/[^\n\t\x20-\x7e\xa0-\ud7ff\u{e000}-\u{fefe}\u{10000}-\u{10ffff}]|^\s|\n\n$/u.test(value)) {
+    return ` |${value.endsWith('\n') ? '' : '-'}${value.replace(/\n$/, '').split('\n').map((l) => (l ? `\n${indent}${l}` : '\n')).join('')}`;
   }
   return ` ${typeof value === 'string' ? scalar(value) : JSON.stringify(value)}`;
 }
 
 const scalar = (text) =>
-  /^[A-Za-z_./][\w./-]*( [\w./-]+)*$/.test(text) && !/^(true|false|yes|no|on|off|null|y|n)$/i.test(text) ? text : JSON.stringify(text);
+  /^[A-Za-z_/][\w./-]*( [\w./-]+)*$/.test(text) && !/^(true|false|yes|no|on|off|null|y|n)$/i.test(text) ? text : JSON.stringify(text);
 
 function manifest(body, { namespace, name }) {
   const text = el('pre', { tabindex: '0' });
@@ -317,9 +336,8 @@ function manifest(body, { namespace, name }) {
         // what is there is shown
       }
       const metadata = { name: own, namespace: space, ...(labels ? { labels } : {}), ...(Object.keys(rest).length ? { annotations: rest } : {}) };
-      const shown = yaml({ apiVersion: machine.apiVersion, kind: machine.kind, metadata, spec }).slice(1);
       // All of it, however long: this is what its user wrote.
-      text.textContent = shown.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u202a-\u202e\u2066-\u2069]/g, (c) => '\\u' + c.charCodeAt(0).toString(16).padStart(4, '0'));
+      text.textContent = shown(yaml({ apiVersion: machine.apiVersion, kind: machine.kind, metadata, spec }).slice(1));
     },
   };
 }

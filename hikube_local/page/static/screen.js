@@ -1,5 +1,5 @@
 // A machine's screen, by VNC.
-import { command, el, flag, put, socket, t, tell } from './base.js';
+import { ask, command, el, flag, put, safe, socket, subresource, t, tell } from './base.js';
 
 const KEYS = {
   'Ctrl+Alt+Del': null,
@@ -49,10 +49,26 @@ export function inside(body, { namespace, name, base, window: own }) {
     rfb.focus();
   });
 
+  place.addEventListener('focus', () => rfb?.focus());
+  // Before noVNC takes it: the way out for who has a keyboard alone.
+  place.addEventListener('keydown', (e) => {
+    if (!e.ctrlKey || e.code !== 'BracketRight') return;
+    e.preventDefault();
+    e.stopPropagation();
+    menu.focus();
+  }, true);
+
+  const again = () => {
+    put(state, t('There is no screen now: the machine is off, or has none. Trying again.'));
+    timer = setTimeout(() => connect().catch(again), delay);
+    delay = Math.min(15000, delay * 2);
+  };
+
   async function connect() {
+    clearTimeout(timer);
     const { default: RFB } = await import('./vendor/novnc.js');
     if (closed) return;
-    const { url, protocols } = socket(`/apis/subresources.kubevirt.io/v1/namespaces/${namespace}/virtualmachineinstances/vm-instance-${name}/vnc`, 'plain.kubevirt.io');
+    const { url, protocols } = socket(subresource(namespace, 'virtualmachineinstances', name, 'vnc'), 'plain.kubevirt.io');
     put(place);
     rfb = new RFB(place, url, { wsProtocols: protocols, shared: true });
     rfb.scaleViewport = true;
@@ -60,24 +76,33 @@ export function inside(body, { namespace, name, base, window: own }) {
     rfb.addEventListener('connect', () => {
       delay = 500;
       place.dataset.connected = 'yes';
-      put(state, t('Connected. Click into the screen to type.'));
+      put(state, t('Connected. Keys go to the guest once the screen is focused; Ctrl+] leaves it.'));
     });
     rfb.addEventListener('clipboard', ({ detail }) => {
       copied.hidden = false;
-      copied.onclick = () => navigator.clipboard.writeText(detail.text).then(() => tell(t('Copied')), () => tell(t('The browser does not let this page copy: select the text instead'), true));
+      // A guest may lay anything there: it is seen before it is taken.
+      copied.onclick = async () => {
+        if (!(await ask({ title: t("Copy the guest's clipboard"), text: safe(detail.text), yes: t('Copy') }))) return;
+        navigator.clipboard.writeText(detail.text).then(() => tell(t('Copied')), () => tell(t('The browser does not let this page copy: select the text instead'), true));
+      };
     });
     rfb.addEventListener('disconnect', () => {
       rfb = null;
       delete place.dataset.connected;
-      if (closed) return;
-      put(state, t('There is no screen now: the machine is off, or has none. Trying again.'));
-      timer = setTimeout(connect, delay);
-      delay = Math.min(5000, delay * 2);
+      if (!closed) again();
     });
   }
-  connect();
+  connect().catch(again);
+  let on = '';
   return {
-    update() {},
+    update(now) {
+      const is = now.status?.printableStatus;
+      if (is === 'Running' && on && on !== is && !rfb) {
+        delay = 500;
+        connect().catch(again);
+      }
+      on = is;
+    },
     close() {
       closed = true;
       clearTimeout(timer);

@@ -1,20 +1,9 @@
 // What `hikube-local test` found: runs that are under way and those that are kept.
 import { bars } from './machine.js';
-import { age, bdi, command, el, get, put, request, safe, since, stageWord, stateMark, t, tell } from './base.js';
+import { age, bdi, command, el, poll, put, safe, save, since, stageWord, stateMark, t } from './base.js';
 
 const EVERY = 3000;
 const KINDS = { passed: 'good', failed: 'bad', 'timed out': 'bad' };
-
-async function download(id) {
-  try {
-    const answer = await request('GET', `/hikube/v1/tests/${id}/report`);
-    const url = URL.createObjectURL(await answer.blob());
-    el('a', { href: url, download: `hikube-local-test-${id}.html` }).click();
-    setTimeout(() => URL.revokeObjectURL(url), 10000);
-  } catch (e) {
-    tell(e.message, true);
-  }
-}
 
 function report(r) {
   let from = 0;
@@ -40,36 +29,31 @@ function card(run) {
   const going = Object.entries(run.machines ?? {}).map(([name, m]) => el('li', {}, bdi(name), m.stage ? `: ${stageWord(m.stage)} · ${age(since(m.since))}` : ''));
   const head = [bdi((run.manifests ?? []).join(' ')), ' ', stateMark({ word: t(word), kind }), ' ', el('span', { class: 'quiet' }, t('{age} ago', { age: age(since(run.begun)) }))];
   return el('details', { 'data-id': run.id }, el('summary', {}, head), run.state === 'ended'
-    ? [(run.reports ?? []).map(report), el('p', {}, el('button', { type: 'button', onclick: () => download(run.id) }, t('Download the report')))]
+    ? [(run.reports ?? []).map(report), el('p', {}, el('button', { type: 'button', onclick: () => save(`/hikube/v1/tests/${run.id}/report`, `hikube-local-test-${run.id}.html`) }, t('Download the report')))]
     : el('ul', {}, going));
 }
 
 export function show(main) {
   const list = el('div');
-  put(main, el('h1', { tabindex: '-1' }, t('Tests')), list, command('hikube-local test manifest.yaml'));
-  let closed = false, timer, seen = '';
-  async function load() {
-    try {
-      const { items } = await get('/hikube/v1/tests');
-      const now = JSON.stringify(items);
-      if (!closed && (now !== seen || items.some((r) => r.state === 'running'))) {
-        seen = now;
-        const open = new Set([...list.querySelectorAll('details[open]')].map((d) => d.dataset.id));
-        const focus = document.activeElement?.closest?.('details')?.dataset.id;
-        put(list, items.length ? items.map(card) : el('p', {}, t('No test has run yet.')));
-        for (const d of list.querySelectorAll('details')) {
-          d.open = open.has(d.dataset.id) || (!open.size && d === list.firstChild);
-          if (focus === d.dataset.id) d.firstChild.focus();
-        }
-      }
-    } catch (e) {
-      put(list, el('p', { class: 'bad' }, safe(e.message)));
-    }
-    if (!closed) timer = setTimeout(load, document.hidden ? 30000 : EVERY);
+  const wrong = el('div');
+  put(main, el('h1', { tabindex: '-1' }, t('Tests')), wrong, list, command('hikube-local test manifest.yaml'));
+  let first = true;
+  const known = new Map();
+  function draw({ items }) {
+    const there = new Set(items.map((r) => r.id));
+    for (const id of known.keys()) if (!there.has(id)) known.delete(id);
+    // A run that is as it was keeps its place, what is open and the focus.
+    const cards = items.map((run) => {
+      const text = JSON.stringify(run);
+      const old = known.get(run.id);
+      if (old?.text === text) return old.node;
+      const node = card(run);
+      node.open = old ? old.node.open : first;
+      first = false;
+      known.set(run.id, { text, node });
+      return node;
+    });
+    if (cards.length !== list.children.length || cards.some((c, i) => c !== list.children[i])) put(list, cards.length ? cards : el('p', {}, t('No test has run yet.')));
   }
-  load();
-  return () => {
-    closed = true;
-    clearTimeout(timer);
-  };
+  return poll(() => '/hikube/v1/tests', () => EVERY, draw, wrong).close;
 }

@@ -1,6 +1,6 @@
 // What machines use over time, from the history that serve keeps: lines, and the same in words.
 import { all } from './app.js';
-import { bdi, command, el, flag, get, put, safe, size, t } from './base.js';
+import { bdi, beside, command, el, flag, get, put, safe, size, t } from './base.js';
 
 const MOST = 6; // machines side by side
 const PLOTS = [
@@ -22,11 +22,16 @@ function colour(name) {
   return found;
 }
 
-function summary(name, values, format) {
+// The line itself, with its dashes: not by its colour alone
+const key = (n) =>
+  el('svg', { svg: true, class: `plot${(n % COLOURS) + 1}`, viewBox: '0 0 30 8', width: 30, height: 8, 'aria-hidden': 'true' },
+    el('line', { svg: true, x1: 0, x2: 30, y1: 4, y2: 4, stroke: 'currentColor', 'stroke-width': 2, 'stroke-dasharray': DASHES[n % DASHES.length].join(' ') || null }));
+
+function summary(name, values, format, fresh) {
   const known = values.filter((v) => v !== null);
   if (!known.length) return t('{name}: nothing recorded', { name });
   const mean = known.reduce((a, b) => a + b, 0) / known.length;
-  return t('{name}: now {now}, on average {mean}, at most {most}', { name, now: format(known.at(-1)), mean: format(mean), most: format(Math.max(...known)) });
+  return t('{name}: now {now}, on average {mean}, at most {most}', { name, now: fresh ? format(known.at(-1)) : '–', mean: format(mean), most: format(Math.max(...known)) });
 }
 
 function plotter(body, names, line) {
@@ -34,23 +39,25 @@ function plotter(body, names, line) {
   const state = el('p', { class: 'quiet', role: 'status' });
   const figures = PLOTS.map(([word]) => ({ node: el('figure', {}, el('h2', {}, t(word)), el('div', { class: 'plot', role: 'img' }), el('figcaption', { class: 'quiet' })) }));
   put(body, el('div', { class: 'bar' }, span), state, el('div', { class: 'plots' }, figures.map((f) => f.node)), line);
-  let closed = false, timer, uPlot, last;
+  let closed = false, timer, uPlot, last, asked = 0;
 
   async function load() {
     clearTimeout(timer);
+    const wanted = span.value;
+    const mine = ++asked;
     try {
-      const found = await Promise.all(names().map(async ([namespace, name]) => ({ name, history: await get(`/hikube/v1/namespaces/${namespace}/vminstances/${name}/history?since=${span.value}`) })));
-      if (closed) return;
+      const found = await Promise.all(names().map(async ([namespace, name]) => ({ name, history: await get(`${beside(namespace, name, 'history')}?since=${wanted}`) })));
+      if (closed || mine !== asked) return;
       last = found;
       draw();
     } catch (e) {
-      put(state, el('span', { class: 'bad' }, safe(e.message)));
+      if (mine === asked) put(state, el('span', { class: 'bad' }, safe(e.message)));
     }
-    if (!closed) timer = setTimeout(load, document.hidden ? 60000 : span.value === '1h' ? 5000 : 60000);
+    if (!closed && mine === asked) timer = setTimeout(load, document.hidden ? 60000 : span.value === '1h' ? 5000 : 60000);
   }
 
   function draw() {
-    if (!last) return;
+    if (!last || !uPlot) return;
     const any = last.some((f) => f.history.time.length);
     put(state, !last.length ? t('No machine runs.') : any ? null : t('Nothing is recorded yet: usage is recorded every 5 s while serve runs.'));
     const times = [...new Set(last.flatMap((f) => f.history.time))].sort((a, b) => a - b);
@@ -61,9 +68,9 @@ function plotter(body, names, line) {
         const at = new Map(history.time.map((time, n) => [time, of(history)[n]]));
         return times.map((time) => at.get(time) ?? null);
       });
-      const words = last.map((f, n) => summary(f.name, columns[n], format));
+      const words = last.map((f, n) => summary(f.name, columns[n], format, Date.now() / 1000 - (f.history.time.at(-1) ?? 0) < 3 * f.history.step));
       place.setAttribute('aria-label', `${t(word)}. ${words.map(safe).join('. ')}`);
-      put(caption, words.map((w, n) => el('div', {}, el('span', { class: `plot${(n % COLOURS) + 1}`, 'aria-hidden': 'true' }, '■ '), bdi(w))));
+      put(caption, words.map((w, n) => el('div', {}, key(n), bdi(w))));
       figures[i].plot?.destroy();
       put(place);
       if (!times.length) return;
@@ -85,7 +92,7 @@ function plotter(body, names, line) {
     if (!document.querySelector('link[href="vendor/uplot.css"]')) document.head.append(el('link', { rel: 'stylesheet', href: 'vendor/uplot.css' }));
     // Once the grid is laid out, and anew where it or the colours change.
     requestAnimationFrame(load);
-  })();
+  })().catch((e) => put(state, el('span', { class: 'bad' }, safe(e.message))));
   span.addEventListener('change', load);
   const schemes = matchMedia('(prefers-color-scheme: dark)');
   schemes.addEventListener('change', draw);
@@ -116,13 +123,13 @@ export function inside(body, { namespace, name }) {
 
 export function show(main, rest, query) {
   const live = all('vminstances');
-  const wanted = new Set((query.get('of') ?? '').split(',').filter(Boolean));
+  let wanted = query.get('of') ? new Set(query.get('of').split(',')) : null; // null: all that run
   const body = el('div');
   const pick = el('fieldset', { class: 'bar' });
   put(main, el('h1', { tabindex: '-1' }, t('Usage')), pick, body);
   const chosen = () => {
     const every = [...live.items.values()].filter((m) => m.status?.printableStatus === 'Running');
-    const of = wanted.size ? [...live.items.values()].filter((m) => wanted.has(`${m.metadata.namespace}/${m.metadata.name}`)) : every;
+    const of = wanted ? [...live.items.values()].filter((m) => wanted.has(`${m.metadata.namespace}/${m.metadata.name}`)) : every;
     return of.slice(0, MOST).map((m) => [m.metadata.namespace, m.metadata.name]);
   };
   const plots = plotter(body, chosen, command('hikube-local top --history 1h'));
@@ -133,11 +140,10 @@ export function show(main, rest, query) {
     known = names.join();
     const now = new Set(chosen().map((c) => c.join('/')));
     put(pick, el('legend', {}, t('Machines (at most {n})', { n: MOST })), names.map((n) => {
-      const box = el('input', { type: 'checkbox', checked: now.has(n) });
+      const box = el('input', { type: 'checkbox', value: n, checked: now.has(n), disabled: !now.has(n) && now.size >= MOST });
       box.addEventListener('change', () => {
-        if (!wanted.size) now.forEach((m) => wanted.add(m));
-        if (box.checked) wanted.add(n);
-        else wanted.delete(n);
+        wanted = new Set([...pick.querySelectorAll('input:checked')].map((b) => b.value));
+        for (const other of pick.querySelectorAll('input:not(:checked)')) other.disabled = wanted.size >= MOST;
         plots.load();
       });
       return el('label', {}, box, ' ', bdi(n));
