@@ -17,7 +17,7 @@ PACKAGES := qemu-system-x86 qemu-utils libvirt-daemon libvirt-daemon-driver-qemu
   tini mmdebstrap uidmap e2fsprogs grub-pc-bin grub-common ovmf swtpm swtpm-tools
 TEST_PACKAGES := libxml2-utils busybox-static libarchive-tools strace curl cpio dosfstools mtools fdisk grub-efi-amd64-bin rootlesskit
 
-.PHONY: pictures up down test test-all test-kvm test-host fuzz chaos bench lint wheel clean help
+.PHONY: pictures release docs up down test test-all test-kvm test-host fuzz chaos bench lint wheel clean help
 
 # How long `make fuzz` and `make chaos` go on, in seconds.
 FOR := 600
@@ -96,6 +96,17 @@ test-host: test-packages
 
 bench: test-packages
 	@$(SUDO) $(VENV)/bin/python -m tests.bench
+
+# An sdist, a wheel, an SBOM and their digests, from what is committed.
+release: $(STAMP)
+	@$(VENV)/bin/python .ci/release.py
+
+# The pages of docs/ that are written from the program.
+docs: $(STAMP)
+	@$(VENV)/bin/python -m tests.pages commands > docs/commands.md
+	@$(VENV)/bin/python -m tests.pages manifests > docs/manifests.md
+	@$(VENV)/bin/python -m tests.codes_page > docs/codes.md
+	@$(VENV)/bin/hikube-local schema > docs/hikube.schema.json
 
 # The pictures of the page in docs/, from a real machine.
 pictures: test-packages

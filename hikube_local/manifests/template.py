@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from hikube_local.api.objects import API_VERSION
 
-SCHEMA = "https://raw.githubusercontent.com/hikube/hikube-local/main/docs/hikube.schema.json"
 # What speaks on a port, for the comment beside it.
 _SPEAKS = {22: "SSH", 80: "HTTP", 443: "HTTPS", 5432: "PostgreSQL", 3306: "MySQL", 6379: "Redis", 8080: "HTTP"}
 
@@ -27,7 +26,7 @@ class Wanted:
     ports: tuple[int, ...] = ()
     ssh_keys: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
-    schema: str = SCHEMA
+    schema: str = "hikube.schema.json"  # where the JSON schema for editors lies
 
 
 def manifest(wanted: Wanted) -> str:

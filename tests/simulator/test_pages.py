@@ -1,0 +1,76 @@
+"""The documentation that is written from the program stays equal to it, and every verb, code and field has its page."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hikube_local.codes import CODES
+from tests import pages
+from tests.conftest import ROOT
+
+DOCS = ROOT / "docs"
+
+
+@pytest.mark.parametrize("name", ["commands", "manifests"])
+def test_the_page_is_what_the_program_says(name: str):
+    made = pages.commands_page() if name == "commands" else pages.manifests_page()
+    assert (DOCS / f"{name}.md").read_text() == made, f"python -m tests.pages {name} > docs/{name}.md"
+
+
+def test_every_verb_has_its_words():
+    """A sentence, an option table with a sentence each, and a man page that man can read without a complaint."""
+    written = pages.man_pages()
+    for _, verb, made in pages.commands():
+        assert verb.help.endswith("."), verb.name
+        assert f"hikube-local-{verb.name}.1" in written
+        for full, one in pages.below(verb.name, made):
+            for words, about in pages.options(one):
+                assert len(about) > 3, (full, words)
+
+
+def test_man_reads_the_pages(tmp_path: Path):
+    groff = subprocess.run(["sh", "-c", "command -v groff"], capture_output=True)
+    if groff.returncode:
+        pytest.skip("groff is not installed")
+    for name, page in pages.man_pages().items():
+        path = tmp_path / name
+        path.write_text(page)
+        done = subprocess.run(["groff", "-Kutf8", "-man", "-Tutf8", "-ww", "-z", path], capture_output=True, text=True)
+        assert done.returncode == 0 and done.stderr == "", (name, done.stderr[:500])
+
+
+def test_every_annotation_is_told():
+    used = set()
+    for path in (ROOT / "hikube_local").rglob("*.py"):
+        used |= set(re.findall(r'^\w[\w, ]*= "(hikube\.local/\w+)"', path.read_text(), re.M))
+    assert used and used == set(pages.annotations())
+
+
+def test_links_between_pages_lead_somewhere():
+    """Each link of a page to a file of the checkout, and to a heading of one."""
+    wrong = []
+    for page in [*DOCS.glob("*.md"), *ROOT.glob("*.md")]:
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+            if "://" in target or target.startswith("mailto:"):
+                continue
+            path, _, heading = target.partition("#")
+            there = (page.parent / path) if path else page
+            if not there.exists():
+                wrong.append(f"{page.name}: {target}")
+            elif heading and there.suffix == ".md":
+                heads = {
+                    re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-")
+                    for h in re.findall(r"^#+ (.*)", there.read_text(), re.M)
+                }
+                if heading not in heads:
+                    wrong.append(f"{page.name}: {target}")
+    assert wrong == []
+
+
+def test_every_code_has_its_entry():
+    text = (DOCS / "codes.md").read_text()
+    assert [c for c in CODES if f"### {c}: " not in text] == []
