@@ -17,7 +17,7 @@ PACKAGES := qemu-system-x86 qemu-utils libvirt-daemon libvirt-daemon-driver-qemu
   tini mmdebstrap uidmap e2fsprogs grub-pc-bin grub-common ovmf swtpm swtpm-tools
 TEST_PACKAGES := libxml2-utils busybox-static libarchive-tools strace curl cpio dosfstools mtools fdisk grub-efi-amd64-bin rootlesskit
 
-.PHONY: pictures release docs up down test test-all test-kvm test-host fuzz chaos bench lint wheel clean help
+.PHONY: pictures release docs deb up down test test-all test-kvm test-host fuzz chaos bench lint wheel clean help
 
 # How long `make fuzz` and `make chaos` go on, in seconds.
 FOR := 600
@@ -33,6 +33,10 @@ help:
 	@echo "make test-host the cases on an emulated Debian 13 host with a working /dev/kvm (about an hour)"
 	@echo "make bench     timings as ratios to the bare tools"
 	@echo "make lint      ruff and mypy"
+	@echo "make docs      the pages that are written from the program, and the site (build/site)"
+	@echo "make pictures  the pictures of the page, from a real machine"
+	@echo "make deb       a Debian package for this release of Debian (dist/)"
+	@echo "make release   sdist, wheel, SBOM and digests (dist/)"
 	@echo "make lock      the newest versions of the Python packages, with their hashes, into $(LOCK)"
 
 $(STAMP): pyproject.toml Makefile $(LOCK)
@@ -101,12 +105,21 @@ bench: test-packages
 release: $(STAMP)
 	@$(VENV)/bin/python .ci/release.py
 
-# The pages of docs/ that are written from the program.
+# A Debian package for this release and architecture.
+deb: $(STAMP)
+	@which dh lintian >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends debhelper lintian >/dev/null; }
+	@$(PIP) uv
+	@$(VENV)/bin/python .ci/deb.py && lintian --fail-on error,warning dist/*.deb
+
+# The pages of docs/ that are written from the program, then all of it as one site.
 docs: $(STAMP)
 	@$(VENV)/bin/python -m tests.pages commands > docs/commands.md
 	@$(VENV)/bin/python -m tests.pages manifests > docs/manifests.md
 	@$(VENV)/bin/python -m tests.codes_page > docs/codes.md
 	@$(VENV)/bin/hikube-local schema > docs/hikube.schema.json
+	@[ -x $(VENV)/docs/bin/mkdocs ] || { /usr/bin/python3 -m venv $(VENV)/docs && \
+	  $(VENV)/docs/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .ci/docs-requirements.txt; }
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/docs/bin/python .ci/site.py
 
 # The pictures of the page in docs/, from a real machine.
 pictures: test-packages
