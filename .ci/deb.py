@@ -22,9 +22,27 @@ sys.path.insert(0, str(ROOT))
 def requirements() -> str:
     """The lock's part that an installation with `serve` needs, with its hashes."""
     names = subprocess.run(
-        [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-header", "--generate-hashes", "--universal",
-         "--python-version", "3.11", "--extra", "serve", "-c", ROOT / ".ci" / "requirements.txt", ROOT / "pyproject.toml"],
-        check=True, capture_output=True, text=True,
+        [
+            sys.executable,
+            "-m",
+            "uv",
+            "pip",
+            "compile",
+            "--quiet",
+            "--no-header",
+            "--generate-hashes",
+            "--universal",
+            "--python-version",
+            "3.11",
+            "--extra",
+            "serve",
+            "-c",
+            ROOT / ".ci" / "requirements.txt",
+            ROOT / "pyproject.toml",
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
     )
     return re.sub(r"^ +#.*\n", "", names.stdout, flags=re.M)
 
@@ -44,26 +62,34 @@ def main() -> int:
         shutil.copytree(ROOT / ".ci" / "debian", debian)
         subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", debian], cwd=ROOT, check=True)
         (debian / "requirements.txt").write_text(requirements())
-        when = subprocess.run(["git", "log", "-1", "--format=%ct"], cwd=ROOT, check=True, capture_output=True, text=True)
+        when = subprocess.run(
+            ["git", "log", "-1", "--format=%ct"], cwd=ROOT, check=True, capture_output=True, text=True
+        )
         entry = f"hikube-local ({__version__}) unstable; urgency=medium\n\n  * New version; see CHANGELOG.md of the project.\n\n"
         (debian / "changelog").write_text(
             f"{entry} -- hikube-local developers <hikube-local@hikube.cloud>  {formatdate(int(when.stdout))}\n"
         )
         minor = sys.version_info[1]
         control = (debian / "control").read_text()
-        (debian / "control").write_text(control.replace("@PYTHON@", f"python3 (>= 3.{minor}~), python3 (<< 3.{minor + 1}~)"))
+        (debian / "control").write_text(
+            control.replace("@PYTHON@", f"python3 (>= 3.{minor}~), python3 (<< 3.{minor + 1}~)")
+        )
         (debian / "man").mkdir()
         for page, text in man_pages().items():
             (debian / "man" / page).write_text(text)
         for shell in PLACES:
             (debian / shell).write_text(script(shell) + "\n")
-        unit = re.sub(r"ExecStart=.*", "ExecStart=/usr/bin/hikube-local serve", serving(layout(), None, []))
+        unit = re.sub(r"ExecStart=.*", "ExecStart=/usr/bin/hikube-local serve", serving(layout(), None, [])).replace(
+            "multi-user.target", "default.target"
+        )
         (debian / "serve.service").write_text(unit)
         (debian / "hikube-local.docs").write_text("README.md\n")
         shutil.copy(ROOT / "README.md", tree / "README.md")
         os.chmod(debian / "rules", 0o755)
         env = {**os.environ, "SOURCE_DATE_EPOCH": when.stdout.strip(), "DEB_BUILD_OPTIONS": "nocheck"}
-        subprocess.run(["dpkg-buildpackage", "-b", "-us", "-uc", "-d"], cwd=tree, env=env, check=True, stdout=sys.stderr)
+        subprocess.run(
+            ["dpkg-buildpackage", "-b", "-us", "-uc", "-d"], cwd=tree, env=env, check=True, stdout=sys.stderr
+        )
         for made in Path(name).glob("*.deb"):
             if "dbgsym" not in made.name:
                 shutil.copy(made, dist / made.name)
