@@ -23,7 +23,7 @@ RESULT, PAGE = "result.json", "report.html"
 
 
 def folder(layout: Layout) -> Path:
-    return layout.state / "lab" / "results"
+    return layout.state / "results"
 
 
 class Run:
