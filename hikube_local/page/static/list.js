@@ -2,6 +2,8 @@
 import { all } from './app.js';
 import { addressOf, age, bdi, cell, el, command, machinePath, portsOf, put, safe, say, since, size, spaced, stageText, stateMark, stateOf, t, table, typeOf } from './base.js';
 
+// What a cell says and where its links lead
+const sign = (cell) => cell.textContent + [...cell.getElementsByTagName('a')].map((a) => a.getAttribute('href'));
 const text = (value) => (value === '' ? null : bdi(value));
 
 const COLUMNS = {
@@ -93,7 +95,7 @@ export function show(main, [view]) {
     cells.forEach((c, i) => c.setAttribute('data-head', t(COLUMNS[view][i])));
     // Cells that say the same stay, and with them the focus.
     if (!old) put(node, cells);
-    else cells.forEach((c, i) => node.children[i].innerHTML !== c.innerHTML && put(node.children[i], ...c.childNodes));
+    else cells.forEach((c, i) => sign(node.children[i]) !== sign(c) && put(node.children[i], ...c.childNodes));
     const older = () => put(node.lastChild, age(since(object.metadata.creationTimestamp)));
     rows.set(name, { node, tick, older });
     node.hidden = !fits(name, object);
