@@ -17,20 +17,19 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
-from hikube_local.api.objects import INSTANCE, Key, Object, object_of, plain_spec
+from hikube_local.api.objects import INSTANCE, Key, Object, plain_spec
 from hikube_local.errors import HikubeError, UsageError
 from hikube_local.events import Event
-from hikube_local.files import read_json, write_json
+from hikube_local.files import read_json
 from hikube_local.paths import Layout
+from hikube_local.store.bodies import OBJECT_FILE, from_json, parsed, to_json
 from hikube_local.store.file import File, has_log, newest
 from hikube_local.store.records import NAMES, GuestCache, Intent, Lease, of
 
 KEEP_EVENTS = 5000
 KEEP_CHANGES = 10_000
-OBJECT_FILE = "object.json"
 
 
 class ChangeType(StrEnum):
@@ -67,37 +66,6 @@ class Compacted(HikubeError):
     """The log does not reach back to the revision that was asked for."""
 
 
-def to_json(obj: Object) -> dict[str, Any]:
-    """The object as the store and its own folder keep it."""
-    return vars(obj) | {"spec": plain_spec(obj.spec)}
-
-
-_PARSED: dict[Key, tuple[str, Object]] = {}
-_MOST_PARSED = 10_000  # objects
-
-
-def _parsed(body: str, revision: int, key: Key) -> Object:
-    """An object as the store keeps it. It never changes once it is made: the newest text of each is read once."""
-    kept = _PARSED.get(key)
-    if kept is not None and kept[0] == body and kept[1].resource_version == revision:
-        return kept[1]
-    made = replace(from_json(json.loads(body)), resource_version=revision)
-    if len(_PARSED) >= _MOST_PARSED:
-        _PARSED.clear()
-    _PARSED[key] = (body, made)
-    return made
-
-
-def from_json(body: dict[str, Any]) -> Object:
-    """The object of `to_json`, whatever else a newer version wrote beside its spec; HK608 for a spec that is not known here."""
-    try:
-        return object_of(body)
-    except TypeError as e:
-        named = f"{body.get('kind')} {body.get('namespace')}/{body.get('name')}"
-        what = f"{named} was written by another version of hikube-local"
-        raise HikubeError("HK608", what, str(e), "use that version, or another HIKUBE_LOCAL_HOME") from None
-
-
 def scope(key: Key) -> str:
     """The name of an object's allocations."""
     return "/".join(key)
@@ -130,7 +98,7 @@ class Store:
 
     @staticmethod
     def _read(row: tuple[Any, ...]) -> Object:
-        return _parsed(row[0], row[1], Key(*row[2:5]))
+        return parsed(row[0], row[1], Key(*row[2:5]))
 
     def _find(self, connection: sqlite3.Connection, key: Key) -> Object | None:
         row = connection.execute(f"{_SELECT} WHERE kind=? AND namespace=? AND name=?", key).fetchone()
@@ -399,10 +367,6 @@ class Store:
 
         return self._file.read(read) or {}
 
-    def set_status(self, key: Key, body: dict[str, Any]) -> None:
-        """Keep what was last seen of an object."""
-        self.change_status(key, lambda kept: body)
-
     def change_status(self, key: Key, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         """Keep what was last seen of an object, made of what is kept at that moment; what is the same gets no new revision,
         and an object that is gone no status."""
@@ -431,13 +395,3 @@ def _oldest(connection: sqlite3.Connection) -> int:
     """The revision from which the log is whole."""
     first = connection.execute("SELECT min(revision) FROM changes").fetchone()[0] if has_log(connection) else None
     return newest(connection) if first is None else first - 1
-
-
-def record(folder: Path, obj: Object) -> None:
-    """Lay the object into its own folder, so that a lost store can be rebuilt."""
-    write_json(folder / OBJECT_FILE, to_json(obj))
-
-
-def recorded(folder: Path) -> dict[str, Any] | None:
-    row = read_json(folder / OBJECT_FILE)
-    return row if isinstance(row, dict) else None

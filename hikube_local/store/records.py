@@ -50,9 +50,7 @@ class GuestCache:
     cloud_init: dict[str, Any] | None = None  # how cloud-init ended: start, ok, and why (readiness.Trouble)
     done_as: str = ""  # the instance-id under which it was seen to be done
     got: dict[str, Any] | None = None  # of a disk that is being imported: bytes, total, and the time of that
-    failed: dict[str, Any] | None = (
-        None  # why a disk did not come about, or a machine did not start (readiness.Trouble)
-    )
+    failed: dict[str, Any] | None = None  # why a disk or a machine did not come about (readiness.Trouble)
 
 
 Record = TypeVar("Record", Intent, Lease, GuestCache)

@@ -23,7 +23,7 @@ from hikube_local.errors import HikubeError
 from hikube_local.events import Event, EventType
 from hikube_local.manifests.models import read_spec
 from hikube_local.paths import Layout
-from hikube_local.store import db, file
+from hikube_local.store import bodies, db, file
 from hikube_local.store.bell import Bell
 from hikube_local.store.records import GuestCache, Intent, Lease
 from tests.conftest import ROOT
@@ -66,7 +66,7 @@ def test_the_backend_of_an_object_cannot_change(store):
 
 def test_a_lost_store_is_rebuilt_from_the_folders(store, layout):
     obj = store.put([disk("7Gi")])[0]
-    db.record(layout.disk("n", "d"), obj)
+    bodies.record(layout.disk("n", "d"), obj)
     for path in layout.state.glob("store.sqlite*"):
         path.unlink()
     (layout.state / "machines").mkdir()
@@ -78,7 +78,7 @@ def test_a_lost_store_is_rebuilt_from_the_folders(store, layout):
 
 def test_a_damaged_store_is_moved_aside_and_rebuilt(store, layout):
     obj = store.put([disk("7Gi")])[0]
-    db.record(layout.disk("n", "d"), obj)
+    bodies.record(layout.disk("n", "d"), obj)
     for path in layout.state.glob("store.sqlite-*"):
         path.unlink()
     layout.store.write_bytes(b"this is no database at all" * 100)
@@ -95,10 +95,10 @@ def test_allocations_and_status_and_events(store):
     assert store.allocation("x") == {"ip": "1", "a": 1}
     store.note("x", a=None)
     assert store.allocations() == {"x": {"ip": "1"}}
-    store.set_status(Key("VMDisk", "n", "d"), {"a": 1})
+    store.change_status(Key("VMDisk", "n", "d"), lambda kept: {"a": 1})
     assert store.status(Key("VMDisk", "n", "d")) == {}  # there is no such object
     key = store.put([disk()])[0].key
-    store.set_status(key, {"a": 1})
+    store.change_status(key, lambda kept: {"a": 1})
     assert store.status(key) == {"a": 1}
     store.append(Event(EventType.STEP, "hello", "vmdisk/d", "n"))
     assert [e["message"] for _, _, e in store.events(namespace="n", obj="vmdisk/d")] == ["hello"]
@@ -161,7 +161,7 @@ def test_folders_are_removed_only_below_their_root(tmp_path):
 def test_a_page_damaged_inside_is_noticed_and_rebuilt(store, layout):
     """The header is whole: the damage shows only when the page is read."""
     objects = store.put([disk("7Gi")])
-    db.record(layout.disk("n", "d"), objects[0])
+    bodies.record(layout.disk("n", "d"), objects[0])
     for n in range(50):
         store.note(f"filler/{n}", text="x" * 500)
     with sqlite3.connect(layout.store) as connection:
@@ -219,7 +219,7 @@ def test_several_processes_find_it_damaged_at_once(tmp_path):
 
 def test_an_empty_file_is_no_store(store, layout):
     obj = store.put([disk("7Gi")])[0]
-    db.record(layout.disk("n", "d"), obj)
+    bodies.record(layout.disk("n", "d"), obj)
     for path in layout.state.glob("store.sqlite*"):
         path.unlink()
     layout.store.touch()
@@ -231,7 +231,7 @@ def test_an_empty_file_is_no_store(store, layout):
 def test_what_another_store_left_beside_is_not_read_into_a_new_one(store, layout):
     """An older build's write-ahead log survives when its store is taken away."""
     obj = store.put([disk("7Gi")])[0]
-    db.record(layout.disk("n", "d"), obj)
+    bodies.record(layout.disk("n", "d"), obj)
     for suffix in ("-journal", "-wal", "-shm"):
         Path(f"{layout.store}{suffix}").write_bytes(b"of another one" * 400)
     layout.store.unlink()
@@ -269,7 +269,7 @@ def test_the_room_laid_aside_goes_to_what_frees_room_alone(store, layout, monkey
 
     monkeypatch.setattr(store._file, "_open", opened)
     with pytest.raises(HikubeError, match="full"):
-        store.set_status(obj.key, {"a": 1})
+        store.change_status(obj.key, lambda kept: {"a": 1})
     assert spare.exists()
     store.mark_deleted([obj.key])
     store.forget(obj.key)
@@ -313,10 +313,10 @@ def test_a_revision_is_never_given_twice(store):
 
 def test_an_objects_version_rises_with_its_status(store):
     first = store.put([some("a")])[0]
-    store.set_status(first.key, {"conditions": []})
+    store.change_status(first.key, lambda kept: {"conditions": []})
     second = store.get(first.key)
     assert second.resource_version > first.resource_version and second.generation == first.generation
-    store.set_status(first.key, {"conditions": []})
+    store.change_status(first.key, lambda kept: {"conditions": []})
     assert store.get(first.key).resource_version == second.resource_version == store.revision()
 
 
@@ -360,7 +360,7 @@ def _wildly(folder: str, seed: int, turns: int) -> None:
             case 2:
                 gone(store, name)
             case 3:
-                store.set_status(Key("VMDisk", "n", name), {"at": chance.random()})
+                store.change_status(Key("VMDisk", "n", name), lambda kept: {"at": chance.random()})
 
 
 def test_a_list_and_the_changes_since_are_the_list_now(layout):
@@ -569,7 +569,7 @@ def test_a_spec_that_this_version_does_not_know_is_said(store, spec):
     """As a newer one wrote it, or a stranger: HK608, no bug; and a rebuild leaves such an object's folder alone."""
     (obj,) = store.put([Object(kind="VMInstance", namespace="n", name="d", spec=read_spec("VMInstance", {}))])
     with pytest.raises(HikubeError) as e:
-        db.from_json({**db.to_json(obj), "spec": spec})
+        bodies.from_json({**bodies.to_json(obj), "spec": spec})
     assert e.value.code == "HK608" and "n/d" in e.value.what
 
 
@@ -591,9 +591,9 @@ def test_a_spec_that_this_version_does_not_know_is_said(store, spec):
 )
 def test_an_object_that_is_damaged_is_said(store, name, value):
     (obj,) = store.put([disk()])
-    assert db.from_json(db.to_json(obj) | {"later": 1, "created": 5}).created == 5
+    assert bodies.from_json(bodies.to_json(obj) | {"later": 1, "created": 5}).created == 5
     with pytest.raises(HikubeError) as e:
-        db.from_json(db.to_json(obj) | {name: value})
+        bodies.from_json(bodies.to_json(obj) | {name: value})
     assert e.value.code == "HK608"
 
 

@@ -48,7 +48,7 @@ from hikube_local.plan.steps import DiskObserved, MachineDesired, MachineObserve
 from hikube_local.readiness.stages import Result, Verdict
 from hikube_local.render import domain
 from hikube_local.render.machine import profile_of
-from hikube_local.store import db
+from hikube_local.store import bodies
 from hikube_local.store.db import Store
 from hikube_local.store.records import Intent
 
@@ -133,7 +133,7 @@ class QemuBackend(
         self._steps(obj)[Verb(step.verb)](obj, options, emit)
 
     def _steps(self, obj: Object) -> dict[Verb, Perform]:
-        context, record = self.context, lambda o, options, emit: db.record(self.context.make_folder(o), o)
+        context, record = self.context, lambda o, options, emit: bodies.record(self.context.make_folder(o), o)
         if obj.kind != INSTANCE:
             return {
                 Verb.RECORD: record,

@@ -27,7 +27,7 @@ from hikube_local.plan.steps import RunOptions
 from hikube_local.render import seed
 from hikube_local.render.machine import SEED, SEED_MARK
 from hikube_local.run import run
-from hikube_local.store import db
+from hikube_local.store import bodies
 
 NAME = "warm"
 KEPT = 5  # states that are kept, the newest
@@ -124,7 +124,7 @@ def resume(context: Context, obj: Object, where: Path, name: str, emit: Emit) ->
 def _resume(context: Context, obj: Object, source: Path, emit: Emit) -> float | None:
     begin = time.monotonic()
     own = context.make_folder(obj)
-    db.record(own, obj)
+    bodies.record(own, obj)
     point = records.of_record(files.read_json(source / "checkpoint" / CHECKPOINT))
     if point is None or any(
         f != layers.FIRST or not (source / f"disk-{d}.qcow2").exists() for d, f in point.frozen.items()

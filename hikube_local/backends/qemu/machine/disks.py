@@ -21,7 +21,7 @@ from hikube_local.locks import locked
 from hikube_local.plan.planner import upload_words
 from hikube_local.plan.steps import DiskObserved, RunOptions
 from hikube_local.render import machine
-from hikube_local.store import db
+from hikube_local.store import bodies
 
 WAIT_FOR_STOP = 60.0  # seconds that a clone waits for its source's machine
 
@@ -35,7 +35,7 @@ class Disks:
     def observe(self, obj: Object) -> DiskObserved:
         folder = self.context.folder(obj)
         disk = layers.active(folder)
-        generation = (db.recorded(folder) or {}).get("generation", 0)
+        generation = (bodies.recorded(folder) or {}).get("generation", 0)
         if disk.is_symlink():
             problem = f"{disk} is a symbolic link, not a disk file"
             return DiskObserved(True, generation=generation, problem=problem)
@@ -64,7 +64,7 @@ class Disks:
     def fill(self, obj: Object, options: RunOptions, emit: Emit) -> None:
         folder = self.context.make_folder(obj)
         files.sweep_trash(folder.parent)
-        db.record(folder, obj)
+        bodies.record(folder, obj)
         self._content(obj, folder, options, emit)
         files.fsync_folder(folder)
 
@@ -112,7 +112,7 @@ class Disks:
             with context.cache.lock(key, emit):
                 entry = context.cache.take(file, key, f"upload of {file.name}", None, size)
                 folder = context.make_folder(obj)
-                db.record(folder, obj)
+                bodies.record(folder, obj)
                 self._on(entry, folder, size)
                 files.fsync_folder(folder)
         emit(Event(EventType.STEP, f"its content came from {file.name}", obj.ref, obj.namespace))

@@ -11,12 +11,12 @@ from hikube_local.disks import layers
 from hikube_local.plan.steps import MachineDesired, MachineObserved, RunOptions, RunState
 from hikube_local.render import domain, seed
 from hikube_local.render.machine import SEED, SEED_MARK
-from hikube_local.store import db
+from hikube_local.store import bodies
 
 
 def machine(context: Context, obj: Object) -> MachineObserved:
     folder = context.folder(obj)
-    recorded = db.recorded(folder) or {}
+    recorded = bodies.recorded(folder) or {}
     mark = files.read_json(folder / SEED_MARK) or {}
     if not (folder / SEED).exists():
         mark = {}
