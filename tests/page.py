@@ -44,6 +44,13 @@ class Look:
     def text(self) -> str:
         return str(self.page.inner_text("body"))
 
+    def terminal(self) -> str:
+        """What the console's terminal holds, with what it scrolled away."""
+        code = """() => { const t = document.querySelector('.tty')?.terminal; if (!t) return '';
+          const b = t.buffer.active; let out = '';
+          for (let i = 0; i < b.length; i++) out += b.getLine(i).translateToString(true) + '\\n'; return out; }"""
+        return str(self.page.evaluate(code))
+
     def until(self, holds: Callable[[], object], what: str) -> None:
         deadline = time.monotonic() + patience(20)
         while not holds():

@@ -49,25 +49,18 @@ def at(look: Look, tab: str) -> None:
     look.heading("web")
 
 
-def text(look: Look) -> str:
-    code = """() => { const t = document.querySelector('.tty')?.terminal; if (!t) return '';
-      const b = t.buffer.active; let out = '';
-      for (let i = 0; i < b.length; i++) out += b.getLine(i).translateToString(true) + '\\n'; return out; }"""
-    return str(look.page.evaluate(code))
-
-
 def console(look: Look) -> None:
     begin = time.monotonic()
     at(look, "/console")
-    look.until(lambda: "typed-42" in text(look), "what the console said before")
+    look.until(lambda: "typed-42" in look.terminal(), "what the console said before")
     print(f"console before: {time.monotonic() - begin:.2f}")
     look.shows("Connected. Keys go to the guest")
     look.page.keyboard.type("\necho page-$((6*7))\n")
-    look.until(lambda: "page-42" in text(look), "what was typed")
+    look.until(lambda: "page-42" in look.terminal(), "what was typed")
     shot(look, "console")
     print("console: page-42")
     look.page.reload()
-    look.until(lambda: "page-42" in text(look), "what was there, after a reload")
+    look.until(lambda: "page-42" in look.terminal(), "what was there, after a reload")
     print("console after a reload: yes")
 
 

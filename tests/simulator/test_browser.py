@@ -32,13 +32,6 @@ def chromium() -> Iterator[Any]:
         yield found
 
 
-@pytest.fixture
-def endpoint(hikube: Program) -> Iterator[Endpoint]:
-    made = Endpoint(hikube)
-    yield made
-    made.close()
-
-
 def link(endpoint: Endpoint, to: str = "") -> str:
     url = str(endpoint("POST", "/hikube/v1/page", {}).json()["url"])
     return f"{url}&to={to}" if to else url
@@ -134,13 +127,6 @@ class Played:
         self.sockets[-1].send(data)
 
 
-def terminal(look: Look) -> str:
-    code = """() => { const t = document.querySelector('.tty')?.terminal; if (!t) return '';
-      const b = t.buffer.active; let out = '';
-      for (let i = 0; i < b.length; i++) out += b.getLine(i).translateToString(true) + '\\n'; return out; }"""
-    return str(look.page.evaluate(code))
-
-
 def console(look: Look, endpoint: Endpoint) -> Played:
     played = Played(look)
     look.open(link(endpoint, "/machines/default/web/console"))
@@ -171,7 +157,7 @@ def test_a_hostile_console_types_nothing(endpoint: Endpoint, chromium: Any):
         title = look.page.title()
         look.page.evaluate("navigator.clipboard.writeText('mine')")
         played.say(HOSTILE + b"\r\nend of it\r\n")
-        look.until(lambda: "end of it" in terminal(look), "the console's text")
+        look.until(lambda: "end of it" in look.terminal(), "the console's text")
         look.page.locator(".tty").hover()
         look.page.locator(".tty").click()
         look.page.locator("h1").click()
@@ -618,8 +604,8 @@ def test_a_console_that_floods(endpoint: Endpoint, chromium: Any):
         played.say(b"the end\r\n")
         look.page.wait_for_timeout(500)
         played.say(b"after the flood\r\n")
-        look.until(lambda: "after the flood" in terminal(look), "what came after it")
-        assert "the end" in terminal(look), "its end is shown, whatever of it is not"
+        look.until(lambda: "after the flood" in look.terminal(), "what came after it")
+        assert "the end" in look.terminal(), "its end is shown, whatever of it is not"
         assert look.page.evaluate("document.querySelector('.tty').terminal.buffer.active.length") < 5200
         assert look.page.evaluate("performance.memory.usedJSHeapSize") < 60 << 20
 

@@ -146,6 +146,7 @@ def test_report_lists_asks_and_holds_no_secret(hikube: Program):
     [
         ("DB_PASSWORD=hunter2 x", "hunter2"),
         ("password: hunter2", "hunter2"),
+        ('{"password": "hunter2"}', "hunter2"),
         ("api-token: hunter2", "hunter2"),
         ("-----BEGIN OPENSSH PRIVATE KEY-----\nhunter2\n-----END OPENSSH PRIVATE KEY-----", "hunter2"),
         ("-----BEGIN RSA PRIVATE KEY-----\nhunter2", "hunter2"),

@@ -11,7 +11,6 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
@@ -25,13 +24,6 @@ from tests.growth import patience
 CORE = "/api/v1/namespaces/default"
 VMI = "/apis/kubevirt.io/v1/namespaces/default/virtualmachineinstances"
 WEB = f"{BASE}/vminstances/web"
-
-
-@pytest.fixture
-def endpoint(hikube: Program) -> Iterator[Endpoint]:
-    made = Endpoint(hikube)
-    yield made
-    made.close()
 
 
 def with_web(endpoint: Endpoint, **spec: object) -> dict:

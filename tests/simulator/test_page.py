@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -27,13 +26,6 @@ from tests.growth import patience
 
 STATIC = ROOT / "hikube_local" / "page" / "static"
 LIST = f"{BASE}/vminstances"
-
-
-@pytest.fixture
-def endpoint(hikube: Program) -> Iterator[Endpoint]:
-    made = Endpoint(hikube)
-    yield made
-    made.close()
 
 
 class Visitor:
@@ -54,6 +46,19 @@ class Visitor:
         if answer.ok:
             self.bearer = answer.json()["bearer"]
         return answer
+
+    def upgrade(self, path: str) -> socket.socket:
+        """A websocket as a browser opens it, after its handshake."""
+        parts = urlsplit(self.origin)
+        half = base64.urlsafe_b64encode(self.bearer.encode()).decode().rstrip("=")
+        cookie = "; ".join(f"{c.name}={c.value}" for c in self.http.cookies)
+        s = socket.create_connection((parts.hostname, parts.port), timeout=patience(20))
+        lines = [f"GET {path} HTTP/1.1", f"Host: {parts.netloc}", f"Cookie: {cookie}"]
+        lines += [f"Sec-WebSocket-Protocol: json, {walls.BEARER}{half}", "Upgrade: websocket", "Connection: Upgrade"]
+        lines += ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="]
+        s.sendall("\r\n".join([*lines, "", ""]).encode())
+        assert s.recv(4096).startswith(b"HTTP/1.1 101")
+        return s
 
     def get(self, path: str, **headers: str) -> requests.Response:
         known = {"Authorization": f"Bearer {self.bearer}"} if self.bearer else {}
@@ -246,18 +251,6 @@ def test_signing_out_closes_what_is_open(endpoint: Endpoint):
     """A watch that was begun with a session ends with it; a second link in one browser takes the place of the first."""
     one = visitor(endpoint)
     one.sign_in()
-    parts = urlsplit(one.origin)
-
-    def watch() -> socket.socket:
-        half = base64.urlsafe_b64encode(one.bearer.encode()).decode().rstrip("=")
-        cookie = "; ".join(f"{c.name}={c.value}" for c in one.http.cookies)
-        s = socket.create_connection((parts.hostname, parts.port), timeout=patience(20))
-        lines = [f"GET {LIST}?watch=1 HTTP/1.1", f"Host: {parts.netloc}", f"Cookie: {cookie}"]
-        lines += [f"Sec-WebSocket-Protocol: json, {walls.BEARER}{half}", "Upgrade: websocket", "Connection: Upgrade"]
-        lines += ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="]
-        s.sendall("\r\n".join([*lines, "", ""]).encode())
-        assert s.recv(4096).startswith(b"HTTP/1.1 101")
-        return s
 
     def ended(s: socket.socket) -> bool:
         try:
@@ -267,13 +260,13 @@ def test_signing_out_closes_what_is_open(endpoint: Endpoint):
             pass
         return True
 
-    open_ = watch()
+    open_ = one.upgrade(f"{LIST}?watch=1")
     known = {"Authorization": f"Bearer {one.bearer}"}
     one.code = urlsplit(endpoint("POST", "/hikube/v1/page", {}).json()["url"]).fragment.removeprefix("code=")
     again = one.http.post(f"{one.origin}/ui/session", json={"code": one.code}, headers=known, timeout=patience(20))
     assert again.ok and ended(open_), "the first session went"
     one.bearer = again.json()["bearer"]
-    open_ = watch()
+    open_ = one.upgrade(f"{LIST}?watch=1")
     known = {"Authorization": f"Bearer {one.bearer}"}
     assert one.http.delete(f"{one.origin}/ui/session", headers=known, timeout=patience(20)).ok and ended(open_)
 
@@ -386,25 +379,7 @@ def test_ui_serves_by_itself_and_ends_with_its_tabs_open(hikube: Program):
         assert process.stdout
         one = Visitor(process.stdout.readline().strip())
         assert one.sign_in().ok
-        half = base64.urlsafe_b64encode(one.bearer.encode()).decode().rstrip("=")
-        cookie = "; ".join(f"{c.name}={c.value}" for c in one.http.cookies)
-        parts = urlsplit(one.origin)
-        tabs = []
-        for _ in range(30):  # ten tabs with three watches each
-            s = socket.create_connection((parts.hostname, parts.port), timeout=patience(20))
-            lines = [
-                f"GET {LIST}?watch=1 HTTP/1.1",
-                f"Host: {parts.netloc}",
-                f"Cookie: {cookie}",
-                f"Sec-WebSocket-Protocol: json, {walls.BEARER}{half}",
-                "Upgrade: websocket",
-                "Connection: Upgrade",
-                "Sec-WebSocket-Version: 13",
-                "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
-            ]
-            s.sendall("\r\n".join([*lines, "", ""]).encode())
-            assert s.recv(100).startswith(b"HTTP/1.1 101")
-            tabs.append(s)
+        tabs = [one.upgrade(f"{LIST}?watch=1") for _ in range(30)]  # ten tabs with three watches each
         begin = time.monotonic()
         process.terminate()
         process.wait(patience(20))

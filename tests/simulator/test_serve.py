@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,13 +18,6 @@ import requests
 from tests.conftest import EXAMPLES, Program
 from tests.endpoint import BASE, MERGE, TABLE, Endpoint, disk, machine, named, works
 from tests.growth import patience
-
-
-@pytest.fixture
-def endpoint(hikube: Program) -> Iterator[Endpoint]:
-    made = Endpoint(hikube)
-    yield made
-    made.close()
 
 
 def test_nobody_without_the_token_and_no_page_and_no_other_name(endpoint: Endpoint):
