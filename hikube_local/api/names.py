@@ -6,6 +6,7 @@ import hashlib
 import re
 
 # An annotation of a VMInstance, ours: which accelerator it is to have.
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"  # the whole object as kubectl sent it last
 ACCELERATOR, ACCELERATORS = "hikube.local/accelerator", ("kvm", "tcg")
 
 DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")

@@ -34,13 +34,14 @@ def report(app: App, names: tuple[str, ...], target: Path | None, logs: bool, ye
     User-data, keys, passwords and tokens are left out. What it holds is listed before it is written; look at the logs
     before you send it: a guest may print what is secret in words of its own.
     """
+    from hikube_local.api.objects import INSTANCE
     from hikube_local.engine import support
     from hikube_local.text import size
 
     target = target or Path(time.strftime("hikube-local-report-%Y%m%d-%H%M%S.tar.gz", time.gmtime()))
     if target.exists():
         raise UsageError("HK810", f"{target} exists", fix="choose another name with --to")
-    machines = [app.machine(n) for n in names] if names else support.machines(app.session)
+    machines = [app.machine(n) for n in names] if names else app.store.objects(INSTANCE)
     files = support.collect(app.session, machines, logs)
     for name, text in files.items():
         print(f"{size(len(text.encode())):>8}  {name}")

@@ -31,8 +31,6 @@ KEPT = (
     "cause",
     "progress",
 )
-
-
 FRESH = 30.0  # seconds for which it is believed how far an import was
 
 

@@ -1,4 +1,5 @@
-"""What somebody who helps needs to see of a state root, as files of text, with what is secret left out; a look that writes nothing."""
+"""What somebody who helps needs to see of a state root, as files of text, with what is secret left out. It writes nothing but what the
+accelerator's trial found (`doctor`)."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from functools import partial
 from typing import Any
 
 from hikube_local import __version__
-from hikube_local.api.objects import INSTANCE, Object
+from hikube_local.api.names import LAST_APPLIED
+from hikube_local.api.objects import Object
 from hikube_local.engine import doctor
 from hikube_local.engine.session import Session, capabilities
 from hikube_local.errors import HikubeError
@@ -24,7 +26,7 @@ LOG = 200_000  # bytes of the end of each log
 _PROGRAMS = ("qemu-system-x86_64", "libvirtd", "slirp4netns", "dnsmasq", "nft", "swtpm", "cloud-init")
 # Assignments of what people call secrets, in logs and settings.
 _SECRET = re.compile(
-    r"(?i)((?:pass(?:word|wd|phrase)?|secret|token|api_?key|private_?key|credential)s?[\w-]*\s*[:=]\s*)\S+"
+    r"(?i)((?:pass(?:word|wd|phrase)?|secret|token|api_?key|private_?key|credential)s?[\w-]*[\"']?\s*[:=]\s*)\S+"
 )
 _KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.S)
 
@@ -96,7 +98,7 @@ def mask_secrets(text: str) -> str:
 
 def _object(session: Session, obj: Object) -> Any:
     found = session.statuses.resource(obj)
-    found["metadata"].get("annotations", {}).pop("kubectl.kubernetes.io/last-applied-configuration", None)
+    found["metadata"].get("annotations", {}).pop(LAST_APPLIED, None)
     return _masked(found)
 
 
@@ -122,8 +124,3 @@ def _domain(session: Session, obj: Object) -> str:
 def _log(session: Session, obj: Object, name: str) -> str:
     raw = session.require(obj, capabilities.Logs).log(obj, name).raw()
     return mask_secrets(sanitize(raw[-LOG:]))
-
-
-def machines(session: Session) -> list[Object]:
-    """Every machine of the state root."""
-    return session.store.objects(INSTANCE)

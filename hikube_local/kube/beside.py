@@ -22,6 +22,8 @@ from hikube_local.lab import results
 from hikube_local.text import duration, timestamp
 
 MACHINE = "/hikube/v1/namespaces/{namespace}/vminstances/{name}"
+# What is no machine's and no namespace's is for those who may look at the host.
+_HOST = Target("list", "", "v1", "nodes")
 REPORT_HEADERS = {
     "Content-Disposition": "attachment; filename=hikube-local-test.html",
     "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'",
@@ -136,18 +138,18 @@ class Beside:
     # what concerns no machine alone
 
     async def _network(self, request: web.Request) -> web.StreamResponse:
-        self._permit(Target("list", "", "v1", "nodes"))
+        self._permit(_HOST)
         backends = self.session.every(capabilities.Networks)
         if not backends:
             raise Refused(404, MISSING)
         return web.json_response(await self._off(backends[0].reach))
 
     async def _tests(self, request: web.Request) -> web.StreamResponse:
-        self._permit(Target("list", "", "v1", "nodes"))
+        self._permit(_HOST)
         return web.json_response({"items": await self._off(results.all, self.session.layout)})
 
     async def _report(self, request: web.Request) -> web.StreamResponse:
-        self._permit(Target("list", "", "v1", "nodes"))
+        self._permit(_HOST)
         page = await self._off(results.page, self.session.layout, request.match_info["id"])
         if page is None:
             raise Refused(404, "there is no such report")

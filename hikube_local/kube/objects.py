@@ -8,6 +8,7 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from hikube_local.api.names import LAST_APPLIED
 from hikube_local.api.objects import API_VERSION, INSTANCE, SPECS, Object, RunStrategy, plain_spec
 from hikube_local.kube import messages
 from hikube_local.kube.kinds import GROUP, Resource
@@ -17,7 +18,6 @@ from hikube_local.source.finding import Finding, Severity
 if TYPE_CHECKING:  # pydantic comes with it, and the endpoint is to answer at once
     from hikube_local.manifests.validate import Known
 
-LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 MOST_OPERATIONS, MOST_BYTES = 1000, 3 << 20
 MOST_APPLIED = 256 << 10  # what Kubernetes allows all annotations together
 # Conditions of ours whose names are Cozystack's with another meaning there.

@@ -50,10 +50,9 @@ from hikube_local.kube.strangers import Strangers
 from hikube_local.kube.streams import Streams
 from hikube_local.kube.upload import Uploads
 from hikube_local.kube.watch import Watching
-from hikube_local.page import walls
+from hikube_local.page import site, walls
 from hikube_local.page.sessions import Sessions
 from hikube_local.page.site import ROOT, Site, signed_in
-from hikube_local.page.site import files as site_files
 from hikube_local.plan.steps import RunOptions
 from hikube_local.source.nodes import Refused as NotRead
 
@@ -68,6 +67,7 @@ _INSTEAD = {
     "attach": "virtctl console",
     "portforward": "virtctl port-forward vmi/NAME PORT",
 }
+# Of the application behind the page's own listener, which is no way in for the token.
 OF_PAGE = web.AppKey("of_page", bool)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -208,7 +208,7 @@ class Server:
         else:
             token = walls.bearer(request.headers).encode("utf-8", "surrogateescape")
             known = secrets.compare_digest(token, self.credentials.token.encode())
-            if not known or "Origin" in request.headers or self._of_page(request):
+            if not known or "Origin" in request.headers or OF_PAGE in request.app:
                 raise Refused(401, "Unauthorized")
         self.strangers.welcome(request)
         self.last = time.monotonic()
@@ -221,10 +221,6 @@ class Server:
         return await asyncio.get_running_loop().run_in_executor(self.slow, partial(work, *words))
 
     # the page
-
-    def _of_page(self, request: web.Request) -> bool:
-        """Whether it came to the page's own listener, which is no way in for the token."""
-        return OF_PAGE in request.app
 
     async def _page(self, request: web.Request) -> web.StreamResponse:
         """A link of one use for whoever has the token; the listener is opened with the first one.
@@ -247,7 +243,7 @@ class Server:
         """Plain http at 127.0.0.1: a secure context for browsers, and nobody but root reads the loopback."""
         async with self._opening:
             if self.page is None:
-                await self._off(site_files)
+                await self._off(site.files)
                 app = self.app()
                 app[OF_PAGE] = True
                 runner = await _set_up(app)

@@ -93,7 +93,7 @@ def build(
         namespace=chosen,
         name=meta.name,
         labels=meta.labels,
-        annotations={k: v for k, v in meta.annotations.items() if k != _LAST_APPLIED},
+        annotations={k: v for k, v in meta.annotations.items() if k != names.LAST_APPLIED},
         spec=spec,
     )
     return Built(made, whole, frozenset(report.judged))
@@ -106,9 +106,6 @@ _PREFIX = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-
 
 def _shown(text: str) -> str:
     return repr(text[:40])
-
-
-_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
 @dataclass(frozen=True, slots=True)

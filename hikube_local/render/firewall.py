@@ -49,13 +49,13 @@ def reach(tenants: Iterable[Tenant]) -> list[Arrow]:
         for s in t.endpoints:
             machine = f"machine/{t.namespace}/{s.name}"
             if s.lan:
-                out += _both_ways(machine, s.lan, "" if s.whole else s.tap)
-                out += [Arrow(f"bridge/{s.lan}", machine, what, rule) for what, rule in _to(s) if what and not s.whole]
+                rules = [("everything", _OPEN)] if s.whole else _to(s)
+                out += _on_bridge(machine, s.lan, rules)
             else:
                 out += [Arrow("others", machine, what, f"iifname {bridges} {rule}") for what, rule in _opened([s])]
             for nic in s.further:
                 if nic.lan:
-                    out += _both_ways(machine, nic.lan, "")
+                    out += _on_bridge(machine, nic.lan, [("everything", _OPEN)])
                 else:
                     inside = f"network/{t.namespace}/{nic.network}"
                     out += [Arrow(machine, inside, "everything", _OPEN), Arrow(inside, machine, "everything", _OPEN)]
@@ -65,10 +65,11 @@ def reach(tenants: Iterable[Tenant]) -> list[Arrow]:
 _OPEN = "type filter hook forward priority 0; policy accept;"
 
 
-def _both_ways(machine: str, lan: str, closed: str) -> list[Arrow]:
-    """A machine and a bridge of the host's: out always, in where no chain of its wire (`closed`: its tap) says less."""
-    out = [Arrow(machine, f"bridge/{lan}", "everything", _OPEN)]
-    return out if closed else [*out, Arrow(f"bridge/{lan}", machine, "everything", _OPEN)]
+def _on_bridge(machine: str, lan: str, rules: list[tuple[str, str]]) -> list[Arrow]:
+    """A machine and a bridge of the host's: everything out, and in what these rules of its wire open."""
+    bridge = f"bridge/{lan}"
+    inward = [Arrow(bridge, machine, what, rule) for what, rule in rules if what]
+    return [Arrow(machine, bridge, "everything", _OPEN), *inward]
 
 
 def _inside(bridge: str) -> str:

@@ -192,35 +192,33 @@ export async function save(path, name) {
   }
 }
 
-// What is asked for again and again while somebody looks. `draw` gets each answer that differs from the one before.
+// What is asked for again and again while somebody looks; the end of that comes back. `draw` gets each answer that differs
+// from the one before.
 export function poll(path, every, draw, wrong) {
   let closed = false;
   let timer;
   let seen = '';
   async function load() {
-    clearTimeout(timer);
     try {
-      const answer = await get(path());
+      const answer = await get(path);
       if (closed) return;
       const now = JSON.stringify(answer);
       if (now !== seen) draw(answer);
       seen = now;
     } catch (e) {
       seen = '';
-      if (!closed) put(wrong, el('p', { class: 'bad' }, safe(e.message)));
-      if (!closed) timer = setTimeout(load, every());
+      if (closed) return;
+      put(wrong, el('p', { class: 'bad' }, safe(e.message)));
+      timer = setTimeout(load, every);
       return;
     }
     put(wrong);
-    timer = setTimeout(load, document.hidden ? 30000 : every());
+    timer = setTimeout(load, document.hidden ? 30000 : every);
   }
   load();
-  return {
-    load,
-    close() {
-      closed = true;
-      clearTimeout(timer);
-    },
+  return () => {
+    closed = true;
+    clearTimeout(timer);
   };
 }
 

@@ -143,7 +143,7 @@ function buttons(bar, machine) {
 }
 
 // The boot's stages with their seconds; the slowest three are named so, as in the lab's report
-export function timeline(stages, begun, ended, failed) {
+function timeline(stages, begun, ended, failed) {
   const first = Date.parse(begun);
   const seen = stages.map((s, i) => {
     const from = (Date.parse(s.since) - first) / 1000;
@@ -302,7 +302,7 @@ function snapshots(body, { namespace, name }) {
 }
 
 // JSON values as YAML that reads back the same
-export function yaml(value, indent = '') {
+function yaml(value, indent = '') {
   if (Array.isArray(value)) {
     if (!value.length) return ' []';
     return value.map((v) => `\n${indent}-${typeof v === 'object' && v ? yaml(v, indent + '  ').replace(/^\n\s*/, ' ') : yaml(v, indent + '  ')}`).join('');

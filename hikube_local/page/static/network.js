@@ -67,5 +67,5 @@ export function show(main) {
       table([t('From'), t('To'), t('What'), t('Rule')], rows, t('Who reaches whom')),
     );
   }
-  return poll(() => '/hikube/v1/network', () => EVERY, draw, wrong).close;
+  return poll('/hikube/v1/network', EVERY, draw, wrong);
 }

@@ -55,5 +55,5 @@ export function show(main) {
     });
     if (cards.length !== list.children.length || cards.some((c, i) => c !== list.children[i])) put(list, cards.length ? cards : el('p', {}, t('No test has run yet.')));
   }
-  return poll(() => '/hikube/v1/tests', () => EVERY, draw, wrong).close;
+  return poll('/hikube/v1/tests', EVERY, draw, wrong);
 }
