@@ -18,6 +18,7 @@ import click
 from hikube_local import __version__
 from hikube_local.api.objects import API_VERSION
 from hikube_local.catalogue import data
+from hikube_local.cli.main import cli
 from hikube_local.cli.verbs import SECTIONS, Verb
 from hikube_local.config import KEYS
 from hikube_local.manifests.schema import explain
@@ -48,14 +49,19 @@ def below(name: str, made: click.Command) -> Iterator[tuple[str, click.Command]]
             yield from below(f"{name} {word}", inner)
 
 
+def within(made: click.Command, name: str = "") -> click.Context:
+    """The context that the program itself gives a command: click keeps a command's --help as the first context had it."""
+    return click.Context(made, info_name=name, parent=click.Context(cli, info_name=PROGRAM, **cli.context_settings))
+
+
 def usage(name: str, made: click.Command) -> str:
-    context = click.Context(made, info_name=f"{PROGRAM} {name}")
+    context = within(made, name)
     return " ".join(made.get_usage(context).removeprefix("Usage: ").split())
 
 
 def options(made: click.Command) -> list[tuple[str, str]]:
     """(as it is written, what it does) of the command's own options."""
-    context = click.Context(made)
+    context = within(made)
     records = [p.get_help_record(context) for p in made.get_params(context) if isinstance(p, click.Option)]
     return [(words, " ".join(about.split())) for words, about in filter(None, records)]
 

@@ -17,10 +17,13 @@ class Compares(Protocol):
 
     def observe_machine(self, obj: Object) -> MachineObserved: ...
 
-    def desired(self, obj: Object, options: RunOptions) -> MachineDesired: ...
+    def desired(self, obj: Object, options: RunOptions, seen: MachineObserved) -> MachineDesired:
+        """What is compared with what was seen; what nothing was seen of need not be worked out."""
+        ...
 
 
 def plan(backend: Compares, obj: Object, intent: Intent, options: RunOptions) -> Planned:
     if obj.kind == DISK:
         return plan_disk(obj, backend.observe_disk(obj))
-    return plan_machine(obj, backend.desired(obj, options), backend.observe_machine(obj), intent, options.restart)
+    seen = backend.observe_machine(obj)
+    return plan_machine(obj, backend.desired(obj, options, seen), seen, intent, options.restart)

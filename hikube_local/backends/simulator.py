@@ -161,7 +161,10 @@ class Simulator(Pauses, Reboots):
     def plan(self, obj: Object, intent: Intent, options: RunOptions) -> Planned:
         return hostplan.plan(self, obj, intent, options)
 
-    def desired(self, obj: Object, options: RunOptions) -> MachineDesired:
+    def desired(self, obj: Object, options: RunOptions, seen: MachineObserved) -> MachineDesired:
+        return self._wanted(obj)
+
+    def _wanted(self, obj: Object) -> MachineDesired:
         spec = plain_spec(obj.spec)
         # What a restart is needed for; ports, keys and running are not part of the machine's definition.
         fixed = {k: spec.get(k) for k in ("instanceType", "instanceProfile", "disks", "resources", "cpuModel", "gpus")}
@@ -211,7 +214,7 @@ class Simulator(Pauses, Reboots):
         addresses = [{"type": "Hostname", "address": names.fqdn(obj.namespace, obj.name)}]
         if on and access:
             addresses.insert(0, {"type": "ExternalIP", "address": str(access[0]["address"])})
-        want = self.desired(obj, RunOptions())
+        want = self._wanted(obj)
         return View(
             observed=seen,
             ready=cloud_init is not None or bool(moment and moment.progress.stage is Stage.DONE),
@@ -249,7 +252,7 @@ class Simulator(Pauses, Reboots):
         if obj.kind != INSTANCE:
             self._disk(step, obj)
             return
-        want = self.desired(obj, options)
+        want = self._wanted(obj)
         match step.verb:
             case Verb.RECORD:
                 self._change(obj, generation=obj.generation)

@@ -10,7 +10,8 @@ import yaml
 from hikube_local.backends.qemu.context import Context
 from hikube_local.backends.qemu.machine import observe
 from hikube_local.catalogue import cloudconfig
-from hikube_local.plan.steps import RunOptions
+from hikube_local.host import accelerator
+from hikube_local.plan.steps import MachineObserved, RunOptions
 from hikube_local.render import domain, seed
 from tests.components.test_merge import Disk
 from tests.simulator.test_contract import SIMULATED
@@ -59,5 +60,16 @@ def test_what_a_machine_should_be_is_described_once(tmp_path, monkeypatch):
     real = domain._tree
     monkeypatch.setattr(domain, "_tree", lambda machine: trees.append(machine) or real(machine))
     context = Context(disk.context.layout, disk.store, disk.context.settings)
-    wanted = observe.desired(context, obj, RunOptions())
+    wanted = observe.desired(context, obj, RunOptions(), MachineObserved(definition="an earlier one"))
     assert wanted.definition and len(trees) == 1
+
+
+def test_the_plan_of_a_new_machine_tries_no_accelerator(tmp_path, monkeypatch):
+    """Nothing is compared yet: `plan` before the first `up` answers at once."""
+    monkeypatch.setenv("HIKUBE_LOCAL_HOME", str(tmp_path))
+    disk = Disk()
+    obj = disk.store.put([disk.user("web")])[0]
+    monkeypatch.setattr(accelerator, "probe", lambda: pytest.fail("a trial"))
+    context = Context(disk.context.layout, disk.store, disk.context.settings)
+    wanted = observe.desired(context, obj, RunOptions(), MachineObserved())
+    assert wanted.definition and wanted.definition != MachineObserved().definition

@@ -92,8 +92,8 @@ class QemuBackend(
     def observe_machine(self, obj: Object) -> MachineObserved:
         return observe.machine(self.context, obj)
 
-    def desired(self, obj: Object, options: RunOptions) -> MachineDesired:
-        return observe.desired(self.context, obj, options)
+    def desired(self, obj: Object, options: RunOptions, seen: MachineObserved) -> MachineDesired:
+        return observe.desired(self.context, obj, options, seen)
 
     def plan(self, obj: Object, intent: Intent, options: RunOptions) -> Planned:
         return hostplan.plan(self, obj, intent, options)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hikube_local import files
 from hikube_local.api.objects import Object
 from hikube_local.backends.qemu import boot_marks, libvirt
@@ -12,6 +14,8 @@ from hikube_local.plan.steps import MachineDesired, MachineObserved, RunOptions,
 from hikube_local.render import domain, seed
 from hikube_local.render.machine import SEED, SEED_MARK
 from hikube_local.store import bodies
+
+UNDEFINED = "not defined yet"  # no digest: a machine without a definition is to be defined, whatever it will be
 
 
 def machine(context: Context, obj: Object) -> MachineObserved:
@@ -44,19 +48,17 @@ def machine(context: Context, obj: Object) -> MachineObserved:
     )
 
 
-def desired(context: Context, obj: Object, options: RunOptions) -> MachineDesired:
+def desired(context: Context, obj: Object, options: RunOptions, seen: MachineObserved) -> MachineDesired:
     if obj.deletion:
         return MachineDesired("", None)
+    content = seed.seed(obj, context.uuid(obj))
+    want = MachineDesired(UNDEFINED, content.digest if content else None, context.forwards.wanted(obj))
+    if not seen.definition and not seen.live_definition:
+        # Nothing to compare: a plan of a new machine needs to know neither this host nor its accelerator.
+        return want
     machine = spec.machine(context, obj, options)
     mark, cold = domain.digests(machine)
-    content = seed.seed(obj, machine.uuid)
-    return MachineDesired(
-        mark,
-        content.digest if content else None,
-        context.forwards.wanted(obj),
-        cold=cold,
-        hot=frozenset(d.name for d in machine.disks if d.hot),
-    )
+    return replace(want, definition=mark, cold=cold, hot=frozenset(d.name for d in machine.disks if d.hot))
 
 
 def strayed(context: Context, obj: Object, xml: str) -> bool:
