@@ -115,6 +115,7 @@ deb: $(STAMP)
 docs: $(STAMP)
 	@$(VENV)/bin/python -m tests.pages commands > docs/commands.md
 	@$(VENV)/bin/python -m tests.pages manifests > docs/manifests.md
+	@$(VENV)/bin/python -m tests.pages differences > docs/differences.md
 	@$(VENV)/bin/python -m tests.codes_page > docs/codes.md
 	@$(VENV)/bin/hikube-local schema > docs/hikube.schema.json
 	@[ -x $(VENV)/docs/bin/mkdocs ] || { /usr/bin/python3 -m venv $(VENV)/docs && \

@@ -62,6 +62,7 @@ CODES: dict[str, str] = {
     "HK332": "a system disk with one copy",
     "HK333": "one disk for system and data",
     "HK334": "a name of Cozystack's that Hikube does not list",
+    "HK335": "user-data that is blank",
     # user-data
     "HK340": "user-data that cannot be read",
     "HK341": "a key that cloud-init does not know",

@@ -62,3 +62,10 @@ class Contract:
         path = program.file("m.yaml", manifest + f"  runStrategy: {strategy}\n")
         assert program("up", path).code == 0
         assert self.status(program) == "Stopped"
+        # As virtctl: `start` runs it all the same.
+        started = program("start", "web", "--no-wait")
+        assert started.code == 0 and "was scheduled to start" in started.out
+        assert self.status(program) != "Stopped"
+        # What the manifest says holds again when it is applied; Manual says nothing.
+        assert program("up", path).code == 0
+        assert (self.status(program) == "Stopped") is (strategy == "Halted")

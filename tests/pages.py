@@ -1,6 +1,6 @@
 """The pages of the documentation that are written from the program itself; each stays equal to it (tests/simulator/test_pages.py).
 
-python -m tests.pages commands > docs/commands.md; python -m tests.pages manifests > docs/manifests.md;
+python -m tests.pages commands > docs/commands.md, and so for manifests and differences;
 python -m tests.pages man FOLDER writes a man page of the program and one of each command.
 """
 
@@ -14,17 +14,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import yaml
 
 from hikube_local import __version__
 from hikube_local.api.objects import API_VERSION
 from hikube_local.catalogue import data
 from hikube_local.cli.main import cli
 from hikube_local.cli.verbs import SECTIONS, Verb
+from hikube_local.codes import CODES
 from hikube_local.config import KEYS
 from hikube_local.manifests.schema import explain
 from hikube_local.text import size
 
 PROGRAM = "hikube-local"
+DOCS = Path(__file__).parent.parent / "docs"
 
 
 def command(verb: Verb) -> click.Command:
@@ -95,6 +98,41 @@ def commands_page() -> str:
         if verb.examples:
             lines += ["", *(f"    {PROGRAM} {e}" for e in verb.examples)]
     return "\n".join(lines) + "\n"
+
+
+def differences_page() -> str:
+    """docs/differences.md, from the table beside it and the codes."""
+    tables = yaml.safe_load((DOCS / "differences.yaml").read_text())
+    lines = [
+        "# What differs from Hikube",
+        "",
+        "Each difference of a manifest is told when it is used, with its code ([codes.md](codes.md)); `--no-differences` mutes",
+        "them. Every field: [manifests.md](manifests.md). What a client of the API sees: [kubernetes.md](kubernetes.md). Each",
+        "element of a machine beside KubeVirt's own: `tests/pure/test_beside_kubevirt.py`.",
+    ]
+    for title, rows in tables.items():
+        lines += ["", f"## {title}", "", "| on Hikube | here | told as |", "|---|---|---|"]
+        for row in rows:
+            codes = [f"[{code}](codes.md#{code.lower()}-{_anchor(CODES[code])})" for code in row.get("codes", ())]
+            lines.append(f"| {row['hikube']} | {row['here']} | {', '.join(codes)} |")
+    lines += [
+        "",
+        "## Where it was tried",
+        "",
+        "Under emulation on Debian 12 (libvirt 9.0, QEMU 7.2), as root and as an ordinary user; under KVM on an emulated",
+        "Debian 13 host (libvirt 11.3, QEMU 10.0; `make test-host`). Not tried: KVM on real hardware, Ubuntu 24.04, Fedora.",
+        "",
+        "Where AppArmor keeps users from making namespaces (Ubuntu 24.04) and rootlesskit is installed, it makes them, and",
+        "nothing is lost. Where a user may make none at all (default container profiles) `up` says so (HK518), `doctor` says",
+        "what mends it, `docs/trials/network.sh` answers yes or no. Names under `.local` are refused by guests with",
+        "systemd-resolved, as on Hikube.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _anchor(title: str) -> str:
+    """As GitHub makes it of a heading."""
+    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
 
 
 def manifests_page() -> str:
@@ -202,12 +240,13 @@ def man_pages() -> dict[str, str]:
     return found
 
 
+PAGES = {"commands": commands_page, "manifests": manifests_page, "differences": differences_page}
+
+
 def main(words: list[str]) -> None:
     match words:
-        case ["commands"]:
-            print(commands_page(), end="")
-        case ["manifests"]:
-            print(manifests_page(), end="")
+        case [name] if name in PAGES:
+            print(PAGES[name](), end="")
         case ["man", folder]:
             for name, page in man_pages().items():
                 (Path(folder) / f"{name}.gz").write_bytes(gzip.compress(page.encode(), 9, mtime=0))

@@ -23,6 +23,7 @@ from hikube_local.paths import Layout, make_runtime
 from hikube_local.run import find
 from hikube_local.store.db import logins
 from hikube_local.text import one_line
+from hikube_local.userdata.requested import login
 
 HOST_KEY_FILES = tuple(f"/etc/ssh/ssh_host_{kind}_key.pub" for kind in ("ed25519", "ecdsa", "rsa"))
 
@@ -49,7 +50,9 @@ def proxy_command(session: Session, obj: Object, login: bool = False) -> str:
 
 
 def user_of(session: Session, obj: Object) -> str:
-    """The image's default user: the configuration's or catalogue's image of the first disk, else the profile."""
+    """The user that the user-data makes instead; else the image's: by the first disk's image, or by the profile."""
+    if _USER.fullmatch(named := login(obj.instance.cloudInit)):
+        return named
     for ref in obj.instance.disks[:1]:
         disk = session.store.get(Key(DISK, obj.namespace, ref.name))
         match disk.disk.content if disk else Blank():

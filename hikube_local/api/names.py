@@ -14,6 +14,8 @@ DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 INSTANCE_MAX = 41
 DISK_MAX = 45
 DOMAIN = "cozy.local"
+# How the charts name the volumes of an image and of a VMDisk; images' are in a namespace of their own.
+IMAGE_VOLUME, IMAGES, DISK_VOLUME = "vm-default-images-", "cozy-public", "vm-disk-"
 
 
 def machine(name: str) -> str:
@@ -23,7 +25,7 @@ def machine(name: str) -> str:
 
 def volume(name: str) -> str:
     """The DataVolume's name for VMDisk `name`."""
-    return f"vm-disk-{name}"
+    return f"{DISK_VOLUME}{name}"
 
 
 def domain(namespace: str, name: str) -> str:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from types import UnionType
 from typing import Any, NamedTuple, Self, get_args, get_origin, get_type_hints
 
+from hikube_local.api import names
 from hikube_local.api.sources import Blank, Content, CopyOf, FromImage, FromUpload, FromUrl
 
 GROUP = "apps.cozystack.io"
@@ -17,6 +18,8 @@ INSTANCE = "VMInstance"
 DISK = "VMDisk"
 DEFAULT_BACKEND = "qemu"  # what carries an object that names nothing else
 PLURAL = {INSTANCE: "vminstances", DISK: "vmdisks"}
+
+BUSES = ("virtio", "sata", "scsi", "usb")  # of a disk
 
 # What kubectl's and virtctl's users call the two kinds.
 KIND_WORDS = {
@@ -118,8 +121,9 @@ class DiskRef(Shape):
     """A VMDisk to attach, and how."""
 
     name: str = said("Name of the VMDisk, in the machine's namespace.")
-    bus: str | None = said("virtio, sata or scsi; overrides the profile's bus.", None)
+    bus: str | None = said("virtio, sata, scsi or usb; overrides the profile's bus.", None)
     hotpluggable: bool | None = said("Attach and detach while the machine runs.", None)
+    dvName: str | None = said("An upcoming field of the platform: the DataVolume, by its own name.", None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +131,22 @@ class Named(Shape):
     """A reference by name."""
 
     name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network(Shape):
+    """A network to attach."""
+
+    name: str
+    ipAddress: str | None = said("An upcoming field of the platform: the address there.", None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExternalIP(Shape):
+    """A reserved address; an upcoming field of the platform."""
+
+    claim: str
+    target: str = "default"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,8 +180,11 @@ class VMInstanceSpec(Shape):
     instanceType: str = said("vCPUs and memory by name.", "u1.medium")
     instanceProfile: str = said("Firmware, buses and NIC model by name.", "ubuntu")
     disks: tuple[DiskRef, ...] = said("VMDisks in boot order.", (), "name")
-    networks: tuple[Named, ...] = said("Additional networks.", ())
-    subnets: tuple[Named, ...] = said("The old name of networks.", ())
+    networks: tuple[Network, ...] = said("Additional networks.", ())
+    subnets: tuple[Network, ...] = said("The old name of networks.", ())
+    primaryNetwork: str | None = said("An upcoming field of the platform: which of networks is the first NIC's.", None)
+    externalIPs: tuple[ExternalIP, ...] = said("An upcoming field of the platform: reserved addresses.", (), live=True)
+    schedulingClass: str | None = said("An upcoming field of the platform.", None, live=True)
     gpus: tuple[Named, ...] = said("GPUs to pass through.", ())
     cpuModel: str = said("CPU model; empty means the host's.", "")
     resources: Resources = said("CPU and memory instead of an instanceType.", Resources())
@@ -169,6 +192,7 @@ class VMInstanceSpec(Shape):
     cloudInit: str = said("user-data for cloud-init.", "", live=True)
     cloudInitSeed: str = said("A new value makes cloud-init run again at the next boot.", "", live=True)
     firmware: Firmware | None = said("An upcoming field of the platform.", None)
+    netplanDhcp: bool = said("An upcoming field of the platform: network-config that asks for DHCP.", False, live=True)
 
     @property
     def strategy(self) -> RunStrategy:
@@ -191,12 +215,22 @@ class VMInstanceSpec(Shape):
 
     @property
     def further_networks(self) -> tuple[str, ...]:
-        """Networks beside the tenant's own, by name; `subnets` is the old word."""
-        return tuple(n.name for n in (self.networks or self.subnets))
+        """Networks beside the first NIC's, by name; `subnets` is the old word."""
+        return tuple(n.name for n in self.attached if n.name != self.primaryNetwork)
+
+    @property
+    def attached(self) -> tuple[Network, ...]:
+        return self.networks or self.subnets
 
     @property
     def has_seed(self) -> bool:
-        return bool(self.cloudInit) or any(self.sshKeys)
+        """As the chart asks: keys that are all empty make a seed, too."""
+        return bool(self.cloudInit or self.sshKeys)
+
+    @property
+    def own_size(self) -> bool:
+        """Whether complete resources stand instead of the instanceType."""
+        return bool(self.resources.cpu and self.resources.memory and self.resources.sockets)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,6 +246,14 @@ class Upload(Shape):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pvc(Shape):
+    """A volume of the cluster; an upcoming field of the platform."""
+
+    name: str
+    namespace: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Source(Shape):
     """Where a disk's content comes from: nothing, or exactly one of these."""
 
@@ -219,6 +261,7 @@ class Source(Shape):
     image: Named | None = None
     disk: Named | None = None
     upload: Upload | None = None
+    pvc: Pvc | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,11 +272,17 @@ class VMDiskSpec(Shape):
     optical: bool = said("Attached as a read-only CD-ROM.", False)
     storage: str = said("Size that the guest sees.", "5Gi", "quantity", live=True)
     storageClass: str = said("local, replicated or replicated-async.", "replicated")
+    schedulingClass: str | None = said("An upcoming field of the platform.", None, live=True)
 
     @property
     def content(self) -> Content:
         """What `source` says; of several, which no valid manifest has, the first."""
         source = self.source
+        if source.pvc is not None:
+            # The charts' own names of what is an image or a disk here; a valid manifest has no other.
+            if source.pvc.name.startswith(names.IMAGE_VOLUME):
+                return FromImage(source.pvc.name.removeprefix(names.IMAGE_VOLUME))
+            return CopyOf(source.pvc.name.removeprefix(names.DISK_VOLUME))
         if source.http is not None:
             return FromUrl(source.http.url)
         if source.image is not None:

@@ -13,6 +13,9 @@ from hikube_local.api.quantities import in_bytes
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
+# Series whose memory is huge pages there (common-instancetypes).
+HUGE_PAGES = ("cx1", "m1", "n1", "rt1")
+
 # Copies that each class keeps on Hikube.
 STORAGE_CLASSES = {"local": 1, "replicated": 3, "replicated-async": 3}
 
@@ -61,6 +64,12 @@ class Profile:
     hyperv_spinlock_retries: int = 0
     clock: dict[str, Any] = field(default_factory=dict)
     termination_grace_seconds: int = 30
+    spread_ratio: int = 2  # of cpu_topology spread: cores of a socket, of two threads each
+    transitional: bool = False  # virtio devices that old drivers know, too
+    multiqueue: bool = False
+    graphics: bool = True
+    balloon: bool = True
+    pci_hole64: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +102,10 @@ def profiles() -> dict[str, Profile]:
         name: Profile(name=name, **{**row, "min_memory": in_bytes(row["min_memory"])})
         for name, row in _table("profiles.yaml").items()
     }
+
+
+def huge_pages(instance_type: str) -> bool:
+    return instance_type.split(".")[0] in HUGE_PAGES
 
 
 @cache

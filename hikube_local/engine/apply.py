@@ -185,7 +185,7 @@ def _record_bridge(session: Session, stored: list[Object], name: str | None) -> 
 
 
 def _end_stops(session: Session, stored: list[Object]) -> None:
-    """A manifest that says the machine runs ends a stop that was asked for."""
+    """A manifest that says whether the machine runs ends the stop or start that was asked for."""
     for obj in stored:
         power = session.store.intent(obj.key).power if obj.kind == INSTANCE else ""
         if power and not applied(obj, power):

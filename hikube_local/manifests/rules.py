@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
 from hikube_local.api.names import ACCELERATOR, ACCELERATORS
-from hikube_local.api.objects import INSTANCE, RunStrategy, Source, VMDiskSpec, VMInstanceSpec
+from hikube_local.api.objects import BUSES, INSTANCE, RunStrategy, Source, VMDiskSpec, VMInstanceSpec
 from hikube_local.api.quantities import in_bytes, parse
-from hikube_local.api.sources import fetched, url_of
+from hikube_local.api.sources import FromImage, fetched, url_of
 from hikube_local.catalogue import data
 from hikube_local.catalogue.cloudconfig import SECRET_LIMIT
+from hikube_local.manifests import upcoming
 from hikube_local.manifests.load import Loaded
 from hikube_local.manifests.userdata import userdata_rules
 from hikube_local.render.sizing import Unsized, requested
@@ -21,7 +22,6 @@ from hikube_local.text import mask_url, nearest
 from hikube_local.urls import is_link_local, is_this_host
 
 METHODS = ("PortList", "WholeIP")
-BUSES = ("virtio", "sata", "scsi")
 _E, _W, _D = Severity.ERROR, Severity.WARNING, Severity.DIFFERENCE
 
 
@@ -100,6 +100,10 @@ def words(spec: VMInstanceSpec) -> Iterator[Finding]:
     ):
         if value in rows and not rows[value].hikube:
             yield _not_listed(field, value, (field,))
+    profile = data.profiles().get(spec.instanceProfile)
+    if profile is not None and profile.architecture != "amd64":
+        what = f"instanceProfile {profile.name} requires {profile.architecture}: Hikube's machines are amd64"
+        yield Finding("HK303", _E, what, ("instanceProfile",), f"use {profile.name.rpartition('.')[0]}")
     if spec.instanceProfile and spec.instanceProfile not in data.profiles():
         known = list(data.profiles())
         family = [p for p in known if p.startswith(f"{spec.instanceProfile}.")]
@@ -192,6 +196,10 @@ def sizing(spec: VMInstanceSpec) -> Iterator[Finding]:
     profile = data.profiles().get(spec.instanceProfile or "ubuntu")
     if profile is None:
         return
+    if profile.cpu_topology == "spread" and not spec.own_size and size.threads == 1:
+        whole = 2 * profile.spread_ratio
+        what = f"profile {profile.name} spreads vCPUs over threads and cores: {size.vcpus} is no multiple of {whole}"
+        yield Finding("HK310", _E, what, ("instanceType",), "choose another instanceType")
     if size.vcpus < profile.min_vcpu:
         what = f"profile {profile.name} requires {profile.min_vcpu} vCPUs, the machine has {size.vcpus}"
         yield Finding("HK310", _E, what, ("instanceType",), "choose a larger instanceType")
@@ -212,9 +220,6 @@ def disks(spec: VMInstanceSpec) -> Iterator[Finding]:
         seen.add(disk.name)
         if disk.bus is not None and disk.bus not in BUSES:
             yield _unknown("HK304", "bus", disk.bus, BUSES, ("disks", i, "bus"))
-        if disk.hotpluggable:
-            what = "disks[].hotpluggable is an upcoming field of the platform; here it works live on virtio and scsi"
-            yield Finding("HK516", _D, what, ("disks", i, "hotpluggable"))
 
 
 def ssh_keys(spec: VMInstanceSpec) -> Iterator[Finding]:
@@ -232,7 +237,7 @@ def ssh_keys(spec: VMInstanceSpec) -> Iterator[Finding]:
         seen.add(key)
     if sum(len(k.encode()) for k in spec.sshKeys) > SECRET_LIMIT:
         yield Finding("HK327", _E, "sshKeys are larger than a Secret may be (1 MiB)", ("sshKeys",))
-    if not spec.has_seed:
+    if not spec.cloudInit and not any(spec.sshKeys):
         what = "neither sshKeys nor cloudInit: the only way in is the console, if the image has a password"
         yield Finding("HK325", _W, what, (), "add sshKeys")
 
@@ -244,23 +249,24 @@ def differences(spec: VMInstanceSpec) -> Iterator[Finding]:
         yield Finding(
             "HK508", _D, f"{series} has shared CPUs on Hikube (burstable); here it uses the host's", ("instanceType",)
         )
-    if series == "m1":
-        yield Finding("HK509", _D, "m1 is backed by huge pages on Hikube; here by ordinary memory", ("instanceType",))
+    if data.huge_pages(spec.instanceType):
+        what = f"{series} is backed by huge pages on Hikube; here by ordinary memory"
+        yield Finding("HK509", _D, what, ("instanceType",))
     if spec.gpus:
         yield Finding("HK505", _D, "gpus are not passed through here: the machine starts without them", ("gpus",))
     seen: set[str] = set()
-    for i, network in enumerate(spec.networks or spec.subnets):
+    for i, network in enumerate(spec.attached):
         path = ("networks" if spec.networks else "subnets", i)
         if not network.name:
             yield Finding("HK304", _E, "a network without a name", path)
         elif network.name in seen:
             yield Finding("HK323", _E, f"the network {network.name[:60]!r} is listed twice", path)
         seen.add(network.name)
-    if spec.networks or spec.subnets:
+    if spec.further_networks:
         yield Finding(
             "HK512",
             _D,
-            "additional networks are isolated networks without DHCP, unless the configuration sets a bridge",
+            "additional networks are isolated networks of this host, unless the configuration sets a bridge",
             ("networks",) if spec.networks else ("subnets",),
         )
     if len(spec.disks) == 1:
@@ -269,14 +275,6 @@ def differences(spec: VMInstanceSpec) -> Iterator[Finding]:
     if spec.cpuModel:
         what = f"cpuModel {spec.cpuModel[:40]!r} applies only with KVM: emulation uses QEMU's maximum model"
         yield Finding("HK513", _D, what, ("cpuModel",))
-    if spec.firmware is not None:
-        yield Finding("HK516", _D, "firmware is an upcoming field of the platform", ("firmware",))
-        loader, secure = spec.firmware.bootloader, spec.firmware.secureBoot
-        if loader is not None and loader.lower() not in ("bios", "efi", "uefi"):
-            yield _unknown("HK304", "bootloader", loader, ["bios", "uefi"], ("firmware", "bootloader"))
-        elif secure and loader is not None and loader.lower() == "bios":
-            what = "secureBoot needs EFI firmware, bootloader says bios"
-            yield Finding("HK304", _E, what, ("firmware", "secureBoot"), "write bootloader: uefi")
     if spec.external and spec.externalMethod == "PortList" and spec.externalAllowICMP:
         yield Finding("HK511", _D, "ping cannot be forwarded to a loopback address", ("external",))
     if spec.runStrategy in ("Always", "RerunOnFailure"):
@@ -294,10 +292,10 @@ def disk_source(spec: VMDiskSpec, extra_images: frozenset[str] = frozenset()) ->
         yield Finding("HK304", _E, "source.disk has no name", ("source", "disk"))
     if (url := url_of(spec.content)) is not None:
         yield from _url(url)
-    image = spec.source.image
-    if image and image.name not in extra_images:
+    image = spec.content
+    if isinstance(image, FromImage) and image.name not in extra_images:
         known = data.images().get(image.name)
-        path = ("source", "image", "name")
+        path = ("source", "pvc" if spec.source.pvc else "image", "name")
         if known is None:
             finding = _unknown("HK312", "image", image.name, list(data.images()), path)
             more = "your own image needs an entry under images: in the configuration"
@@ -338,7 +336,7 @@ def disk_storage(spec: VMDiskSpec) -> Iterator[Finding]:
         return
     if not 0 < size < 1 << 62:
         yield Finding("HK322", _E, f"storage {spec.storage} is out of range", ("storage",), "write a size such as 20Gi")
-    name = spec.source.image.name if spec.source.image else ""
+    name = spec.content.name if isinstance(spec.content, FromImage) else ""
     image = data.images().get(name)
     if image and 0 < size < image.smallest:
         from hikube_local.text import size as words_of
@@ -358,5 +356,5 @@ def disk_storage(spec: VMDiskSpec) -> Iterator[Finding]:
         yield Finding("HK332", _D, what, ("storageClass",))
 
 
-_INSTANCE_RULES = (words, ports, sizing, disks, ssh_keys, userdata_rules, differences)
-_DISK_RULES = (disk_source, disk_storage)
+_INSTANCE_RULES = (words, ports, sizing, disks, ssh_keys, userdata_rules, differences, upcoming.instance)
+_DISK_RULES = (disk_source, disk_storage, upcoming.disk)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from hikube_local.api.objects import API_VERSION, DISK, INSTANCE, SPECS, RunStrategy
+from hikube_local.api.objects import API_VERSION, BUSES, DISK, INSTANCE, SPECS, RunStrategy
 from hikube_local.catalogue import data
 from hikube_local.manifests.models import model
 
@@ -83,7 +83,7 @@ def _enums() -> dict[str, list[str]]:
         "instanceProfile": ["", *sorted(data.profiles())],
         "externalMethod": ["PortList", "WholeIP"],
         "runStrategy": [str(s) for s in RunStrategy],
-        "bus": ["virtio", "sata", "scsi"],
+        "bus": [*BUSES],
     }
 
 

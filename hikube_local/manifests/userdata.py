@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from hikube_local.api.objects import VMInstanceSpec
+from hikube_local.api.objects import BUSES, VMInstanceSpec
 from hikube_local.catalogue.cloudconfig import SECRET_LIMIT, is_mime, kind_of, parsed
 from hikube_local.render.seed import UserDataRefused, chart_text
 from hikube_local.source.finding import Finding, Path, Place, Severity, Spot
@@ -23,6 +23,10 @@ def userdata_rules(spec: VMInstanceSpec) -> Iterator[Finding]:
         carried = chart_text(text)
     except UserDataRefused as e:
         yield Finding("HK315", Severity.ERROR, str(e), where, "indent every line at least as far as the first one")
+        return
+    if not carried:
+        what = "cloudInit is blank: KubeVirt does not start a machine with an empty user-data"
+        yield Finding("HK335", Severity.ERROR, what, where, "write #cloud-config, or remove cloudInit")
         return
     if len(carried.encode()) > SECRET_LIMIT:
         yield Finding("HK327", Severity.ERROR, "cloudInit is larger than a Secret may be (1 MiB)", where)
@@ -78,7 +82,7 @@ def _devices(spec: VMInstanceSpec, text: str) -> Iterator[Finding]:
     from hikube_local.render import domain, machine
 
     if (spec.instanceProfile or "ubuntu") not in tables.profiles() or any(
-        d.bus not in (None, "virtio", "sata", "scsi") for d in spec.disks
+        d.bus not in (None, *BUSES) for d in spec.disks
     ):
         return  # told elsewhere
     have = domain.targets(

@@ -14,12 +14,12 @@ def comes_back(obj: Object) -> bool:
 
 def stays_off(obj: Object, power: str) -> bool:
     """Whether nothing but a command starts it. `power`: what was asked for last, "start", "stop" or nothing."""
-    return power == "stop" or obj.instance.strategy is RunStrategy.HALTED
+    return power == "stop" or (obj.instance.strategy is RunStrategy.HALTED and power != "start")
 
 
 def applied(obj: Object, power: str) -> str:
-    """What was asked for, once the manifest is applied again: one that says the machine runs ends a stop or start."""
-    return "" if comes_back(obj) else power
+    """What was asked for, once the manifest is applied again: one that says whether the machine runs ends it."""
+    return "" if obj.instance.strategy in (RunStrategy.ALWAYS, RunStrategy.HALTED) else power
 
 
 def expected_up(obj: Object, power: str) -> bool:

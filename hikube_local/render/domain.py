@@ -1,4 +1,4 @@
-"""The libvirt domain XML of a machine, built as a tree, shaped as KubeVirt's own; pure."""
+"""The libvirt domain XML of a machine, built as a tree, shaped as KubeVirt's own (layout.py has the rest of that); pure."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hikube_local.render import fit
+from hikube_local.render import fit, layout
 from hikube_local.render.machine import DiskDevice, Machine
 
 NAMESPACE = "https://hikube-local.invalid/domain/1"
 ALIAS = "ua-"  # libvirt keeps aliases of users that begin so
-_TARGET = {"virtio": "vd", "sata": "sd", "scsi": "sd"}
-_VIRTIO = "virtio-non-transitional"
+_TARGET = {"virtio": "vd", "sata": "sd", "scsi": "sd", "usb": "sd"}
 # What QEMU's emulation does slowly once a guest knows of it: `rep movsb`, a byte at a time, page tables of five levels,
 # and protection keys, saved at each switch. Without them a Debian 12 boots in 6 to 8 % less time (measured, QEMU 7.2).
 SLOW_EMULATED = ("erms", "fsrm", "la57", "pku")
@@ -35,6 +34,7 @@ def domain(machine: Machine) -> str:
     """The XML text; its own digest stands in <metadata>, so that a change is seen without comparing XML."""
     ET.register_namespace("hikube", NAMESPACE)
     root = _tree(machine)
+    layout.as_there(root, machine)
     mark, cold = digests(machine)
     metadata = ET.Element("metadata")
     ET.SubElement(
@@ -44,6 +44,7 @@ def domain(machine: Machine) -> str:
             "namespace": machine.namespace,
             "name": machine.name,
             "digest": mark,
+            "layout": layout.VERSION,
             **({"cold": cold} if cold != mark else {}),
         },
     )
@@ -92,6 +93,12 @@ def digest(xml: str, cold: bool = False) -> str:
     return element.get("cold", whole) if cold else whole
 
 
+def laid_out(xml: str) -> bool:
+    """Whether a definition is laid out as this release does it."""
+    element = ET.fromstring(xml).find(f"metadata/{{{NAMESPACE}}}machine")
+    return element is not None and element.get("layout") == layout.VERSION
+
+
 def disk(machine: Machine, name: str) -> str:
     """The XML of one disk, to be attached while the machine runs."""
     devices = ET.Element("devices")
@@ -126,7 +133,7 @@ def _tree(m: Machine) -> ET.Element:
     if m.tb_cache is not None:
         _add(_add(features, "tcg"), "tb-cache", str(m.tb_cache), unit="MiB")
     cpu = _cpu(root, m)
-    _add(cpu, "topology", sockets=m.size.sockets, dies=1, cores=m.size.cores, threads=1)
+    _add(cpu, "topology", sockets=m.size.sockets, dies=1, cores=m.size.cores, threads=m.size.threads)
     for feature in () if m.kvm else SLOW_EMULATED:
         _add(cpu, "feature", policy="disable", name=feature)
     _clock(root, m)
@@ -195,21 +202,25 @@ def _devices(root: ET.Element, m: Machine) -> None:
     names = _names(m.disks)
     for disk, target in zip(m.disks, names, strict=True):
         _disk(devices, m, disk, target)
+    virtio = _virtio(m)
     scsi = any(d.bus == "scsi" for d in m.disks)
-    usb = m.profile.input.get("bus") == "usb"
+    usb = layout.usb(m)
     _add(devices, "controller", type="usb", index=0, model="qemu-xhci" if usb else "none")
     if scsi:
-        _add(devices, "controller", type="scsi", index=0, model=_VIRTIO)
-    _add(devices, "controller", type="virtio-serial", index=0, model=_VIRTIO)
+        _add(devices, "controller", type="scsi", index=0, model=virtio)
+    _add(devices, "controller", type="virtio-serial", index=0, model=virtio)
     # NIC, virtio-serial, balloon, then what this machine has, and spare ones for hot plug.
     used = 3 + len(m.further) + scsi + usb + m.profile.rng + (m.profile.input.get("bus") == "virtio")
     used += sum(d.bus == "virtio" for d in m.disks)
-    _add(devices, "controller", type="pci", index=0, model="pcie-root")
+    root = _add(devices, "controller", type="pci", index=0, model="pcie-root")
+    if not m.profile.pci_hole64:
+        _add(root, "pcihole64", "0", unit="KiB")
     for index in range(1, used + m.spare_ports + 1):
         _add(devices, "controller", type="pci", index=index, model="pcie-root-port")
     # The first root port: the guest calls the tenant's NIC enp1s0.
-    address = {"type": "pci", "domain": "0x0000", "bus": "0x01", "slot": "0x00", "function": "0x0"}
-    _add(_nic(devices, m, m.mac, m.tap), "address", **address)
+    nic = _nic(devices, m, m.mac, m.tap)
+    if layout.on_root_ports(m):
+        layout.address(nic, 1)
     for mac, tap in m.further:
         _nic(devices, m, mac, tap)
     _serial(devices, m)
@@ -224,15 +235,23 @@ def _devices(root: ET.Element, m: Machine) -> None:
         persistent = bool(m.profile.tpm.get("persistent"))
         tpm = _add(devices, "tpm", model="tpm-crb" if persistent else "tpm-tis")
         _add(tpm, "backend", type="emulator", version="2.0", persistent_state="yes" if persistent else None)
-    graphics = _add(devices, "graphics", type="vnc")
-    _add(graphics, "listen", type="socket", socket=m.places.vnc)
-    video = _add(devices, "video")
-    _add(video, "model", type="vga", heads=1, vram=16384)
-    balloon = _add(devices, "memballoon", model=_VIRTIO, freePageReporting="on")
-    _add(balloon, "stats", period=10)
+    if m.profile.graphics:
+        graphics = _add(devices, "graphics", type="vnc")
+        _add(graphics, "listen", type="socket", socket=m.places.vnc)
+        video = _add(devices, "video")
+        _add(video, "model", type="vga", heads=1, vram=16384)
+    if m.profile.balloon:
+        balloon = _add(devices, "memballoon", model=virtio, freePageReporting="on")
+        _add(balloon, "stats", period=10)
+    else:
+        _add(devices, "memballoon", model="none")
     if m.profile.rng:
-        rng = _add(devices, "rng", model=_VIRTIO)
+        rng = _add(devices, "rng", model=virtio)
         _add(rng, "backend", "/dev/urandom", model="random")
+
+
+def _virtio(m: Machine) -> str:
+    return "virtio-transitional" if m.profile.transitional else "virtio-non-transitional"
 
 
 def _names(disks: tuple[DiskDevice, ...]) -> list[str]:
@@ -258,7 +277,7 @@ def targets(buses: Sequence[str]) -> list[str]:
 
 
 def _disk(devices: ET.Element, m: Machine, d: DiskDevice, target: str) -> None:
-    model = _VIRTIO if d.bus == "virtio" else None
+    model = _virtio(m) if d.bus == "virtio" else None
     disk = _add(devices, "disk", type="file", device="cdrom" if d.optical else "disk", model=model)
     iothread = 1 if m.profile.dedicated_iothread and d.bus == "virtio" else None
     discard = None if d.readonly else "unmap"
@@ -301,7 +320,7 @@ def _nic(devices: ET.Element, m: Machine, mac: str, tap: str) -> ET.Element:
     _add(nic, "mac", address=mac)
     if tap:
         _add(nic, "target", dev=tap, managed="no")
-    _add(nic, "model", type=_VIRTIO if m.profile.nic == "virtio" else m.profile.nic)
+    _add(nic, "model", type=_virtio(m) if m.profile.nic == "virtio" else m.profile.nic)
     if tap:
         _add(nic, "mtu", size=1400)
     _add(nic, "rom", enabled="no")

@@ -100,6 +100,7 @@ def _set(words: Iterable[str]) -> str:
 def _between(tenants: list[Tenant], range: Range, link_local: bool) -> str:
     """A tenant's machines reach the outside and one another; of another tenant's what it opened."""
     own = [t.bridge for t in tenants]
+    isolated = sorted(f'"{b}"' for t in tenants for b in t.isolated)
     bridges = _set(f'"{b}"' for b in own or ["hknone"])
     opened = [rule for _, rule in _opened([s for t in tenants for s in t.endpoints if not s.lan])]
     forward = [
@@ -124,6 +125,7 @@ def _between(tenants: list[Tenant], range: Range, link_local: bool) -> str:
         'iifname "lo" accept',
         f"iifname {bridges} udp dport {{ 53, 67 }} accept",
         f"iifname {bridges} tcp dport 53 accept",
+        *([f"iifname {_set(isolated)} udp dport 67 accept"] if isolated else []),
         f"iifname {bridges} icmp type echo-request accept",
         "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, nd-router-advert } accept",
         f"iifname {bridges} icmpv6 type echo-request accept",

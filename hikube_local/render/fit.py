@@ -17,7 +17,10 @@ TB_CACHE = 256 * MIB  # TCG's translation cache for one machine
 def dropped(profile: Profile, kvm: bool) -> list[Finding]:
     """What a profile asks for that this host's QEMU cannot give, as differences."""
     lost = [] if kvm else [f for f in profile.hyperv if f in KVM_ONLY]
-    return [difference("HK519", f"Hyper-V {', '.join(lost)} needs KVM and is left out")] if lost else []
+    told = [difference("HK519", f"Hyper-V {', '.join(lost)} needs KVM and is left out")] if lost else []
+    if profile.multiqueue:
+        told.append(difference("HK519", "its network cards have one queue here, on Hikube one for each vCPU"))
+    return told
 
 
 def fit(
@@ -28,9 +31,9 @@ def fit(
     With `exact` a cap is refused; a machine that does not fit with its profile's least memory is refused.
     """
     told: list[Finding] = []
-    sockets, cores = want.sockets, want.cores
+    sockets, cores, threads = want.sockets, want.cores, want.threads
     if want.vcpus > cpus:
-        sockets, cores = cpus, 1
+        sockets, cores, threads = cpus, 1, 1
         told.append(difference("HK501", f"{cpus} vCPUs instead of {want.vcpus}: the host has {cpus} processors"))
     room = memory * 3 // 4 - used - (0 if kvm else TB_CACHE)
     given = min(want.memory, room // MIB * MIB)
@@ -47,4 +50,4 @@ def fit(
         told.append(difference("HK502", words))
     if exact and told:
         raise HikubeError("HK501", f"--exact: {told[0].message}", fix="leave --exact out, or use a larger host")
-    return Size(sockets, cores, given), told
+    return Size(sockets, cores, given, threads), told

@@ -26,8 +26,10 @@ def objects(obj: Object, optical: dict[str, bool]) -> list[dict[str, Any]]:
     if obj.instance.sshKeys:
         keys = {f"key{i}": key for i, key in enumerate(obj.instance.sshKeys)}
         out.append(_secret(obj, f"{name}-ssh-keys", keys))
-    if obj.instance.cloudInit or obj.instance.sshKeys:
+    if obj.instance.has_seed:
         out.append(_secret(obj, f"{name}-cloud-init", {"userdata": seed.user_data(obj).decode()}))
+        if obj.instance.netplanDhcp:
+            out.append(_secret(obj, f"{name}-network-config", {"networkdata": seed.NETWORK.decode()}))
     return out
 
 
@@ -51,8 +53,7 @@ def _machine(obj: Object, optical: dict[str, bool]) -> dict[str, Any]:
     spec = obj.instance
     sized = _sizing(obj)
     body: dict[str, Any] = {"runStrategy": str(spec.strategy or RunStrategy.ALWAYS)}
-    whole = "cores" in sized.get("cpu", {}) and "resources" in sized
-    if spec.instanceType and not whole:
+    if spec.instanceType and not spec.own_size:
         body["instancetype"] = {"kind": "VirtualMachineClusterInstancetype", "name": spec.instanceType}
     if spec.instanceProfile:
         body["preference"] = {"kind": "VirtualMachineClusterPreference", "name": spec.instanceProfile}
@@ -69,18 +70,25 @@ def _machine(obj: Object, optical: dict[str, bool]) -> dict[str, Any]:
         access = {"source": {"secret": secret}, "propagationMethod": {"noCloud": {}}}
         template["accessCredentials"] = [{"sshPublicKey": access}]
     template["terminationGracePeriodSeconds"] = GRACE
-    template["volumes"] = [{"name": f"disk-{d.name}", "dataVolume": {"name": names.volume(d.name)}} for d in spec.disks]
-    if spec.cloudInit or spec.sshKeys:
+    template["volumes"] = [
+        {"name": f"disk-{d.name}", "dataVolume": {"name": d.dvName or names.volume(d.name)}} for d in spec.disks
+    ]
+    if spec.has_seed:
         ref = {"secretRef": {"name": f"{names.machine(obj.name)}-cloud-init"}}
+        if spec.netplanDhcp:
+            ref["networkDataSecretRef"] = {"name": f"{names.machine(obj.name)}-network-config"}
         template["volumes"].append({"name": "cloudinitdisk", "cloudInitNoCloud": ref})
     template["networks"] = [
         {"name": "default", "pod": {}},
         *({"name": n, "multus": {"networkName": f"{obj.namespace}/{n}"}} for n in spec.further_networks),
     ]
-    metadata = {
-        "annotations": {"kubevirt.io/allow-pod-bridge-network-live-migration": "true"},
-        "labels": _labels(obj),
+    annotations = {"kubevirt.io/allow-pod-bridge-network-live-migration": "true"}
+    annotations |= {
+        f"{n.name}.{obj.namespace}.ovn.kubernetes.io/ip_address": n.ipAddress for n in spec.attached if n.ipAddress
     }
+    if spec.primaryNetwork:
+        annotations["sdn.cozystack.io/vpc"] = f"{obj.namespace}/{spec.primaryNetwork}"
+    metadata = {"annotations": annotations, "labels": _labels(obj)}
     body["template"] = {"metadata": metadata, "spec": template}
     return {
         "apiVersion": "kubevirt.io/v1",
@@ -116,7 +124,7 @@ def _devices(obj: Object, optical: dict[str, bool]) -> dict[str, Any]:
         }
         for i, d in enumerate(spec.disks, 1)
     ]
-    if spec.cloudInit or spec.sshKeys:
+    if spec.has_seed:
         out["disks"].append({"name": "cloudinitdisk", "disk": {}})
     out["interfaces"] = [{"name": n, "bridge": {}} for n in ("default", *spec.further_networks)]
     return out
@@ -134,8 +142,11 @@ def _service(obj: Object) -> dict[str, Any]:
         annotations["networking.cozystack.io/wholeIP"] = "true" if spec.whole_ip else "false"
         if not spec.whole_ip:
             annotations["networking.cozystack.io/allowICMP"] = "true" if spec.externalAllowICMP else "false"
+        if spec.externalIPs:
+            annotations["local.sdn.cozystack.io/ip-address-claim"] = spec.externalIPs[0].claim
         body["externalTrafficPolicy"] = "Local"
-        listed = (22,) if spec.externalPorts is None and not spec.whole_ip else tuple(spec.externalPorts or ())
+        # The chart's default, also with WholeIP, which does not ask.
+        listed = (22,) if spec.externalPorts is None else spec.externalPorts
         if listed:
             ports = [{"name": f"port-{p}", "port": p, "targetPort": p} for p in listed]
     else:
@@ -152,7 +163,7 @@ def _volume(obj: Object) -> dict[str, Any]:
     source: dict[str, Any]
     match spec.content:
         case FromImage(image):
-            source = {"pvc": {"name": f"vm-default-images-{image}", "namespace": "cozy-public"}}
+            source = {"pvc": {"name": f"{names.IMAGE_VOLUME}{image}", "namespace": names.IMAGES}}
         case FromUrl(url):
             source = {"http": {"url": url}}
         case FromUpload():

@@ -67,6 +67,7 @@ class Machine:
     spare_ports: int = SPARE_PORTS
     owner: tuple[int, int] | None = None  # user and group of its QEMU; None: whoever runs libvirt
     oem: tuple[str, ...] = ()  # SMBIOS' OEM strings, from which systemd takes credentials
+    page_reporting: bool = True  # the balloon tells of free pages; not where huge pages back the memory there
 
     @property
     def domain(self) -> str:
@@ -133,6 +134,7 @@ def portable(obj: Object, optical: dict[str, bool]) -> Machine:
         uuid=names.firmware_uuid(obj.namespace, obj.name, spec.cloudInitSeed),
         size=requested(spec),
         cpu_model=spec.cpuModel,
+        page_reporting=not data.huge_pages(spec.instanceType),
         profile=profile_of(spec),
         disks=tuple(devices),
         mac=names.mac(obj.namespace, obj.name),

@@ -11,6 +11,17 @@ from functools import lru_cache
 from hikube_local.api import names
 from hikube_local.api.objects import Object
 
+# What the chart has netplan guests told (cozystack#4306): both names that a NIC can have.
+NETWORK = (
+    "network:\n  version: 2\n  ethernets:\n"
+    + "".join(
+        f"    cozy-{kind}:\n"
+        f'      match:\n        name: "{kind}*"\n'
+        "      dhcp4: true\n      dhcp4-overrides:\n        use-domains: true\n"
+        for kind in ("en", "eth")
+    )
+).encode()
+
 
 class UserDataRefused(ValueError):
     """The chart cannot carry this user-data; the text says why."""
@@ -22,11 +33,13 @@ class Seed:
 
     user_data: bytes
     meta_data: bytes
+    network: bytes = b""  # none: cloud-init makes its own, for the first NIC
 
     @property
     def files(self) -> dict[str, bytes]:
         """Content by the names that the guest sees."""
-        return {"user-data": self.user_data, "meta-data": self.meta_data}
+        more = {"network-config": self.network} if self.network else {}
+        return {"user-data": self.user_data, "meta-data": self.meta_data, **more}
 
     @property
     def requested(self) -> str:
@@ -36,7 +49,8 @@ class Seed:
 
     @property
     def digest(self) -> str:
-        return hashlib.sha256(self.meta_data + b"\0" + self.user_data).hexdigest()
+        more = b"\0" + self.network if self.network else b""
+        return hashlib.sha256(self.meta_data + b"\0" + self.user_data + more).hexdigest()
 
 
 @lru_cache(maxsize=16)
@@ -110,7 +124,7 @@ def user_data(obj: Object) -> bytes:
     spec = obj.instance
     if spec.cloudInit:
         return chart_text(spec.cloudInit).encode()
-    lines = "".join(f"  - {go_quote(key)}\n" for key in spec.sshKeys if key)
+    lines = "".join(f"  - {go_quote(key)}\n" for key in spec.sshKeys)
     return f"#cloud-config\nssh_authorized_keys:\n{lines}".encode()
 
 
@@ -118,7 +132,8 @@ def meta_data(obj: Object, instance_id: str) -> bytes:
     keys = public_keys(obj.instance.sshKeys)
     numbered = {str(i): key for i, key in enumerate(keys)}
     value: dict[str, object] = {
-        "instance-type": obj.instance.instanceType,
+        # KubeVirt takes it from an annotation, which a machine without a type has not.
+        "instance-type": "" if obj.instance.own_size else obj.instance.instanceType,
         "instance-id": instance_id,
         "local-hostname": names.hostname(obj.name),
         "public-keys": {n: numbered[n] for n in sorted(numbered)},
@@ -128,7 +143,9 @@ def meta_data(obj: Object, instance_id: str) -> bytes:
 
 def seed(obj: Object, instance_id: str) -> Seed | None:
     """The seed of a VMInstance, or None where it has neither keys nor user-data."""
-    return Seed(user_data(obj), meta_data(obj, instance_id)) if obj.instance.has_seed else None
+    if not obj.instance.has_seed:
+        return None
+    return Seed(user_data(obj), meta_data(obj, instance_id), NETWORK if obj.instance.netplanDhcp else b"")
 
 
 def portable(obj: Object) -> Seed | None:
@@ -137,7 +154,7 @@ def portable(obj: Object) -> Seed | None:
 
 
 def volume(content: Seed) -> bytes:
-    """The ISO 9660 volume: label cidata, Joliet and Rock Ridge."""
+    """The ISO 9660 volume: label cidata, Joliet and Rock Ridge, a whole number of MiB as KubeVirt's xorrisofs makes it."""
     import pycdlib
 
     iso = pycdlib.PyCdlib()
@@ -150,4 +167,5 @@ def volume(content: Seed) -> bytes:
     out = io.BytesIO()
     iso.write_fp(out)
     iso.close()
-    return out.getvalue()
+    made = out.getvalue()
+    return made + bytes(-len(made) % (1 << 20))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from hikube_local.api import names
@@ -19,6 +19,8 @@ class Nic:
     mac: str
     tap: str
     lan: str = ""
+    number: int = 0  # of the isolated network's subnet
+    ip: str = ""  # there, by DHCP
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +70,24 @@ class Tenant:
     def gateway(self) -> str:
         return self.range.gateway(self.number)
 
+    @property
+    def isolated(self) -> dict[str, int]:
+        """The bridges of its isolated networks, each with the number of its subnet."""
+        nics = [n for s in self.endpoints for n in s.further if n.number]
+        return {names.isolated(self.namespace, n.network): n.number for n in nics}
+
 
 def search_list(namespace: str, domain: str = names.DOMAIN) -> list[str]:
     """The search domains that Hikube's DHCP hands out."""
     return [f"{namespace}.svc.{domain}", f"svc.{domain}", domain]
 
 
-def dnsmasq_conf(t: Tenant, folder: str, domain: str = names.DOMAIN) -> str:
-    """Options as Hikube's DHCP hands them out: search list (119), domain (15), MTU (26)."""
+def dnsmasq_conf(t: Tenant, folder: str, standing: Collection[str] = (), domain: str = names.DOMAIN) -> str:
+    """Options as Hikube's DHCP hands them out: search list (119), domain (15), MTU (26).
+
+    `standing`: the bridges that are there. On an isolated one an address and the MTU, as KubeVirt's DHCP of a further
+    NIC: no router, no names.
+    """
     lines = [
         f"interface={t.bridge}",
         "bind-interfaces",
@@ -88,7 +100,7 @@ def dnsmasq_conf(t: Tenant, folder: str, domain: str = names.DOMAIN) -> str:
         "quiet-dhcp",
         "quiet-dhcp6",
         "quiet-ra",
-        f"domain={t.namespace}.svc.{domain}",
+        f"domain={t.namespace}.svc.{domain},{t.gateway}/24",
         f"local=/{domain}/",
         # The netmask is named: without it dnsmasq takes the supernet's.
         f"dhcp-range={t.gateway},static,255.255.255.0,infinite",
@@ -108,11 +120,21 @@ def dnsmasq_conf(t: Tenant, folder: str, domain: str = names.DOMAIN) -> str:
             f"dhcp-range={t.range.v6}:{t.number:x}::,ra-only,64",
             f"ra-param={t.bridge},mtu:{MTU},60",
         ]
+    for bridge, number in sorted(t.isolated.items()):
+        if bridge in standing:
+            lines += [
+                f"interface={bridge}",
+                f"dhcp-range=set:further,{t.range.gateway(number)},static,255.255.255.0,infinite",
+            ]
+    # An option without a value is one that is not sent.
+    lines += [f"dhcp-option=tag:further,option:{o}" for o in ("router", "dns-server", "domain-search")]
     return "\n".join([*lines, ""])
 
 
 def dhcp_hosts(t: Tenant) -> str:
-    return "".join(f"{s.mac},{s.ip},infinite\n" for s in t.endpoints if not s.lan)
+    rows = [(s.mac, s.ip) for s in t.endpoints if not s.lan]
+    rows += [(n.mac, n.ip) for s in t.endpoints for n in s.further if n.ip]
+    return "".join(f"{mac},{ip},infinite\n" for mac, ip in rows)
 
 
 def own_hosts(t: Tenant) -> str:

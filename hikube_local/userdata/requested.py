@@ -278,6 +278,25 @@ def formats(user_data: str) -> list[str]:
     return [str(r["device"]) for r in rows if isinstance(r, dict) and r.get("device")]
 
 
+def login(user_data: str) -> str:
+    """The user that this user-data makes instead of the image's own: `user`, or the first of `users` without `default`."""
+    own: str = ""
+    listed: list[str] | None = None
+    for config in configs(user_data):
+        if names := _named(config.get("user")):
+            own = names[0]
+        if (node := config.get("users")) is not None:
+            listed = [word.strip() for name in _named(node) for word in name.split(",")]
+    return own if listed is None or "default" in listed else next(filter(None, listed), "")
+
+
+def _named(node: Node | None) -> list[str]:
+    """The names in a user or a list of users; what is none is passed over."""
+    value = tree.data(node) if node is not None else []
+    found = [v.get("name") if isinstance(v, dict) else v for v in (value if isinstance(value, list) else [value])]
+    return [name for name in found if isinstance(name, str)]
+
+
 def _each_boot(row: dict[str, object]) -> bool:
     return row.get("frequency") == "boot" or "module" not in row or "update_" in str(row.get("note", ""))
 

@@ -382,8 +382,10 @@ def test_a_guests_clock_is_put_right_after_the_host_slept(real: Real):
 
 @pytest.mark.full
 def test_further_networks_are_isolated_ones_with_a_nic_each(real: Real):
-    """A guest does not configure them by itself, as on Hikube; two machines that do reach one another there."""
+    """A guest does not configure them by itself, as on Hikube; one that asks gets an address; two reach one another there."""
     other = "NIC=eth1; [ -e /sys/class/net/$NIC ] || NIC=enp2s0\nip link show $NIC | grep -q mtu && echo SECOND\nip addr show $NIC | grep -q 'inet ' && echo CONFIGURED\n"
+    other += """printf '#!/bin/sh\n[ "$1" = bound ] && echo "LEASE $ip mtu=$mtu router=[$router] names=[$dns$search$domain]"\n' >/tmp/lease\n"""
+    other += "chmod +x /tmp/lease; ip link set $NIC up; udhcpc -i $NIC -n -q -f -O mtu -O search -s /tmp/lease\n"
     a = seeded(
         closed(second(TINY, "a")) + "  networks: [{name: back}]\n",
         f"{other}ip addr add 192.168.5.1/24 dev $NIC; ip link set $NIC up",
@@ -394,6 +396,9 @@ def test_further_networks_are_isolated_ones_with_a_nic_each(real: Real):
     assert result.code == 0 and "HK512" in result.err
     log = real("logs", "b").out
     assert "SECOND" in log and "REACHED" in log and "CONFIGURED" not in log
+    leases = [re.search(r"LEASE (10\.\d+\.\d+\.\d+) (.*)", real("logs", name).out) for name in ("a", "b")]
+    assert all(found and found[2].strip() == "mtu=1400 router=[] names=[]" for found in leases), log[-1500:]
+    assert len({found[1] for found in leases}) == 2 and len({found[1].rpartition(".")[0] for found in leases}) == 1
     assert real("network", "exec", "--", "busybox", "ping", "-c", "1", "-W", "1", "192.168.5.1").code != 0
 
 

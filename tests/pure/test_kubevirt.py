@@ -92,7 +92,9 @@ def test_services():
     }
     assert service(external=True)["spec"]["ports"][0]["port"] == 22
     whole = service(external=True, externalMethod="WholeIP")
-    assert whole["spec"]["ports"] == [{"port": 65535}]
+    assert whole["spec"]["ports"] == [{"name": "port-22", "port": 22, "targetPort": 22}]
+    empty = service(external=True, externalMethod="WholeIP", externalPorts=[])
+    assert empty["spec"]["ports"] == [{"port": 65535}]
     assert whole["metadata"]["annotations"] == {"networking.cozystack.io/wholeIP": "true"}
     assert whole["metadata"]["labels"]["service.kubernetes.io/service-proxy-name"] == "cozy-proxy"
 

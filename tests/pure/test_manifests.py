@@ -59,6 +59,12 @@ ERRORS = {
     "private key": ({"sshKeys": ["-----BEGIN OPENSSH PRIVATE KEY-----\nabc"]}, "HK314"),
     "key twice": ({"sshKeys": [KEY, KEY]}, "HK323"),
     "disk twice": ({"disks": ["a", "a"]}, "HK323"),
+    "user-data of nothing but blank lines": ({"cloudInit": "\n\n"}, "HK335"),
+    "a profile of another architecture": ({"instanceProfile": "fedora.arm64"}, "HK303"),
+    "vCPUs that a profile cannot spread": (
+        {"instanceProfile": "centos.stream8.dpdk", "instanceType": "u1.xlarge"},
+        "HK310",
+    ),
     "unknown bus": ({"disks": [{"name": "a", "bus": "ide"}]}, "HK304"),
     "quoted boolean": ({"external": "true"}, "HK205"),
     "number for text": ({"cloudInitSeed": 5}, "HK205"),

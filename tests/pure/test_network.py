@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hikube_local.api import names
 from hikube_local.backends.qemu.network import listening, user_network
 from hikube_local.backends.qemu.network.lan import believable
 from hikube_local.host import userns
@@ -58,6 +59,27 @@ def test_further_nics_keep_their_mac():
     seat = Endpoint("a", "10.77.5.10", "02:00:00:00:00:01", "hk1", further=(Nic("back", "02:00:00:00:00:09", "hk9"),))
     assert "ether saddr != 02:00:00:00:00:09 drop" in rules(seat).split("chain from_hk9 {")[1]
     assert seat.taps == {"hk1", "hk9"}
+    assert '{ "hkn' not in rules(seat)  # no address there: nothing to ask for
+
+
+def test_further_networks_have_dhcp_and_nothing_else():
+    """As KubeVirt's DHCP of a further NIC: an address and the MTU, no router, no names."""
+    nic = Nic("back", "02:00:00:00:00:09", "hk9", number=9, ip="10.77.9.10")
+    seat = Endpoint("a", "10.77.5.10", "02:00:00:00:00:01", "hk1", further=(nic,))
+    t = Tenant("default", 5, (seat,))
+    bridge = names.isolated("default", "back")
+    assert f'iifname {{ "{bridge}" }} udp dport 67 accept' in rules(seat)
+    assert "02:00:00:00:00:09,10.77.9.10,infinite" in dhcp_hosts(t).splitlines()
+    text = dnsmasq_conf(t, "/x", {bridge}).splitlines()
+    assert f"interface={bridge}" in text
+    assert "dhcp-range=set:further,10.77.9.1,static,255.255.255.0,infinite" in text
+    assert {f"dhcp-option=tag:further,option:{o}" for o in ("router", "dns-server", "domain-search")} <= set(text)
+    assert "domain=default.svc.cozy.local,10.77.5.1/24" in text  # of the tenant's own network alone
+    # One whose bridge is not there is left out: dnsmasq would refuse to start.
+    assert bridge not in dnsmasq_conf(t, "/x")
+    # Nobody is forwarded to or from it.
+    forward = rules(seat).split("chain forward {")[1].split("}\n")[0]
+    assert bridge not in forward
 
 
 def test_names_and_leases():

@@ -48,6 +48,8 @@ def test_a_new_machine_goes_through_every_step_in_order():
         ({"running": False}, {}, []),
         ({"running": False, "runStrategy": "Always"}, {}, [Verb.START, Verb.FORWARDS]),
         ({"runStrategy": "Halted"}, {}, []),
+        ({"runStrategy": "Halted"}, {"power": "start"}, [Verb.START, Verb.FORWARDS]),
+        ({"running": False}, {"power": "start"}, [Verb.START, Verb.FORWARDS]),
         ({"runStrategy": "Manual"}, {}, []),
         ({"runStrategy": "Manual"}, {"power": "start"}, [Verb.START, Verb.FORWARDS]),
         ({"runStrategy": "Once"}, {"started_before": True}, []),

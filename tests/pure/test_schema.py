@@ -78,7 +78,7 @@ def test_every_field_is_explained():
         for path in data.fields()[word]["spec"]:
             assert explain(f"{word}.spec.{path}"), path
     assert explain("vminstance.spec.nothing") is None and explain("pod") is None
-    assert [c[0] for c in explain("vminstance.spec.disks").children] == ["name", "bus", "hotpluggable"]
+    assert [c[0] for c in explain("vminstance.spec.disks").children] == ["name", "bus", "hotpluggable", "dvName"]
 
 
 def test_a_retired_machine_becomes_a_disk_and_a_machine():

@@ -323,7 +323,7 @@ NETWORK: dict[str, Callable[[Ask], bool]] = {
     "the NIC is enp1s0: the first root port": lambda ask: attribute("devices/interface/address", "bus") == "0x01",
     "search domains by options 119 and 15": lambda ask: (
         "option:domain-search,default.svc.cozy.local,svc.cozy.local,cozy.local" in conf()
-        and "\ndomain=default.svc.cozy.local\n" in conf()
+        and "\ndomain=default.svc.cozy.local,10.77.1.1/24\n" in conf()
     ),
     "the domain is cozy.local": lambda ask: "local=/cozy.local/" in conf(),
 }
@@ -359,10 +359,10 @@ BOX: dict[str, Callable[[Ask], bool]] = {
         attribute("devices/tpm", "model", instanceType="u1.2xlarge", instanceProfile="windows.2k22") == "tpm-crb"
     ),
     "no panic device": lambda ask: xml().find("devices/panic") is None,
-    "clock UTC, rtc catchup, hpet off": lambda ask: (
+    "clock UTC, with KVM no timers but the profile's": lambda ask: (
         attribute("clock", "offset") == "utc"
-        and attribute("clock/timer[@name='rtc']", "tickpolicy") == "catchup"
-        and attribute("clock/timer[@name='hpet']", "present") == "no"
+        and xml().find("clock/timer") is None
+        and attribute("clock/timer[@name='hpet']", "present", instanceProfile="windows.2k22") == "no"
     ),
     "grace period 30 s, for Windows too": lambda ask: (
         objects(instanceType="u1.2xlarge", instanceProfile="windows.2k22")["VirtualMachine"]["spec"]["template"][

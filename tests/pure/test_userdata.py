@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from hikube_local.catalogue import data
-from hikube_local.userdata import parts, shell, tree
+from hikube_local.userdata import parts, requested, shell, tree
 from hikube_local.userdata.check import check
 from tests.conftest import EXAMPLES, Program, instance
 from tests.growth import is_linear
@@ -413,3 +413,23 @@ def test_factors_that_are_no_numbers_are_refused(hikube: Program, pair, monkeypa
             accelerator._stretch()
     monkeypatch.setenv(accelerator.STRETCH, "")
     assert accelerator._stretch() == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "user"),
+    [
+        ("users:\n  - name: demo\n", "demo"),
+        ("users:\n  - default\n  - name: demo\n", ""),
+        ("users: [one, two]\n", "one"),
+        ("users: one,default\n", ""),
+        ("users: []\n", ""),
+        ("users: 3\n", ""),
+        ("users:\n  - name: [1]\n  - 5\n", ""),
+        ("user: {name: own}\n", "own"),
+        ("user: own\nusers: [default]\n", "own"),
+        ("packages: [nginx]\n", ""),
+    ],
+)
+def test_who_can_log_in_without_the_images_own_user(text: str, user: str):
+    """`ssh NAME` goes in as whom the user-data makes; an image's user that it does not make is no guess."""
+    assert requested.login("#cloud-config\n" + text) == user

@@ -15,10 +15,15 @@ from tests.conftest import ROOT
 DOCS = ROOT / "docs"
 
 
-@pytest.mark.parametrize("name", ["commands", "manifests"])
+@pytest.mark.parametrize("name", pages.PAGES)
 def test_the_page_is_what_the_program_says(name: str):
-    made = pages.commands_page() if name == "commands" else pages.manifests_page()
-    assert (DOCS / f"{name}.md").read_text() == made, f"python -m tests.pages {name} > docs/{name}.md"
+    assert (DOCS / f"{name}.md").read_text() == pages.PAGES[name](), f"python -m tests.pages {name} > docs/{name}.md"
+
+
+def test_every_difference_has_its_row():
+    """A code of a difference without a row would be a difference that no page tells."""
+    text = (DOCS / "differences.md").read_text()
+    assert [c for c in CODES if c.startswith("HK5") and f"[{c}]" not in text] == []
 
 
 def test_every_verb_has_its_words():

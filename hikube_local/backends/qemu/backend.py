@@ -271,10 +271,17 @@ class QemuBackend(
         return self.context.sockets(obj) / "console.sock"
 
     def screen(self, obj: Object) -> Path:
+        self._has_screen(obj)
         self.context.running(obj)
         return self.context.sockets(obj) / "vnc.sock"
 
+    def _has_screen(self, obj: Object) -> None:
+        if not (profile := profile_of(obj.instance)).graphics:
+            what = f"{obj.name} has no screen: its profile {profile.name} has none, as on Hikube"
+            raise HikubeError("HK806", what, fix=f"hikube-local console {obj.name}")
+
     def screenshot(self, obj: Object) -> bytes:
+        self._has_screen(obj)
         return screen.screenshot(self.context.connection.ensure(), self.context.running(obj))
 
     def log(self, obj: Object, name: str = "console") -> Log:

@@ -24,7 +24,7 @@ from hikube_local.disks import layers, qcow2
 from hikube_local.events import Emit
 from hikube_local.locks import locked
 from hikube_local.plan.steps import RunOptions
-from hikube_local.render import seed
+from hikube_local.render import layout, seed
 from hikube_local.render.machine import SEED, SEED_MARK
 from hikube_local.run import run
 from hikube_local.store import bodies
@@ -54,6 +54,7 @@ def key(context: Context, obj: Object) -> str:
         version,
         type(context.sandbox).__name__,
         len(machine.further),
+        layout.VERSION,
     )
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 

@@ -10,7 +10,7 @@ from hikube_local.api.objects import DiskRef, Object
 from hikube_local.backends.qemu import libvirt
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
-from hikube_local.render import domain
+from hikube_local.render import domain, layout
 from hikube_local.render.machine import SEED_DISK, Machine
 
 PATIENCE = 30.0  # seconds for a guest to release a disk
@@ -18,8 +18,8 @@ AGAIN = 5.0  # a guest that was deaf has forgotten what it was asked
 
 
 def may(ref: DiskRef, bus: str, optical: bool) -> bool:
-    """Whether the disk is attached live; SATA cannot."""
-    return bool(ref.hotpluggable) and bus != "sata" and not optical
+    """Whether the disk is attached live: on virtio and SCSI."""
+    return bool(ref.hotpluggable) and bus in ("virtio", "scsi") and not optical
 
 
 def attached(xml: str, fixed: set[str]) -> frozenset[str]:
@@ -36,16 +36,25 @@ def bring(dom: Any, machine: Machine, obj: Object, emit: Emit) -> None:
         _detach(dom, name, obj, emit)
     for name in sorted(want - have):
         element = ET.fromstring(domain.disk(machine, name))
-        _free(dom, element)
+        _free(dom, element, layout.ports(machine).open)
         try:
             dom.attachDeviceFlags(ET.tostring(element, encoding="unicode"), lv.VIR_DOMAIN_AFFECT_LIVE)
         except lv.libvirtError as e:
             raise libvirt.translated(e, f"the disk {name} could not be attached to {obj.name}") from None
 
 
-def _free(dom: Any, element: ET.Element) -> None:
-    """Another target name where a disk that runs already has this one."""
-    taken = {t.get("dev", "") for t in ET.fromstring(dom.XMLDesc(0)).findall("devices/disk/target")}
+def _free(dom: Any, element: ET.Element, ports: list[int]) -> None:
+    """The first root port that is free, as there; another target name where a disk that runs already has this one."""
+    xml = dom.XMLDesc(0)
+    devices = ET.fromstring(xml).find("devices")
+    assert devices is not None
+    if element.get("model") and domain.laid_out(xml):
+        there = {c.get("index") for c in devices.findall("controller[@model='pcie-root-port']")}
+        used = {a.get("bus") for a in devices.findall("*/address[@type='pci']")}
+        # With none free libvirt says so.
+        if free := [p for p in ports if f"0x{p:02x}" not in used and str(p) in there]:
+            layout.address(element, free[0])
+    taken = {t.get("dev", "") for t in devices.findall("disk/target")}
     target = element.find("target")
     assert target is not None
     prefix = target.get("dev", "")[:2]

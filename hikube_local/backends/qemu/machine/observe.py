@@ -34,8 +34,7 @@ def machine(context: Context, obj: Object) -> MachineObserved:
     seated = context.bridge(obj) == context.store.lease(obj.key).lan
     return MachineObserved(
         state=state,
-        # One that names other layers than its disks have now is no definition of the machine.
-        definition=domain.digest(kept) if kept and not strayed(context, obj, kept) else "",
+        definition=domain.digest(kept) if kept and _usable(context, obj, kept, on) else "",
         live_definition=domain.digest(live, cold=True) if live else "",
         hot=hotplug.attached(live, spec.fixed(context, obj)) if live else frozenset(),
         seed=mark.get("digest"),
@@ -59,6 +58,11 @@ def desired(context: Context, obj: Object, options: RunOptions, seen: MachineObs
     machine = spec.machine(context, obj, options)
     mark, cold = domain.digests(machine)
     return replace(want, definition=mark, cold=cold, hot=frozenset(d.name for d in machine.disks if d.hot))
+
+
+def _usable(context: Context, obj: Object, xml: str, on: bool) -> bool:
+    """Not one that names other layers than its disks have now; laid out as an earlier release did, only while it runs."""
+    return (on or domain.laid_out(xml)) and not strayed(context, obj, xml)
 
 
 def strayed(context: Context, obj: Object, xml: str) -> bool:

@@ -38,7 +38,7 @@ def _chooser(store: Store, facts: HostFacts, obj: Object, exact: bool) -> Callab
     want = requested(obj.instance)
     profile = machine.profile_of(obj.instance)
     others = {scope(o.key): o for o in store.objects(INSTANCE) if o.backend == NAME and o.key != obj.key}
-    wanted = [want.sockets, want.cores, want.memory]
+    wanted = _row(want)
 
     def change(own: Row, everything: dict[str, Row]) -> Row:
         kept = own.get("size")
@@ -51,9 +51,14 @@ def _chooser(store: Store, facts: HostFacts, obj: Object, exact: bool) -> Callab
         )
         got, said = fit.fit(want, facts.cpus, facts.memory, used, facts.kvm, profile.min_memory, exact)
         told = [(d.code, d.message) for d in said]
-        return {**own, "size": {"want": wanted, "got": [got.sockets, got.cores, got.memory], "told": told}}
+        return {**own, "size": {"want": wanted, "got": _row(got), "told": told}}
 
     return change
+
+
+def _row(size: Size) -> list[int]:
+    """As it is kept; what was kept before there were threads has none."""
+    return [size.sockets, size.cores, size.memory, *([size.threads] if size.threads > 1 else [])]
 
 
 def _counts(obj: Object, power: str) -> bool:

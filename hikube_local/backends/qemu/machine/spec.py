@@ -5,6 +5,7 @@ from __future__ import annotations
 from hikube_local.api.objects import DISK, Key, Object
 from hikube_local.backends.qemu.context import Context
 from hikube_local.backends.qemu.machine import hotplug, sizes
+from hikube_local.catalogue import data
 from hikube_local.disks import layers, qcow2
 from hikube_local.plan.steps import RunOptions
 from hikube_local.render import fit
@@ -43,6 +44,7 @@ def machine(context: Context, obj: Object, options: RunOptions) -> render.Machin
         cpu_model=spec.cpuModel,
         owner=context.sandbox.owner(uuid),
         oem=context.settings.oem,
+        page_reporting=not data.huge_pages(spec.instanceType),
     )
 
 

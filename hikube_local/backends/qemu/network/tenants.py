@@ -32,6 +32,7 @@ _CAPABILITIES = [
     f"--{kind}-caps={caps}" for kind in ("inh", "ambient") for caps in ("+net_admin,+net_raw,+net_bind_service",)
 ]
 NETWORK = "network"  # the store's own row for the range
+_NUMBERED = ("tenant/", "isolated/")  # its rows that have a subnet
 
 
 class Tenants:
@@ -58,14 +59,16 @@ class Tenants:
             self.store.note(NETWORK, octet=octet, v6=v6)
         return self.range()
 
-    def number(self, namespace: str) -> int:
-        """The namespace's subnet, kept once chosen."""
+    def number(self, namespace: str, further: str = "") -> int:
+        """The subnet of a namespace, or of an isolated network of it; kept once chosen."""
+        row = _isolated(namespace, further) if further else f"tenant/{namespace}"
+        of = f"{namespace}/{further}" if further else namespace
 
         def change(own: dict[str, Any], everything: dict[str, dict[str, Any]]) -> dict[str, Any]:
-            taken = [v["subnet"] for k, v in everything.items() if k.startswith("tenant/")]
-            return own or {"subnet": _chosen(addresses.choose_subnet, namespace, taken)}
+            taken = [v["subnet"] for k, v in everything.items() if k.startswith(_NUMBERED) and "subnet" in v]
+            return own or {"subnet": _chosen(addresses.choose_subnet, of, taken)}
 
-        return int(self.store.allocate(f"tenant/{namespace}", change)["subnet"])
+        return int(self.store.allocate(row, change)["subnet"])
 
     def ip(self, obj: Object) -> str | None:
         """The machine's address inside its tenant, if it ever had one."""
@@ -75,6 +78,9 @@ class Tenants:
 
     def _give_ip(self, obj: Object) -> None:
         self.number(obj.namespace)
+        for n in obj.instance.further_networks:
+            if n not in self.bridged:
+                self.number(obj.namespace, n)
         prefix = f"{INSTANCE}/{obj.namespace}/"
 
         def change(own: dict[str, Any], everything: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -87,7 +93,9 @@ class Tenants:
 
     def free(self, namespace: str) -> None:
         """The namespace's last machine is gone: its subnet may be another's."""
-        self.store.note(f"tenant/{namespace}", subnet=None)
+        for row in self.store.allocations():
+            if row == f"tenant/{namespace}" or row.startswith(_isolated(namespace, "")):
+                self.store.note(row, subnet=None)
 
     def mac(self, obj: Object, lan: str | None = None, further: str = "") -> str:
         """The MAC of a machine's NIC. On a LAN two hosts with the same manifest must not have the same one."""
@@ -95,13 +103,19 @@ class Tenants:
         host = f"{network.machine_id()}:{self.sandbox.layout.id}" if lan else ""
         return names.mac(obj.namespace, obj.name, further, host)
 
-    def further(self, obj: Object) -> tuple[Nic, ...]:
+    def further(self, obj: Object, allocations: Mapping[str, Mapping[str, Any]] | None = None) -> tuple[Nic, ...]:
         """The NICs beside the tenant's own, in the manifest's order."""
-        rows = []
+        rows: list[Nic] = []
+        if obj.instance.further_networks and allocations is None:
+            allocations = self.store.allocations()
         for n in obj.instance.further_networks:
+            assert allocations is not None
             lan = self.bridged.get(n, "")
             tap = names.tap(self.sandbox.layout.id, obj.namespace, obj.name, n)
-            rows.append(Nic(n, self.mac(obj, lan, n), tap, lan))
+            number = 0 if lan else allocations.get(_isolated(obj.namespace, n), {}).get("subnet", 0)
+            host = allocations.get(scope(obj.key), {}).get("host")
+            ip = self.range().address(number, host) if number and host else ""
+            rows.append(Nic(n, self.mac(obj, lan, n), tap, lan, number, ip))
         return tuple(rows)
 
     def _domains(self) -> dict[str, str]:
@@ -132,7 +146,7 @@ class Tenants:
                 icmp=spec.whole_ip or (spec.external and spec.externalAllowICMP),
                 lan=own.get("lan", ""),
                 lan_ip=own.get("lan_ip", ""),
-                further=self.further(obj),
+                further=self.further(obj, allocations),
             )
             endpoints.setdefault(obj.namespace, []).append(endpoint)
         return [
@@ -224,13 +238,14 @@ class Tenants:
         self.refresh(pid)
 
     def _further(self, pid: int, t: Tenant, nic: Nic, user: str) -> list[dict[str, Any]]:
-        """A further NIC: on an isolated bridge of the tenant's, without address or DHCP, or on one of the host's."""
+        """A further NIC: on an isolated bridge of the tenant's with DHCP alone, or on one of the host's."""
         if nic.lan:
             return _tap(nic.tap, user, self.lan.ensure(pid, nic.lan))
         bridge = names.isolated(t.namespace, nic.network)
         quiet = {"write": f"/proc/sys/net/ipv6/conf/{bridge}/disable_ipv6", "text": "1", "may_fail": True}
+        own = {"run": ["ip", "addr", "replace", f"{t.range.gateway(nic.number)}/24", "dev", bridge]}
         up = {"run": ["ip", "link", "set", bridge, "up"]}
-        return [add_bridge(bridge), quiet, up, *_tap(nic.tap, user, bridge)]
+        return [add_bridge(bridge), quiet, own, up, *_tap(nic.tap, user, bridge)]
 
     def refresh(self, pid: int) -> None:
         """Names, leases and firewall as the store has them; dnsmasq reads its files again."""
@@ -252,8 +267,11 @@ class Tenants:
 
     def _dnsmasq(self, pid: int, t: Tenant, changed: bool) -> None:
         net = self.sandbox.net
-        conf = net / f"{t.bridge}.conf"
-        files.write(conf, tenant.dnsmasq_conf(t, str(net)), 0o644)
+        conf, lock = net / f"{t.bridge}.conf", self.sandbox.run / f"dnsmasq-{t.bridge}.lock"
+        text = tenant.dnsmasq_conf(t, str(net), set(self._made().values()))
+        if not conf.exists() or conf.read_text() != text:
+            helpers.end(lock)  # another network: it reads its configuration once
+            files.write(conf, text, 0o644)
         # In the foreground and without closing standard input, which carries its lock: so it never changes its user itself.
         words = [find("dnsmasq"), "--no-daemon", f"--conf-file={conf}"]
         words += [f"--user={pwd.getpwuid(0 if self.sandbox.root else int(self.sandbox.launcher.owner)).pw_name}"]
@@ -270,7 +288,6 @@ class Tenants:
                 *words,
             ]
         argv = self.sandbox.enter_words(pid, "exec", *words)
-        lock = self.sandbox.run / f"dnsmasq-{t.bridge}.lock"
         log = self.sandbox.log(f"dnsmasq-{t.bridge}")
         dns, fresh = helpers.ensure(lock, argv, log, clean_environment(), check=lambda p: helpers.runs(p, "dnsmasq"))
         if changed and not fresh:
@@ -307,11 +324,17 @@ class Tenants:
             if not nic.lan and nic.network not in left:
                 gone = ["ip", "link", "del", names.isolated(obj.namespace, nic.network)]
                 self.sandbox.batch(pid, [{"run": gone, "may_fail": True}])
+                self.store.note(_isolated(obj.namespace, nic.network), subnet=None)
         # Leases are for ever, and dnsmasq keeps them: one of a machine that is gone would stand in another's way.
         helpers.end(self.sandbox.run / f"dnsmasq-{bridge}.lock")
         (self.sandbox.net / f"{bridge}.leases").unlink(missing_ok=True)
         if not any(t.namespace == obj.namespace for t in self._standing(self.all())):
             self.sandbox.batch(pid, [{"run": ["ip", "link", "del", bridge], "may_fail": True}])
+
+
+def _isolated(namespace: str, network: str) -> str:
+    """The store's row of an isolated network."""
+    return f"isolated/{namespace}/{network}"
 
 
 def _chosen(choose: Callable[..., int], *words: Any) -> int:
