@@ -471,6 +471,7 @@ def test_by_keyboard_alone(endpoint: Endpoint, chromium: Any):
         tab_to("Console")
         look.page.keyboard.press("Enter")
         look.until(lambda: look.page.evaluate("document.activeElement.className").startswith("xterm"), "in the console")
+        look.shows("Connected. Keys go to the guest")  # what is typed before goes nowhere
         look.page.keyboard.type("x")
         look.until(lambda: played.typed == [b"x"], "typed")
         look.page.keyboard.press("Control+]")
