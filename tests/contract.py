@@ -43,8 +43,14 @@ class Contract:
         assert program("up", larger, "--restart").code == 0
         kinds = {c["type"] for c in program("get", "vm", "web", "-o", "json").json["status"]["conditions"]}
         assert "RestartRequired" not in kinds
+        # From 1 GiB on more of it reaches the running machine.
+        live = program.file("live.yaml", manifest.replace("u1.nano", "u1.small"))
+        assert [r["action"] for r in program("plan", live, "-o", "json").json] == ["none", "update"]
+        assert program("up", live).code == 0
+        kinds = {c["type"] for c in program("get", "vm", "web", "-o", "json").json["status"]["conditions"]}
+        assert "RestartRequired" not in kinds
         # disks
-        grown = program.file("grown.yaml", manifest.replace("u1.nano", "u1.micro").replace("1Gi", "2Gi"))
+        grown = program.file("grown.yaml", manifest.replace("u1.nano", "u1.small").replace("1Gi", "2Gi"))
         assert program("up", grown).code == 0
         assert program("get", "vmdisk", "sys", "-o", "jsonpath={.status.capacity}").out.strip() == str(2 << 30)
         shrunk = program("up", path)

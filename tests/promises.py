@@ -98,6 +98,21 @@ class Promises:
         power.start(session, [web], RunOptions(), ignore)
         assert session.of(web).observe_machine(web).state is RunState.RUNNING
 
+    def test_a_machine_grows_in_place_and_shrinks_at_a_restart(self, session: Session, text, tmp_path):
+        """u1.nano has less memory than a machine that may grow has: its vCPUs are what grows."""
+        web, _ = self.up(session, self.read(text, tmp_path))
+        before = session.of(web).observe_machine(web)
+        larger = text.replace("instanceType: u1.nano", "resources: {cpu: 1, sockets: 2, memory: 512Mi}")
+        assert larger != text
+        web, _ = self.up(session, self.read(larger, tmp_path))
+        seen = session.of(web).observe_machine(web)
+        assert seen.started == before.started
+        if before.most.vcpus < 2:
+            return  # nothing is given to one that runs: test_a_life has what is said then
+        assert seen.capacity.vcpus == 2 and not session.of(web).view(web).restart_required
+        web, _ = self.up(session, self.read(text, tmp_path))
+        assert session.of(web).view(web).restart_required
+
     def test_a_restart_is_another_boot(self, session: Session, objects):
         web, _ = self.up(session, objects)
         first = session.of(web).observe_machine(web).started

@@ -9,7 +9,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from hikube_local.api import names
@@ -32,8 +32,10 @@ from hikube_local.plan.steps import (
     Verb,
 )
 from hikube_local.readiness.stages import WORDS, Progress, Result, Stage, Trouble, Verdict
-from hikube_local.render import seed
+from hikube_local.render import growth, seed
+from hikube_local.render.growth import Capacity
 from hikube_local.render.machine import storage_bytes
+from hikube_local.render.sizing import requested
 from hikube_local.source.finding import difference
 from hikube_local.store.db import Store, scope
 from hikube_local.store.records import Intent
@@ -150,6 +152,9 @@ class Simulator(Pauses, Reboots):
             folder="generation" in s,
             generation=s.get("generation", 0),
             started=s.get("started"),
+            live_shape=s.get("shape", ""),
+            capacity=Capacity(*s.get("capacity", ())),
+            most=Capacity(*s.get("most", ())),
         )
 
     def prepare(self, obj: Object, options: RunOptions, emit: Emit) -> None:
@@ -168,11 +173,14 @@ class Simulator(Pauses, Reboots):
         spec = plain_spec(obj.spec)
         # What a restart is needed for; ports, keys and running are not part of the machine's definition.
         fixed = {k: spec.get(k) for k in ("instanceType", "instanceProfile", "disks", "resources", "cpuModel", "gpus")}
-        digest = hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
+        digest = _digest(fixed)
+        shape = _digest(fixed | {"instanceType": "", "resources": {}})
+        size = requested(obj.instance)
         content = seed.seed(obj, names.firmware_uuid(obj.namespace, obj.name, obj.instance.cloudInitSeed))
         address = "127.77.0." + str(1 + hashlib.sha256("/".join(obj.key).encode()).digest()[0] % 254)
         forwards = frozenset(Forward(p, address, p) for p in obj.instance.ports)
-        return MachineDesired(digest, content.digest if content else None, forwards)
+        capacity = Capacity(size.vcpus, size.memory)
+        return MachineDesired(digest, content.digest if content else None, forwards, shape=shape, capacity=capacity)
 
     def moment(self, obj: Object) -> Moment:
         """Where the guest is, by the clock alone."""
@@ -263,8 +271,12 @@ class Simulator(Pauses, Reboots):
             case Verb.DEFINE:
                 self._change(obj, definition=want.definition)
             case Verb.START:
-                self._change(obj, started=self.now(), pace=options.pace, live=want.definition, paused=None)
+                most = list(astuple(growth.room(requested(obj.instance))))
+                self._change(obj, started=self.now(), pace=options.pace, paused=None, most=most)
+                self._run_as(obj, want)
                 self.store.keep(obj.key, started_before=True)
+            case Verb.RESIZE:
+                self._run_as(obj, want)
             case Verb.FORWARDS:
                 pairs = sorted((f.port, f.address, f.host_port) for f in want.forwards)
                 self._change(obj, forwards=pairs)
@@ -274,6 +286,9 @@ class Simulator(Pauses, Reboots):
                 self.store.forget(obj.key)
             case _:
                 raise AssertionError(step)
+
+    def _run_as(self, obj: Object, want: MachineDesired) -> None:
+        self._change(obj, live=want.definition, shape=want.shape, capacity=list(astuple(want.capacity)))
 
     def _disk(self, step: Step, obj: Object) -> None:
         plan = script(obj)
@@ -345,3 +360,7 @@ class Simulator(Pauses, Reboots):
 
 def make(layout: Layout, store: Store, settings: Settings) -> Simulator:
     return Simulator(store)
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -38,6 +38,7 @@ _WORDS: dict[str, str] = {
     Verb.DEFINE: "defining",
     Verb.START: "starting",
     Verb.PLUG: "attaching disks",
+    Verb.RESIZE: "giving it more vCPUs and memory",
     Verb.FORWARDS: "opening ports",
     Verb.STOP: "stopping",
     Verb.DELETE: "deleting",

@@ -67,6 +67,12 @@ def source_words(obj: Object) -> str:
             assert_never(other)
 
 
+def _can_grow(want: MachineDesired, seen: MachineObserved) -> bool:
+    """Whether nothing but its size differs, and it can be given that while it runs."""
+    same = want.shape and want.shape == seen.live_shape
+    return bool(same) and seen.capacity.within(want.capacity) and want.capacity.within(seen.most)
+
+
 def plan_machine(
     obj: Object, want: MachineDesired, seen: MachineObserved, intent: Intent, restart_stale: bool = False
 ) -> Planned:
@@ -83,6 +89,8 @@ def plan_machine(
     if seen.seed != want.seed:
         steps.append(Step(Verb.SEED, key, "its content changed" if seen.seed else ""))
     stale = on and seen.live_definition not in ("", want.cold or want.definition)
+    grows = stale and _can_grow(want, seen)
+    stale = stale and not grows
     ended = intent.end_boot is not None and intent.end_boot == seen.started
     broken = seen.state is RunState.FAILED
     restart = on and run is True and (ended or broken or (restart_stale and stale))
@@ -96,6 +104,8 @@ def plan_machine(
     if run and (not on or restart):
         why = "it crashed" if seen.state is RunState.CRASHED else ""
         steps.append(Step(Verb.START, key, why))
+    if grows and run is not False and not restart:
+        steps.append(Step(Verb.RESIZE, key, str(want.capacity)))
     if on and run is not False and not restart and not stale and seen.hot != want.hot:
         changes = [f"+{n}" for n in sorted(want.hot - seen.hot)] + [f"-{n}" for n in sorted(seen.hot - want.hot)]
         steps.append(Step(Verb.PLUG, key, " ".join(changes)))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from hikube_local.api.objects import Key
+from hikube_local.render.growth import Capacity
 
 
 class Verb(StrEnum):
@@ -19,6 +20,7 @@ class Verb(StrEnum):
     DEFINE = "define"
     START = "start"
     PLUG = "plug"
+    RESIZE = "resize"
     FORWARDS = "forwards"
     STOP = "stop"
     DELETE = "delete"
@@ -77,6 +79,8 @@ class MachineDesired:
     forwards: frozenset[Forward] = frozenset()
     cold: str = ""  # the definition without the disks that come and go while it runs
     hot: frozenset[str] = frozenset()  # their names
+    shape: str = ""  # the definition without those disks and whatever its size
+    capacity: Capacity = Capacity()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,10 @@ class MachineObserved:
     started: float | None = None
     hot: frozenset[str] = frozenset()  # disks that came while it runs
     renamed: bool = False  # it runs under a UUID that the next start changes: libvirt takes no other till then
+    stale: bool = False  # it runs as another than is defined
+    live_shape: str = ""
+    capacity: Capacity = Capacity()  # as it runs
+    most: Capacity = Capacity()  # that it can be given while it runs
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,8 @@ _UNSIGNED = _Sign(
     _REFUSED,
     "HK911",
     "the firmware refuses the boot loader: secure boot is on, and it is not signed by a key that the firmware knows",
-    "Hikube refuses it too: choose an instanceProfile without secure boot, or an image with a signed boot loader (shim)",
+    "choose an instanceProfile without secure boot, or an image with a signed boot loader (shim). Hikube refuses it too, but "
+    "for one that is signed with Microsoft's key of 2023 alone, which this host's OVMF may be too old to know",
 )
 _SILENT_FAILURES = (
     re.compile(r"Failed running /var/lib/cloud/"),

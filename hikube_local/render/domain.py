@@ -7,9 +7,11 @@ import posixpath
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from hikube_local.render import fit, layout
 from hikube_local.render.machine import DiskDevice, Machine
+from hikube_local.render.sizing import Size
 
 NAMESPACE = "https://hikube-local.invalid/domain/1"
 ALIAS = "ua-"  # libvirt keeps aliases of users that begin so
@@ -35,19 +37,8 @@ def domain(machine: Machine) -> str:
     ET.register_namespace("hikube", NAMESPACE)
     root = _tree(machine)
     layout.as_there(root, machine)
-    mark, cold = digests(machine)
     metadata = ET.Element("metadata")
-    ET.SubElement(
-        metadata,
-        f"{{{NAMESPACE}}}machine",
-        {
-            "namespace": machine.namespace,
-            "name": machine.name,
-            "digest": mark,
-            "layout": layout.VERSION,
-            **({"cold": cold} if cold != mark else {}),
-        },
-    )
+    metadata.append(_marks(machine))
     root.insert(2, metadata)
     if machine.owner:
         label = _add(root, "seclabel", type="static", model="dac", relabel="yes")
@@ -56,15 +47,40 @@ def domain(machine: Machine) -> str:
     return ET.tostring(root, encoding="unicode") + "\n"
 
 
-def digests(machine: Machine) -> tuple[str, str]:
-    """What `domain` writes into the XML, without the XML: the digest of the machine, and of it without its hot disks."""
+def _marks(machine: Machine) -> ET.Element:
+    found = digests(machine)
+    attributes = {"namespace": machine.namespace, "name": machine.name, "digest": found.whole, "layout": layout.VERSION}
+    attributes |= {"cold": found.cold} if found.cold != found.whole else {}
+    return ET.Element(f"{{{NAMESPACE}}}machine", {**attributes, "shape": found.shape})
+
+
+def marks(machine: Machine) -> str:
+    """What stands in <metadata>, for a machine that becomes this one while it runs; libvirt adds the namespace itself."""
+    return ET.tostring(ET.Element("machine", _marks(machine).attrib), encoding="unicode")
+
+
+class Digests(NamedTuple):
+    """Of a machine; of it without its hot disks; of that whatever its size."""
+
+    whole: str
+    cold: str
+    shape: str
+
+
+_ANY_SIZE = Size(1, 1, 0)
+
+
+def digests(machine: Machine) -> Digests:
+    """What `domain` writes into the XML, without the XML."""
     # A checkpoint puts another layer under a disk: that is no change of the machine.
     # Nor is whose the files are, nor how this host's clock ticks.
     plain = tuple(replace(d, path=d.path and d.name, backing=_image(d), own_base=True) for d in machine.disks)
     fixed = tuple(d for d in plain if not d.hot)
     machine = replace(machine, tsc=0)
     mark = _mark(replace(machine, disks=plain))
-    return mark, mark if len(fixed) == len(plain) else _mark(replace(machine, disks=fixed))
+    cold = replace(machine, disks=fixed)
+    shape = _mark(replace(cold, size=_ANY_SIZE))
+    return Digests(mark, mark if len(fixed) == len(plain) else _mark(cold), shape)
 
 
 def _image(d: DiskDevice) -> tuple[tuple[str, str], ...]:
@@ -86,17 +102,23 @@ def digest(xml: str, cold: bool = False) -> str:
 
     `cold`: of the machine without the disks that come and go while it runs.
     """
-    element = ET.fromstring(xml).find(f"metadata/{{{NAMESPACE}}}machine")
-    if element is None:
-        return ""
-    whole = element.get("digest", "")
-    return element.get("cold", whole) if cold else whole
+    whole = _marked(xml, "digest")
+    return _marked(xml, "cold") or whole if cold else whole
+
+
+def shape(xml: str) -> str:
+    """The digest of the machine without those disks and whatever its size; empty where an earlier release defined it."""
+    return _marked(xml, "shape")
 
 
 def laid_out(xml: str) -> bool:
     """Whether a definition is laid out as this release does it."""
+    return _marked(xml, "layout") == layout.VERSION
+
+
+def _marked(xml: str, name: str) -> str:
     element = ET.fromstring(xml).find(f"metadata/{{{NAMESPACE}}}machine")
-    return element is not None and element.get("layout") == layout.VERSION
+    return element.get(name, "") if element is not None else ""
 
 
 def disk(machine: Machine, name: str) -> str:

@@ -11,6 +11,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from hikube_local.render import growth
 from hikube_local.render.machine import Machine
 
 VERSION = "2"
@@ -78,6 +79,7 @@ def as_there(root: ET.Element, m: Machine) -> None:
     devices = root.find("devices")
     assert devices is not None
     where = ports(m)
+    growth.as_there(root, m.size, m.kvm)
     placed = not m.profile.transitional  # libvirt puts all of those on a bridge
     for port in devices.findall("controller[@model='pcie-root-port']"):
         devices.remove(port)

@@ -56,6 +56,12 @@ def guest(real: Real, *words: str) -> str:
     return result.out
 
 
+def asked(real: Real, commands: dict[str, str]) -> dict[str, str]:
+    """What each command says in the guest; one login for all: under emulation each takes some seconds."""
+    script = "; ".join(f"({command}); printf '\\036'" for command in commands.values())
+    return {n: t.strip() for n, t in zip(commands, guest(real, script).split("\036"), strict=False)}
+
+
 def test_the_quickstart_is_ready_and_told_its_stages(booted):
     _, seen = booted
     lines = seen["up"].lines
@@ -113,9 +119,7 @@ def test_the_guest_is_what_the_manifest_says(booted):
         "vendor": "cat /sys/class/dmi/id/sys_vendor",
         "cpus": "nproc",
     }
-    # One login for all: under emulation each takes some seconds.
-    script = "; ".join(f"{command}; printf '\\036'" for command in commands.values())
-    said = {n: t.strip() for n, t in zip(commands, guest(real, script).split("\036"), strict=False)}
+    said = asked(real, commands)
     assert (said["user"], said["root"], said["name"]) == ("demo", "0", "vm-instance-quickstart")
     assert "Hello from a VMInstance" in said["page"] and said["data"] == str(2 * 1024**3 // 512)
     assert int(said["size"]) > 9 * 10**9
@@ -124,6 +128,49 @@ def test_the_guest_is_what_the_manifest_says(booted):
     assert query["instance_id"] == status["instanceID"] == said["uuid"]
     assert query["local_hostname"] == "vm-instance-quickstart" and said["vendor"] == "KubeVirt"
     assert said["cpus"] == str(min(2, facts.cpus()))  # fewer on a smaller host, and told
+
+
+SEEN = {
+    "paths": "ls /dev/disk/by-path",
+    "pci": "cd /sys/bus/pci/devices && for d in *; do echo $d $(cat $d/device $d/class); done",
+    "dmi": "cd /sys/class/dmi/id && cat sys_vendor product_name product_family",
+    "possible": "cat /sys/devices/system/cpu/possible",
+    "cpuinfo": "grep -E '^(physical id|cpu cores)' /proc/cpuinfo",
+    "query": "sudo cloud-init query --all",
+    "link": "ip -d link show enp1s0",
+    "inputs": "grep Name /proc/bus/input/devices",
+    "ports": "cat /sys/class/virtio-ports/*/name",
+}
+
+
+def test_the_guest_sees_the_machine_that_kubevirt_makes(booted):
+    """What a guest can tell of its machine; tests/pure/test_beside_kubevirt.py has the whole table."""
+    real, _ = booted
+    seen = asked(real, SEEN)
+    vcpus = min(2, facts.cpus())
+    disks = {line for line in seen["paths"].split() if line.startswith("virtio-pci") and "part" not in line}
+    assert disks == {f"virtio-pci-0000:{bus}:00.0" for bus in ("07", "08", "09")}
+    rows = dict(line.split(" ", 1) for line in seen["pci"].splitlines())
+    behind = {a.split(":")[1]: words.split()[0] for a, words in rows.items() if not a.startswith("0000:00:")}
+    network, console, block, balloon, entropy = "0x1041", "0x1043", "0x1042", "0x1045", "0x1044"
+    assert behind == {
+        "01": network,
+        "06": console,
+        **dict.fromkeys(("07", "08", "09"), block),
+        "0a": balloon,
+        "0b": entropy,
+    }
+    assert rows["0000:00:01.0"] == "0x1111 0x030000"  # VGA with BIOS
+    assert seen["dmi"].split() == ["KubeVirt", "None", "KubeVirt"]
+    assert seen["possible"] == f"0-{4 * vcpus - 1}"  # room for four times as many
+    assert (
+        len(set(re.findall(r"physical id\s*: (\d+)", seen["cpuinfo"]))) == vcpus and "cpu cores\t: 1" in seen["cpuinfo"]
+    )
+    query = json.loads(seen["query"])
+    assert query["v1"]["platform"] == "nocloud" and query["ds"]["meta_data"]["instance-type"] == "s1.medium"
+    assert " mtu 1400 " in seen["link"]
+    assert "VMware" not in seen["inputs"] and "Tablet" not in seen["inputs"]
+    assert seen["ports"] == "org.qemu.guest_agent.0"
 
 
 def test_the_trap_of_local_names_is_hikubes_too(booted):

@@ -169,6 +169,8 @@ def test_a_hotpluggable_disk_comes_and_goes_live_and_another_waits_for_a_restart
     result = real("up", real.file("hot.yaml", seeded(hot, BLOCKS) + data))
     assert result.code == 0 and "disks: +data" in result.err and "restart" not in result.err, result.err
     assert str((64 << 20) // 512) in blocks()
+    conditions = real("get", "vm", "web", "-o", "json").json["status"]["conditions"]
+    assert "RestartRequired" not in [c["type"] for c in conditions]
     gone = real("up", real.file("m.yaml", seeded(TINY, BLOCKS)))
     assert gone.code == 0 and "disks: -data" in gone.err, gone.err
     assert str((64 << 20) // 512) not in blocks()
@@ -178,3 +180,32 @@ def test_a_hotpluggable_disk_comes_and_goes_live_and_another_waits_for_a_restart
     assert [line for line in real("logs", "web").out.splitlines() if "init started" in line] == started
     assert real("up", "--restart", real.file("cold.yaml", seeded(cold, BLOCKS) + data)).code == 0
     assert str((64 << 20) // 512) in blocks()
+
+
+GROWS = "(while :; do echo GROWN $(cat /sys/devices/system/cpu/present) $(cat /sys/bus/virtio/devices/*/device | grep -c 0x0018) > /dev/ttyS0; sleep 1; done) &"
+
+
+def test_more_memory_reaches_a_running_machine_and_less_waits_for_a_restart(real: Real):
+    """As KubeVirt's LiveUpdate: up to four times, in place, by a virtio device (24). vCPUs: test_kvm.py."""
+    small = TINY.replace("u1.nano", "u1.small")
+    assert real("up", real.file("m.yaml", seeded(small, GROWS))).code == 0
+    started = [line for line in real("logs", "web").out.splitlines() if "init started" in line]
+
+    def shown() -> str:
+        time.sleep(3)
+        return real("logs", "web").out.rpartition("GROWN ")[2].splitlines()[0].strip()
+
+    assert shown() == "0 0"
+    large = real.file("large.yaml", seeded(TINY.replace("u1.nano", "u1.medium"), GROWS))
+    assert "define, resize" in real("plan", large).out
+    grown = real("up", large)
+    assert grown.code == 0 and "1 vCPU, 4Gi of memory" in grown.err and "restart" not in grown.err, grown.err
+    assert shown() == "0 1"
+    status = real("get", "vm", "web", "-o", "json").json["status"]
+    assert "RestartRequired" not in [c["type"] for c in status["conditions"]]
+    assert "nothing changed" in real("up", large).err
+    assert [line for line in real("logs", "web").out.splitlines() if "init started" in line] == started
+    less = real("up", real.file("m.yaml", seeded(small, GROWS)))
+    assert less.code == 0 and "takes effect after a restart" in less.err, less.err
+    assert real("up", "--restart", real.file("m.yaml", seeded(small, GROWS))).code == 0
+    assert shown() == "0 0"

@@ -46,3 +46,17 @@ def test_a_guest_runs_under_kvm_with_the_kernels_network_and_comes_back_from_mem
 def test_the_hosts_own_processor(real: Real, model: str):
     assert real("up", real.file("m.yaml", f"{TINY}  cpuModel: {model}\n")).code == 0
     page(real)
+
+
+def test_more_vcpus_and_memory_reach_a_running_machine(real: Real):
+    """Of one vCPU, which an emulated machine has no room beside."""
+    small = TINY.replace("u1.nano", "u1.micro")
+    assert real("up", real.file("m.yaml", small)).code == 0
+    grown = real("up", real.file("m.yaml", small.replace("u1.micro", "u1.medium")))
+    assert grown.code == 0 and "1 vCPU, 4Gi of memory" in grown.err, grown.err
+    two = small.replace("instanceType: u1.micro", "resources: {cpu: 1, sockets: 2, memory: 4Gi}")
+    more = real("up", real.file("m.yaml", two))
+    if (os.cpu_count() or 1) > 1:
+        assert more.code == 0 and "2 vCPUs, 4Gi of memory" in more.err, more.err
+        assert "RestartRequired" not in str(real("get", "vm", "web", "-o", "json").json["status"]["conditions"])
+    page(real)

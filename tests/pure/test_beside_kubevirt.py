@@ -70,9 +70,15 @@ ROWS = [
     Row(ALL, "sysinfo/system/entry[@name='product']", "None"),
     Row(ALL, "sysinfo/system/entry[@name='family']", "KubeVirt"),
     Row(ALL, "sysinfo/oemStrings", None),
-    told("UFN", "vcpu", "4 x N, N of them on", "1", "possible CPUs are those"),
-    told("R", "vcpu", "16, 4 of them on", "4", "possible CPUs are those"),
-    told("UFVWMRN", "maxMemory", "4 x", None, "four times as many"),
+    # LiveUpdate: four times the sockets and the memory, of which it has what its type says.
+    Row("UFN", "vcpu", "4"),
+    Row("UFN", "vcpu/current", "1"),
+    Row("R", "vcpu", "16"),
+    Row("R", "vcpu/current", "4"),
+    Row("R", "maxMemory", str(16 << 30)),
+    Row("U", "maxMemory", str(8 << 30)),
+    Row("C", "maxMemory", None),  # less than 1 GiB
+    Row("UFVWMRN", "cpu/numa/cell/id", "0"),
     Row("UWF", "cpu/mode", "host-model"),
     Row("R", "cpu/mode", "host-passthrough"),
     Row("M", "cpu/model", "Skylake-Server"),
@@ -81,7 +87,7 @@ ROWS = [
         "M", "cpu/model/fallback", "allow", "forbid", "a model that the host cannot give is an error, not another"
     ),
     told("M", "memoryBacking/hugepages", "2Mi", None, "HK509"),
-    Row("R", "cpu/topology/sockets", "2", verdict="same"),
+    Row("R", "cpu/topology/sockets", "8"),
     Row("R", "cpu/topology/cores", "2"),
     # The clock: nothing is said where the profile has none, the guest then has QEMU's own.
     Row("UFCMRN", "clock/timer", None),

@@ -90,7 +90,7 @@ QEMU = [
         "machine.limits",
     },
     {"machine.spec", "machine.follow", "machine.disks"},
-    {"machine.definition", "machine.observe"},
+    {"machine.definition", "machine.observe", "machine.resize"},
     {"machine.view", "machine.power", "machine.refresh"},
     {"checkpoints.records"},
     {"checkpoints.memory", "checkpoints.merge"},

@@ -10,6 +10,7 @@ from hikube_local.api.objects import Object
 from hikube_local.manifests.models import read_spec
 from hikube_local.plan.planner import plan_disk, plan_machine
 from hikube_local.plan.steps import DiskObserved, Forward, MachineDesired, MachineObserved, RunState, Verb
+from hikube_local.render.growth import Capacity
 from hikube_local.store.records import Intent
 
 F = frozenset({Forward(22, "127.77.1.1", 22)})
@@ -24,6 +25,36 @@ def machine(deletion=None, **spec) -> Object:
 
 def verbs(obj=None, seen=UP, want=WANT, restart=False, **asked) -> list[Verb]:
     return [s.verb for s in plan_machine(obj or machine(), want, seen, Intent(**asked), restart).steps]
+
+
+BIG = Capacity(2, 8 << 30)
+GROWN = dataclasses.replace(WANT, definition="d2", cold="d2", shape="s", capacity=BIG)
+SMALL = dataclasses.replace(
+    UP, definition="d2", live_shape="s", capacity=Capacity(1, 4 << 30), most=Capacity(4, 16 << 30), stale=True
+)
+
+
+@pytest.mark.parametrize(
+    ("seen", "want", "live"),
+    [
+        (SMALL, GROWN, True),
+        # What was given before a kill is marked, and not given again.
+        (dataclasses.replace(SMALL, capacity=BIG), GROWN, True),
+        (SMALL, dataclasses.replace(GROWN, capacity=Capacity(8, 8 << 30)), False),
+        (SMALL, dataclasses.replace(GROWN, capacity=Capacity(2, 32 << 30)), False),
+        (SMALL, dataclasses.replace(GROWN, capacity=Capacity(2, 2 << 30)), False),
+        (SMALL, dataclasses.replace(GROWN, shape="another disk"), False),
+        (dataclasses.replace(SMALL, live_shape=""), dataclasses.replace(GROWN, shape=""), False),
+    ],
+    ids=["larger", "half done", "too many vCPUs", "too much memory", "less memory", "more than its size", "older"],
+)
+def test_a_machine_grows_while_it_runs_up_to_four_times(seen, want, live: bool):
+    planned = plan_machine(machine(), want, seen, Intent())
+    assert [s.verb for s in planned.steps] == ([Verb.RESIZE] if live else [])
+    assert planned.restart_required is not live
+    # What needs no restart is not restarted.
+    again = [s.verb for s in plan_machine(machine(), want, seen, Intent(), True).steps]
+    assert again == ([Verb.RESIZE] if live else [Verb.STOP, Verb.START])
 
 
 def test_what_is_as_it_should_be_needs_nothing():

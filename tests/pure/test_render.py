@@ -13,7 +13,7 @@ from hikube_local.api.objects import Object
 from hikube_local.catalogue import data
 from hikube_local.errors import HikubeError
 from hikube_local.manifests.models import read_spec
-from hikube_local.render import addresses, domain, fit, machine, seed, tenant
+from hikube_local.render import addresses, domain, fit, growth, machine, seed, tenant
 from hikube_local.render.sizing import Size, requested
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -125,6 +125,40 @@ def test_every_profile_shows_in_the_domain_xml(profile):
         assert root.find("os/loader").get("secure") == "yes"
 
 
+def test_room_to_grow_ends_where_a_machine_needs_another_kind_of_interrupts():
+    spec = machine.portable(web(disks=["sys"]), {})
+
+    def vcpus(size: Size) -> tuple[str, str]:
+        root = ET.fromstring(domain.domain(dataclasses.replace(spec, size=size)))
+        return root.findtext("vcpu"), root.find("cpu/topology").get("sockets")
+
+    assert vcpus(Size(63, 1, GIB)) == ("252", "252")
+    assert vcpus(Size(64, 1, GIB)) == ("255", "255")
+    assert vcpus(Size(8, 8, GIB)) == ("248", "31")
+    assert vcpus(Size(256, 1, GIB)) == ("256", "256")
+
+
+def test_an_emulated_machine_of_one_vcpu_has_no_room_for_more():
+    """It would boot slower for it; its memory grows all the same, and one of two vCPUs does whatever it is run by."""
+    assert growth.room(Size(1, 1, GIB), kvm=False) == growth.Capacity(1, 4 * GIB)
+    assert growth.room(Size(1, 1, GIB)) == growth.Capacity(4, 4 * GIB)
+    assert growth.room(Size(2, 1, GIB), kvm=False) == growth.Capacity(8, 4 * GIB)
+    assert growth.room(Size(1, 1, GIB // 2)) == growth.Capacity(4, GIB // 2)
+
+
+def test_what_a_running_machine_has_and_may_have_is_read_off_its_definition():
+    spec = machine.portable(web(instanceType="u1.small", disks=["sys"]), {})
+    live = domain.domain(spec)
+    assert growth.capacity(live) == growth.Capacity(1, 2 * GIB) and growth.most(live) == growth.Capacity(4, 8 * GIB)
+    device = growth.device(live, 6 * GIB)
+    grown = live.replace("</devices>", device + "</devices>").replace('current="1"', 'current="3"')
+    assert growth.capacity(grown) == growth.Capacity(3, 6 * GIB) and growth.most(grown) == growth.Capacity(4, 8 * GIB)
+    # What was added is part of what is asked for next.
+    assert '<requested unit="KiB">6291456</requested>' in growth.device(grown, 8 * GIB)
+    before = '<domain><memory unit="KiB">1048576</memory><vcpu>2</vcpu><metadata/></domain>'
+    assert growth.capacity(before) == growth.most(before) == growth.Capacity(2, GIB)
+
+
 def test_how_a_profile_lays_out_vcpus():
     """Spread, as KubeVirt: two threads each, the ratio's cores in a socket; what does not divide is refused elsewhere."""
     assert requested(web(instanceType="u1.2xlarge").instance) == Size(8, 1, 32 * GIB)
@@ -141,8 +175,8 @@ def test_every_instance_type_shows_in_the_domain_xml(name):
     kind = data.instancetypes()[name]
     root = ET.fromstring(domain.domain(machine.portable(web(instanceType=name, instanceProfile="cirros"), {})))
     assert int(root.find("memory").text) == kind.memory
-    assert int(root.find("vcpu").text) == kind.vcpu
-    assert root.find("cpu/topology").get("sockets") == str(kind.vcpu)
+    assert int(root.find("vcpu").get("current")) == kind.vcpu
+    assert root.find("cpu/topology").get("sockets") == str(min(4 * kind.vcpu, 255))
 
 
 def test_the_nic_comes_first_and_ports_are_spare():

@@ -175,8 +175,9 @@ MACHINE: dict[str, Callable[[Ask], bool]] = {
     ),
     "cpuModel: host-model by default": lambda ask: attribute("cpu", "mode") == "host-model",
     "resources: instead of a type, cpu is cores a socket": lambda ask: (
-        (c := xml(instanceType="", resources={"cpu": "2", "sockets": "3", "memory": "4Gi"})).findtext("vcpu") == "6"
-        and (c.find("cpu/topology").get("sockets"), c.find("cpu/topology").get("cores")) == ("3", "2")
+        (c := xml(instanceType="", resources={"cpu": "2", "sockets": "3", "memory": "4Gi"})).find("vcpu").get("current")
+        == "6"
+        and (c.find("cpu/topology").get("sockets"), c.find("cpu/topology").get("cores")) == ("12", "2")
         and c.findtext("memory") == str(4 << 30)
     ),
     **{
@@ -330,7 +331,7 @@ NETWORK: dict[str, Callable[[Ask], bool]] = {
 
 BOX: dict[str, Callable[[Ask], bool]] = {
     "q35": lambda ask: attribute("os/type", "machine") == "q35",
-    "each vCPU a socket": lambda ask: attribute("cpu/topology", "sockets", instanceType="s1.large") == "4",
+    "each vCPU a socket": lambda ask: attribute("cpu/topology", "sockets", instanceType="s1.large") == "16",
     "error_policy stop, discard unmap": lambda ask: (
         attribute("devices/disk/driver", "error_policy", disks=["a"]) == "stop"
         and attribute("devices/disk/driver", "discard", disks=["a"]) == "unmap"

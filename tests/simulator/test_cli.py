@@ -124,7 +124,7 @@ def test_plan_and_its_exit_code(hikube, pair):
     hikube("up", pair, *SIM)
     after = hikube("diff", pair, "--detailed-exitcode", "-o", "json")
     assert after.code == 0 and [r["action"] for r in after.json] == ["none", "none"]
-    changed = hikube.file("c.yaml", PAIR.replace("[22, 80]", "[22, 443]").replace("u1.medium", "u1.large"))
+    changed = hikube.file("c.yaml", PAIR.replace("[22, 80]", "[22, 443]").replace("u1.medium", "u1.4xlarge"))
     rows = {r["name"]: r for r in hikube("plan", changed, "-o", "json").json}
     assert rows["web"]["action"] == "restart"
     assert {(c["path"], c["live"]) for c in rows["web"]["changes"]} == {
@@ -163,6 +163,11 @@ def test_a_new_seed_says_what_runs_again(hikube):
 def test_changes_that_need_a_restart(hikube, pair):
     hikube("up", pair, *SIM)
     changed = hikube.file("c.yaml", PAIR.replace("u1.medium", "u1.large"))
+    live = hikube("up", changed)
+    assert live.code == 0 and "restart" not in live.err and "2 vCPUs, 8Gi of memory" in live.err
+    assert "RestartRequired" not in str(hikube("get", "vm", "web", "-o", "json").json["status"]["conditions"])
+    # More than four times what it was started with.
+    changed = hikube.file("c.yaml", PAIR.replace("u1.medium", "u1.4xlarge"))
     result = hikube("up", changed)
     assert result.code == 0 and "restart" in result.err
     status = hikube("get", "vm", "web", "-o", "json").json["status"]

@@ -87,8 +87,9 @@ def test_every_source_of_a_manifest_is_a_content_of_its_own():
     from hikube_local.manifests.models import read_spec
 
     values = {"http": {"url": "https://x/y"}, "upload": {}}
-    specs = [read_spec(DISK, {"source": {name: values.get(name, {"name": "n"})}}) for name in Source.names()]
-    assert len({type(s.content) for s in specs} - {Blank}) == len(Source.names())
+    own = [name for name in Source.names() if name != "pvc"]  # another name of an image or a disk
+    specs = [read_spec(DISK, {"source": {name: values.get(name, {"name": "n"})}}) for name in own]
+    assert len({type(s.content) for s in specs} - {Blank}) == len(own)
 
 
 @pytest.mark.parametrize("words", [["start"], ["stop"], ["restart"], ["pause"]])

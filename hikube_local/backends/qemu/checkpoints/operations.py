@@ -160,7 +160,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _definition(context: Context, obj: Object) -> str:
-    return domain.digests(spec.machine(context, obj, RunOptions()))[1]
+    return domain.digests(spec.machine(context, obj, RunOptions())).cold
 
 
 def restore(context: Context, obj: Object, name: str, emit: Emit) -> tuple[float, records.Checkpoint]:

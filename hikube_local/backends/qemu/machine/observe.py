@@ -11,7 +11,8 @@ from hikube_local.backends.qemu.context import Context
 from hikube_local.backends.qemu.machine import hotplug, spec
 from hikube_local.disks import layers
 from hikube_local.plan.steps import MachineDesired, MachineObserved, RunOptions, RunState
-from hikube_local.render import domain, seed
+from hikube_local.render import domain, growth, seed
+from hikube_local.render.growth import Capacity
 from hikube_local.render.machine import SEED, SEED_MARK
 from hikube_local.store import bodies
 
@@ -36,6 +37,10 @@ def machine(context: Context, obj: Object) -> MachineObserved:
         state=state,
         definition=domain.digest(kept) if kept and _usable(context, obj, kept, on) else "",
         live_definition=domain.digest(live, cold=True) if live else "",
+        stale=bool(live and kept) and domain.digest(live, cold=True) != domain.digest(kept, cold=True),
+        live_shape=domain.shape(live) if live else "",
+        capacity=growth.capacity(live) if live else Capacity(),
+        most=growth.most(live) if live else Capacity(),
         hot=hotplug.attached(live, spec.fixed(context, obj)) if live else frozenset(),
         seed=mark.get("digest"),
         forwards=context.forwards.observed(ip) if on and ip else frozenset(),
@@ -56,8 +61,15 @@ def desired(context: Context, obj: Object, options: RunOptions, seen: MachineObs
         # Nothing to compare: a plan of a new machine needs to know neither this host nor its accelerator.
         return want
     machine = spec.machine(context, obj, options)
-    mark, cold = domain.digests(machine)
-    return replace(want, definition=mark, cold=cold, hot=frozenset(d.name for d in machine.disks if d.hot))
+    found = domain.digests(machine)
+    return replace(
+        want,
+        definition=found.whole,
+        cold=found.cold,
+        hot=frozenset(d.name for d in machine.disks if d.hot),
+        shape=found.shape,
+        capacity=Capacity(machine.size.vcpus, machine.size.memory),
+    )
 
 
 def _usable(context: Context, obj: Object, xml: str, on: bool) -> bool:

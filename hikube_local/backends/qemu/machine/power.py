@@ -19,7 +19,7 @@ from hikube_local.host.autostart import needs_linger
 from hikube_local.host.facts import asleep
 from hikube_local.plan.running import comes_back
 from hikube_local.plan.steps import RunOptions, RunState
-from hikube_local.render import fit, machine, seed
+from hikube_local.render import fit, growth, machine, seed
 from hikube_local.render.machine import SEED
 
 
@@ -49,7 +49,7 @@ def start(context: Context, obj: Object, options: RunOptions, emit: Emit) -> Non
         )
         emit(Event(EventType.WARNING, what, obj.ref, obj.namespace, code="HK521"))
     profile = machine.profile_of(obj.instance)
-    size, told = sizes.size(context.store, context.facts, obj, options.exact)
+    _, told = sizes.size(context.store, context.facts, obj, options.exact)
     for d in [*told, *fit.dropped(profile, choice.kvm)]:
         emit(Event(EventType.DIFFERENCE, d.message, obj.ref, obj.namespace, code=d.code))
     folder = context.make_folder(obj)
@@ -69,7 +69,8 @@ def start(context: Context, obj: Object, options: RunOptions, emit: Emit) -> Non
     )
     try:
         dom.createWithFlags(firmware.prepare(context.layout, folder, profile, dom.UUIDString(), lv))
-        limits.bound(context, dom.name(), size.memory)
+        # Memory that may come while it runs is reckoned with: a limit cannot be raised by everybody.
+        limits.bound(context, dom.name(), growth.most(dom.XMLDesc(0)).memory)
         firmware.note(folder, profile)
         libvirt.ends(dom, comes_back(obj))
     except lv.libvirtError as e:

@@ -87,7 +87,7 @@ def view(context: Context, obj: Object) -> View:
         details={"tap": context.tenants.tap(obj), **({"bridge": lan} if lan else {})},
         instance_id=context.uuid(obj),
         host_restarted=not on and seen.started is not None and seen.started < facts.booted(),
-        restart_required=on and seen.live_definition != seen.definition,
+        restart_required=seen.stale,
     )
 
 
