@@ -14,10 +14,10 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 TOP = ("ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
 PAGES = (
-    ("Start", ("index", "getting-started", "installation", "configuration")),
+    ("Start", ("index", "getting-started", "getting-started.fr", "installation", "configuration")),
     ("Manifests", ("manifests", "differences", "codes")),
     ("Use", ("commands", "lab", "kubernetes", "page", "containers", "json")),
-    ("Help", ("troubleshooting", "security")),
+    ("Help", ("troubleshooting", "troubleshooting.fr", "security")),
     ("How it works", ("ARCHITECTURE", "CONTRIBUTING", "SECURITY", "CHANGELOG")),
 )
 CONFIG = """

@@ -121,9 +121,9 @@ def images() -> dict[str, NamedImage]:
 
 
 @cache
-def fields() -> dict[str, Any]:
-    """What fields mean on Hikube and what differs here, by kind and path (fields.yaml)."""
-    return _table("fields.yaml")
+def fields(language: str = "en") -> dict[str, Any]:
+    """What fields mean on Hikube and what differs here, by kind and path (fields.yaml, and its translations)."""
+    return _table("fields.yaml" if language == "en" else f"fields.{language}.yaml")
 
 
 @cache

@@ -7,8 +7,9 @@ import textwrap
 import click
 
 from hikube_local.cli.app import App
-from hikube_local.cli.options import common
+from hikube_local.cli.options import common, option
 from hikube_local.errors import ExitCode, UsageError
+from hikube_local.language import LANGUAGES, language
 
 
 @click.command("schema")
@@ -24,8 +25,11 @@ def schema(app: App) -> int:
 
 @click.command("explain")
 @click.argument("field", metavar="KIND[.FIELD]...")
+@option(
+    "--lang", type=click.Choice(LANGUAGES), default=None, help="The language (default: that of $LANG, else English)."
+)
 @common
-def explain(app: App, field: str) -> int:
+def explain(app: App, field: str, lang: str | None) -> int:
     """What a field means on Hikube, and what differs here: explain vminstance.spec.externalMethod."""
     from hikube_local.api.objects import API_VERSION, KIND_WORDS
     from hikube_local.manifests.schema import explain as look
@@ -36,17 +40,20 @@ def explain(app: App, field: str) -> int:
     if kind is None:
         raise UsageError("HK810", f"unknown kind {head!r}", fix="write explain vminstance.spec or explain vmdisk.spec")
     path = ".".join([kind.lower(), *rest])
-    found = look(path)
+    spoken = language(lang or "")
+    found = look(path, spoken)
     if found is None:
         parent = look(".".join([kind.lower(), *rest[:-1]]))
         near = nearest(rest[-1], [name for name, _ in parent.children]) if parent else None
         fix = f"did you mean {near}?" if near else f"explain {kind.lower()}.spec lists the fields"
         raise UsageError("HK810", f"there is no field {field!r}", fix=fix)
+    there, here = ("Sur Hikube : ", "Ici : ") if spoken == "fr" else ("On Hikube: ", "Here: ")
+    # kubectl's own headings, which scripts look for, in every language.
     print(f"KIND:       {kind}\nVERSION:    {API_VERSION}\n")
     if rest:
         print(f"FIELD: {rest[-1]} <{found.type}>\n")
     print("DESCRIPTION:")
-    for title, text in (("", found.description), ("On Hikube: ", found.hikube), ("Here: ", found.here)):
+    for title, text in (("", found.description), (there, found.hikube), (here, found.here)):
         if text:
             print(textwrap.fill(title + text, 100, initial_indent="    ", subsequent_indent="    "))
     if found.children:

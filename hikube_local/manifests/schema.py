@@ -99,7 +99,7 @@ class Field:
     children: tuple[tuple[str, str], ...] = ()
 
 
-def explain(path: str) -> Field | None:
+def explain(path: str, language: str = "en") -> Field | None:
     """The field at `vminstance.spec.disks.bus`; None when there is no such one."""
     words = path.split(".")
     kind = {"vminstance": INSTANCE, "vmdisk": DISK}.get(words[0])
@@ -114,7 +114,9 @@ def explain(path: str) -> Field | None:
             return None
         description = found.get("description", "")
         here = found
-    texts = data.fields().get(words[0], {}).get("spec", {}).get(".".join(words[2:]), {})
+    rows = data.fields(language).get(words[0], {})
+    texts = rows.get("spec", {}).get(".".join(words[2:]), {}) if words[2:] else rows
+    description = texts.get("about", description)
     inner = _object(here).get("properties", {})
     children = tuple((name, _type(child)) for name, child in inner.items())
     return Field(path, _type(here), description, texts.get("hikube", ""), texts.get("here", ""), children)

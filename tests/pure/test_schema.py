@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import jsonschema
 import pytest
@@ -10,6 +11,7 @@ import yaml
 
 from hikube_local.api.objects import SPECS
 from hikube_local.catalogue import data
+from hikube_local.language import language
 from hikube_local.manifests import convert
 from hikube_local.manifests.schema import explain, schema
 from tests.conftest import EXAMPLES, ROOT
@@ -79,6 +81,44 @@ def test_every_field_is_explained():
             assert explain(f"{word}.spec.{path}"), path
     assert explain("vminstance.spec.nothing") is None and explain("pod") is None
     assert [c[0] for c in explain("vminstance.spec.disks").children] == ["name", "bus", "hotpluggable", "dvName"]
+
+
+def below(path: str) -> Iterator[str]:
+    """The field, and those in it."""
+    found = explain(path)
+    assert found is not None, path
+    yield path
+    for name, _ in found.children:
+        yield from below(f"{path}.{name}")
+
+
+@pytest.mark.parametrize("kind", ["vminstance", "vmdisk"])
+def test_every_field_has_its_french(kind: str):
+    """What stands in English stands in French: a field that is added without it fails here."""
+    for path in below(f"{kind}.spec"):
+        english, french = explain(path), explain(path, "fr")
+        assert bool(english.hikube) == bool(french.hikube) and bool(english.here) == bool(french.here), path
+        assert not english.description or french.description != english.description, path
+    assert set(data.fields("fr")[kind]["spec"]) >= set(data.fields()[kind]["spec"])
+
+
+@pytest.mark.parametrize(
+    ("environment", "asked", "found"),
+    [
+        ({"LANG": "fr_CH.UTF-8"}, "", "fr"),
+        ({"LANG": "fr_CH.UTF-8", "LC_ALL": "C"}, "", "en"),
+        ({"LANG": "de_CH.UTF-8"}, "", "en"),
+        ({"LANG": "fr_FR"}, "en", "en"),
+        ({}, "fr", "fr"),
+        ({}, "", "en"),
+    ],
+)
+def test_the_language_is_the_environments_unless_one_is_asked_for(environment, asked, found, monkeypatch):
+    for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert language(asked) == found
 
 
 def test_a_retired_machine_becomes_a_disk_and_a_machine():

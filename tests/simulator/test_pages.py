@@ -79,3 +79,25 @@ def test_links_between_pages_lead_somewhere():
 def test_every_code_has_its_entry():
     text = (DOCS / "codes.md").read_text()
     assert [c for c in CODES if f"### {c}: " not in text] == []
+
+
+@pytest.mark.parametrize("name", sorted(p.name.removesuffix(".fr.md") for p in DOCS.glob("*.fr.md")))
+def test_a_page_in_french_says_what_the_english_one_says(name: str):
+    """As many sections, the same commands in the same order, the same codes and options: a change here is one there."""
+
+    def told(path: Path) -> dict[str, list[str]]:
+        text = path.read_text()
+        lines = text.splitlines()
+        blocks = [line.partition(" # ")[0].strip() for line in lines if line.startswith("    ")]
+        inline = " ".join(text.split())
+        return {
+            "sections": [str(line.count("#")) for line in lines if re.match(r"#+ ", line)],
+            "commands": blocks,
+            "codes": re.findall(r"HK\d{3}", text),
+            "words": sorted(set(re.findall(r"`([^`]+)`", inline)) - {"explain"}),
+        }
+
+    english, french = told(DOCS / f"{name}.md"), told(DOCS / f"{name}.fr.md")
+    for what in ("sections", "commands", "codes"):
+        assert french[what] == english[what], what
+    assert set(english["words"]) <= set(french["words"]), set(english["words"]) - set(french["words"])
