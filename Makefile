@@ -122,9 +122,10 @@ docs: $(STAMP)
 	  $(VENV)/docs/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .ci/docs-requirements.txt; }
 	@NO_MKDOCS_2_WARNING=1 $(VENV)/docs/bin/python .ci/site.py
 
-# The pictures of the page in docs/, from a real machine.
+# The pictures in docs/, from real machines: the page, a first session, the lab's report.
 pictures: test-packages
 	@mkdir -p docs/pictures
+	@$(VENV)/bin/python -m tests.first_session docs/pictures
 	@HIKUBE_LOCAL_SCREENSHOTS=$(CURDIR)/docs/pictures $(PYTEST) tests/e2e/test_serve.py
 
 lint: $(STAMP)

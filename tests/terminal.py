@@ -11,7 +11,9 @@ import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pyte
 
@@ -26,6 +28,7 @@ class Shown:
     lines: list[str]
     raw: bytes
     frames: list[list[str]] = field(default_factory=list)  # the screen, each time that something came
+    styled: list[list[tuple[str, str]]] = field(default_factory=list)  # each line as runs of (text, colour)
 
     @property
     def text(self) -> str:
@@ -70,11 +73,20 @@ def run(
     finally:
         os.close(fd)
         _, status = os.waitpid(pid, 0)
-    gone = ["".join(row[x].data for x in range(columns)).rstrip() for row in screen.history.top]
-    lines = [*gone, *(line.rstrip() for line in screen.display)]
-    while lines and not lines[-1]:
-        lines.pop()
-    return Shown(os.waitstatus_to_exitcode(status), lines, raw, frames)
+    whole = [*screen.history.top, *(screen.buffer[y] for y in range(rows))]
+    styled = [_runs([row[x] for x in range(columns)]) for row in whole]
+    while styled and not styled[-1]:
+        styled.pop()
+    lines = ["".join(text for text, _ in runs) for runs in styled]
+    return Shown(os.waitstatus_to_exitcode(status), lines, raw, frames, styled)
+
+
+def _runs(cells: list[Any]) -> list[tuple[str, str]]:
+    """A line as runs of one colour, without the blanks at its end."""
+    while cells and cells[-1].data in ("", " "):
+        cells.pop()
+    found = groupby(cells, key=lambda c: "bold" if c.bold and c.fg == "default" else c.fg)
+    return [("".join(c.data for c in group), colour) for colour, group in found]
 
 
 def resize(fd: int, columns: int, rows: int) -> None:
