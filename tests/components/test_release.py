@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -96,3 +97,19 @@ def test_the_actions_kvm_step_says_what_there_is(tmp_path: Path):
         pytest.skip("it would change this host's rules")
     done = _step("kvm", tmp_path)
     assert done.returncode == 0 and "/dev/kvm" in done.stdout
+
+
+def test_the_gitlab_component_has_the_actions_inputs_and_steps(tmp_path: Path):
+    """What a user gives comes as variables; the lines of its script are fixed, and a shell reads each."""
+    spec, jobs = yaml.safe_load_all((ROOT / ".ci" / "gitlab.yml").read_text())
+    inputs, action = spec["spec"]["inputs"], yaml.safe_load((ROOT / "action.yml").read_text())["inputs"]
+    assert set(action) - {"version"} <= set(inputs) and {"repository", "ref"} <= set(inputs)
+    (job,) = jobs.values()
+    used = re.findall(r"\$\[\[ inputs\.(\w+) \]\]", str([job["variables"], job["stage"], job["image"]]))
+    assert set(used) == set(inputs)
+    script = [*job["before_script"], *job["script"]]
+    assert "$[[" not in str(script) and "install" in script[-2] and "test" in script[-1]
+    for line in script:
+        assert subprocess.run(["bash", "-n", "-c", line], capture_output=True).returncode == 0, line
+    asked = set(re.findall(r"HIKUBE_\w+", ACTION.read_text()))
+    assert asked <= set(job["variables"]) and job["artifacts"]["when"] == "always"
