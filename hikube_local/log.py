@@ -14,6 +14,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from hikube_local import timings
 from hikube_local.text import mask_url, one_line
 
 PROGRAMS = logging.getLogger("hikube_local.programs")
@@ -34,7 +35,8 @@ CHANGES = {
             "undefineFlags",
             "setLifecycleAction",
         ),
-        *("attachDeviceFlags", "detachDeviceFlags", "blockCommit", "blockResize"),
+        *("attachDeviceFlags", "detachDeviceFlags", "updateDeviceFlags", "blockCommit", "blockResize"),
+        *("setVcpusFlags", "setMetadata"),
         *("snapshotCreateXML", "setTime", "authorizedSSHKeysSet"),
     ),
 }
@@ -71,13 +73,15 @@ def started(argv: Sequence[str | Path]) -> None:
 
 def ended(argv: Sequence[str | Path], code: int | None, begin: float) -> None:
     """A program that ended: its exit code, or None where it was ended for taking too long; `begin` by time.monotonic."""
+    timings.add("program", Path(str(argv[0])).name, begin)
     if PROGRAMS.isEnabledFor(logging.DEBUG):
         how = "took too long" if code is None else f"exit {code}"
         PROGRAMS.debug("%s (%s, %.2f s)", _words(argv), how, time.monotonic() - begin)
 
 
 def watch(binding: Any) -> None:
-    """Have libvirt's binding tell each call that changes something; without --debug it is left as it is."""
+    """Have libvirt's binding tell each call that changes something; without --debug and --timings it is left as it is."""
+    timings.watch(binding)
     if not LIBVIRT.isEnabledFor(logging.DEBUG) or hasattr(binding, "_told_by_hikube_local"):
         return
     binding._told_by_hikube_local = True

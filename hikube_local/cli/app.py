@@ -49,13 +49,14 @@ class App:
         debug: bool = False,
         quiet: bool = False,
         no_differences: bool = False,
+        timings: bool = False,
     ) -> None:
         context = click.get_current_context(silent=True)
         origin = context.get_parameter_source("namespace") if context else None
         from_environment = origin is click.core.ParameterSource.ENVIRONMENT
         self.flag_namespace = None if from_environment or not namespace else namespace
         self._environment_namespace = namespace if from_environment else None
-        self._config_path, self._color, self.debug = config, color, debug
+        self._config_path, self._color, self.debug, self.timings = config, color, debug, timings
         self._progress = "quiet" if quiet else progress
         self.quiet = self._progress == "quiet"
         self.no_differences = no_differences or self.quiet

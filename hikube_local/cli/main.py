@@ -25,6 +25,7 @@ GLOBAL = {
     "--color": True,
     "--progress": True,
     "--debug": False,
+    "--timings": False,
     "-q": False,
     "--quiet": False,
     "--no-differences": False,
@@ -112,6 +113,11 @@ def run(argv: list[str]) -> int:
         from hikube_local import log
 
         log.to_stderr()
+    if timed := "--timings" in own:
+        from hikube_local import timings
+
+        imported = timings.since_start()
+        timings.begin()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
@@ -141,6 +147,9 @@ def run(argv: list[str]) -> int:
         error = unexpected(e)
         print(sanitize(error.render()), file=sys.stderr)
         return int(error.exit_code)
+    finally:
+        if timed:
+            timings.show(imported, sys.stderr)
 
 
 def _interrupted(argv: list[str]) -> str:

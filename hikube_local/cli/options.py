@@ -126,9 +126,10 @@ def common(command: Callable) -> Callable:
         default=False,
         help="Show tracebacks, each program that is run, each change in libvirt and each step.",
     )
+    @option("--timings", is_flag=True, default=False, help="Show where the seconds went: programs, libvirt, waits.")
     @functools.wraps(command)
-    def wrapped(namespace, config, color, progress, quiet, no_differences, debug, **rest):
-        return command(App(namespace, config, color, progress, debug, quiet, no_differences), **rest)
+    def wrapped(namespace, config, color, progress, quiet, no_differences, debug, timings, **rest):
+        return command(App(namespace, config, color, progress, debug, quiet, no_differences, timings), **rest)
 
     return wrapped
 

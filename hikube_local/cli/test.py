@@ -51,7 +51,6 @@ def _number(context: click.Context, parameter: click.Parameter, value: float) ->
     "--keep", "leave", is_flag=True, envvar="HIKUBE_LOCAL_TEST_KEEP", help="Keep the machines, and print how to log in."
 )
 @option("--watch", is_flag=True, help="Again whenever a file is saved.")
-@option("--timings", is_flag=True, help="Where the time went.")
 @option("--offline", is_flag=True, help="Do not use the network for images.")
 @output_option("json")
 @common
@@ -102,7 +101,6 @@ def _once(
     warm: bool,
     trust_console: bool,
     leave: bool,
-    timings: bool,
     offline: bool,
     output: str,
 ) -> int:
@@ -181,7 +179,7 @@ def _once(
         print(as_json([report.as_json(r, place) for r in reports]))
     else:
         for r in reports:
-            print("\n".join(report.text(r, place, timings)))
+            print("\n".join(report.text(r, place, app.timings)))
     if junit:
         report.junit(reports, place, junit)
     if html_file:

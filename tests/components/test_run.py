@@ -123,3 +123,16 @@ def test_every_change_that_we_make_in_libvirt_is_told():
     of_libvirt = set(dir(libvirt.virDomain)) | set(dir(libvirt.virConnect))
     assert {n for n in called & of_libvirt if not n.startswith("_")} - looks - told == set()
     assert told <= of_libvirt
+
+
+def test_timings_name_what_the_seconds_went_to(hikube, pair):
+    """Programs, sleeps and the rest; on standard error, wherever the option stands, and only where it is asked for."""
+    done = hikube("up", "--backend", "simulator", pair, "--timings")
+    lines = done.err[done.err.index("timings: ") :].splitlines()
+    whole = float(lines[0].split()[1])
+    assert 0 < float(lines[1].split()[0]) < whole and "until the command began" in lines[1]
+    assert "own work" in lines[-1] or "x sleep" in str(lines)
+    assert "timings" not in done.out
+    assert "timings: " in hikube("--timings", "get").err and "timings: " not in hikube("get").err
+    assert "x program" in hikube("doctor", "--timings").err
+    assert "timings: " in hikube("get", "vm", "nothing", "--timings").err  # also where it failed
