@@ -29,7 +29,10 @@ def check(item: Loaded, extra_images: frozenset[str] = frozenset()) -> Iterator[
     """All findings of one object by itself."""
     rules: tuple[Callable, ...] = _INSTANCE_RULES if item.object.kind == INSTANCE else _DISK_RULES
     for rule in rules:
-        found = rule(item.object.spec, extra_images) if rule is disk_source else rule(item.object.spec)
+        if rule is upcoming.disk:  # what it names is in the disk's own namespace
+            found = rule(item.object)
+        else:
+            found = rule(item.object.spec, extra_images) if rule is disk_source else rule(item.object.spec)
         for f in found:
             yield placed(item, f)
     yield from _accelerator(item)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hikube_local.api import names
-from hikube_local.api.objects import VMDiskSpec, VMInstanceSpec
+from hikube_local.api.objects import Object, VMDiskSpec, VMInstanceSpec
 from hikube_local.source.finding import Finding, Path, Severity
 
 _E, _D = Severity.ERROR, Severity.DIFFERENCE
@@ -29,7 +29,7 @@ def instance(spec: VMInstanceSpec) -> Iterator[Finding]:
         if disk.hotpluggable:
             more = "here it works live on virtio and scsi"
             yield _known("disks[].hotpluggable", ("disks", i, "hotpluggable"), more)
-        if disk.dvName is not None:
+        if disk.dvName:
             more = f"here the VMDisk {disk.name[:60]} is attached"
             yield _known("disks[].dvName", ("disks", i, "dvName"), more)
     yield from _networks(spec)
@@ -46,10 +46,10 @@ def _networks(spec: VMInstanceSpec) -> Iterator[Finding]:
             yield Finding("HK516", _D, what, ("netplanDhcp",))
     where = "networks" if spec.networks else "subnets"
     for i, network in enumerate(spec.attached):
-        if network.ipAddress is not None:
+        if network.ipAddress:
             more = "here its DHCP gives an address of this host's own"
             yield _known(f"{where}[].ipAddress", (where, i, "ipAddress"), more)
-    if spec.primaryNetwork is None:
+    if not spec.primaryNetwork:
         return
     if spec.primaryNetwork not in {n.name for n in spec.attached}:
         what = f"primaryNetwork {spec.primaryNetwork[:60]!r} is not listed in networks: the chart refuses that"
@@ -78,22 +78,25 @@ def _addresses(spec: VMInstanceSpec) -> Iterator[Finding]:
 
 
 def _scheduling(spec: VMInstanceSpec | VMDiskSpec) -> Iterator[Finding]:
-    if spec.schedulingClass is not None:
+    if spec.schedulingClass:
         yield _known("schedulingClass", ("schedulingClass",), "here there is one host")
 
 
-def disk(spec: VMDiskSpec) -> Iterator[Finding]:
-    yield from _scheduling(spec)
-    if (pvc := spec.source.pvc) is None:
+def disk(obj: Object) -> Iterator[Finding]:
+    yield from _scheduling(obj.disk)
+    if (pvc := obj.disk.source.pvc) is None:
         return
     path = ("source", "pvc")
     image, copy = pvc.name.startswith(names.IMAGE_VOLUME), pvc.name.startswith(names.DISK_VOLUME)
-    if not image and not copy:
+    there = pvc.namespace or obj.namespace
+    if not names.DNS_1123.fullmatch(pvc.name.removeprefix(names.DISK_VOLUME)) and copy:
+        yield Finding("HK312", _E, f"the volume {pvc.name[:60]!r} is no VMDisk's", (*path, "name"), "name a VMDisk")
+    elif not image and not copy:
         what = f"the volume {pvc.name[:60]!r} is neither an image's nor a VMDisk's: here there are no others"
         help = f"name {names.DISK_VOLUME}DISK or {names.IMAGE_VOLUME}IMAGE, or use source.http, image or disk"
         yield Finding("HK312", _E, what, (*path, "name"), help)
-    elif image != (pvc.namespace == names.IMAGES):
-        what = f"the volume {pvc.name[:60]!r} is not in namespace {pvc.namespace[:60]!r}"
+    elif there != (names.IMAGES if image else obj.namespace):
+        what = f"the volume {pvc.name[:60]!r} is not in namespace {there[:60]!r}"
         help = f"images are in {names.IMAGES}; a VMDisk is copied within its own namespace"
         yield Finding("HK312", _E, what, path, help)
     else:

@@ -72,11 +72,11 @@ def _together(items: list[Loaded], known: Known, for_plan: bool) -> Iterable[Fin
             yield _at(item, "HK401", Severity.ERROR, what, "metadata", "name")
         first.setdefault(obj.key, item)
     yield from _one_uuid(items, known)
-    users: dict[Key, str] = {}
+    users: dict[Key, Key] = {}
     for obj in known.objects.values():
         if obj.kind == INSTANCE and obj.key not in first and not obj.deletion:
             for key in obj.disk_keys:
-                users[key] = f"{obj.name} (already here)"
+                users[key] = obj.key
     for item in first.values():
         if item.object.kind != INSTANCE:
             yield from _changes(item, known)
@@ -92,11 +92,11 @@ def _together(items: list[Loaded], known: Known, for_plan: bool) -> Iterable[Fin
             there = first[key].object if key in first else known.objects.get(key)
             if there is not None and there.disk.optical:
                 continue
-            if key in users:
-                what = f"the disk {disk.name!r} is attached to two machines: {users[key]} and {item.object.name}"
+            other = users.setdefault(key, item.object.key)
+            if other != item.object.key:  # twice in one machine is HK323
+                name = other.name if other in first else f"{other.name} (already here)"
+                what = f"the disk {disk.name!r} is attached to two machines: {name} and {item.object.name}"
                 yield _at(item, "HK403", Severity.ERROR, what, "spec", "disks", i)
-            else:
-                users[key] = item.object.name
 
 
 def _one_uuid(items: list[Loaded], known: Known) -> Iterable[Finding]:

@@ -67,9 +67,6 @@ class Digests(NamedTuple):
     shape: str
 
 
-_ANY_SIZE = Size(1, 1, 0)
-
-
 def digests(machine: Machine) -> Digests:
     """What `domain` writes into the XML, without the XML."""
     # A checkpoint puts another layer under a disk: that is no change of the machine.
@@ -79,7 +76,9 @@ def digests(machine: Machine) -> Digests:
     machine = replace(machine, tsc=0)
     mark = _mark(replace(machine, disks=plain))
     cold = replace(machine, disks=fixed)
-    shape = _mark(replace(cold, size=_ANY_SIZE))
+    # Sockets and memory come while it runs; cores, threads and huge pages do not.
+    size = Size(1, cold.size.cores, 0, cold.size.threads)
+    shape = _mark(replace(cold, size=size)) + ("" if cold.page_reporting else "-huge")
     return Digests(mark, mark if len(fixed) == len(plain) else _mark(cold), shape)
 
 

@@ -170,8 +170,8 @@ def _wires(tenants: list[Tenant]) -> str:
                 chains[f"to_{s.tap}"] = [rule for _, rule in _to(s)]
                 lan.append(f'oifname "{s.tap}" jump to_{s.tap}')
         for nic in s.further:
-            # Addresses there are the guests' own business, a MAC is not; nor is a LAN theirs to serve.
-            chains[f"from_{nic.tap}"] = _plain(nic.mac) if nic.lan else _plain(nic.mac)[:3]
+            # Addresses there are the guests' own business, a MAC is not; nor is either network theirs to serve.
+            chains[f"from_{nic.tap}"] = _plain(nic.mac)
             jumps.append(f'"{nic.tap}" : jump from_{nic.tap}')
     # One look for each frame, however many machines there are.
     hooks[1:1] = [f"iifname vmap {_set(jumps)}"] if jumps else []

@@ -22,7 +22,8 @@ class Capacity:
     memory: int = 0
 
     def within(self, other: Capacity) -> bool:
-        return self.vcpus <= other.vcpus and self.memory <= other.memory
+        """In whole MiB: libvirt and QEMU round up."""
+        return self.vcpus <= other.vcpus and -(-self.memory >> 20) <= -(-other.memory >> 20)
 
     def __str__(self) -> str:
         return f"{self.vcpus} vCPU{'s' if self.vcpus > 1 else ''}, {words(self.memory)} of memory"
@@ -91,9 +92,18 @@ def capacity(xml: str) -> Capacity:
 
 
 def most(xml: str) -> Capacity:
-    """What it can be given while it runs."""
+    """What it can be given while it runs: memory comes on a root port of its own, while one is free."""
     root = ET.fromstring(xml)
-    return Capacity(int(root.findtext("vcpu") or 0), _Memory(root).most)
+    have = _Memory(root)
+    ports = {int(c.get("index", "0")) for c in root.findall("devices/controller[@model='pcie-root-port']")}
+    used = {int(a.get("bus", "0"), 16) for a in root.findall("devices/*/address[@type='pci']")}
+    memory = have.most if has_device(xml) or ports - used else have.cell
+    return Capacity(int(root.findtext("vcpu") or 0), memory)
+
+
+def room_for(xml: str) -> int:
+    """The most memory that its definition has room for, in bytes."""
+    return _Memory(ET.fromstring(xml)).most
 
 
 class _Memory:

@@ -64,9 +64,14 @@ def ports(m: Machine) -> Ports:
     return found
 
 
+def placed(m: Machine) -> bool:
+    """Whether its devices have their places from us: libvirt puts transitional ones on a bridge, all of them."""
+    return not m.profile.transitional
+
+
 def on_root_ports(m: Machine) -> bool:
     """Whether its NICs are; those of the older bus sit on a bridge, which libvirt adds where it finds room."""
-    return m.profile.nic in _PCIE_NICS and not m.profile.transitional
+    return m.profile.nic in _PCIE_NICS and placed(m)
 
 
 def usb(m: Machine) -> bool:
@@ -80,13 +85,12 @@ def as_there(root: ET.Element, m: Machine) -> None:
     assert devices is not None
     where = ports(m)
     growth.as_there(root, m.size, m.kvm)
-    placed = not m.profile.transitional  # libvirt puts all of those on a bridge
     for port in devices.findall("controller[@model='pcie-root-port']"):
         devices.remove(port)
     at = next(i for i, e in enumerate(devices) if e.get("model") == "pcie-root") + 1
     for index in range(where.last, 0, -1):
         devices.insert(at, ET.Element("controller", {"type": "pci", "index": str(index), "model": "pcie-root-port"}))
-    for element, bus in _placed(devices, m, where) if placed else ():
+    for element, bus in _placed(devices, m, where) if placed(m) else ():
         address(element, bus)
     features = root.find("features")
     assert features is not None

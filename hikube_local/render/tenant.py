@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hikube_local.api import names
@@ -82,12 +82,8 @@ def search_list(namespace: str, domain: str = names.DOMAIN) -> list[str]:
     return [f"{namespace}.svc.{domain}", f"svc.{domain}", domain]
 
 
-def dnsmasq_conf(t: Tenant, folder: str, standing: Collection[str] = (), domain: str = names.DOMAIN) -> str:
-    """Options as Hikube's DHCP hands them out: search list (119), domain (15), MTU (26).
-
-    `standing`: the bridges that are there. On an isolated one an address and the MTU, as KubeVirt's DHCP of a further
-    NIC: no router, no names.
-    """
+def dnsmasq_conf(t: Tenant, folder: str, domain: str = names.DOMAIN) -> str:
+    """Options as Hikube's DHCP hands them out: search list (119), domain (15), MTU (26)."""
     lines = [
         f"interface={t.bridge}",
         "bind-interfaces",
@@ -100,7 +96,7 @@ def dnsmasq_conf(t: Tenant, folder: str, standing: Collection[str] = (), domain:
         "quiet-dhcp",
         "quiet-dhcp6",
         "quiet-ra",
-        f"domain={t.namespace}.svc.{domain},{t.gateway}/24",
+        f"domain={t.namespace}.svc.{domain}",
         f"local=/{domain}/",
         # The netmask is named: without it dnsmasq takes the supernet's.
         f"dhcp-range={t.gateway},static,255.255.255.0,infinite",
@@ -120,21 +116,39 @@ def dnsmasq_conf(t: Tenant, folder: str, standing: Collection[str] = (), domain:
             f"dhcp-range={t.range.v6}:{t.number:x}::,ra-only,64",
             f"ra-param={t.bridge},mtu:{MTU},60",
         ]
-    for bridge, number in sorted(t.isolated.items()):
-        if bridge in standing:
-            lines += [
-                f"interface={bridge}",
-                f"dhcp-range=set:further,{t.range.gateway(number)},static,255.255.255.0,infinite",
-            ]
-    # An option without a value is one that is not sent.
-    lines += [f"dhcp-option=tag:further,option:{o}" for o in ("router", "dns-server", "domain-search")]
+    return "\n".join([*lines, ""])
+
+
+def isolated_conf(t: Tenant, bridge: str, folder: str) -> str:
+    """Of an isolated network: an address and the MTU, as KubeVirt's DHCP of a further NIC; no router, no names.
+
+    A program of its own: dnsmasq keeps to its bridge's DHCP only while it has one interface.
+    """
+    lines = [
+        f"interface={bridge}",
+        "bind-interfaces",
+        "except-interface=lo",
+        "port=0",
+        "dhcp-authoritative",
+        "dhcp-ignore-names",
+        "quiet-dhcp",
+        f"dhcp-range={t.range.gateway(t.isolated[bridge])},static,255.255.255.0,infinite",
+        f"dhcp-option=option:mtu,{MTU}",
+        # Without a value: not sent.
+        "dhcp-option=option:router",
+        f"dhcp-hostsfile={folder}/{bridge}.dhcp",
+        f"dhcp-leasefile={folder}/{bridge}.leases",
+    ]
     return "\n".join([*lines, ""])
 
 
 def dhcp_hosts(t: Tenant) -> str:
-    rows = [(s.mac, s.ip) for s in t.endpoints if not s.lan]
-    rows += [(n.mac, n.ip) for s in t.endpoints for n in s.further if n.ip]
-    return "".join(f"{mac},{ip},infinite\n" for mac, ip in rows)
+    return "".join(f"{s.mac},{s.ip},infinite\n" for s in t.endpoints if not s.lan)
+
+
+def isolated_hosts(t: Tenant, bridge: str) -> str:
+    nics = [n for s in t.endpoints for n in s.further if n.number == t.isolated[bridge]]
+    return "".join(f"{n.mac},{n.ip},infinite\n" for n in nics)
 
 
 def own_hosts(t: Tenant) -> str:

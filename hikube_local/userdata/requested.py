@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 from hikube_local.catalogue import data
 from hikube_local.catalogue.cloudconfig import CLOUD_CONFIG
@@ -281,20 +282,36 @@ def formats(user_data: str) -> list[str]:
 def login(user_data: str) -> str:
     """The user that this user-data makes instead of the image's own: `user`, or the first of `users` without `default`."""
     own: str = ""
-    listed: list[str] | None = None
+    listed: list[_User] | None = None
     for config in configs(user_data):
-        if names := _named(config.get("user")):
-            own = names[0]
+        if users := _users(config.get("user")):
+            own = users[0].name
         if (node := config.get("users")) is not None:
-            listed = [word.strip() for name in _named(node) for word in name.split(",")]
-    return own if listed is None or "default" in listed else next(filter(None, listed), "")
+            listed = _users(node)
+    if listed is None or any(u.name == "default" for u in listed):
+        return own
+    return max(listed, key=lambda u: (u.keys, not u.system), default=_User("")).name  # the first of the likeliest
 
 
-def _named(node: Node | None) -> list[str]:
-    """The names in a user or a list of users; what is none is passed over."""
+class _User(NamedTuple):
+    name: str
+    keys: bool = False
+    system: bool = False
+
+
+def _users(node: Node | None) -> list[_User]:
+    """A user or several: a name, names with commas, a mapping of one, a list of these, or a mapping by name."""
     value = tree.data(node) if node is not None else []
-    found = [v.get("name") if isinstance(v, dict) else v for v in (value if isinstance(value, list) else [value])]
-    return [name for name in found if isinstance(name, str)]
+    if isinstance(value, dict) and "name" not in value:
+        value = [{"name": name, **(row if isinstance(row, dict) else {})} for name, row in value.items()]
+    found: list[_User] = []
+    for row in value if isinstance(value, list) else [value]:
+        if isinstance(row, str):
+            found += [_User(word.strip()) for word in row.split(",") if word.strip()]
+        elif isinstance(row, dict) and isinstance(name := row.get("name"), str):
+            keys = any(row.get(k) for k in ("ssh_authorized_keys", "ssh-authorized-keys", "ssh_import_id"))
+            found.append(_User(name, keys, row.get("system") is True))
+    return found
 
 
 def _each_boot(row: dict[str, object]) -> bool:

@@ -13,7 +13,17 @@ from hikube_local.backends.qemu.network.lan import believable
 from hikube_local.host import userns
 from hikube_local.render import firewall
 from hikube_local.render.addresses import Range
-from hikube_local.render.tenant import Endpoint, Nic, Tenant, all_hosts, dhcp_hosts, dnsmasq_conf, own_hosts
+from hikube_local.render.tenant import (
+    Endpoint,
+    Nic,
+    Tenant,
+    all_hosts,
+    dhcp_hosts,
+    dnsmasq_conf,
+    isolated_conf,
+    isolated_hosts,
+    own_hosts,
+)
 
 SHUT = Endpoint("shut", "10.77.5.10", "02:00:00:00:00:01", "hk1")
 PORTS = Endpoint("ports", "10.77.5.11", "02:00:00:00:00:02", "hk2", ports=(80, 22), icmp=True)
@@ -69,14 +79,15 @@ def test_further_networks_have_dhcp_and_nothing_else():
     t = Tenant("default", 5, (seat,))
     bridge = names.isolated("default", "back")
     assert f'iifname {{ "{bridge}" }} udp dport 67 accept' in rules(seat)
-    assert "02:00:00:00:00:09,10.77.9.10,infinite" in dhcp_hosts(t).splitlines()
-    text = dnsmasq_conf(t, "/x", {bridge}).splitlines()
-    assert f"interface={bridge}" in text
-    assert "dhcp-range=set:further,10.77.9.1,static,255.255.255.0,infinite" in text
-    assert {f"dhcp-option=tag:further,option:{o}" for o in ("router", "dns-server", "domain-search")} <= set(text)
-    assert "domain=default.svc.cozy.local,10.77.5.1/24" in text  # of the tenant's own network alone
-    # One whose bridge is not there is left out: dnsmasq would refuse to start.
-    assert bridge not in dnsmasq_conf(t, "/x")
+    assert isolated_hosts(t, bridge) == "02:00:00:00:00:09,10.77.9.10,infinite\n"
+    assert "10.77.9" not in dhcp_hosts(t) + dnsmasq_conf(t, "/x")
+    text = isolated_conf(t, bridge, "/x").splitlines()
+    assert {f"interface={bridge}", "port=0", "dhcp-option=option:mtu,1400", "dhcp-option=option:router"} <= set(text)
+    assert "dhcp-range=10.77.9.1,static,255.255.255.0,infinite" in text
+    assert not [line for line in text if "domain" in line or "dns-server" in line]
+    # One that speaks for another, serves itself or floods is not heard.
+    wire = rules(seat).split("chain from_hk9 {")[1].split("}\n")[0]
+    assert "@th,288,48 != 0x020000000009 drop" in wire and "udp sport { 67, 547 } drop" in wire and "limit rate" in wire
     # Nobody is forwarded to or from it.
     forward = rules(seat).split("chain forward {")[1].split("}\n")[0]
     assert bridge not in forward

@@ -263,7 +263,7 @@ def test_dhcp_options_are_hikubes():
     for line in (
         "dhcp-option=option:domain-search,team.svc.cozy.local,svc.cozy.local,cozy.local",
         "dhcp-option=option:mtu,1400",
-        "domain=team.svc.cozy.local,10.77.7.1/24",
+        "domain=team.svc.cozy.local",
         "dhcp-ignore-names",
         "dhcp-range=10.77.7.1,static,255.255.255.0,infinite",
     ):
@@ -297,3 +297,28 @@ def test_an_emulated_machine_has_not_what_emulation_is_slow_at_and_a_throw_away_
     ports = "devices/controller[@model='pcie-root-port']"
     # Three that KubeVirt keeps for NICs are free in both.
     assert len(told().findall(ports)) - len(told(spare_ports=0).findall(ports)) == machine.SPARE_PORTS - 3
+
+
+def test_what_can_grow_in_place_and_what_needs_a_restart():
+    """Sockets and memory; not other cores or threads, not another kind of memory, not without a port for it."""
+
+    def shape(**spec: object) -> str:
+        return domain.digests(machine.portable(web(disks=["sys"], **spec), {})).shape
+
+    def own(cpu: int, sockets: int, memory: str) -> dict:
+        return {"resources": {"cpu": cpu, "sockets": sockets, "memory": memory}}
+
+    assert shape(**own(1, 1, "2Gi")) == shape(**own(1, 4, "8Gi")) == shape(instanceType="u1.large")
+    assert shape(**own(1, 4, "2Gi")) != shape(**own(4, 1, "2Gi"))
+    assert shape(instanceType="u1.large") != shape(instanceType="m1.large")
+    # libvirt and QEMU round up.
+    assert growth.Capacity(1, 1500000256).within(growth.Capacity(2, 1500000000))
+    assert not growth.Capacity(1, 2 * GIB).within(growth.Capacity(1, GIB))
+    live = domain.domain(machine.portable(web(instanceType="u1.small", disks=["sys"]), {}))
+    assert growth.most(live).memory == 8 * GIB
+    full = ET.fromstring(live)
+    for port in full.findall("devices/controller[@model='pcie-root-port']"):
+        ET.SubElement(
+            ET.SubElement(full.find("devices"), "hostdev"), "address", type="pci", bus=hex(int(port.get("index")))
+        )
+    assert growth.most(ET.tostring(full, encoding="unicode")) == growth.Capacity(4, 2 * GIB)

@@ -109,12 +109,15 @@ def test_every_field_has_its_french(kind: str):
         ({"LANG": "fr_CH.UTF-8", "LC_ALL": "C"}, "", "en"),
         ({"LANG": "de_CH.UTF-8"}, "", "en"),
         ({"LANG": "fr_FR"}, "en", "en"),
+        ({"LANG": "fr_FR", "LANGUAGE": "de:en:fr"}, "", "en"),
+        ({"LANG": "C", "LANGUAGE": "fr"}, "", "en"),
+        ({"LANG": "frp_IT"}, "", "en"),
         ({}, "fr", "fr"),
         ({}, "", "en"),
     ],
 )
 def test_the_language_is_the_environments_unless_one_is_asked_for(environment, asked, found, monkeypatch):
-    for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
+    for name in ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

@@ -93,10 +93,26 @@ def test_a_volume_of_the_charts_own_names_is_what_it_stands_for(tmp_path, name: 
     assert not found[Severity.ERROR] and "HK516" in str(found[Severity.DIFFERENCE])
 
 
-@pytest.mark.parametrize("pvc", [{"name": "data-0"}, {"name": "vm-disk-x", "namespace": "cozy-public"}])
+@pytest.mark.parametrize(
+    "pvc",
+    [
+        {"name": "data-0"},
+        {"name": "vm-disk-x", "namespace": "cozy-public"},
+        {"name": "vm-disk-x", "namespace": "another"},
+        {"name": "vm-disk-"},
+        {"name": "vm-disk-../x"},
+        {"name": "vm-default-images-debian-12"},
+    ],
+)
 def test_any_other_volume_is_refused(tmp_path: Path, pvc: dict):
     (error,) = [m for m in said(tmp_path, disk(source={"pvc": pvc}))[Severity.ERROR]]
     assert error.startswith("HK312")
+
+
+@pytest.mark.parametrize("field", ["primaryNetwork", "schedulingClass"])
+def test_a_field_that_is_empty_says_nothing(tmp_path: Path, field: str):
+    found = said(tmp_path, instance(sshKeys=[KEY], **{field: ""}))
+    assert not found[Severity.ERROR] and "HK516" not in str(found[Severity.DIFFERENCE])
 
 
 def test_the_network_config_of_the_seed_is_the_charts_byte_for_byte():

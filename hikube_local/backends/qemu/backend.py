@@ -175,8 +175,7 @@ class QemuBackend(
                 firmware.forget_tpm(context.layout, context.uuid(obj))
             operations.after_machine(context, obj, emit)
             context.store.forget(obj.key)
-            if not any(o.namespace == obj.namespace for o in context.store.objects(INSTANCE)):
-                context.tenants.free(obj.namespace)
+            context.tenants.free(obj.namespace)
             self._tidy()
 
     def _undefine(self, obj: Object) -> None:

@@ -15,7 +15,7 @@ from hikube_local.backends.qemu.machine import definition, limits, spec
 from hikube_local.host import qemu_ids
 from hikube_local.plan.running import comes_back
 from hikube_local.plan.steps import RunOptions, RunState
-from hikube_local.render import domain, growth
+from hikube_local.render import domain
 from hikube_local.render.machine import SEED_DISK
 
 FILE = "memory"
@@ -80,7 +80,7 @@ def resume(context: Context, obj: Object, target: Path) -> None:
         context.store.keep(obj.key, power=None)
         if (dom := context.domain(obj)) is not None:
             libvirt.ends(dom, comes_back(obj))
-            limits.bound(context, dom.name(), growth.most(dom.XMLDesc(0)).memory)
+            limits.bound(context, dom.name(), dom.XMLDesc(0))
         definition.open_ports(context, obj)
     except lv.libvirtError as e:
         raise libvirt.translated(e, f"{obj.name} could not be started from its checkpoint") from None

@@ -36,7 +36,7 @@ def bring(dom: Any, machine: Machine, obj: Object, emit: Emit) -> None:
         _detach(dom, name, obj, emit)
     for name in sorted(want - have):
         element = ET.fromstring(domain.disk(machine, name))
-        _free(dom, element, layout.ports(machine).open)
+        _free(dom, element, layout.ports(machine).open if layout.placed(machine) else [])
         try:
             dom.attachDeviceFlags(ET.tostring(element, encoding="unicode"), lv.VIR_DOMAIN_AFFECT_LIVE)
         except lv.libvirtError as e:

@@ -19,7 +19,7 @@ from hikube_local.host.autostart import needs_linger
 from hikube_local.host.facts import asleep
 from hikube_local.plan.running import comes_back
 from hikube_local.plan.steps import RunOptions, RunState
-from hikube_local.render import fit, growth, machine, seed
+from hikube_local.render import fit, machine, seed
 from hikube_local.render.machine import SEED
 
 
@@ -69,8 +69,7 @@ def start(context: Context, obj: Object, options: RunOptions, emit: Emit) -> Non
     )
     try:
         dom.createWithFlags(firmware.prepare(context.layout, folder, profile, dom.UUIDString(), lv))
-        # Memory that may come while it runs is reckoned with: a limit cannot be raised by everybody.
-        limits.bound(context, dom.name(), growth.most(dom.XMLDesc(0)).memory)
+        limits.bound(context, dom.name(), dom.XMLDesc(0))
         firmware.note(folder, profile)
         libvirt.ends(dom, comes_back(obj))
     except lv.libvirtError as e:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hikube_local.api.objects import Object
 from hikube_local.backends.qemu import libvirt
 from hikube_local.backends.qemu.context import Context
-from hikube_local.backends.qemu.machine import sizes, spec
+from hikube_local.backends.qemu.machine import limits, sizes, spec
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.plan.steps import RunOptions
 from hikube_local.render import domain, growth
@@ -22,7 +22,8 @@ def grow(context: Context, obj: Object, options: RunOptions, emit: Emit) -> None
     try:
         if want.vcpus > have.vcpus:
             dom.setVcpusFlags(want.vcpus, lv.VIR_DOMAIN_AFFECT_LIVE)
-        if want.memory > have.memory:
+        if not Capacity(memory=want.memory).within(Capacity(memory=have.memory)):
+            limits.bound(context, dom.name(), xml, want.memory)
             change = dom.updateDeviceFlags if growth.has_device(xml) else dom.attachDeviceFlags
             change(growth.device(xml, want.memory), lv.VIR_DOMAIN_AFFECT_LIVE)
         kind = lv.VIR_DOMAIN_METADATA_ELEMENT

@@ -8,6 +8,7 @@ import os
 import pwd
 import signal
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from hikube_local import files
@@ -92,9 +93,13 @@ class Tenants:
         self.store.allocate(scope(obj.key), change)
 
     def free(self, namespace: str) -> None:
-        """The namespace's last machine is gone: its subnet may be another's."""
-        for row in self.store.allocations():
-            if row == f"tenant/{namespace}" or row.startswith(_isolated(namespace, "")):
+        """What no machine of the namespace names any more, its own subnet and those of its networks, may be another's."""
+        machines = [o for o in self.store.objects(INSTANCE) if o.namespace == namespace]
+        used = {_isolated(namespace, n) for o in machines for n in o.instance.further_networks}
+        used |= {f"tenant/{namespace}"} if machines else set()
+        for row, value in self.store.allocations().items():
+            own = row == f"tenant/{namespace}" or row.startswith(_isolated(namespace, ""))
+            if own and row not in used and "subnet" in value:
                 self.store.note(row, subnet=None)
 
     def mac(self, obj: Object, lan: str | None = None, further: str = "") -> str:
@@ -197,13 +202,16 @@ class Tenants:
         bridge = names.bridge(obj.namespace)
         if not self.sandbox.has_tenant_network:
             return self.sandbox.holder() is not None and self.ip(obj) is not None
-        if self.sandbox.holder() is None or not helpers.pid_of(self.sandbox.run / f"dnsmasq-{bridge}.lock"):
+        if self.sandbox.holder() is None or not helpers.pid_of(self._lock(bridge)):
             return False
         if not self.sandbox.egress.runs() or not self.sandbox.daemon.pid():
             return False
         tenants, made = self.all(), self._made()
         pair = next(((t, s) for t in tenants for s in t.endpoints if s.tap == self.tap(obj)), None)
         if pair is None or any(made.get(tap) != master for tap, master in self._masters(*pair).items()):
+            return False
+        isolated = [n for n in pair[1].further if not n.lan]
+        if not all(n.ip and helpers.pid_of(self._lock(names.isolated(obj.namespace, n.network))) for n in isolated):
             return False
         return bool(files.read_json(self._applied) == self._mark(self._standing(tenants)))
 
@@ -260,23 +268,28 @@ class Tenants:
                 files.write(net / name, text, 0o644)
             text = firewall.ruleset(tenants, self.range(), self.link_local)
             self.sandbox.batch(pid, [{"run": ["nft", "-f", "-"], "input": text}])
+        standing = set(self._made().values())
         for t in tenants:
-            self._dnsmasq(pid, t, stale)
+            self._dnsmasq(pid, t.bridge, tenant.dnsmasq_conf(t, str(net)), stale)
+            for bridge in sorted(standing & set(t.isolated)):
+                self._dnsmasq(pid, bridge, tenant.isolated_conf(t, bridge, str(net)), stale)
         if stale:
             files.write_json(self._applied, mark)  # last: it says that all of it is in force
 
-    def _dnsmasq(self, pid: int, t: Tenant, changed: bool) -> None:
+    def _lock(self, bridge: str) -> Path:
+        return self.sandbox.run / f"dnsmasq-{bridge}.lock"
+
+    def _dnsmasq(self, pid: int, bridge: str, text: str, changed: bool) -> None:
         net = self.sandbox.net
-        conf, lock = net / f"{t.bridge}.conf", self.sandbox.run / f"dnsmasq-{t.bridge}.lock"
-        text = tenant.dnsmasq_conf(t, str(net), set(self._made().values()))
+        conf, lock = net / f"{bridge}.conf", self._lock(bridge)
         if not conf.exists() or conf.read_text() != text:
-            helpers.end(lock)  # another network: it reads its configuration once
+            helpers.end(lock)  # it reads its configuration once
             files.write(conf, text, 0o644)
         # In the foreground and without closing standard input, which carries its lock: so it never changes its user itself.
         words = [find("dnsmasq"), "--no-daemon", f"--conf-file={conf}"]
         words += [f"--user={pwd.getpwuid(0 if self.sandbox.root else int(self.sandbox.launcher.owner)).pw_name}"]
         if self.sandbox.root:
-            leases = net / f"{t.bridge}.leases"
+            leases = net / f"{bridge}.leases"
             leases.touch()
             os.chown(leases, NOBODY, NOBODY)
             words = [
@@ -288,7 +301,7 @@ class Tenants:
                 *words,
             ]
         argv = self.sandbox.enter_words(pid, "exec", *words)
-        log = self.sandbox.log(f"dnsmasq-{t.bridge}")
+        log = self.sandbox.log(f"dnsmasq-{bridge}")
         dns, fresh = helpers.ensure(lock, argv, log, clean_environment(), check=lambda p: helpers.runs(p, "dnsmasq"))
         if changed and not fresh:
             os.kill(dns, signal.SIGHUP)
@@ -324,10 +337,10 @@ class Tenants:
             if not nic.lan and nic.network not in left:
                 gone = ["ip", "link", "del", names.isolated(obj.namespace, nic.network)]
                 self.sandbox.batch(pid, [{"run": gone, "may_fail": True}])
-                self.store.note(_isolated(obj.namespace, nic.network), subnet=None)
         # Leases are for ever, and dnsmasq keeps them: one of a machine that is gone would stand in another's way.
-        helpers.end(self.sandbox.run / f"dnsmasq-{bridge}.lock")
-        (self.sandbox.net / f"{bridge}.leases").unlink(missing_ok=True)
+        for served in (bridge, *(names.isolated(obj.namespace, n.network) for n in mine.further if not n.lan)):
+            helpers.end(self._lock(served))
+            (self.sandbox.net / f"{served}.leases").unlink(missing_ok=True)
         if not any(t.namespace == obj.namespace for t in self._standing(self.all())):
             self.sandbox.batch(pid, [{"run": ["ip", "link", "del", bridge], "may_fail": True}])
 
@@ -363,4 +376,5 @@ def _name_files(tenants: list[Tenant]) -> dict[str, str]:
     for t in tenants:
         out[f"{t.bridge}.dhcp"] = tenant.dhcp_hosts(t)
         out[f"{t.bridge}.hosts"] = tenant.own_hosts(t)
+        out |= {f"{bridge}.dhcp": tenant.isolated_hosts(t, bridge) for bridge in t.isolated}
     return out
