@@ -56,6 +56,10 @@ def notes(old: Any, new: Any) -> list[str]:
     return said
 
 
+SIZE = ("spec.instanceType", "spec.resources")
+THERE = "on Hikube more vCPUs and memory reach the running machine, up to four times what it was started with"
+
+
 def rows(app: App, reconciler: Any, objects: list[Any]) -> list[dict[str, Any]]:
     from hikube_local.api.objects import plain_spec
     from hikube_local.plan.steps import Verb
@@ -85,6 +89,8 @@ def rows(app: App, reconciler: Any, objects: list[Any]) -> list[dict[str, Any]]:
             row["action"] = "delete"
         elif planned.restart_required or (Verb.STOP in verbs and Verb.START in verbs):
             row["action"] = "restart"
+            if any(c["path"].startswith(SIZE) for c in row["changes"]):
+                row["notes"] = [*row["notes"], THERE]
         else:
             row["action"] = "update" if verbs or row["changes"] else "none"
             # A disk that is hotplugged, a machine that is off, a value that was the default: what carries it says so.

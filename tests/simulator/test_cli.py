@@ -168,6 +168,7 @@ def test_changes_that_need_a_restart(hikube, pair):
     assert "RestartRequired" not in str(hikube("get", "vm", "web", "-o", "json").json["status"]["conditions"])
     # More than four times what it was started with.
     changed = hikube.file("c.yaml", PAIR.replace("u1.medium", "u1.4xlarge"))
+    assert "reach the running machine, up to four times" in hikube("plan", changed).out
     result = hikube("up", changed)
     assert result.code == 0 and "restart" in result.err
     status = hikube("get", "vm", "web", "-o", "json").json["status"]
