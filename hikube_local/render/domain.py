@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from hikube_local.render import fit, layout
 from hikube_local.render.machine import DiskDevice, Machine
-from hikube_local.render.sizing import Size
 
 NAMESPACE = "https://hikube-local.invalid/domain/1"
 ALIAS = "ua-"  # libvirt keeps aliases of users that begin so
@@ -74,12 +73,16 @@ def digests(machine: Machine) -> Digests:
     plain = tuple(replace(d, path=d.path and d.name, backing=_image(d), own_base=True) for d in machine.disks)
     fixed = tuple(d for d in plain if not d.hot)
     machine = replace(machine, tsc=0)
-    mark = _mark(replace(machine, disks=plain))
-    cold = replace(machine, disks=fixed)
+    root = _tree(replace(machine, disks=plain))
+    whole = cold = _mark(root)
+    if len(fixed) != len(plain):
+        root = _tree(replace(machine, disks=fixed))
+        cold = _mark(root)
     # Sockets and memory come while it runs; cores, threads and huge pages do not.
-    size = Size(1, cold.size.cores, 0, cold.size.threads)
-    shape = _mark(replace(cold, size=size)) + ("" if cold.page_reporting else "-huge")
-    return Digests(mark, mark if len(fixed) == len(plain) else _mark(cold), shape)
+    for path in ("memory", "vcpu"):
+        root.remove(root.find(path))  # type: ignore[arg-type]
+    del root.find("cpu/topology").attrib["sockets"]  # type: ignore[union-attr]
+    return Digests(whole, cold, _mark(root) + ("" if machine.page_reporting else "-huge"))
 
 
 def _image(d: DiskDevice) -> tuple[tuple[str, str], ...]:
@@ -87,8 +90,7 @@ def _image(d: DiskDevice) -> tuple[tuple[str, str], ...]:
     return tuple(b for b in d.backing if posixpath.dirname(b[0]) != posixpath.dirname(d.path))
 
 
-def _mark(machine: Machine) -> str:
-    root = _tree(machine)
+def _mark(root: ET.Element) -> str:
     cpu = root.find("cpu")
     if cpu is not None:
         for feature in cpu.findall("feature[@name='mpx']"):
