@@ -191,16 +191,16 @@ def test_more_memory_reaches_a_running_machine_and_less_waits_for_a_restart(real
     assert real("up", real.file("m.yaml", seeded(small, GROWS))).code == 0
     started = [line for line in real("logs", "web").out.splitlines() if "init started" in line]
 
-    def shown() -> str:
-        time.sleep(3)
-        return real("logs", "web").out.rpartition("GROWN ")[2].splitlines()[0].strip()
+    def shows(what: str) -> None:
+        last = f"GROWN {what}"
+        real.wait_for(lambda: last in "\n".join(real("logs", "web").out.splitlines()[-3:]), last)
 
-    assert shown() == "0 0"
+    shows("0 0")
     large = real.file("large.yaml", seeded(TINY.replace("u1.nano", "u1.medium"), GROWS))
     assert "define, resize" in real("plan", large).out
     grown = real("up", large)
     assert grown.code == 0 and "1 vCPU, 4Gi of memory" in grown.err and "restart" not in grown.err, grown.err
-    assert shown() == "0 1"
+    shows("0 1")
     status = real("get", "vm", "web", "-o", "json").json["status"]
     assert "RestartRequired" not in [c["type"] for c in status["conditions"]]
     assert "nothing changed" in real("up", large).err
@@ -208,4 +208,4 @@ def test_more_memory_reaches_a_running_machine_and_less_waits_for_a_restart(real
     less = real("up", real.file("m.yaml", seeded(small, GROWS)))
     assert less.code == 0 and "takes effect after a restart" in less.err, less.err
     assert real("up", "--restart", real.file("m.yaml", seeded(small, GROWS))).code == 0
-    assert shown() == "0 0"
+    shows("0 0")
