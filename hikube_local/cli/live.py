@@ -39,6 +39,7 @@ class _Row:
     begin: float = field(default_factory=time.monotonic)
     end: float | None = None
     state: str = "working"
+    ready: bool = False
 
 
 class Board:
@@ -67,20 +68,31 @@ class Board:
         if self._clock:
             self._clock.join()
         with self._lock:
+            # An image that was fetched or built for a disk has no end of its own: the disk's row tells it.
+            self._rows = {k: r for k, r in self._rows.items() if k[0] or r.state != "working"} or self._rows
             self._draw(last=True)
 
     def show(self, event: Event) -> None:
-        key = (event.namespace, event.object)
         text = _SECONDS.sub("", one_line(event.message))
-        row = self._rows.get(key)
-        if row is None:
-            row = self._rows[key] = _Row(text)
+        row = self._row(event, text)
+        if row.ready and event.type is EventType.STEP:
+            return  # a checkpoint after it is no change of what became of the machine
+        row.ready = event.type is EventType.READY
         row.text, row.state = text, _ENDS.get(event.type, "working")
         row.end = time.monotonic() if row.state != "working" else None
         done, total = event.data.get("bytes"), event.data.get("total")
         if isinstance(done, int) and isinstance(total, int) and total > 0:
             row.text = f"{self._bar(done / total)} {text}"
         self._draw()
+
+    def _row(self, event: Event, text: str) -> _Row:
+        """The row of its object. What is fetched for an object is told without a namespace: that is its row, too."""
+        key = (event.namespace, event.object)
+        same = next((k for k in self._rows if k[1] == event.object and not (k[0] and event.namespace)), key)
+        if same != key and event.namespace:
+            self._rows[key] = self._rows.pop(same)
+            same = key
+        return self._rows.setdefault(same, _Row(text))
 
     def above(self, lines: Iterable[str]) -> None:
         """Print lines that stay, above the live ones."""

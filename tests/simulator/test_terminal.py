@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
+from hikube_local.cli.live import Board
+from hikube_local.events import Event, EventType
 from tests import terminal
 from tests.conftest import PAIR, Program
 from tests.growth import patience
@@ -176,3 +180,25 @@ def test_ctrl_c_in_up_names_the_command_that_goes_on(hikube: Program, pair):
 
     shown = on(hikube, "up", pair, *SIM, "--pace", "30", act=interrupt)
     assert shown.code == 130 and "hikube-local up" in shown.lines[-1] and "Traceback" not in shown.text
+
+
+def test_what_is_left_on_the_screen_is_how_each_object_ended():
+    """An image that is built for a disk, events without a namespace, and a checkpoint after the machine is ready."""
+    out = io.StringIO()
+    board = Board(out, False, threading.RLock())
+    for type, object, namespace, message in (
+        (EventType.STEP, "vmdisk/sys", "", "https://example.org/image"),
+        (EventType.STEP, "image/debian-12", "", "4/4 compressing"),
+        (EventType.DONE, "vmdisk/sys", "team", "imported"),
+        (EventType.PROGRESS, "vmdisk/sys", "", "late"),
+        (EventType.DONE, "vmdisk/sys", "team", "imported"),
+        (EventType.READY, "vminstance/web", "team", "ready after 9 s"),
+        (EventType.STEP, "vminstance/web", "team", "checkpoint configured"),
+    ):
+        board.show(Event(type, message, object, namespace))
+    out.seek(0)
+    out.truncate()
+    board.end()
+    left = out.getvalue()
+    assert "[+] 2/2" in left and "imported" in left and "ready after 9 s" in left
+    assert "image/debian-12" not in left and "checkpoint" not in left and "/vmdisk" not in left.replace(" vmdisk", "")
