@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -79,8 +80,10 @@ def browser() -> Iterator[Any]:
     # Its wrapper is a shell script of Debian's; as root it has no sandbox of its own.
     words = ["--no-sandbox"] if os.geteuid() == 0 else []
     # A program that drives a browser has a loop of its own, which pytest's must not see afterwards.
-    with api.sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=CHROMIUM, args=[*words, "--disable-gpu"])
+    # Its crash reporter keeps a file in the user's own configuration, whatever the profile's folder is.
+    with tempfile.TemporaryDirectory() as own, api.sync_playwright() as play:
+        environment = {**os.environ, "XDG_CONFIG_HOME": own, "CHROME_CONFIG_HOME": own}
+        chromium = play.chromium.launch(executable_path=CHROMIUM, args=[*words, "--disable-gpu"], env=environment)
         try:
             yield chromium
         finally:

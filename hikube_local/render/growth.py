@@ -79,7 +79,7 @@ def device(xml: str, memory: int) -> str:
 
 
 def has_device(xml: str) -> bool:
-    return ET.fromstring(xml).find("devices/memory[@model='virtio-mem']") is not None
+    return _Memory(ET.fromstring(xml)).device
 
 
 def capacity(xml: str) -> Capacity:
@@ -97,7 +97,7 @@ def most(xml: str) -> Capacity:
     have = _Memory(root)
     ports = {int(c.get("index", "0")) for c in root.findall("devices/controller[@model='pcie-root-port']")}
     used = {int(a.get("bus", "0"), 16) for a in root.findall("devices/*/address[@type='pci']")}
-    memory = have.most if has_device(xml) or ports - used else have.cell
+    memory = have.most if have.device or ports - used else have.cell
     return Capacity(int(root.findtext("vcpu") or 0), memory)
 
 
@@ -114,6 +114,7 @@ class _Memory:
         self.cell = _bytes(cell, cell.get("memory")) if cell is not None else _bytes(root.find("memory"))
         self.added = sum(_bytes(e) for e in root.findall("devices/memory/target/requested"))
         self.most = _bytes(room) if room is not None else self.cell
+        self.device = root.find("devices/memory[@model='virtio-mem']") is not None
 
 
 def _bytes(element: ET.Element | None, text: str | None = None) -> int:
