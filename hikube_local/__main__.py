@@ -1,13 +1,10 @@
 """The program's way in; everything heavy is imported later."""
 
 import gc
-import os
 import sys
 
 
 def main() -> None:
-    # pydantic would look for plugins among all installed packages, which takes a tenth of a short command.
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     # Nearly all that a short command makes lives to its end: looking through it again and again takes another tenth.
     gc.set_threshold(100_000)
     from hikube_local.cli.main import run

@@ -13,11 +13,8 @@ from tests.conftest import ROOT
 # What a plain `pip install` of the wheel brings.
 NEEDED = [
     "click",
-    "pydantic",
     "pydantic_core",
-    "annotated_types",
     "typing_extensions",
-    "typing_inspection",
     "yaml",
     "_yaml",
     "requests",

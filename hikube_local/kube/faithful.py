@@ -12,7 +12,7 @@ from hikube_local.api.objects import Object
 from hikube_local.kube import objects
 from hikube_local.source.finding import Finding, Severity
 
-if TYPE_CHECKING:  # pydantic comes with it, and the endpoint is to answer at once
+if TYPE_CHECKING:  # it is loaded when a write is judged: the endpoint is to answer at once
     from hikube_local.manifests.validate import Known
 
 # Findings about values: Cozystack's API server takes spec as free JSON. Names, shapes and what one object means for another

@@ -15,7 +15,7 @@ from hikube_local.kube.kinds import GROUP, Resource
 from hikube_local.kube.status import Cause, Refused
 from hikube_local.source.finding import Finding, Severity
 
-if TYPE_CHECKING:  # pydantic comes with it, and the endpoint is to answer at once
+if TYPE_CHECKING:  # it is loaded when a write is judged: the endpoint is to answer at once
     from hikube_local.manifests.validate import Known
 
 MOST_OPERATIONS, MOST_BYTES = 1000, 3 << 20

@@ -1,14 +1,14 @@
-"""The JSON schema of both kinds, for editors (yaml-language-server), made from the models; and the fields for `explain`."""
+"""The JSON schema of both kinds, for editors (yaml-language-server), made from their shapes; and the fields for `explain`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from functools import cache
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin
 
-from hikube_local.api.objects import API_VERSION, BUSES, DISK, INSTANCE, SPECS, RunStrategy
+from hikube_local.api.objects import API_VERSION, BUSES, DISK, INSTANCE, SPECS, RunStrategy, Shape, hints
 from hikube_local.catalogue import data
-from hikube_local.manifests.models import model
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -26,9 +26,6 @@ def schema() -> dict[str, Any]:
 
 
 def schema_of(kind: str) -> dict[str, Any]:
-    spec = model(SPECS[kind]).model_json_schema()
-    shared = spec.pop("$defs", {})
-    body = _open(spec, {name: _open(part, shared) for name, part in shared.items()})
     names = {"type": "string", "pattern": "^[a-z]([-a-z0-9]*[a-z0-9])?$", "maxLength": 41 if kind == INSTANCE else 45}
     texts = {"type": "object", "additionalProperties": {"type": "string"}}
     metadata = {"name": names, "namespace": {"type": "string"}, "labels": texts, "annotations": texts}
@@ -39,41 +36,45 @@ def schema_of(kind: str) -> dict[str, Any]:
             "apiVersion": {"const": API_VERSION},
             "kind": {"const": kind},
             "metadata": {"type": "object", "required": ["name"], "properties": metadata},
-            "spec": {"anyOf": [body, {"type": "null"}]},
+            "spec": {"anyOf": [_part(SPECS[kind]), {"type": "null"}]},
             "status": {},
         },
     }
 
 
-def _open(part: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
-    """One object of the model: its references put in, null allowed, what a reader takes besides said."""
+def _part(shape: type[Shape]) -> dict[str, Any]:
+    """A shape, null allowed for each of its fields, what a reader takes besides said."""
+    said = [f for f in fields(shape) if f.name in hints(shape)]
+    required = [f.name for f in said if f.default is MISSING]
     properties = {}
-    for name, field in part.get("properties", {}).items():
-        field = _resolved(field, shared)
-        reads = field.pop("reads", "")
-        if reads == "quantity":
-            field = {**{k: v for k, v in field.items() if k != "type"}, "type": ["string", "integer", "number"]}
-        if reads == "name":
-            field["items"] = {"anyOf": [{"type": "string"}, field["items"]]}
-        if name in _enums():
-            field["enum"] = _enums()[name]
-        description = {"description": field.pop("description")} if "description" in field else {}
-        field.pop("default", None)
-        properties[name] = {**description, "anyOf": [field, {"type": "null"}]}
-    out = {k: v for k, v in part.items() if k in ("description", "required", "title")}
-    return {**out, "type": "object", "additionalProperties": False, "properties": properties}
+    for f in said:
+        found = _typed(hints(shape)[f.name], f.metadata.get("reads", ""))
+        if f.name in _enums():
+            found["enum"] = _enums()[f.name]
+        about = f.metadata.get("description") or found.get("description")
+        properties[f.name] = {**({"description": about} if about else {}), "anyOf": [found, {"type": "null"}]}
+    return {
+        "title": shape.__name__,
+        "description": (shape.__doc__ or "").strip(),
+        **({"required": required} if required else {}),
+        "type": "object",
+        "additionalProperties": False,
+        "properties": properties,
+    }
 
 
-def _resolved(field: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
-    field = dict(field)
-    if ref := field.pop("$ref", None):
-        field = {**shared[ref.rpartition("/")[2]], **field}
-    if "anyOf" in field:
-        options = [o for o in field.pop("anyOf") if o.get("type") != "null"]
-        field = {**_resolved(options[0], shared), **field} if len(options) == 1 else {"anyOf": options, **field}
-    if "items" in field:
-        field["items"] = _resolved(field["items"], shared)
-    return field
+def _typed(hint: Any, reads: str) -> dict[str, Any]:
+    if get_origin(hint) is UnionType:
+        return _typed(get_args(hint)[0], reads)
+    if get_origin(hint) is tuple:
+        items = _typed(get_args(hint)[0], "")
+        return {"type": "array", "items": {"anyOf": [_TYPES[str], items]} if reads == "name" else items}
+    if issubclass(hint, Shape):
+        return _part(hint)
+    return {"type": ["string", "integer", "number"]} if reads == "quantity" else dict(_TYPES[hint])
+
+
+_TYPES = {str: {"type": "string"}, bool: {"type": "boolean"}, int: {"type": "integer"}}
 
 
 @cache

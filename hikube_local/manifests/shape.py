@@ -6,11 +6,11 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic_core import ValidationError
 
 from hikube_local.api import names
 from hikube_local.api.objects import INSTANCE, SPECS, Object, Shape
-from hikube_local.manifests.models import Metadata, read_spec
+from hikube_local.manifests.models import Metadata, read_metadata, read_spec
 from hikube_local.source.finding import Finding, Findings, Severity
 from hikube_local.source.nodes import Node, Text, value_words
 from hikube_local.text import nearest
@@ -166,9 +166,8 @@ class _Reporter:
         if part.get("name") is None and part.get("generateName") is not None:
             self.error("HK206", "generateName is not supported: give the object a name", ("metadata", "generateName"))
             return None
-        data = without_nulls({k: v for k, v in part.data.items() if k in Metadata.model_fields})
         try:
-            meta = Metadata.model_validate(data)
+            meta = read_metadata(without_nulls(part.data))
             self.labels(meta)
             return meta
         except ValidationError as e:
