@@ -96,7 +96,8 @@ def import_(app: App, file: Path, url: str, name: str, checksum: str) -> int:
     """Copy an image file of this host into the cache; the file itself is not changed."""
     from hikube_local.api.names import DNS_1123
     from hikube_local.cli.progress import ProgressPrinter
-    from hikube_local.images import checksums, sources
+    from hikube_local.images import checksums
+    from hikube_local.images.cache import own_key
 
     if not name and not url:
         name = _stem(file)
@@ -107,7 +108,7 @@ def import_(app: App, file: Path, url: str, name: str, checksum: str) -> int:
     app.layout.make()
     given = checksums.parse(checksum, "--checksum") if checksum else None
     cache = app.cache
-    keys = [*([url] if url else []), *([sources.own_key(name)] if name else [])]
+    keys = [*([url] if url else []), *([own_key(name)] if name else [])]
     with ProgressPrinter(app) as progress, cache.lock(keys[0], progress):
         say = partial(say_progress, progress, f"image/{name or file.name}")
         entry = cache.take(file.absolute(), keys[0], f"imported from {file.name}", given, say=say)
@@ -142,7 +143,7 @@ def list_(app: App, output: str) -> int:
     """List the images in the cache, the disks that use them, and when they were last used."""
     from hikube_local.cli import tables
     from hikube_local.engine.space import users
-    from hikube_local.images.sources import own_name
+    from hikube_local.images.cache import own_name
     from hikube_local.text import age, size, timestamp
 
     by, now = users(app.layout), time.time()
@@ -184,7 +185,7 @@ def rm(app: App, names: tuple[str, ...], yes: bool) -> int:
     """Remove images by name, URL or digest; images that disks use are refused."""
     from hikube_local.cli.system import waits
     from hikube_local.engine.space import users
-    from hikube_local.images.sources import own_name
+    from hikube_local.images.cache import own_name
 
     cache, by = app.cache, users(app.layout)
     doomed: dict[str, str] = {}

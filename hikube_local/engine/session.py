@@ -8,25 +8,24 @@ from typing import TYPE_CHECKING
 
 from hikube_local.api.objects import Object
 from hikube_local.backends import capabilities, registry
-from hikube_local.backends.protocol import Backend
-from hikube_local.backends.protocol import Settings as BackendSettings
 from hikube_local.backends.registry import Able
 from hikube_local.backends.registry import names as backend_names
 from hikube_local.config import Config
-from hikube_local.engine.status import Statuses
 from hikube_local.events import Emit
 from hikube_local.images.settings import Settings
 from hikube_local.paths import Layout
-from hikube_local.plan.steps import RunOptions
 from hikube_local.store.bell import Bell
 from hikube_local.store.db import Store
 
 # The command line imports the engine, not what is below it.
 __all__ = ["Session", "Store", "backend_names", "capabilities"]
 if TYPE_CHECKING:  # loaded by those alone who need it: a look is to be there at once
+    from hikube_local.backends.protocol import Backend
     from hikube_local.engine.reconcile import Reconciler
+    from hikube_local.engine.status import Statuses
     from hikube_local.images.cache import Cache
     from hikube_local.manifests.validate import Known
+    from hikube_local.plan.steps import RunOptions
 
 
 class Session:
@@ -46,6 +45,7 @@ class Session:
     @functools.cache  # noqa: B019 (a session lives as long as its process)
     def backend(self, name: str) -> Backend:
         """The backend of this name, or HK807."""
+        from hikube_local.backends.protocol import Settings as BackendSettings
         from hikube_local.host.accelerator import chosen
 
         config = self.config
@@ -84,9 +84,7 @@ class Session:
     @property
     def image_names(self) -> frozenset[str]:
         """Image names beside the catalogue's: of the configuration, and those that were imported under a name."""
-        from hikube_local.images.sources import own_name
-
-        return frozenset(self.config.images) | {n for e in self.cache.entries() if (n := own_name(e.key))}
+        return frozenset(self.config.images) | self.cache.own_names()
 
     def known(self) -> Known:
         """What manifests are judged against: the objects that are there, the images that have names."""
@@ -96,6 +94,8 @@ class Session:
 
     @cached_property
     def statuses(self) -> Statuses:
+        from hikube_local.engine.status import Statuses
+
         return Statuses(self.store, self.backend)
 
     def reconciler(self, emit: Emit, options: RunOptions) -> Reconciler:

@@ -10,7 +10,7 @@ from pathlib import Path
 from hikube_local.api.objects import INSTANCE
 from hikube_local.disks import qcow2
 from hikube_local.engine.session import Session
-from hikube_local.images.sources import own_name
+from hikube_local.images.cache import own_name
 from hikube_local.paths import Layout
 
 

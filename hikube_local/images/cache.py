@@ -36,6 +36,19 @@ LARGEST = 4 << 40  # bytes of a file that is imported: a sparse one may say anyt
 _WORK = ("convert-*", "import-*", "*.qcow2", "build-*")  # in partial/: of one process, worth nothing to another
 
 
+_OWN = "name:"
+
+
+def own_key(name: str) -> str:
+    """The key of an image that was imported under a name of one's own."""
+    return f"{_OWN}{name}"
+
+
+def own_name(key: str) -> str:
+    """The name behind such a key, empty for another one."""
+    return key.removeprefix(_OWN) if key.startswith(_OWN) else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """An image of the cache: sha256, format, sizes in bytes, where it came from."""
@@ -131,6 +144,10 @@ class Cache:
     def entries(self) -> list[Entry]:
         found = (self._entry(path) for path in sorted((self.folder / "index").glob("*.json")))
         return [entry for entry in found if entry]
+
+    def own_names(self) -> frozenset[str]:
+        """The names under which images were imported."""
+        return frozenset(name for entry in self.entries() if (name := own_name(entry.key)))
 
     def adopt(
         self,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -88,6 +87,8 @@ def _status(url: str, answer: Any) -> None:
 
 def _retry_after(text: str) -> float | None:
     """Seconds, from a number or a date; None when it says nothing that can be used."""
+    from email.utils import parsedate_to_datetime
+
     try:
         wait = float(text) if text.strip().isdigit() else parsedate_to_datetime(text).timestamp() - time.time()
     except (ValueError, TypeError, IndexError):

@@ -12,7 +12,7 @@ from hikube_local.catalogue import data
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.images import build, checksums, fetch, http
-from hikube_local.images.cache import Cache, Entry
+from hikube_local.images.cache import Cache, Entry, own_key
 from hikube_local.images.settings import Settings
 from hikube_local.text import mask_url, nearest
 
@@ -31,19 +31,6 @@ class Wanted:
     name: str = ""
 
 
-_OWN = "name:"
-
-
-def own_key(name: str) -> str:
-    """The cache's key of an image that was imported under a name of one's own."""
-    return f"{_OWN}{name}"
-
-
-def own_name(key: str) -> str:
-    """The name behind such a key, empty for another one."""
-    return key.removeprefix(_OWN) if key.startswith(_OWN) else ""
-
-
 def named(name: str, settings: Settings, cache: Cache) -> Wanted:
     """An image by its name: one's own wins over the configuration, that over the catalogue; HK312 when it cannot be had."""
     if cache.lookup(own_key(name)):
@@ -52,7 +39,7 @@ def named(name: str, settings: Settings, cache: Cache) -> Wanted:
         return Wanted(row["url"], row["url"], "", row.get("checksum", ""), "the configuration", name)
     image = data.images().get(name)
     if image is None or not image.url:
-        known = [*data.images(), *settings.own, *(n for e in cache.entries() if (n := own_name(e.key)))]
+        known = [*data.images(), *settings.own, *cache.own_names()]
         near = None if image else nearest(name, known)
         why = f"it has no public image: {image.reason}" if image else "no image has that name"
         raise HikubeError(

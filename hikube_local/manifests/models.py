@@ -25,7 +25,12 @@ _METADATA = {
     "extra_behavior": "ignore",
     "fields": {
         name: {"type": "typed-dict-field", "schema": schema, "required": name == "name"}
-        for name, schema in {"name": _STRICT[str], "namespace": _STRICT[str], "labels": _TEXTS, "annotations": _TEXTS}.items()
+        for name, schema in {
+            "name": _STRICT[str],
+            "namespace": _STRICT[str],
+            "labels": _TEXTS,
+            "annotations": _TEXTS,
+        }.items()
     },
 }
 

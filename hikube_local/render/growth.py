@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from hikube_local.render.sizing import Size
 from hikube_local.text import size as words
+
+if TYPE_CHECKING:  # the catalogue comes with it, and every look needs a Capacity
+    from hikube_local.render.sizing import Size
 
 TIMES = 4
 MOST = 255  # vCPUs of a machine without an IOMMU that knows more
