@@ -48,6 +48,11 @@ class Layout:
         return self.cache / "images"
 
     @property
+    def warm(self) -> Path:
+        """States of machines after their first boot, for warm starts; worth nothing but time."""
+        return self.state / "warm"
+
+    @property
     def known_hosts(self) -> Path:
         return self.state / "ssh" / "known_hosts"
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 
-# An annotation of a VMInstance, ours: which accelerator it is to have.
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"  # the whole object as kubectl sent it last
+# Annotations of a VMInstance, ours: which accelerator it is to have.
 ACCELERATOR, ACCELERATORS = "hikube.local/accelerator", ("kvm", "tcg")
+WARM, SWITCH = "hikube.local/warm", ("true", "false")  # whether it may start from the state after an earlier first boot
 
 DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")

@@ -285,22 +285,10 @@ class OnThisHost(Capability):
 
 
 class WarmStates(Capability):
-    """A configured machine can be kept beside its state root, and go on in another one."""
+    """A machine's start takes a state after an earlier first boot, where RunOptions.warm says where such are kept."""
 
-    def warm_key(self, obj: Object) -> str:
-        """What must be the same for a kept state to be of use, as a digest; the disks must be there."""
-        raise NotImplementedError
-
-    def keep_warm(self, obj: Object, folder: Path, key: str, emit: Emit) -> None:
-        """Keep the state of a machine that has just been configured; it goes on."""
-        raise NotImplementedError
-
-    def resume_warm(self, obj: Object, folder: Path, key: str, emit: Emit) -> float | None:
-        """Bring it up from a kept state; None where there is none, else the seconds that it took."""
-        raise NotImplementedError
-
-    def drop_warm(self, obj: Object, folder: Path, key: str) -> None:
-        """A state that did not come up: it goes, and what was made of it, so that the machine can boot."""
+    def keep_warm(self, obj: Object, folder: Path, emit: Emit) -> None:
+        """Keep the state of a machine whose first boot has just ended, if it was begun for that; it goes on."""
         raise NotImplementedError
 
 

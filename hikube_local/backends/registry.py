@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from hikube_local.api.objects import DEFAULT_BACKEND
 from hikube_local.backends.capabilities import NOUNS
+from hikube_local.backends.protocol import Backend, Settings
 from hikube_local.errors import HikubeError, UsageError
 from hikube_local.paths import Layout
-
-if TYPE_CHECKING:  # who only asks for names loads none
-    from hikube_local.backends.protocol import Backend, Settings
-    from hikube_local.store.db import Store
+from hikube_local.store.db import Store
 
 _MODULES = {"qemu": "hikube_local.backends.qemu.backend", "simulator": "hikube_local.backends.simulator"}
 Able = TypeVar("Able")

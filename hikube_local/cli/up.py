@@ -38,6 +38,11 @@ def _up_options(command: Any) -> Any:
         option("--exact", is_flag=True, help="Refuse machines that this host would have to make smaller."),
         option("--prune", is_flag=True, help="Remove machines of the namespace that are not in the input."),
         option("--checkpoint/--no-checkpoint", default=True, help="Keep the state after the first boot, for `reset`."),
+        option(
+            "--warm",
+            is_flag=True,
+            help="Start new machines from the state after an earlier first boot, if nothing changed.",
+        ),
         option("--pull", is_flag=True, help="Ask the servers whether their images changed."),
         option("--offline", is_flag=True, help="Do not use the network."),
         backend_option(),
@@ -107,6 +112,7 @@ def _up(
     exact: bool,
     prune: bool,
     checkpoint: bool,
+    warm: bool,
     pull: bool,
     offline: bool,
     backend: str | None,
@@ -127,7 +133,15 @@ def _up(
     named = manifests(files, filename, offline)
     loaded = load(app, named, for_plan=True, quiet=output == "json", unknown=unknown)
     wanted = engine.with_backend(app.session, [item.object for item in loaded.objects], backend)
-    run = RunOptions(exact=exact, pull=pull, offline=offline, restart=restart, pace=pace, dry=dry_run)
+    run = RunOptions(
+        exact=exact,
+        pull=pull,
+        offline=offline,
+        restart=restart,
+        pace=pace,
+        dry=dry_run,
+        warm=app.layout.warm if warm else None,
+    )
     if dry_run:
         from hikube_local.cli.plan import rows, text
 

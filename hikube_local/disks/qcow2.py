@@ -7,6 +7,7 @@ is on the host's disk when the call ends, its name once the caller has synced th
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -89,6 +90,19 @@ def grow(folder: Path, size: int) -> None:
         raise HikubeError("HK708", f"{disk} is a symbolic link, not a disk file", fix="put the disk's file back")
     if virtual_size(disk) < size:
         run(["qemu-img", "resize", "-q", "-f", "qcow2", disk, str(size)], limits=Limits())
+
+
+LARGEST_EMPTY = 8 << 20  # bytes that the tables of an empty disk may take
+
+
+def untouched(folder: Path) -> bool:
+    """Whether a disk is as it was made: one layer, and nothing was ever written to it."""
+    disk = folder / layers.FIRST
+    if layers.read(folder) != layers.Layers() or not disk.exists() or actual_size(disk) > LARGEST_EMPTY:
+        return False
+    words: list[str | Path] = ["qemu-img", "map", "-f", "qcow2", "--output=json", disk]
+    rows = json.loads(run(words, limits=Limits()).stdout)
+    return not any(row["depth"] == 0 and row["present"] for row in rows)
 
 
 def actual_size(path: Path) -> int:

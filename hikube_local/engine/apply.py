@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from hikube_local.api.names import WARM
 from hikube_local.api.objects import DEFAULT_BACKEND, DISK, INSTANCE, Key, Object
 from hikube_local.api.sources import url_of
-from hikube_local.backends.capabilities import OnThisHost, Snapshots
+from hikube_local.backends.capabilities import OnThisHost, Snapshots, WarmStates
 from hikube_local.engine.reconcile import Done
 from hikube_local.engine.session import Session
-from hikube_local.errors import UsageError, unexpected
+from hikube_local.errors import HikubeError, UsageError, unexpected
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.host import network
 from hikube_local.images import bundle, sources
@@ -92,6 +93,7 @@ def apply(
     results = session.reconciler(emit, options.run).reconcile(keys, wait=options.wait, timeout=options.timeout)
     if options.checkpoint:
         _keep_first_boots(session, stored, results, emit)
+        _keep_warm(session, stored, results, options.run.warm, emit)
     return Applied(stored, results)
 
 
@@ -100,6 +102,10 @@ def judge(session: Session, wanted: list[Object], options: ApplyOptions, emit: E
     if not options.allow_inner:
         _fetches_nothing_inner(session, wanted)
     preflight(session, wanted)
+    if options.run.warm:
+        for obj in (o for o in wanted if o.kind == INSTANCE and session.able(o, WarmStates) is None):
+            what = f"no warm start: the backend {obj.backend} keeps no states"
+            emit(Event(EventType.HINT, what, obj.ref, obj.namespace))
     _check_bridge(session, wanted, _bridge(session, options), emit)
 
 
@@ -205,4 +211,23 @@ def _keep_first_boots(session: Session, stored: list[Object], results: dict[Key,
         except Exception as error:
             e = unexpected(error)
             what = f"no checkpoint for `reset`: {e.what}"
+            emit(Event(EventType.WARNING, what, obj.ref, obj.namespace, code=e.code, data={"why": e.why}))
+
+
+def _keep_warm(
+    session: Session, stored: list[Object], results: dict[Key, Done], where: Path | None, emit: Emit
+) -> None:
+    """The states from which machines start that come anew: of those whose first boot was followed to its end just now."""
+    for obj in stored:
+        verdict = results[obj.key].verdict
+        wanted = where or (session.layout.warm if obj.annotations.get(WARM, "").lower() == "true" else None)
+        if obj.kind != INSTANCE or not wanted or not (verdict and verdict.cloud_init and verdict.fresh):
+            continue
+        if (backend := session.able(obj, WarmStates)) is None:
+            continue
+        try:
+            backend.keep_warm(obj, wanted, emit)
+        except (HikubeError, OSError) as error:
+            e = unexpected(error)
+            what = f"its state is not kept for warm starts: {e.what}"
             emit(Event(EventType.WARNING, what, obj.ref, obj.namespace, code=e.code, data={"why": e.why}))

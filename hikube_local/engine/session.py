@@ -7,9 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from hikube_local.api.objects import Object
-from hikube_local.backends import capabilities, registry
-from hikube_local.backends.registry import Able
-from hikube_local.backends.registry import names as backend_names
+from hikube_local.backends import capabilities
 from hikube_local.config import Config
 from hikube_local.events import Emit
 from hikube_local.images.settings import Settings
@@ -21,11 +19,18 @@ from hikube_local.store.db import Store
 __all__ = ["Session", "Store", "backend_names", "capabilities"]
 if TYPE_CHECKING:  # loaded by those alone who need it: a look is to be there at once
     from hikube_local.backends.protocol import Backend
+    from hikube_local.backends.registry import Able
     from hikube_local.engine.reconcile import Reconciler
     from hikube_local.engine.status import Statuses
     from hikube_local.images.cache import Cache
     from hikube_local.manifests.validate import Known
     from hikube_local.plan.steps import RunOptions
+
+
+def backend_names() -> list[str]:
+    from hikube_local.backends import registry
+
+    return registry.names()
 
 
 class Session:
@@ -45,6 +50,7 @@ class Session:
     @functools.cache  # noqa: B019 (a session lives as long as its process)
     def backend(self, name: str) -> Backend:
         """The backend of this name, or HK807."""
+        from hikube_local.backends import registry
         from hikube_local.backends.protocol import Settings as BackendSettings
         from hikube_local.host.accelerator import chosen
 
@@ -58,6 +64,8 @@ class Session:
 
     def require(self, obj: Object, capability: type[Able]) -> Able:
         """What carries this object, as one that has the capability; HK510 where it has not."""
+        from hikube_local.backends import registry
+
         return registry.require(self.of(obj), capability, obj.name)
 
     def able(self, obj: Object, capability: type[Able]) -> Able | None:
@@ -67,7 +75,7 @@ class Session:
 
     def every(self, capability: type[Able]) -> list[Able]:
         """All backends that have the capability, whether or not they carry an object now."""
-        return [b for name in registry.names() if isinstance(b := self.backend(name), capability)]
+        return [b for name in backend_names() if isinstance(b := self.backend(name), capability)]
 
     @property
     def cache(self) -> Cache:

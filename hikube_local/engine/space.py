@@ -76,12 +76,12 @@ def remove(paths: Iterable[Path]) -> None:
 
 
 def warm(layout: Layout) -> list[Path]:
-    """The states that `test` resumes from; another run makes them anew."""
-    return sorted(p for p in (layout.state / "warm").glob("[0-9a-f]*") if p.is_dir())
+    """The states that `test` and `up --warm` go on from; another first boot makes them anew."""
+    return sorted(p for p in layout.warm.glob("[0-9a-f]*") if p.is_dir())
 
 
 def survey(session: Session) -> list[Use]:
-    """Images, disks, snapshots, states of `test`, and what machines keep beside their disks."""
+    """Images, disks, snapshots, warm states, and what machines keep beside their disks."""
     layout, by = session.layout, users(session.layout)
     digests = {e.digest for e in session.cache.entries()}
     disks, points = folders(layout, "disks", "*/*"), folders(layout, "checkpoints", "*/*/*")
@@ -93,7 +93,7 @@ def survey(session: Session) -> list[Use]:
         Use("Disks", len(disks), sum((p.parent.name, p.name) in attached for p in disks), total(disks), 0),
         Use("Snapshots", len(points), len(points), total(points), 0),
         Use("Machines (logs, seeds)", len(machines), len(machines), total(machines), 0),
-        Use("Warm states of test", len(states), 0, total(states), total(states)),
+        Use("Warm states", len(states), 0, total(states), total(states)),
     ]
 
 

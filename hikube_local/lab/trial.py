@@ -37,7 +37,7 @@ from hikube_local.lab.guest import Guest, cut, host, read
 from hikube_local.lab.overssh import SAID, OverSsh, credential
 from hikube_local.paths import Layout
 from hikube_local.plan.steps import RunOptions, Step, Verb
-from hikube_local.readiness.stages import Result, Stage, Verdict
+from hikube_local.readiness.stages import Result, Verdict
 from hikube_local.render.seed import user_data
 from hikube_local.store.db import Store
 from hikube_local.text import sanitize
@@ -71,7 +71,11 @@ class Report:
     files: dict[str, bytes] = field(default_factory=dict)
     units: list[units.Unit] = field(default_factory=list)
     started: float = 0.0  # Unix seconds
-    warm: bool = False  # it was resumed, not booted
+
+    @property
+    def warm(self) -> bool:
+        """Whether it was resumed, not booted."""
+        return self.verdict is not None and self.verdict.warm
 
     @property
     def problems(self) -> list[Problem]:
@@ -103,7 +107,6 @@ class Trial:
         options: RunOptions,
         timeout: float | None,
         key: Path,
-        warm_at: Layout | None = None,
         thorough: bool = False,
         trust_console: bool = False,
         stretch: float | None = None,
@@ -111,7 +114,6 @@ class Trial:
         self.key = key  # a private one, its .pub beside it: for guests without an agent
         self.thorough = thorough  # read the guest's journal and its units too
         self.trust_console = trust_console  # a guest that cannot be entered may pass
-        self.warm_at = warm_at  # where warm states are kept; None: each machine boots
         self.store = Store(layout)
         oem = (credential(key.with_suffix(".pub").read_text()),)
         how = BackendSettings(settings, throwaway=True, oem=oem, stretch=stretch, accelerator=chosen())
@@ -139,18 +141,14 @@ class Trial:
         begin = time.time()
         stored = self.store.put(closed)
         reconciler = Reconciler(self.layout, self.store, lambda name: self.backend, self.emit, self.options)
-        results = reconciler.reconcile([o.key for o in stored if o.kind == DISK])
-        keys = self._resume(results)
-        cold = [k for k, r in self.reports.items() if r.verdict is None]
-        gone = [o.key for o in stored if o.kind == DISK and not self.backend.observe_disk(o).exists]
-        results |= reconciler.reconcile([*gone, *cold], wait=True, timeout=self.timeout)
+        results = reconciler.reconcile([o.key for o in stored], wait=True, timeout=self.timeout)
         try:
-            self._judge(results, keys, wanted, begin)
+            self._judge(results, wanted, begin)
         finally:
             self.close()
         return list(self.reports.values())
 
-    def _judge(self, results: dict[Key, Any], keys: dict[Key, str], wanted: Sequence[Check], begin: float) -> None:
+    def _judge(self, results: dict[Key, Any], wanted: Sequence[Check], begin: float) -> None:
         """Each machine's report: how it came up, what its guest says, what its checks found."""
         broken = {k: d.error for k, d in results.items() if d.error and k.kind == DISK}
         for key, report in self.reports.items():
@@ -162,41 +160,15 @@ class Trial:
             report.stages = [(stage, max(0.0, at - report.started)) for stage, at in report.stages]
             if report.error is None and report.verdict is None:
                 report.error = next(iter(broken.values()), HikubeError("HK805", f"{report.machine.name} did not start"))
-            if self.warm_at and key in keys and report.verdict and report.verdict.result is Result.READY:
+            if self.options.warm and report.verdict and report.verdict.result is Result.READY:
                 with contextlib.suppress(HikubeError, OSError):
-                    self._able(WarmStates).keep_warm(report.machine, _warm(self.warm_at), keys[key], self._emit)
+                    self._able(WarmStates).keep_warm(report.machine, self.options.warm, self._emit)
             try:
                 self._look(report)
             except Exception as e:
                 # What one guest answers keeps no other from its report; without evidence nothing passes.
                 report.error = report.error or unexpected(e)
             self._check(report, [c for c in wanted if c.machine in ("", report.machine.name)])
-
-    def _resume(self, disks: dict[Key, Any]) -> dict[Key, str]:
-        """Machines whose state is kept go on from there; the keys of those that have to boot."""
-        keys: dict[Key, str] = {}
-        if self.warm_at is None or any(d.error for d in disks.values()):
-            return keys
-        for key, report in self.reports.items():
-            obj = self.store.get(key) or report.machine
-            try:
-                self.backend.prepare(obj, self.options, self._emit)
-            except HikubeError:
-                continue  # it boots, and tells by itself what is wrong
-            keys[key] = self._able(WarmStates).warm_key(obj)
-            try:
-                seconds = self._able(WarmStates).resume_warm(obj, _warm(self.warm_at), keys[key], self._emit)
-            except (HikubeError, OSError) as e:
-                why = f"{e}: {e.why}" if isinstance(e, HikubeError) else str(e)
-                what = f"the warm state cannot be used, so the machine boots: {why}"
-                self._emit(Event(EventType.WARNING, what, obj.ref, obj.namespace))
-                self._able(WarmStates).drop_warm(obj, _warm(self.warm_at), keys[key])
-                continue
-            if seconds is not None:
-                report.warm = True
-                what = f"resumed in {seconds:.1f} s from the state after cloud-init"
-                report.verdict = Verdict(Result.READY, Stage.DONE, what, cloud_init=True, seconds=seconds)
-        return keys
 
     def guest(self, report: Report) -> tuple[Guest, str]:
         """The way into a running machine, and its name: the image's agent, else ssh; HK806 where neither gets in."""
@@ -350,8 +322,3 @@ def _closed(obj: Object) -> Object:
         return replace(obj, backend=DEFAULT_BACKEND)
     changes: dict[str, Any] = {"external": False, "running": True, "runStrategy": None}
     return replace(obj, backend=DEFAULT_BACKEND, spec=obj.instance.but(**changes))
-
-
-def _warm(layout: Layout) -> Path:
-    """Where warm states are kept."""
-    return layout.state / "warm"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
-from hikube_local.api.names import ACCELERATOR, ACCELERATORS
+from hikube_local.api.names import ACCELERATOR, ACCELERATORS, SWITCH, WARM
 from hikube_local.api.objects import BUSES, INSTANCE, RunStrategy, Source, VMDiskSpec, VMInstanceSpec
 from hikube_local.api.quantities import in_bytes, parse
 from hikube_local.api.sources import FromImage, fetched, url_of
@@ -35,21 +35,22 @@ def check(item: Loaded, extra_images: frozenset[str] = frozenset()) -> Iterator[
             found = rule(item.object.spec, extra_images) if rule is disk_source else rule(item.object.spec)
         for f in found:
             yield placed(item, f)
-    yield from _accelerator(item)
+    for name, words in ((ACCELERATOR, ACCELERATORS), (WARM, SWITCH)):
+        yield from _annotation(item, name, words)
     yield from _readers(item)
 
 
-def _accelerator(item: Loaded) -> Iterator[Finding]:
+def _annotation(item: Loaded, name: str, words: tuple[str, ...]) -> Iterator[Finding]:
     """An annotation of ours that is misspelt would do nothing, without a word."""
-    said = item.object.annotations.get(ACCELERATOR)
-    if said is not None and (said.lower() not in ACCELERATORS or item.object.kind != INSTANCE):
+    said = item.object.annotations.get(name)
+    if said is not None and (said.lower() not in words or item.object.kind != INSTANCE):
         what = (
-            f"invalid annotation {ACCELERATOR}: {said[:40]!r}"
+            f"invalid annotation {name}: {said[:40]!r}"
             if item.object.kind == INSTANCE
-            else f"{ACCELERATOR} applies to a VMInstance only"
+            else f"{name} applies to a VMInstance only"
         )
-        f = Finding("HK304", _E, what, ("metadata", "annotations", ACCELERATOR), "write kvm or tcg, on a VMInstance")
-        where = ("metadata", "annotations", ACCELERATOR)
+        where = ("metadata", "annotations", name)
+        f = Finding("HK304", _E, what, where, f"write {' or '.join(words)}, on a VMInstance")
         yield f.placed(item.place(*where), item.object.kind_and_name, ".".join(where))
 
 

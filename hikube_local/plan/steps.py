@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 
 from hikube_local.api.objects import Key
 from hikube_local.render.growth import Capacity
@@ -106,7 +107,8 @@ class MachineObserved:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What a command said for this once. `grace`: seconds that a guest has to shut down; `pace`: the simulator's."""
+    """What a command said for this once. `grace`: seconds that a guest has to shut down; `pace`: the simulator's; `warm`:
+    where states after a first boot are kept, from which a machine may start; None: it boots, unless its annotation says otherwise."""
 
     exact: bool = False
     pull: bool = False
@@ -116,6 +118,7 @@ class RunOptions:
     grace: float = 30.0
     force: bool = False
     dry: bool = False
+    warm: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,3 +97,4 @@ class Verdict:
     seconds: float = 0.0
     lines: tuple[str, ...] = field(default=())
     fresh: bool = True  # it happened while somebody waited
+    warm: bool = False  # it went on from a kept state, and did not boot

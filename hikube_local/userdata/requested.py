@@ -54,7 +54,7 @@ class Config:
 @lru_cache(maxsize=4)
 def configs(user_data: str) -> tuple[Config, ...]:
     """The cloud-configs, also those in a MIME message, an archive or a template."""
-    return tuple(c for part in _parts(user_data) for c in _configs(part))
+    return tuple(c for part in all_parts(user_data) for c in _configs(part))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def script(user_data: str, name: str = "") -> Script | None:
 
     None where there is none, and where it cannot be told which of several it is.
     """
-    found = [p for part in _parts(user_data) for p in _exploded(part)]
+    found = [p for part in all_parts(user_data) for p in _exploded(part)]
     scripts = [p for p in found if p.kind.startswith(parts.SCRIPT)]
     number = re.fullmatch(r"part-(\d{3,5})", name)
     at = int(number[1]) - 1 if number else -1
@@ -110,7 +110,7 @@ def _exploded(part: parts.Part) -> Iterator[parts.Part]:
             yield parts.Part(kind, content.value, part.offset + inside, part.encoded or not block)
 
 
-def _parts(user_data: str) -> list[parts.Part]:
+def all_parts(user_data: str) -> list[parts.Part]:
     try:
         return list(parts.take_apart(user_data.encode()))
     except (parts.Unreadable, RecursionError):
@@ -321,7 +321,7 @@ def _each_boot(row: dict[str, object]) -> bool:
 def _asked(user_data: str) -> dict[str, str]:
     """By key what a cloud-config says, by type the other parts' text; a template is taken as it is written."""
     found: dict[str, str] = {}
-    for part in _parts(user_data):
+    for part in all_parts(user_data):
         own = [c for c in _configs(part) if c.mapping is not None]
         for config in own:
             assert config.mapping is not None

@@ -271,3 +271,28 @@ def test_the_catalogues_urls_are_asked_whether_they_answer(hikube, served):
     rows = dict(line.split(None, 1) for line in result.out.splitlines())
     assert rows["debian-12"] == "ok" and "404" in rows["rocky-9"]
     assert "no public image" in rows["cloudlinux-8"]
+
+
+def test_a_disk_is_untouched_until_something_was_written_to_it(tmp_path: Path, image: Path):
+    """By what it holds, not by times: a warm start is for a disk as it was made."""
+    from hikube_local.disks import layers, qcow2
+
+    over, empty = tmp_path / "over", tmp_path / "empty"
+    for folder in (over, empty):
+        folder.mkdir()
+    qcow2.create(over, 1 << 30, image, qcow2.Facts("d", "qcow2", image.stat().st_size))
+    qcow2.create(empty, 500 << 30, None, qcow2.Facts())
+    assert qcow2.untouched(over) and qcow2.untouched(empty)
+    qcow2.grow(over, 2 << 30)
+    assert qcow2.untouched(over)
+    for folder, command in ((over, "write -z 1M 64k"), (empty, "write 400G 512")):
+        subprocess.run(
+            ["qemu-io", "-f", "qcow2", "-c", command, folder / layers.FIRST], check=True, capture_output=True
+        )
+        assert not qcow2.untouched(folder), command
+    layered = tmp_path / "layered"
+    layered.mkdir()
+    qcow2.create(layered, 1 << 30, image, qcow2.Facts("d", "qcow2", image.stat().st_size))
+    layers.make(layered, "layer-a.qcow2", layers.FIRST, 1 << 30)
+    layers.switch(layered, "layer-a.qcow2", layers.FIRST)
+    assert not qcow2.untouched(layered)

@@ -36,7 +36,7 @@ def main() -> None:
     objects = [i.object for i in validate([sys.argv[1]], None, "default", Known({})).objects]
     out = {}
     with root.made(app.layout) as own, app.cache.in_use():
-        trial = Trial(own, app.image_settings, ignore, RunOptions(), None, keys.own_key(app.layout), app.layout)
+        trial = Trial(own, app.image_settings, ignore, RunOptions(warm=app.layout.warm), None, keys.own_key(app.layout))
         (report,) = trial.run(objects, ())
         guest, _ = trial.guest(report)
         guest.run(PREPARE)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -110,6 +111,7 @@ class QemuBackend(
             return
         context = self.context
         context.connection.ensure()
+        warm.settle(context, obj)
         operations.settle(context, obj, emit, going=bool(obj.deletion))
         if obj.deletion:
             return
@@ -147,13 +149,17 @@ class QemuBackend(
             Verb.SEED: lambda o, options, emit: definition.write_seed(context, o, emit),
             Verb.NETWORK: lambda o, options, emit: definition.network(context, o),
             Verb.DEFINE: lambda o, options, emit: definition.define(context, o, options),
-            Verb.START: lambda o, options, emit: power.start(context, o, options, emit),
+            Verb.START: self._switch_on,
             Verb.RESIZE: lambda o, options, emit: resize.grow(context, o, options, emit),
             Verb.PLUG: lambda o, options, emit: definition.plug(context, o, options, emit),
             Verb.FORWARDS: lambda o, options, emit: definition.open_ports(context, o),
             Verb.STOP: lambda o, options, emit: power.stop(context, o, options, emit),
             Verb.DELETE: lambda o, options, emit: self._delete_machine(o, emit),
         }
+
+    def _switch_on(self, obj: Object, options: RunOptions, emit: Emit) -> None:
+        if not warm.start(self.context, obj, options, emit):
+            power.start(self.context, obj, options, emit)
 
     def _delete_disk(self, obj: Object) -> None:
         operations.after_disk(self.context, obj)
@@ -204,6 +210,10 @@ class QemuBackend(
         verdict = follow.Follower(watch, obj, emit, fresh=done_as != context.uuid(obj)).run(timeout)
         rows = boot_marks.all(context.folder(obj))
         start = rows[-1]["time"] if rows else 0
+        if verdict.result is Result.READY and (seconds := context.store.guest(obj.key).resumed) is not None:
+            words = f"ready: resumed in {seconds:.1f} s from the state after cloud-init"
+            verdict = replace(verdict, message=words, cloud_init=True, seconds=seconds, fresh=True, warm=True)
+            context.store.keep(obj.key, resumed=None)
         if verdict.result in (Result.READY, Result.NO_SIGNAL):
             context.store.keep(obj.key, up=start)
         if verdict.cloud_init is not None:
@@ -320,17 +330,8 @@ class QemuBackend(
     def keep_first_boot(self, obj: Object, emit: Emit) -> None:
         operations.keep_first_boot(self.context, obj, emit)
 
-    def warm_key(self, obj: Object) -> str:
-        return warm.key(self.context, obj)
-
-    def keep_warm(self, obj: Object, folder: Path, key: str, emit: Emit) -> None:
-        warm.keep(self.context, obj, folder, key, emit)
-
-    def resume_warm(self, obj: Object, folder: Path, key: str, emit: Emit) -> float | None:
-        return warm.resume(self.context, obj, folder, key, emit)
-
-    def drop_warm(self, obj: Object, folder: Path, key: str) -> None:
-        warm.drop(self.context, obj, folder, key)
+    def keep_warm(self, obj: Object, folder: Path, emit: Emit) -> None:
+        warm.keep(self.context, obj, folder, emit)
 
     # Libvirt
 

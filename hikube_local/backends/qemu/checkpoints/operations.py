@@ -79,11 +79,13 @@ def keep_first_boot(context: Context, obj: Object, emit: Emit) -> None:
     if context.store.lease(obj.key).configured == identity:
         return
     with held(context, obj, emit) as obj:
+        if context.store.lease(obj.key).configured == identity:
+            return  # somebody else took it while we waited
         if any(c.name == FIRST_BOOT for c in records.all(context, obj)):
             # Of another identity (a new cloudInitSeed), or its note was lost to a kill.
             delete(context, obj, FIRST_BOOT, emit)
         create(context, obj, FIRST_BOOT, emit)
-    context.store.keep(obj.key, configured=identity)
+        context.store.keep(obj.key, configured=identity)
 
 
 def create(context: Context, obj: Object, name: str, emit: Emit, kept: bool = False) -> records.Checkpoint:

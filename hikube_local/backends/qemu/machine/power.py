@@ -66,6 +66,7 @@ def start(context: Context, obj: Object, options: RunOptions, emit: Emit) -> Non
         asleep=asleep(),
         again=None,
         answered=None,
+        resumed=None,
     )
     try:
         dom.createWithFlags(firmware.prepare(context.layout, folder, profile, dom.UUIDString(), lv))
