@@ -45,7 +45,7 @@ def main() -> int:
     for path in (ROOT / "docs").iterdir():
         if path.suffix in (".md", ".json", ".sh"):
             shutil.copy(path, source / path.name)
-    for folder in ("pictures", "trials"):
+    for folder in ("pictures", "trials", "schemas"):
         if (ROOT / "docs" / folder).is_dir():
             shutil.copytree(ROOT / "docs" / folder, source / folder)
     for name in TOP:

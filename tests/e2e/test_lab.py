@@ -14,6 +14,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.e2e.conftest import DEBIAN_DISK, Host, Real, ours, stock_recipe
+from tests.forms import valid
 from tests.growth import patience
 
 pytestmark = pytest.mark.e2e
@@ -88,7 +89,7 @@ def tried(host: Host, debian: Path, tmp_path_factory):
 
 def machine(result) -> dict:
     """The one machine of the JSON."""
-    (row,) = json.loads(result.out)
+    (row,) = valid("test", json.loads(result.out))
     return row
 
 

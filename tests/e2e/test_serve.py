@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.e2e.conftest import TINY, Host, Real
+from tests.forms import valid
 from tests.growth import patience
 from tests.page import CHROMIUM
 
@@ -57,6 +58,7 @@ def test_virtctl_kubectl_and_prometheus_reach_a_machine_that_the_command_line_ma
         real.wait_for(lambda: "power button pressed" in real("logs", "web").out, "the guest to go down")
         real.wait_for(lambda: "hello" in (host.http(real.access(80)) or ""), "it to be back")
         assert "CPU" in real("top", "web", "--history", "10m").out
+        valid("history", real("top", "web", "--history", "10m", "-o", "json").json)
         look_at(real, host)
         real("stop", "web", "--force")  # by the command line; the keeper leaves it stopped
         assert real.status()["printableStatus"] == "Stopped"

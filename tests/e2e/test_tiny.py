@@ -17,6 +17,7 @@ import pytest
 from hikube_local.backends.qemu.network import helpers
 from tests.contract import Contract
 from tests.e2e.conftest import TINY, Host, Real, killed, second, seeded
+from tests.forms import valid
 from tests.growth import patience
 
 pytestmark = pytest.mark.e2e
@@ -263,7 +264,7 @@ def test_a_picture_of_the_screen(real: Real, tmp_path: Path):
     assert up(real).code == 0
     assert real("screenshot", "web", tmp_path / "s.png").code == 0
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-    rows = real("top", "-o", "json").json
+    rows = valid("top", real("top", "-o", "json").json)
     assert rows[0]["memory"] > 1 << 20
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import json
 import shutil
 import subprocess
 import xml.etree.ElementTree as ET
@@ -17,6 +18,7 @@ from hikube_local.lab.trial import Report
 from hikube_local.readiness import cloudinit
 from hikube_local.readiness.stages import Result, Stage, Verdict
 from hikube_local.render import domain, machine
+from tests.forms import valid
 from tests.growth import is_linear, patience
 
 # Logs of a real Debian 12 guest without a network, whose user-data names a package and a command that do not exist.
@@ -269,6 +271,7 @@ def test_text_and_json_tell_the_same(failed):
     told = "\n".join(report.text(failed, place, timings=True))
     assert told.startswith("web on debian-12: FAILED") and "kernel" in told and "35.0 s" in told
     row = report.as_json(failed, place)
+    valid("test", [json.loads(json.dumps(row))])
     assert (
         row["result"] == "failed"
         and row["checks"][1]["passed"]
