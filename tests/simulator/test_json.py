@@ -39,15 +39,13 @@ def test_each_form_is_a_schema_is_told_and_is_tried():
 
 @pytest.fixture
 def made(hikube: Program) -> Program:
-    assert hikube("up", "--backend", "simulator", hikube.file("m.yaml", PAIR)).code == 0
+    assert hikube("up", "--backend", "simulator", made.file("m.yaml", PAIR)).code == 0
     return hikube
 
 
 @pytest.mark.parametrize("form", SHOWN)
 def test_a_command_prints_the_form(made: Program, form: str):
-    changed = hikube.file(
-        "changed.yaml", PAIR.replace("u1.medium", "u1.small").replace("hostname: web", "packges: [a]")
-    )
+    changed = made.file("changed.yaml", PAIR.replace("u1.medium", "u1.small").replace("hostname: web", "packges: [a]"))
     words = [str(changed) if w == "CHANGED" else w for w in SHOWN[form]]
     found = valid(form, made(*words).json)
     if form in ("findings", "plan", "events", "ports", "doctor"):
@@ -55,7 +53,7 @@ def test_a_command_prints_the_form(made: Program, form: str):
 
 
 def test_each_line_of_up_is_an_event(made: Program):
-    other = hikube.file(
+    other = made.file(
         "n.yaml",
         PAIR.replace("name: web", "name: api").replace("name: sys", "name: api-sys").replace("- sys", "- api-sys"),
     )
