@@ -39,7 +39,7 @@ def test_each_form_is_a_schema_is_told_and_is_tried():
 
 @pytest.fixture
 def made(hikube: Program) -> Program:
-    assert hikube("up", "--backend", "simulator", made.file("m.yaml", PAIR)).code == 0
+    assert hikube("up", "--backend", "simulator", hikube.file("m.yaml", PAIR)).code == 0
     return hikube
 
 
