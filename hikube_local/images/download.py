@@ -18,6 +18,7 @@ from hikube_local import files
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.images import http
+from hikube_local.images.beside import Beside
 from hikube_local.text import mask_url, size
 
 BLOCK = 1 << 20
@@ -135,24 +136,26 @@ class Download:
         with os.fdopen(fd, "r+b") as out:
             out.truncate(start)
             self.restart()
-            # What an earlier connection brought is read again: the digest is over what is on the disk.
-            left = start
-            while left:
-                block = out.read(min(BLOCK, left))
-                if not block:
-                    raise HikubeError("HK701", f"{self.target} became shorter while it was read")
-                left -= len(block)
-                self._pass(block, hashers)
-            self._write_note(etag, modified, total, start)
-            try:
-                count = self._stream(answer, out, start, total, hashers, (etag, modified))
-            except BaseException:
+            # Digests and the unpacker are fed beside the network and the disk: each waits for the other two only where it must.
+            with Beside[bytes](lambda block: self._pass(block, hashers)) as pass_on:
+                # What an earlier connection brought is read again: the digest is over what is on the disk.
+                left = start
+                while left:
+                    block = out.read(min(BLOCK, left))
+                    if not block:
+                        raise HikubeError("HK701", f"{self.target} became shorter while it was read")
+                    left -= len(block)
+                    pass_on.put(block)
+                self._write_note(etag, modified, total, start)
+                try:
+                    count = self._stream(answer, out, start, total, pass_on, (etag, modified))
+                except BaseException:
+                    out.flush()
+                    os.fsync(out.fileno())
+                    self._write_note(etag, modified, total, out.tell())
+                    raise
                 out.flush()
                 os.fsync(out.fileno())
-                self._write_note(etag, modified, total, out.tell())
-                raise
-            out.flush()
-            os.fsync(out.fileno())
         if total is not None and count != total:
             self._write_note(etag, modified, total, count)
             what = f"the download ended at {count} of {total} bytes"
@@ -165,24 +168,31 @@ class Download:
             h.update(block)
         self.feed(block)
 
-    def _stream(self, answer, out, start: int, total: int | None, hashers, validators: tuple[str, str]) -> int:
+    def _stream(
+        self, answer, out, start: int, total: int | None, pass_on: Beside[bytes], validators: tuple[str, str]
+    ) -> int:
         count = synced = start
         begin = told = time.monotonic()
-        for block in answer.raw.stream(BLOCK, decode_content=False):
-            if total is not None and count + len(block) > total:
-                block = block[: total - count]
-            out.write(block)
-            count += len(block)
-            self._pass(block, hashers)
-            if count - synced >= SYNC_EVERY:
-                out.flush()
-                os.fsync(out.fileno())
-                synced = count
-                self._write_note(*validators, total, synced)
-                room(self.target.parent, SYNC_EVERY if total is None else total - count)
-            if (now := time.monotonic()) - told >= PROGRESS_EVERY:
-                told = now
-                self._progress(count, start, total, now - begin)
+
+        def sync(upto: int) -> None:
+            os.fsync(out.fileno())
+            self._write_note(*validators, total, upto)
+
+        with Beside[int](sync, ahead=1) as on_disk:
+            for block in answer.raw.stream(BLOCK, decode_content=False):
+                if total is not None and count + len(block) > total:
+                    block = block[: total - count]
+                out.write(block)
+                count += len(block)
+                pass_on.put(block)
+                if count - synced >= SYNC_EVERY and on_disk.idle:
+                    out.flush()  # the rest is for the disk, which nobody has to wait for
+                    synced = count
+                    on_disk.put(synced)
+                    room(self.target.parent, SYNC_EVERY if total is None else total - count)
+                if (now := time.monotonic()) - told >= PROGRESS_EVERY:
+                    told = now
+                    self._progress(count, start, total, now - begin)
         return count
 
     def _progress(self, count: int, start: int, total: int | None, spent: float) -> None:
