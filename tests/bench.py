@@ -262,6 +262,63 @@ def lab(work: Path) -> None:
         done = program("up", path, "--offline")
         assert done.code == 0, done.err
         row("reset", median(lambda: program("reset", "web", "--yes"), 3), cold, "cold")
+        again = program.file("w.yaml", (DEBIAN + LAB).replace("disks: [sys]", "disks: [sys]\n  external: true"))
+        warm_starts(program, again, cold)
+        log_ins(program, host)
+    finally:
+        program.close()
+        host.close()
+
+
+def warm_starts(program, path: Path, cold: float) -> None:
+    """`up --warm` of a machine that was configured once, beside a whole boot; taking it away is not counted."""
+    times = []
+    for _ in range(4):
+        gone = program("down", "-A", "--disks", "--yes", "--force")
+        assert gone.code == 0, gone.err
+        begin = time.perf_counter()
+        done = program("up", path, "--offline", "--warm", timeout=900)
+        times.append(time.perf_counter() - begin)
+        assert done.code == 0 and (len(times) == 1 or "resumed in" in done.err), done.err
+    row("up --warm", statistics.median(times[1:]), cold, "cold")
+    row("up with nothing to do (a machine that runs)", median(lambda: program("up", path, "--offline"), 3))
+
+
+def log_ins(program, host) -> None:
+    """A command in the guest, beside plain ssh to the same port with the same key."""
+    first = program("ssh", "web", "--", "id", "-un")  # lets our key in
+    assert first.code == 0, first.err
+    address, _, port = program.access(22).partition(":")
+    words = ["ssh", "-i", program.home / "state" / "ssh" / "id_ed25519", "-p", port, "-o", "StrictHostKeyChecking=no"]
+    words += ["-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", f"{first.out.strip()}@{address}", "true"]
+    ours, bare = in_turn(lambda: program("ssh", "web", "--", "true"), lambda: host.run(*words), 5)
+    row("ssh NAME -- true", ours, bare, "ssh")
+
+
+def many(work: Path) -> None:
+    """Five machines taken down, beside one."""
+    from tests.e2e.conftest import KEPT, TINY, TINY_URL, Host, Real, second, stock
+    from tests.guests import tiny
+
+    cache = Cache(KEPT / "images", 0o711)
+    host = Host()
+    program = Real(work / "many", host)
+    try:
+        image = tiny.make(cache.path(build.build(cache, "debian-12", ignore).digest), KEPT / "test-guests")
+        stock(program.home, TINY_URL, image)
+        one = program.file("one.yaml", TINY)
+        five = program.file("five.yaml", "---\n".join(second(TINY, name) for name in "abcde"))
+        times = {}
+        for path in (one, five):
+            rounds = []
+            for _ in range(3):
+                done = program("up", path, "--no-checkpoint")
+                assert done.code == 0, done.err
+                begin = time.perf_counter()
+                program("down", path)
+                rounds.append(time.perf_counter() - begin)
+            times[path] = statistics.median(rounds)
+        row("down of five machines", times[five], times[one], "down of one")
     finally:
         program.close()
         host.close()
@@ -277,6 +334,7 @@ def main() -> None:
         fetching(work)
         if os.geteuid() == 0:
             boots(work)
+            many(work)
             lab(work)
 
 
