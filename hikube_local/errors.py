@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
+from hikube_local.language import tr
+
 
 class ExitCode(IntEnum):
     """The process exit codes that scripts rely on."""
@@ -43,11 +45,11 @@ class HikubeError(Exception):
 
     def render(self) -> str:
         """The error as lines for a terminal."""
-        lines = [f"error[{self.code}]: {self.what}"]
+        lines = [f"{tr('error')}[{self.code}]: {tr(self.what)}"]
         if self.why:
-            lines.append(f"  why: {self.why}")
+            lines.append(f"  {tr('why')}: {tr(self.why)}")
         if self.fix:
-            lines.append(f"  fix: {self.fix}")
+            lines.append(f"  {tr('fix')}: {tr(self.fix)}")
         return "\n".join(lines)
 
 

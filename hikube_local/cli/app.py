@@ -13,6 +13,7 @@ import click
 
 from hikube_local.cli.references import reference
 from hikube_local.errors import HikubeError, NotFound, UsageError
+from hikube_local.language import tr
 from hikube_local.paths import Layout, layout
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def annotate(found: Iterable[Any]) -> None:
         for d in found:
             if str(d.severity) in ("error", "warning"):
                 told = workflow_command(str(d.severity), d.place.file, d.place.line, f"{d.message} [{d.code}]")
-                print(told, file=sys.stderr)
+                print(tr(told), file=sys.stderr)
 
 
 class App:
@@ -188,5 +189,5 @@ def confirm(question: str, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise UsageError("HK809", f"{question} A confirmation is needed.", fix="add --yes")
-    if not click.confirm(question, err=True):
+    if not click.confirm(tr(question), err=True):
         raise HikubeError("HK809", "nothing was done")

@@ -9,6 +9,7 @@ import click
 from hikube_local.cli.app import App, confirm
 from hikube_local.cli.options import common, option
 from hikube_local.errors import ExitCode, worst
+from hikube_local.language import tr
 
 
 @click.group("autostart")
@@ -31,7 +32,7 @@ def enable(app: App, yes: bool) -> int:
     print(f"{unit.path.name} enabled", file=sys.stderr)
     if unit.user and engine.needs_linger(app.layout):
         print(
-            "it starts at your first login; to start it at boot: sudo loginctl enable-linger $USER",
+            tr("it starts at your first login; to start it at boot: sudo loginctl enable-linger $USER"),
             file=sys.stderr,
         )
     return ExitCode.DONE
@@ -47,7 +48,7 @@ def disable(app: App, yes: bool) -> int:
     engine.require_systemd()
     unit = engine.unit(app.session)
     if not unit.path.exists():
-        print("autostart is not enabled", file=sys.stderr)
+        print(tr("autostart is not enabled"), file=sys.stderr)
         return ExitCode.DONE
     confirm(f"Remove {unit.path}?", yes)
     engine.disable(unit)

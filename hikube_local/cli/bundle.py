@@ -11,6 +11,7 @@ from hikube_local.cli.app import App
 from hikube_local.cli.options import common, files_option, option
 from hikube_local.cli.references import manifests
 from hikube_local.errors import ExitCode
+from hikube_local.language import tr
 
 
 @click.command("bundle")
@@ -40,6 +41,6 @@ def bundle(app: App, files: tuple[str, ...], filename: tuple[str, ...], folder: 
                 entries[want.key] = sources.get(want, cache, settings, progress, obj.ref, obj.namespace)
     bundles.write(folder, texts(named, Findings()), entries, cache)
     images = len({e.digest for e in entries.values()})
-    print(f"{folder}: {len(loaded.objects)} objects, {images} image{'' if images == 1 else 's'}")
-    print(f"on the other machine: hikube-local up --offline {folder.name}")
+    print(tr(f"{folder}: {len(loaded.objects)} objects, {images} image{'' if images == 1 else 's'}"))
+    print(tr(f"on the other machine: hikube-local up --offline {folder.name}"))
     return ExitCode.DONE

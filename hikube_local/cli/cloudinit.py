@@ -12,6 +12,7 @@ from hikube_local.cli.app import App, annotate
 from hikube_local.cli.options import common, files_option, option, output_option
 from hikube_local.cli.references import manifests
 from hikube_local.errors import ExitCode, HikubeError, NotFound
+from hikube_local.language import tr
 
 
 @click.group("cloudinit")
@@ -41,8 +42,8 @@ def check(app: App, files: tuple[str, ...], filename: tuple[str, ...], strict: b
     else:
         for d in found:
             print(d.render())
-        print(f"{count} user-data checked: {counted(found) or 'no problems found'}")
-    print(f"checked with {checks.used()}", file=sys.stderr)
+        print(tr(f"{count} user-data checked: {counted(found) or 'no problems found'}"))
+    print(tr(f"checked with {checks.used()}"), file=sys.stderr)
     bad = {Severity.ERROR, Severity.WARNING} if strict else {Severity.ERROR}
     return ExitCode.USAGE if any(d.severity in bad for d in found) else ExitCode.DONE
 
@@ -111,7 +112,7 @@ def render(app: App, file: str, name: str, folder: Path | None) -> int:
 
     content = _seed(app, file, name)
     if not content:
-        print("no seed: neither sshKeys nor cloudInit", file=sys.stderr)
+        print(tr("no seed: neither sshKeys nor cloudInit"), file=sys.stderr)
     for key, data in content.items():
         if folder is None:
             print(f"# {key}", flush=True)
@@ -140,7 +141,7 @@ def diff(app: App, old: str, new: str, name: str) -> int:
             print(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n", end="")
     identity = [json.loads(s["meta-data"]).get("instance-id") if s else None for s in (a, b)]
     if a == b:
-        print("the guest sees the same", file=sys.stderr)
+        print(tr("the guest sees the same"), file=sys.stderr)
         return ExitCode.DONE
     if not b:
         words = "the seed is removed: the next boot finds no datasource; what cloud-init did before is kept"
@@ -152,7 +153,7 @@ def diff(app: App, old: str, new: str, name: str) -> int:
         words += f": {again}" if again else ""
     else:
         words = _same_instance(*(s.get("user-data", b"").decode("utf-8", "replace") for s in (a, b)))
-    print(words)
+    print(tr(words))
     return ExitCode.DONE
 
 

@@ -13,6 +13,7 @@ from hikube_local import files
 from hikube_local.cli.app import App
 from hikube_local.cli.options import common, complete_machine, option
 from hikube_local.errors import ExitCode, HikubeError, UsageError
+from hikube_local.language import tr
 
 
 @click.command("console")
@@ -45,7 +46,9 @@ def vnc(app: App, name: str, proxy_only: bool, port: int) -> int:
         told = "no VNC viewer is installed", "sudo apt-get install virt-viewer; or vnc --proxy-only"
         if not sys.stdout.isatty():
             raise HikubeError("HK601", told[0], fix=told[1])
-        print(f"{told[0]} ({told[1]}); any viewer may connect to the address below, Ctrl-C ends it", file=sys.stderr)
+        print(
+            tr(f"{told[0]} ({told[1]}); any viewer may connect to the address below, Ctrl-C ends it"), file=sys.stderr
+        )
     listener = forward.listen("127.0.0.1", port)
     where = listener.getsockname()[1]
     print(f'{{"port": {where}}}' if proxy_only else f"VNC at 127.0.0.1:{where}", flush=True)

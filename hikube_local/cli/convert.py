@@ -10,6 +10,7 @@ from hikube_local.cli.app import App
 from hikube_local.cli.options import common, files_option
 from hikube_local.cli.references import manifests
 from hikube_local.errors import ExitCode, UsageError
+from hikube_local.language import tr
 
 
 @click.command("convert")
@@ -46,7 +47,7 @@ def convert(app: App, files: tuple[str, ...], filename: tuple[str, ...]) -> int:
             line.lstrip().startswith("#") and not line.lstrip().startswith("#cloud-config")
             for line in content.splitlines()
         ):
-            print(f"{name}: its comments are not carried over", file=sys.stderr)
+            print(tr(f"{name}: its comments are not carried over"), file=sys.stderr)
         for document in documents:
             ours = isinstance(document, dict) and (document.get("apiVersion"), document.get("kind")) == (
                 API_VERSION,

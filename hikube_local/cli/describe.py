@@ -11,6 +11,7 @@ from hikube_local.cli.app import App
 from hikube_local.cli.get import chosen
 from hikube_local.cli.options import common, complete_object, option, refresh_option
 from hikube_local.errors import ExitCode
+from hikube_local.language import tr
 from hikube_local.paths import document
 from hikube_local.text import sanitize
 
@@ -38,7 +39,7 @@ def describe(app: App, words: tuple[str, ...], all_namespaces: bool, labels: str
 
 
 def _shown(line: str) -> str:
-    return sanitize(line).replace("\n", " ")
+    return sanitize(tr(line)).replace("\n", " ")
 
 
 def _field(name: str, value: Any) -> str:
@@ -65,7 +66,7 @@ def _lines(app: App, statuses: Any, obj: Any) -> list[str]:
     out.append("Events:" if events else "Events:         <none>")
     from hikube_local.text import age
 
-    out += [f"  {age(time.time() - t):<8}{e['type']:<12}{e.get('message', '')}" for _, t, e in events]
+    out += [f"  {age(time.time() - t):<8}{e['type']:<12}{tr(e.get('message', ''))}" for _, t, e in events]
     return out
 
 
@@ -103,7 +104,7 @@ def _machine(statuses: Any, obj: Any, status: dict) -> list[str]:
         out.append("  then the cloud-init seed (NoCloud, label cidata)")
     if status["differences"]:
         out.append("Differences from Hikube:")
-        out += [f"  {d['code']}  {d['message']}" for d in status["differences"]]
+        out += [f"  {d['code']}  {tr(d['message'])}" for d in status["differences"]]
     return out
 
 

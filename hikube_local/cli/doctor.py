@@ -9,6 +9,7 @@ import click
 from hikube_local.cli.app import App
 from hikube_local.cli.options import common, output_option
 from hikube_local.errors import ExitCode
+from hikube_local.language import tr
 
 
 @click.command("doctor")
@@ -27,10 +28,10 @@ def doctor(app: App, output: str) -> int:
         lines = []
         for c in checks:
             mark = "ok  " if c.ok else "FAIL" if c.needed else "note"
-            lines.append(f"{mark}  {c.name}: {c.detail}")
+            lines.append(f"{mark}  {tr(c.name)}: {tr(c.detail)}")
             if c.fix and not c.ok:
-                lines.append(f"      fix: {c.fix}")
-        lines.append("this host can run machines" if ok else "this host cannot run machines yet")
+                lines.append(f"      {tr('fix')}: {tr(c.fix)}")
+        lines.append(tr("this host can run machines" if ok else "this host cannot run machines yet"))
         return "\n".join(lines)
 
     print(tables.show(value, output, text))

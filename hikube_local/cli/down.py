@@ -14,6 +14,7 @@ from hikube_local.cli.options import common, complete_object, dry_run_option, fi
 from hikube_local.cli.references import reference, references, urls
 from hikube_local.cli.ssh import refresh
 from hikube_local.errors import ExitCode, UsageError, worst
+from hikube_local.language import tr
 
 
 def _remove(app: App, keys: list[Any], grace: float = 30.0, force: bool = False) -> int:
@@ -22,7 +23,7 @@ def _remove(app: App, keys: list[Any], grace: float = 30.0, force: bool = False)
     from hikube_local.plan.steps import RunOptions
 
     if not keys:
-        print("nothing to do", file=sys.stderr)
+        print(tr("nothing to do"), file=sys.stderr)
         return ExitCode.DONE
     with ProgressPrinter(app) as progress:
         results = remove(app.session, keys, RunOptions(grace=grace, force=force), progress)
@@ -76,7 +77,7 @@ def down(
     if disks:
         used = users(app.session, [*targets, *(o.key for o in doomed)])
         for disk in (o for o in doomed if o.key in used):
-            print(f"{disk.ref} is kept: used by {', '.join(used[disk.key])}", file=sys.stderr)
+            print(tr(f"{disk.ref} is kept: used by {', '.join(used[disk.key])}"), file=sys.stderr)
         doomed = [o for o in doomed if o.key not in used]
         if doomed:
             listing = ", ".join(f"{o.namespace}/{o.name}" for o in doomed)

@@ -10,6 +10,7 @@ from hikube_local.cli.app import App
 from hikube_local.cli.options import common, option, output_option
 from hikube_local.cli.references import reference
 from hikube_local.errors import ExitCode
+from hikube_local.language import tr
 
 
 @click.command("events")
@@ -48,7 +49,9 @@ def events(
                 for _, _, e in rows:
                     print(json.dumps(e, ensure_ascii=False), flush=True)
         elif rows or first:
-            cells = [[age(time.time() - t), e["type"], e.get("object", ""), e.get("message", "")] for _, t, e in rows]
+            cells = [
+                [age(time.time() - t), e["type"], e.get("object", ""), tr(e.get("message", ""))] for _, t, e in rows
+            ]
             block = table(["AGE", "TYPE", "OBJECT", "MESSAGE"], cells)
             print(block if first else "\n".join(block.split("\n")[1:]), flush=True)
         first = False

@@ -7,9 +7,9 @@ import textwrap
 import click
 
 from hikube_local.cli.app import App
-from hikube_local.cli.options import common, option
+from hikube_local.cli.options import common
 from hikube_local.errors import ExitCode, UsageError
-from hikube_local.language import LANGUAGES, language
+from hikube_local.language import language
 
 
 @click.command("schema")
@@ -25,11 +25,8 @@ def schema(app: App) -> int:
 
 @click.command("explain")
 @click.argument("field", metavar="KIND[.FIELD]...")
-@option(
-    "--lang", type=click.Choice(LANGUAGES), default=None, help="The language (default: that of $LANG, else English)."
-)
 @common
-def explain(app: App, field: str, lang: str | None) -> int:
+def explain(app: App, field: str) -> int:
     """What a field means on Hikube, and what differs here: explain vminstance.spec.externalMethod."""
     from hikube_local.api.objects import API_VERSION, KIND_WORDS
     from hikube_local.manifests.schema import explain as look
@@ -40,7 +37,7 @@ def explain(app: App, field: str, lang: str | None) -> int:
     if kind is None:
         raise UsageError("HK810", f"unknown kind {head!r}", fix="write explain vminstance.spec or explain vmdisk.spec")
     path = ".".join([kind.lower(), *rest])
-    spoken = language(lang or "")
+    spoken = language()
     found = look(path, spoken)
     if found is None:
         parent = look(".".join([kind.lower(), *rest[:-1]]))

@@ -13,6 +13,7 @@ from hikube_local.cli.app import App
 from hikube_local.cli.options import common, complete_object, files_option, option, output_option, refresh_option
 from hikube_local.cli.references import references, urls
 from hikube_local.errors import ExitCode, NotFound, UsageError
+from hikube_local.language import tr
 
 EVERY = 0.3  # seconds between two looks at machines that run, while they are watched
 
@@ -139,7 +140,7 @@ def _get(
         return _watch(app, words, all_namespaces, labels, output, objects, resources, watch_only, refresh, bell, more)
     if (not resources and output in ("", "wide")) or (not resources and output.startswith("custom-columns=")):
         where = "" if all_namespaces else f" in {app.namespace} namespace"
-        print(f"No resources found{where}.", file=sys.stderr)
+        print(tr(f"No resources found{where}."), file=sys.stderr)
         return ExitCode.DONE
     value = resources[0] if single else tables.as_list(resources)
     kinds = len({r["kind"] for r in resources})

@@ -15,6 +15,7 @@ import click
 from hikube_local.cli.app import App, confirm
 from hikube_local.cli.options import common, option, output_option
 from hikube_local.errors import ExitCode, HikubeError, NotFound, UsageError
+from hikube_local.language import tr
 
 
 @click.group("images")
@@ -239,7 +240,7 @@ def _verify_kept(app: App) -> int:
         stand = (
             f"; used by the disks {', '.join(by[digest])}: stop their machines, then pull it" if digest in by else ""
         )
-        print(f"{digest[:12]}  DAMAGED: its content has another digest{stand}")
+        print(tr(f"{digest[:12]}  DAMAGED: its content has another digest{stand}"))
     return bad
 
 
@@ -251,7 +252,7 @@ def _verify_remote(app: App) -> int:
     bad = 0
     for name, image in sorted(data.images().items()):
         if not image.url:
-            print(f"{name:<22}  no public image: {image.reason}")
+            print(tr(f"{name:<22}  no public image: {image.reason}"))
             continue
         try:
             with http.get(mirrored(image.url, app.config.mirrors), {"Range": "bytes=0-511"}):
@@ -277,14 +278,14 @@ def prune(app: App, dry_run: bool, everything: bool, yes: bool) -> int:
     for digest, (count, origin) in sorted(spare.images.items()):
         print(f"{digest[:12]}  {size(count):>8}  {origin}")
     for path, count in sorted(spare.files.items()):
-        print(f"{path.name[:12]}  {size(count):>8}  {path.parent.name}: not in use")
+        print(tr(f"{path.name[:12]}  {size(count):>8}  {path.parent.name}: not in use"))
     if not spare.size and not spare.files:
-        print("nothing to remove", file=sys.stderr)
+        print(tr("nothing to remove"), file=sys.stderr)
         return ExitCode.DONE
     if dry_run:
-        print(f"{size(spare.size)} would be freed")
+        print(tr(f"{size(spare.size)} would be freed"))
         return ExitCode.DONE
     confirm(f"Remove these ({size(spare.size)})?", yes)
     kept = space.drop_unused(app.session, spare, everything, waits)
-    print(f"{kept} kept: now in use" if kept else f"{size(spare.size)} freed")
+    print(tr(f"{kept} kept: now in use" if kept else f"{size(spare.size)} freed"))
     return ExitCode.DONE

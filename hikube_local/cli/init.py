@@ -11,6 +11,7 @@ import click
 from hikube_local.cli.app import App
 from hikube_local.cli.options import common, option
 from hikube_local.errors import ExitCode, UsageError
+from hikube_local.language import tr
 
 IMAGE, TYPE = "debian-12", "s1.small"
 
@@ -93,7 +94,7 @@ def init(
             out.write(text)
     except OSError as e:
         raise UsageError("HK810", f"{target} cannot be written: {e.strerror}", fix="choose another place") from None
-    print(f"{target} written: start it with hikube-local up {target}", file=sys.stderr)
+    print(tr(f"{target} written: start it with hikube-local up {target}"), file=sys.stderr)
     return ExitCode.DONE
 
 

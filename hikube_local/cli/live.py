@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TextIO
 
 from hikube_local.events import Event, EventType
+from hikube_local.language import tr
 from hikube_local.text import clip, columns, one_line
 
 EVERY = 0.1  # seconds between two drawings
@@ -73,7 +74,7 @@ class Board:
             self._draw(last=True)
 
     def show(self, event: Event) -> None:
-        text = _SECONDS.sub("", one_line(event.message))
+        text = one_line(tr(_SECONDS.sub("", event.message)))
         row = self._row(event, text)
         if row.ready and event.type is EventType.STEP:
             return  # a checkpoint after it is no change of what became of the machine
@@ -158,7 +159,7 @@ class Board:
         out = [(head, columns(head))]
         out += [self._line(names[key], longest, row, width) for key, row in rows]
         if hidden:
-            more = clip(f"    … and {hidden} more", width - 1)
+            more = clip(tr(f"    … and {hidden} more"), width - 1)
             out.append((more, columns(more)))
         return out
 

@@ -11,6 +11,7 @@ import click
 
 from hikube_local.cli.app import App, annotate
 from hikube_local.errors import ExitCode
+from hikube_local.language import tr
 from hikube_local.text import one_line
 
 
@@ -36,7 +37,7 @@ def load(app: App, files: tuple[str, ...], for_plan: bool, quiet: bool = False, 
     annotate(result.findings.items)
     if result.findings.failed:
         count = len(result.findings.of(Severity.ERROR))
-        print(f"{count} error{'s' if count > 1 else ''}; nothing was changed", file=sys.stderr)
+        print(tr(f"{count} error{'s' if count > 1 else ''}; nothing was changed"), file=sys.stderr)
         raise Invalid([d.as_json() for d in result.findings.items])
     return result
 
@@ -51,11 +52,11 @@ def _tell_differences(app: App, found: list[Any], files: tuple[str, ...]) -> Non
     if app.no_differences or not found:
         return
     if _digest(found) in app.store.allocation(TOLD):
-        print(f"{counted(found)} from Hikube: hikube-local validate {' '.join(files)}", file=sys.stderr)
+        print(tr(f"{counted(found)} from Hikube: hikube-local validate {' '.join(files)}"), file=sys.stderr)
         return
     for d in found:
         word = "note" if d.word == "note" else "differs from Hikube"
-        print(f"{word} [{d.code}]: {d.ref + ': ' if d.ref else ''}{one_line(d.message)}", file=sys.stderr)
+        print(f"{tr(word)} [{d.code}]: {d.ref + ': ' if d.ref else ''}{one_line(tr(d.message))}", file=sys.stderr)
 
 
 def _digest(found: list[Any]) -> str:

@@ -6,12 +6,14 @@ import importlib
 import os
 import sys
 import threading
+from collections.abc import Iterable, Sequence
 
 import click
 
-from hikube_local import __version__
+from hikube_local import __version__, language
 from hikube_local.cli.verbs import ALIASES, EXAMPLES, MEANT, SECTIONS, WORDS, Interrupted
 from hikube_local.errors import ExitCode, unexpected
+from hikube_local.language import tr
 
 # Global flags that may stand before the verb, and whether they take a value.
 GLOBAL = {
@@ -24,6 +26,7 @@ GLOBAL = {
     "--config": True,
     "--color": True,
     "--progress": True,
+    "--lang": True,
     "--debug": False,
     "--timings": False,
     "-q": False,
@@ -81,6 +84,38 @@ def cli() -> None:
     """
 
 
+class Translated(click.HelpFormatter):
+    """Help in the language of the process; what a command is called and takes stays as it is typed."""
+
+    def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
+        super().write_usage(prog, args, tr("Usage:") + " " if prefix is None else prefix)
+
+    def write_heading(self, heading: str) -> None:
+        super().write_heading(tr(heading))
+
+    def write_text(self, text: str) -> None:
+        """A paragraph that is to stay as it is (click's \\b) holds examples."""
+        parts = [part if part.startswith("\b") else tr(" ".join(part.split())) for part in text.split("\n\n")]
+        super().write_text("\n\n".join(parts).replace("Examples:", tr("Examples:")))
+
+    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+        def told(words: str) -> str:
+            about, gap, extra = words.partition("  [")
+            return tr(about) + gap + extra
+
+        super().write_dl([(first, told(second)) for first, second in rows], col_max, col_spacing)
+
+
+def _after(option: str, words: Sequence[str]) -> str:
+    """The value of an option, before the words are taken apart; empty where it is not given."""
+    for at, word in enumerate(words):
+        if word == option:
+            return words[at + 1] if at + 1 < len(words) else ""
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2]
+    return ""
+
+
 def reorder(argv: list[str]) -> list[str]:
     """Global flags before the verb, moved behind it (`hikube-local -n dev get vm`)."""
     lead: list[str] = []
@@ -113,6 +148,9 @@ def run(argv: list[str]) -> int:
         from hikube_local import log
 
         log.to_stderr()
+    language.use(_after("--lang", own))
+    if language.language() != "en":
+        click.Context.formatter_class = Translated
     if timed := "--timings" in own:
         from hikube_local import timings
 
@@ -132,7 +170,7 @@ def run(argv: list[str]) -> int:
         return ExitCode.USAGE
     except (KeyboardInterrupt, click.Abort):
         if words := _interrupted(reorder(argv)):
-            print(words, file=sys.stderr)
+            print(tr(words), file=sys.stderr)
         if threading.active_count() > 1:
             os._exit(ExitCode.INTERRUPTED)  # interrupted twice: what is still at work ends as by kill -9, which heals
         return ExitCode.INTERRUPTED
@@ -170,12 +208,7 @@ def _defaults(argv: list[str]) -> dict[str, dict]:
 
     from hikube_local.paths import layout
 
-    named = os.environ.get("HIKUBE_LOCAL_CONFIG")
-    for i, word in enumerate(argv):
-        if word == "--config" and i + 1 < len(argv):
-            named = argv[i + 1]
-        elif word.startswith("--config="):
-            named = word.removeprefix("--config=")
+    named = _after("--config", argv) or os.environ.get("HIKUBE_LOCAL_CONFIG")
     path = Path(named) if named else layout().config
     if not path.exists():
         return {}

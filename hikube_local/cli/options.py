@@ -12,6 +12,7 @@ import click
 
 from hikube_local.cli.app import App
 from hikube_local.errors import UsageError
+from hikube_local.language import LANGUAGES
 from hikube_local.paths import layout
 
 
@@ -127,6 +128,12 @@ def common(command: Callable) -> Callable:
         help="Show tracebacks, each program that is run, each change in libvirt and each step.",
     )
     @option("--timings", is_flag=True, default=False, help="Show where the seconds went: programs, libvirt, waits.")
+    @click.option(  # read before anything is shown: main.run
+        "--lang",
+        type=click.Choice(LANGUAGES),
+        expose_value=False,
+        help="The language: en or fr (default: that of $LANG, else English).",
+    )
     @functools.wraps(command)
     def wrapped(namespace, config, color, progress, quiet, no_differences, debug, timings, **rest):
         return command(App(namespace, config, color, progress, debug, quiet, no_differences, timings), **rest)

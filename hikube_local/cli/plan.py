@@ -11,6 +11,7 @@ from hikube_local.cli.app import App
 from hikube_local.cli.options import backend_option, common, files_option, option, output_option
 from hikube_local.cli.references import manifests
 from hikube_local.errors import ExitCode, HikubeError
+from hikube_local.language import tr
 
 
 def changes(old: Any, new: Any, live: frozenset[str], path: str = "spec") -> list[dict[str, Any]]:
@@ -113,15 +114,17 @@ def text(planned: list[dict[str, Any]], colour: bool) -> str:
         sign, code = signs[row["action"]]
         head = f"{sign} {row['action']:<8}{row['kind'].lower()}/{row['name']} (namespace {row['namespace']})"
         if row["action"] == "restart":
-            head += "  takes effect after a restart: `up --restart`"
+            head += tr("  takes effect after a restart: `up --restart`")
         lines.append(f"\x1b[{code}m{head}\x1b[0m" if colour else head)
         for c in row["changes"]:
-            lines.append(f"      {c['path']}: {c['old']} -> {c['new']}" + ("" if c["live"] else "  (after a restart)"))
+            lines.append(
+                f"      {c['path']}: {c['old']} -> {c['new']}" + ("" if c["live"] else tr("  (after a restart)"))
+            )
         if row.get("steps"):
             lines.append(f"      steps: {', '.join(row['steps'])}")
-        lines += [f"      {u}" for u in (*row["notes"], *row["unknown"])]
+        lines += [f"      {tr(u)}" for u in (*row["notes"], *row["unknown"])]
     todo = sum(row["action"] != "none" for row in planned)
-    lines.append(f"{todo} of {len(planned)} objects need changes" if todo else "nothing to do")
+    lines.append(tr(f"{todo} of {len(planned)} objects need changes" if todo else "nothing to do"))
     return "\n".join(lines)
 
 

@@ -12,6 +12,7 @@ import click
 from hikube_local.cli.app import App
 from hikube_local.cli.options import common, complete_machine, option, output_option, refresh_option
 from hikube_local.errors import ExitCode, HikubeError, UsageError
+from hikube_local.language import tr
 
 
 def _pair(text: str) -> tuple[int, int]:
@@ -54,15 +55,15 @@ def port_forward(app: App, stdio: bool, login: str, address: str, name: str, por
             from hikube_local.access import ssh
 
             with contextlib.suppress(HikubeError, OSError):  # ssh itself says who is not let in
-                ssh.log_in(app.session, obj, login, lambda text: print(text, file=sys.stderr))
+                ssh.log_in(app.session, obj, login, lambda text: print(tr(text), file=sys.stderr))
         return backend.carry(obj, pairs[0][1])
     with contextlib.ExitStack() as held:
         listeners: dict[socket.socket, forward.Target] = {}
         for near, far in pairs:
             s = forward.listen(address, near)
             listeners[s] = held.enter_context(backend.connector(obj, far))
-            print(f"Forwarding from {address}:{s.getsockname()[1]} -> {far}", flush=True)
-        forward.serve(listeners, lambda text: print(text, file=sys.stderr, flush=True))
+            print(tr(f"Forwarding from {address}:{s.getsockname()[1]} -> {far}"), flush=True)
+        forward.serve(listeners, lambda text: print(tr(text), file=sys.stderr, flush=True))
     return ExitCode.DONE
 
 
@@ -88,7 +89,7 @@ def ports(app: App, all_namespaces: bool, output: str, refresh: bool) -> int:
         ]
         rows += [{"namespace": obj.namespace, "name": obj.name, **a} for a in access]
     if not rows and not output:
-        print("No ports are open.", file=sys.stderr)
+        print(tr("No ports are open."), file=sys.stderr)
         return ExitCode.DONE
     cells = [
         [r["namespace"], r["name"], f"{r['port']}/{r['protocol']}", f"{r['address']}:{r['hostPort']}"] for r in rows
@@ -111,7 +112,7 @@ def virsh(words: tuple[str, ...]) -> int:
     uri = next((uri for b in app.session.every(capabilities.Libvirt) if (uri := b.libvirt_uri())), None)
     if uri is None:
         if {"-h", "--help"} & set(words[:1]):
-            print("usage: hikube-local virsh [COMMAND…]   virsh's own commands, on the machines that are up")
+            print(tr("usage: hikube-local virsh [COMMAND…]   virsh's own commands, on the machines that are up"))
             return ExitCode.DONE
         raise HikubeError("HK805", "no machine is up, so libvirt is not running here", fix="hikube-local up FILE")
     os.execv(find("virsh"), ["virsh", "-c", uri, *words])

@@ -10,6 +10,7 @@ from typing import Any
 from hikube_local.cli.app import App
 from hikube_local.cli.live import Board
 from hikube_local.events import Event, EventType
+from hikube_local.language import tr
 from hikube_local.text import one_line
 
 _MARK = {
@@ -86,12 +87,12 @@ class ProgressPrinter:
         return True
 
     def _print(self, event: Event) -> None:
-        mark = _MARK.get(event.type, "")
+        mark = tr(_MARK.get(event.type, ""))
         if mark and self._colour and event.type in _COLOUR:
             mark = f"\x1b[{_COLOUR[event.type]}m{mark}\x1b[0m"
         head = f"{one_line(event.object)}: " if event.object else ""
         code = f" [{event.code}]" if event.code else ""
-        message = one_line(event.message)
+        message = one_line(tr(event.message))
         if event.type is EventType.READY and self._colour:
             message = f"\x1b[32m{message}\x1b[0m"
         lines = [f"{head}{mark + ': ' if mark else ''}{message}{code}"]
@@ -99,7 +100,9 @@ class ProgressPrinter:
         if event.type is EventType.FAILED:
             lines += [f"    | {one_line(str(line))[:300]}" for line in data.get("lines", [])[-12:]]
             lines += [
-                f"  {n}: {one_line(str(data[n]))}" for n in ("why", "fix") if data.get(n) and data[n] != event.message
+                f"  {tr(n)}: {one_line(tr(str(data[n])))}"
+                for n in ("why", "fix")
+                if data.get(n) and data[n] != event.message
             ]
         if self._board:
             self._board.above(lines)

@@ -9,6 +9,7 @@ import click
 from hikube_local.cli.app import App, confirm
 from hikube_local.cli.options import common, option
 from hikube_local.errors import ExitCode, HikubeError
+from hikube_local.language import tr
 
 
 @click.command("purge")
@@ -32,7 +33,7 @@ def purge(app: App, all_namespaces: bool, disks: bool, images: bool, yes: bool) 
     tests = [t for t in lab.idle(app.layout) if disks or lab.runs(app.layout, t)] if all_namespaces else []
     names = [f"test root {name}{' with its disks' if disks else ': its processes'}" for name in tests]
     if not doomed.names and not names:
-        print("nothing to purge", file=sys.stderr)
+        print(tr("nothing to purge"), file=sys.stderr)
         return ExitCode.DONE
     for name in (*doomed.names, *names):
         print(name)
@@ -50,8 +51,8 @@ def purge(app: App, all_namespaces: bool, disks: bool, images: bool, yes: bool) 
         from hikube_local.access import ssh
 
         if ssh.forget_config(app.layout):
-            print(f"the Include line of {ssh.user_config()}")
+            print(tr(f"the Include line of {ssh.user_config()}"))
     for error in failed:
-        print(f"removed by force: {error.what}", file=sys.stderr)
+        print(tr(f"removed by force: {error.what}"), file=sys.stderr)
     print("purged")
     return ExitCode.DONE

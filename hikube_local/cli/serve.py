@@ -18,6 +18,7 @@ from hikube_local.cli.options import backend_option, common, option, seconds
 from hikube_local.errors import ExitCode, HikubeError, UsageError
 from hikube_local.kube.lock import PORT
 from hikube_local.kube.roles import Role
+from hikube_local.language import tr
 
 if TYPE_CHECKING:  # they need what `library` loads
     from hikube_local.kube.apps import Options as ApplyOptions
@@ -85,14 +86,14 @@ def serve(
     options = Options(port, idle, Role(role), socket and socket.absolute(), how(app, backend, faithful))
 
     async def ready() -> None:
-        print(f"serving https://127.0.0.1:{port} for {app.layout.state}", file=sys.stderr)
+        print(tr(f"serving https://127.0.0.1:{port} for {app.layout.state}"), file=sys.stderr)
         if socket:
-            print(f"and at {socket}", file=sys.stderr)
+            print(tr(f"and at {socket}"), file=sys.stderr)
         if role != Role.OPERATOR:
-            print(f"clients may do what a tenant's {role} may on Hikube", file=sys.stderr)
-        print('use it:  eval "$(hikube-local kubeconfig --env)"; kubectl get vminstances', file=sys.stderr)
-        print("a page:  hikube-local ui", file=sys.stderr)
-        print("stop it: Ctrl-C (machines keep running)", file=sys.stderr, flush=True)
+            print(tr(f"clients may do what a tenant's {role} may on Hikube"), file=sys.stderr)
+        print(tr('use it:  eval "$(hikube-local kubeconfig --env)"; kubectl get vminstances'), file=sys.stderr)
+        print(tr("a page:  hikube-local ui"), file=sys.stderr)
+        print(tr("stop it: Ctrl-C (machines keep running)"), file=sys.stderr, flush=True)
 
     return run(app, Server(app.session, credentials(app), options), port, ready)
 
@@ -169,7 +170,7 @@ def kubeconfig(app: App, port: int | None, env: bool, merge: bool) -> int:
         raise HikubeError("HK606", f"{path} cannot be read: {e}", fix="fix it, or use --env") from None
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write(path, yaml.safe_dump(_merged(there if isinstance(there, dict) else {}, own), sort_keys=False), 0o600)
-    print(f"context {CONTEXT} is in {path}: kubectl --context {CONTEXT} get vminstances", file=sys.stderr)
+    print(tr(f"context {CONTEXT} is in {path}: kubectl --context {CONTEXT} get vminstances"), file=sys.stderr)
     return ExitCode.DONE
 
 

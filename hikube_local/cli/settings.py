@@ -11,6 +11,7 @@ import click
 from hikube_local.cli.app import App
 from hikube_local.cli.options import common, option, output_option
 from hikube_local.errors import ExitCode, UsageError
+from hikube_local.language import tr
 
 
 @click.group("config")
@@ -96,9 +97,9 @@ def completion(shell: str | None, install: bool) -> int:
     place = Path(PLACES[shell]).expanduser()
     place.parent.mkdir(parents=True, exist_ok=True)
     files.write(place, script(shell) + "\n", 0o644)
-    print(f"{place} written; new shells have it", file=sys.stderr)
+    print(tr(f"{place} written; new shells have it"), file=sys.stderr)
     if shell == "zsh":
-        print(f"if zsh does not find it, add to ~/.zshrc before compinit: fpath+=({place.parent})", file=sys.stderr)
+        print(tr(f"if zsh does not find it, add to ~/.zshrc before compinit: fpath+=({place.parent})"), file=sys.stderr)
     return ExitCode.DONE
 
 

@@ -11,6 +11,7 @@ import click
 from hikube_local.cli.app import App, confirm
 from hikube_local.cli.options import common, complete_machine, option, output_option
 from hikube_local.errors import ExitCode
+from hikube_local.language import tr
 
 
 @click.group("snapshot")
@@ -31,7 +32,7 @@ def create(app: App, name: str, snap: str, keep: int | None) -> int:
     obj = app.machine(name)
     with ProgressPrinter(app) as progress:
         snap = snapshots.create(app.session, obj, snap, progress, keep)
-    print(f"snapshot {snap} of {obj.name} created")
+    print(tr(f"snapshot {snap} of {obj.name} created"))
     return ExitCode.DONE
 
 
@@ -105,7 +106,7 @@ def delete(app: App, name: str, snap: str, yes: bool) -> int:
     confirm(f"Delete the snapshot {snap} of {obj.name}?", yes)
     with ProgressPrinter(app) as progress:
         snapshots.delete(app.session, obj, snap, progress)
-    print(f"snapshot {snap} of {obj.name} deleted")
+    print(tr(f"snapshot {snap} of {obj.name} deleted"))
     return ExitCode.DONE
 
 
@@ -129,7 +130,7 @@ def _back(app: App, obj: Any, point: Any, yes: bool, question: str) -> int:
     confirm(question, yes)
     with ProgressPrinter(app) as progress:
         done = snapshots.restore(app.session, obj, point, progress)
-    print(f"{obj.name} restored to {point.name} ({done.seconds:.1f} s)")
+    print(tr(f"{obj.name} restored to {point.name} ({done.seconds:.1f} s)"))
     if not done.running:
-        print(f"it is off: hikube-local start {obj.name}", file=sys.stderr)
+        print(tr(f"it is off: hikube-local start {obj.name}"), file=sys.stderr)
     return ExitCode.DONE

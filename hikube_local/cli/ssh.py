@@ -17,11 +17,12 @@ from hikube_local.cli.app import App
 from hikube_local.cli.options import common, complete_machine, option
 from hikube_local.errors import ExitCode, HikubeError, UsageError
 from hikube_local.events import ignore
+from hikube_local.language import tr
 from hikube_local.readiness.stages import WORDS
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+    print(tr(text), file=sys.stderr)
 
 
 # ssh's own options that take a value (ssh(1), SYNOPSIS).
@@ -176,7 +177,7 @@ def ssh_config(app: App, install: bool, all_namespaces: bool) -> int:
     blocks = _blocks(app, None)
     target, main = access.write_config(app.layout, blocks), access.include(app.layout)
     shown = blocks[0].split()[1] if blocks else "NAME.NAMESPACE.hikube"
-    print(f"{target} is included from {main}: ssh {shown}")
+    print(tr(f"{target} is included from {main}: ssh {shown}"))
     return ExitCode.DONE
 
 

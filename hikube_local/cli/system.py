@@ -11,6 +11,7 @@ import click
 from hikube_local.cli.app import App, confirm
 from hikube_local.cli.options import common, option, output_option
 from hikube_local.errors import ExitCode
+from hikube_local.language import tr
 
 
 @click.group("system")
@@ -19,7 +20,7 @@ def system() -> None:
 
 
 def waits(who: str) -> None:
-    print(f"waits for {who}, which uses the images", file=sys.stderr)
+    print(tr(f"waits for {who}, which uses the images"), file=sys.stderr)
 
 
 @system.command("df")
@@ -78,16 +79,16 @@ def prune(app: App, everything: bool, dry_run: bool, yes: bool) -> int:
     for words, count in lines:
         print(f"{words}  {size(count)}")
     if not spare.images and not lines:
-        print("nothing to remove", file=sys.stderr)
+        print(tr("nothing to remove"), file=sys.stderr)
         return ExitCode.DONE
     freed = sum(count for count, _ in spare.images.values()) + sum(count for _, count in lines)
     if dry_run:
-        print(f"{size(freed)} would be freed")
+        print(tr(f"{size(freed)} would be freed"))
         return ExitCode.DONE
     confirm(f"Remove these ({size(freed)})?", yes)
     kept = space.drop_unused(app.session, spare, everything, waits)
     space.remove([*states, *reports])
     for name in roots:
         root.remove(app.layout, name)
-    print(f"{kept} kept: now in use" if kept else f"{size(freed)} freed")
+    print(tr(f"{kept} kept: now in use" if kept else f"{size(freed)} freed"))
     return ExitCode.DONE

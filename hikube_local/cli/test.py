@@ -17,6 +17,7 @@ from hikube_local.cli.app import App, annotate
 from hikube_local.cli.options import common, files_option, option, output_option, seconds
 from hikube_local.cli.references import manifests
 from hikube_local.errors import HikubeError, UsageError, unexpected, worst
+from hikube_local.language import tr
 
 
 def _number(context: click.Context, parameter: click.Parameter, value: float) -> float:
@@ -74,7 +75,7 @@ def test(app: App, files: tuple[str, ...], filename: tuple[str, ...], watch: boo
         except Exception as e:
             print(unexpected(e).render(), file=sys.stderr)
         sys.stdout.flush()
-        print("waiting for a file to be saved (Ctrl-C to stop)", file=sys.stderr)
+        print(tr("waiting for a file to be saved (Ctrl-C to stop)"), file=sys.stderr)
         while _saved(watched) == seen:
             time.sleep(0.3)
 
@@ -150,8 +151,8 @@ def _once(
                         if leave:
                             home = f"HIKUBE_LOCAL_HOME={own.state.parent}"
                             for o in (o for o in objects if o.kind == "VMInstance"):
-                                print(f"kept: {home} hikube-local ssh {o.name} -n {o.namespace}", file=sys.stderr)
-                            print(f"  remove: {home} hikube-local purge -A --disks", file=sys.stderr)
+                                print(tr(f"kept: {home} hikube-local ssh {o.name} -n {o.namespace}"), file=sys.stderr)
+                            print(tr(f"  remove: {home} hikube-local purge -A --disks"), file=sys.stderr)
                         trial = Trial(
                             own,
                             app.image_settings,
@@ -178,7 +179,7 @@ def _once(
         print(as_json([report.as_json(r, place) for r in reports]))
     else:
         for r in reports:
-            print("\n".join(report.text(r, place, app.timings)))
+            print("\n".join(map(tr, report.text(r, place, app.timings))))
     if junit:
         report.junit(reports, place, junit)
     if html_file:
@@ -197,7 +198,7 @@ def _once(
     for path in filter(None, (junit, html_file, artifacts)):
         print(f"written: {path}", file=sys.stderr)
     if output != "json":
-        print(report.closing(reports))
+        print(tr(report.closing(reports)))
     return worst([*(e.exit_code for e in failures), *(r.exit_code for r in reports)])
 
 

@@ -12,6 +12,7 @@ import click
 from hikube_local.cli.app import App
 from hikube_local.cli.options import common, option, output_option, seconds
 from hikube_local.errors import ExitCode
+from hikube_local.language import tr
 
 INTERVAL = 1.0  # seconds over which rates are measured
 FIGURES = ["CPU", "MEMORY", "READ/S", "WRITE/S", "RX/S", "TX/S"]
@@ -36,7 +37,7 @@ def top(app: App, all_namespaces: bool, history: float | None, words: tuple[str,
         return _history(app, objects, history, output)
     for obj in objects:
         if not app.session.able(obj, capabilities.Measures):
-            print(f"{obj.ref} is not measured: its backend is the {obj.backend}", file=sys.stderr)
+            print(tr(f"{obj.ref} is not measured: its backend is the {obj.backend}"), file=sys.stderr)
     begin, before = time.monotonic(), usage.look(app.session, objects)
     if before:
         time.sleep(INTERVAL)
@@ -68,7 +69,7 @@ def _history(app: App, objects: list[Any], since: float, output: str) -> int:
 
     found = [{"namespace": o.namespace, "name": o.name, **usage.history(app.layout, o, since)} for o in objects]
     if not any(f["time"] for f in found):
-        print("no history: it is recorded while `hikube-local serve` runs", file=sys.stderr)
+        print(tr("no history: it is recorded while `hikube-local serve` runs"), file=sys.stderr)
     cells = []
     for f in found:
         columns = {name: f[name] for name in ("time", *usage.COLUMNS)}

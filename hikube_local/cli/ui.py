@@ -14,6 +14,7 @@ from hikube_local.cli.app import App
 from hikube_local.cli.options import backend_option, common, complete_machine, option
 from hikube_local.errors import ExitCode, HikubeError
 from hikube_local.kube.lock import PORT
+from hikube_local.language import tr
 
 
 @click.command("ui")
@@ -46,8 +47,8 @@ def ui(app: App, name: str, printed: bool, tls: bool, port: int, backend: str | 
     server = Server(app.session, serve.credentials(app), Options(port=port, apps=serve.how(app, backend, False)))
 
     async def ready() -> None:
-        print(f"serving https://127.0.0.1:{port} for {app.layout.state}", file=sys.stderr)
-        print("stop it: Ctrl-C (machines keep running)", file=sys.stderr, flush=True)
+        print(tr(f"serving https://127.0.0.1:{port} for {app.layout.state}"), file=sys.stderr)
+        print(tr("stop it: Ctrl-C (machines keep running)"), file=sys.stderr, flush=True)
         # A browser may take its time to answer; whoever looks is served meanwhile.
         link = await server.link(tls) + to
         asyncio.get_running_loop().run_in_executor(None, _show, link, printed)
@@ -79,7 +80,7 @@ def _show(link: str, printed: bool) -> None:
     """In a browser where there is a screen; else it is printed."""
     screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform == "darwin"
     if not printed and screen and webbrowser.open(link):
-        print("opened in your browser; if nothing shows: hikube-local ui --print", file=sys.stderr, flush=True)
+        print(tr("opened in your browser; if nothing shows: hikube-local ui --print"), file=sys.stderr, flush=True)
         return
-    print("open this link within 60 s; it can be used once:", file=sys.stderr, flush=True)
+    print(tr("open this link within 60 s; it can be used once:"), file=sys.stderr, flush=True)
     print(link, flush=True)

@@ -26,6 +26,7 @@ from hikube_local.cli.options import (
 from hikube_local.cli.references import manifests
 from hikube_local.errors import ExitCode, HikubeError, worst
 from hikube_local.events import ignore
+from hikube_local.language import tr
 
 
 def _up_options(command: Any) -> Any:
@@ -171,7 +172,7 @@ def _tell_again(app: App, wanted: list[Any]) -> None:
 
     for obj in wanted:
         for said in notes(app.store.get(obj.key), obj):
-            print(f"note: {obj.ref}: {said}", file=sys.stderr)
+            print(f"note: {obj.ref}: {tr(said)}", file=sys.stderr)
 
 
 def _finish(app: App, applied: Any, as_json: bool) -> int:
@@ -184,16 +185,16 @@ def _finish(app: App, applied: Any, as_json: bool) -> int:
         if results[obj.key].restart_required:
             where = app.in_namespace(obj)
             fix = f"hikube-local restart{where} {obj.name}, or up --restart"
-            print(f"{obj.ref}: a change takes effect after a restart: {fix}", file=sys.stderr)
+            print(tr(f"{obj.ref}: a change takes effect after a restart: {fix}"), file=sys.stderr)
     for obj in stored:
         if obj.kind == "VMInstance" and results[obj.key].exit_code == ExitCode.DONE:
-            print("\n".join(_way_in(app, obj, app.session.statuses.resource(obj))))
+            print("\n".join(map(tr, _way_in(app, obj, app.session.statuses.resource(obj)))))
     failed = [obj.ref for obj in stored if results[obj.key].exit_code]
     changed = applied.changed
     words = f"{changed} of {len(results)} objects changed" if changed else "nothing changed"
     if failed:
         words = f"failed: {', '.join(failed)} ({len(stored) - len(failed)} of {len(stored)} objects succeeded)"
-    print(words, file=sys.stderr)
+    print(tr(words), file=sys.stderr)
     return code
 
 

@@ -11,6 +11,7 @@ from hikube_local.cli.app import App
 from hikube_local.cli.options import common, ignored, option
 from hikube_local.cli.references import reference
 from hikube_local.errors import NotFound, UsageError, worst
+from hikube_local.language import tr
 
 # virtctl's options that mean nothing on one host.
 _ignored = ignored(
@@ -51,7 +52,7 @@ def image_upload(app: App, words: tuple[str, ...], image_path: Path, size: str, 
         obj = engine.new_disk(app.session, app.namespace, name, size)
     with ProgressPrinter(app) as progress:
         engine.fill(app.session, obj, image_path, progress)
-        print(f"Uploading {image_path} completed successfully")
+        print(tr(f"Uploading {image_path} completed successfully"))
         done = engine.go_on(app.session, obj, progress)
     code = worst(d.exit_code for d in done.results.values())
     if done.users and not code:

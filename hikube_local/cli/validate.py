@@ -8,6 +8,7 @@ from hikube_local.cli.app import App, annotate
 from hikube_local.cli.options import common, files_option, option, output_option, validate_option
 from hikube_local.cli.references import manifests
 from hikube_local.errors import ExitCode
+from hikube_local.language import tr
 
 
 @click.command("validate")
@@ -36,9 +37,7 @@ def validate(
             if d.severity is not Severity.DIFFERENCE or not app.no_differences:
                 print(d.render())
         told = counted(findings.items)
-        print(
-            f"{len(result.objects)} object{'s' if len(result.objects) != 1 else ''} valid"
-            + (f"; {told}" if told else "")
-        )
+        valid = tr(f"{len(result.objects)} object{'s' if len(result.objects) != 1 else ''} valid")
+        print("; ".join(filter(None, (valid, told))))
     bad = findings.failed or (strict and bool(findings.of(Severity.WARNING)))
     return ExitCode.USAGE if bad else ExitCode.DONE

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Protocol
 
+from hikube_local.language import tr
+
 
 class Severity(StrEnum):
     ERROR = "error"
@@ -100,7 +102,7 @@ class Finding:
         from hikube_local.text import columns, sanitize
 
         where = f"{self.place}: " if self.place.file else ""
-        lines = [sanitize(f"{where}{self.word}[{self.code}]: {self.message}")]
+        lines = [sanitize(f"{where}{tr(self.word)}[{self.code}]: {tr(self.message)}")]
         if self.place.text and self.place.line:
             text = self.place.text.rstrip()
             start = max(0, self.place.column - 61)
@@ -111,7 +113,7 @@ class Finding:
             caret = " " * (len(number) + columns(text[start : self.place.column - 1])) + "^"
             lines += [number + shown, caret]
         if self.help:
-            lines.append(f"      = help: {sanitize(self.help)}")
+            lines.append(f"      = {tr('help')}: {sanitize(tr(self.help))}")
         return "\n".join(lines)
 
 
@@ -124,7 +126,7 @@ def counted(items: Iterable[Finding]) -> str:
     """How many of each severity: `1 error, 2 warnings`; empty for none."""
     found = [d.word for d in items]
     counts = [(found.count(word), word) for word in (*map(str, Severity), "note")]
-    return ", ".join(f"{n} {word}{'s' if n > 1 else ''}" for n, word in counts if n)
+    return ", ".join(tr(f"{n} {word}{'s' if n > 1 else ''}") for n, word in counts if n)
 
 
 def folded(items: Iterable[Finding]) -> list[Finding]:

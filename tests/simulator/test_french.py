@@ -1,0 +1,92 @@
+"""The command line in French: help, errors, findings, progress; what programs read is the same in every language."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conftest import PAIR, Program
+
+
+@pytest.fixture
+def french(hikube: Program) -> Program:
+    hikube.env = {**hikube.env, "LANG": "fr_FR.UTF-8"}
+    return hikube
+
+
+def test_a_first_session(french: Program):
+    path = french.file("m.yaml", PAIR)
+    up = french("up", "--backend", "simulator", path)
+    assert up.code == 0, up.err
+    for words in (
+        "importé",
+        "configuration du réseau du tenant",
+        "prête",
+        "2 objets sur 2 ont changé",
+        "diffère de Hikube",
+    ):
+        assert words in up.err, (words, up.err)
+    assert "  connexion : hikube-local ssh web" in up.out
+    assert "rien n'a changé" in french("up", path).err
+    lost = french("get", "vm", "nix")
+    assert "erreur[HK804]: il n'y a pas de vminstance 'nix' dans l'espace de noms default" in lost.err
+    assert "remède: hikube-local get -A liste ce qui existe" in lost.err
+    assert "Différences avec Hikube :" in french("describe", "vm", "web").out
+    assert "configuration du réseau du tenant" in french("events").out
+    wrong = french("validate", french.file("w.yaml", PAIR.replace("u1.medium", "u1.huge")))
+    assert "erreur[HK302]: instanceType inconnu : 'u1.huge'" in wrong.out and "vouliez-vous dire" in wrong.out
+    assert "cet hôte" in french("doctor").out
+
+
+def test_help_is_french_but_for_what_is_typed(french: Program):
+    told = french("up", "--help").out
+    for words in (
+        "Usage : hikube-local up",
+        "Attendre que les machines soient prêtes.",
+        "Exemples :",
+        "hikube-local up vm.yaml",
+    ):
+        assert words in told, words
+    assert "Arrêter et retirer des machines" in french("--help").out
+
+
+def test_lang_wins_and_other_languages_are_english(french: Program):
+    for words in (("--lang", "en", "get", "vm", "nix"), ("get", "vm", "nix", "--lang=en")):
+        assert "error[HK804]: there is no" in french(*words).err
+    french.env = {**french.env, "LANG": "de_DE.UTF-8"}
+    assert "error[HK804]: there is no" in french("get", "vm", "nix").err
+    assert "erreur[HK804]" in french("get", "vm", "nix", "--lang", "fr").err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("get", "vm,vmdisk"),
+        ("get", "vm", "-o", "json"),
+        ("validate", "FILE", "-o", "json"),
+        ("plan", "FILE", "-o", "json"),
+        ("ports",),
+        ("events", "-o", "json"),
+        ("stop", "web"),
+        ("delete", "vm/web"),
+    ],
+)
+def test_what_programs_read_is_the_same(hikube: Program, words: tuple[str, ...]):
+    """JSON, tables of kubectl's, and the sentences that kubectl's and virtctl's users look for."""
+    path = hikube.file("m.yaml", PAIR)
+    given = [str(path) if w == "FILE" else w for w in words]
+    told = {}
+    for lang in ("C.UTF-8", "fr_FR.UTF-8"):
+        assert hikube("up", "--backend", "simulator", path).code == 0
+        hikube.env = {**hikube.env, "LANG": lang}
+        told[lang] = hikube(*given).out
+        hikube.env = {**hikube.env, "LANG": "C.UTF-8"}
+        if words[0] in ("get", "events"):
+            continue
+    if words[0] in ("get", "events") and "json" not in words:
+        told = {lang: [line.split()[:4] for line in out.splitlines()] for lang, out in told.items()}
+    if words[0] == "events":
+        assert "écriture" not in told["fr_FR.UTF-8"]
+    elif words == ("get", "vm", "-o", "json"):
+        assert "prête" not in told["fr_FR.UTF-8"] and "printableStatus" in told["fr_FR.UTF-8"]
+    else:
+        assert told["C.UTF-8"] == told["fr_FR.UTF-8"]
