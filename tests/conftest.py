@@ -16,6 +16,9 @@ import pytest
 from tests.growth import patience
 
 ROOT = Path(__file__).parent.parent
+# Tests compare English sentences, whatever their reader speaks.
+ENGLISH = {"LANG": "C.UTF-8", "LC_ALL": "", "LC_MESSAGES": "", "LANGUAGE": ""}
+os.environ |= ENGLISH
 EXAMPLES = ROOT / "examples"
 
 
@@ -53,6 +56,7 @@ class Program:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("HIKUBE_LOCAL")}
         self.env |= {"HIKUBE_LOCAL_HOME": str(home), "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+        self.env |= ENGLISH
         # Servers of tests stand on this host.
         self.env["HIKUBE_LOCAL_ALLOW_INNER"] = "true"
         self.confine: list[str] = []  # words before the program's own
