@@ -60,8 +60,10 @@ def main() -> int:
         if differ or first.keys() != second.keys():
             print(f"two builds differ: {', '.join(differ) or 'in their names'}", file=sys.stderr)
             return 1
-        shutil.rmtree(DIST, ignore_errors=True)
-        DIST.mkdir()
+        DIST.mkdir(exist_ok=True)
+        for kind in ("*.whl", "*.tar.gz", "*.cdx.json", "SHA256SUMS"):  # of an earlier run; Debian packages stay
+            for old in DIST.glob(kind):
+                old.unlink()
         for name, path in first.items():
             shutil.copy(path, DIST / name)
     wheel = next(p.name for p in DIST.glob("*.whl"))

@@ -16,7 +16,22 @@ TOP = ("ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
 PAGES = (
     ("Start", ("index", "getting-started", "getting-started.fr", "installation", "configuration")),
     ("Manifests", ("manifests", "differences", "codes")),
-    ("Use", ("commands", "network", "images", "snapshots", "lab", "ci", "kubernetes", "page", "containers", "json", "performance")),
+    (
+        "Use",
+        (
+            "commands",
+            "network",
+            "images",
+            "snapshots",
+            "lab",
+            "ci",
+            "kubernetes",
+            "page",
+            "containers",
+            "json",
+            "performance",
+        ),
+    ),
     ("Help", ("troubleshooting", "troubleshooting.fr", "security")),
     ("How it works", ("ARCHITECTURE", "CONTRIBUTING", "SECURITY", "CHANGELOG")),
 )

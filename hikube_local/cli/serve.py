@@ -37,7 +37,11 @@ def library() -> None:
         import aiohttp  # noqa: F401
         import cryptography  # noqa: F401
     except ImportError as e:
-        raise HikubeError("HK601", f"serve needs {e.name}", fix="pip install 'hikube-local[serve]'") from None
+        raise HikubeError(
+            "HK601",
+            f"serve needs {e.name}",
+            fix="install hikube-local with its extra [serve]: in a checkout, pip install -e '.[serve]'",
+        ) from None
     finally:
         for name, value in hidden.items():
             os.environ.pop(name)

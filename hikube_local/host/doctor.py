@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import importlib.util
 import os
 import shutil
@@ -38,7 +39,7 @@ CONTAINER = (
 )
 BINDING = (
     "sudo apt-get install python3-libvirt, and make the virtual environment with --system-site-packages;"
-    " or pip install 'hikube-local[libvirt]' (compiles: libvirt-dev, pkg-config)"
+    " or install hikube-local with its extra [libvirt] (it compiles: libvirt-dev, pkg-config, gcc, python3-dev)"
 )
 
 
@@ -54,6 +55,21 @@ def binding() -> HostCheck:
         "python3-libvirt is there" if found else "libvirt's Python binding is missing",
         "" if found else BINDING,
     )
+
+
+# Where distributions keep what libvirt loads to run QEMU.
+DRIVERS = (
+    "/usr/lib/*/libvirt/connection-driver",
+    "/usr/lib64/libvirt/connection-driver",
+    "/usr/lib/libvirt/connection-driver",
+)
+
+
+def driver() -> HostCheck:
+    """libvirt's part that runs QEMU: since Debian 13 a package of its own, which libvirt's daemon only recommends."""
+    found = [f for folder in DRIVERS for f in glob.glob(f"{folder}/libvirt_driver_qemu.so")]
+    fix = "" if found else "sudo apt-get install libvirt-daemon-driver-qemu"
+    return HostCheck("libvirt's QEMU driver", bool(found), found[0] if found else "not installed", fix)
 
 
 def tools() -> Iterator[HostCheck]:
@@ -80,7 +96,7 @@ def namespace() -> HostCheck:
     name = "network namespace"
     if os.geteuid() == 0:
         lacking = facts.lacks(ROOT_NEEDS)
-        why = f"root lacks {', '.join(lacking)}" if lacking else userns.probe(["unshare", "-n"])
+        why = f"root lacks {', '.join(lacking)}" if lacking else userns.probe(["unshare", "-n", "-m"])
         return HostCheck(name, not why, why or "a bridge could be made inside one", CONTAINER if why else "")
     found, why = userns.find()
     if found:
@@ -252,6 +268,8 @@ def socket_paths(layout: Layout) -> HostCheck:
 
 def bridges() -> HostCheck:
     """What WholeIP can be on this host."""
+    if not path_of("ip"):
+        return HostCheck("WholeIP", False, "not known without ip", needed=False)
     found = sorted(network.links("bridge"))
     here = f"bridges here: {', '.join(found)}" if found else "this host has no bridge"
     if os.geteuid() != 0:
@@ -271,7 +289,7 @@ def bridges() -> HostCheck:
 
 def examine(layout: Layout) -> list[HostCheck]:
     """Every check, for `doctor`."""
-    checks = [*tools(), binding(), namespace(), tun(), socket_paths(layout), folders(layout)]
+    checks = [*tools(), driver(), binding(), namespace(), tun(), socket_paths(layout), folders(layout)]
     return [*checks, accelerator(layout), *surroundings(layout), memory(), disk_space(layout), low_ports(), bridges()]
 
 
@@ -287,7 +305,7 @@ def require(layout: Layout, machines: bool, packages: Sequence[str] = ()) -> Non
         missing = [c for c in missing if c.name == "qemu-img"]
     else:
         # A user without them gets each machine alone; root has no such fallback.
-        needed = (binding(), socket_paths(layout), *((namespace(), tun()) if layout.root else ()))
+        needed = (driver(), binding(), socket_paths(layout), *((namespace(), tun()) if layout.root else ()))
         missing += [c for c in needed if not c.ok]
     if missing:
         wanted = sorted(

@@ -12,25 +12,24 @@ from hikube_local.run import run
 
 def routes() -> list[str]:
     """Every IPv4 network that the host routes or sits in, of all its tables (VPNs have their own)."""
-    rows = _rows("route", "show", "table", "all")
+    rows = _rows("-4", "route", "show", "table", "all")
     return [str(r["dst"]) for r in rows if r.get("dst") not in (None, "default")]
 
 
 def _rows(*words: str) -> list[dict[str, Any]]:
-    """What `ip -j -4 WORDS` answers; nothing where it does not."""
-    done = run(["ip", "-j", "-4", *words], check=False, timeout=10)
+    """What `ip -j WORDS` answers; nothing where it does not, or is not installed (`doctor` says so)."""
     try:
-        found = json.loads(done.stdout or b"[]")
-    except ValueError:
+        found = json.loads(run(["ip", "-j", *words], check=False, timeout=10).stdout or b"[]")
+    except (ValueError, HikubeError):
         return []
-    return [r for r in found if isinstance(r, dict)]
+    return [r for r in found if isinstance(r, dict)] if isinstance(found, list) else []
 
 
 def addresses() -> list[tuple[str, str]]:
     """(address, interface) of the host's own IPv4 addresses."""
     return [
         (str(a["local"]), str(r.get("ifname", "")))
-        for r in _rows("addr", "show")
+        for r in _rows("-4", "addr", "show")
         for a in r.get("addr_info", [])
         if isinstance(a, dict) and "local" in a
     ]
@@ -38,12 +37,12 @@ def addresses() -> list[tuple[str, str]]:
 
 def gateways() -> set[str]:
     """The routers that the host's routes name."""
-    return {str(r["gateway"]) for r in _rows("route", "show", "table", "all") if "gateway" in r}
+    return {str(r["gateway"]) for r in _rows("-4", "route", "show", "table", "all") if "gateway" in r}
 
 
 def neighbours(interface: str) -> list[tuple[str, str]]:
     """(address, MAC) of the host's neighbour table; the MAC is empty where it is not known."""
-    rows = _rows("neigh", "show", "dev", interface)
+    rows = _rows("-4", "neigh", "show", "dev", interface)
     return [(str(r["dst"]), str(r.get("lladdr", "")).lower()) for r in rows if "dst" in r]
 
 
@@ -66,12 +65,8 @@ def machine_id() -> str:
 
 def links(kind: str = "") -> dict[str, int]:
     """{interface: MTU} of the host, of one kind (`bridge`) or all. /sys may show another namespace's, `ip` does not."""
-    done = run(["ip", "-j", "link", "show", *(["type", kind] if kind else [])], check=False, timeout=10)
-    try:
-        rows = json.loads(done.stdout or b"[]")
-    except ValueError:
-        rows = []
-    return {r["ifname"]: r.get("mtu", 1500) for r in rows if isinstance(r, dict) and "ifname" in r}
+    rows = _rows("link", "show", *(["type", kind] if kind else []))
+    return {r["ifname"]: r.get("mtu", 1500) for r in rows if "ifname" in r}
 
 
 def bridge(name: str) -> int:

@@ -32,7 +32,7 @@ def ensure(layout: Layout) -> Credentials:
 
 def _ensure(folder: Path) -> Credentials:
     ca, certificate, key, token = (folder / n for n in ("ca.crt", "server.crt", "server.key", "token"))
-    if not (ca.exists() and certificate.exists() and key.exists()) or _ends_soon(certificate):
+    if not (_good(ca) and certificate.exists() and key.exists()) or _ends_soon(certificate):
         _make(folder, ca, certificate, key)
     if not token.exists():
         files.write(token, secrets.token_urlsafe(32), 0o600)
@@ -47,6 +47,19 @@ def _ends_soon(path: Path) -> bool:
     except ValueError:
         return True
     return end - datetime.datetime.now(datetime.UTC) < datetime.timedelta(days=DAYS_LEFT)
+
+
+def _good(ca: Path) -> bool:
+    """Whether it is there, lasts, and says what its key is for: strict clients (Python 3.13) take no other."""
+    from cryptography import x509
+
+    if not ca.exists() or _ends_soon(ca):
+        return False
+    try:
+        x509.load_pem_x509_certificate(ca.read_bytes()).extensions.get_extension_for_class(x509.KeyUsage)
+    except (ValueError, x509.ExtensionNotFound):
+        return False
+    return True
 
 
 def _make(folder: Path, ca: Path, certificate: Path, key: Path) -> None:
@@ -71,13 +84,20 @@ def _make(folder: Path, ca: Path, certificate: Path, key: Path) -> None:
     def private(made: ec.EllipticCurvePrivateKey) -> bytes:
         return made.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
 
-    if kept.exists() and ca.exists() and not _ends_soon(ca):
-        issuer = serialization.load_pem_private_key(kept.read_bytes(), None)
-        assert isinstance(issuer, ec.EllipticCurvePrivateKey)
-    else:
-        issuer = ec.generate_private_key(ec.SECP256R1())
+    # The key stays, so whoever knows an earlier certificate of it (a kubeconfig) goes on believing what it signs.
+    found = serialization.load_pem_private_key(kept.read_bytes(), None) if kept.exists() and ca.exists() else None
+    issuer = found if isinstance(found, ec.EllipticCurvePrivateKey) else ec.generate_private_key(ec.SECP256R1())
+    if issuer is not found or not _good(ca):
         own = build("CA", issuer.public_key(), 365 * YEARS_CA)
         own = own.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        signs = dict.fromkeys(
+            (
+                *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment"),
+                *("key_agreement", "encipher_only", "decipher_only"),
+            ),
+            False,
+        )
+        own = own.add_extension(x509.KeyUsage(key_cert_sign=True, crl_sign=True, **signs), critical=True)
         own = own.add_extension(x509.SubjectKeyIdentifier.from_public_key(issuer.public_key()), critical=False)
         files.write(kept, private(issuer), 0o600)
         files.write(ca, own.sign(issuer, hashes.SHA256()).public_bytes(pem), 0o600)

@@ -63,6 +63,6 @@ def test_what_needs_libvirt_names_the_line_that_installs_it(installed, tmp_path)
     path.write_text(PAIR)
     done = run(installed[1], "up", path, home=tmp_path)
     assert done.returncode == 1
-    assert "python3-libvirt" in done.stderr and "hikube-local[libvirt]" in done.stderr
+    assert "python3-libvirt" in done.stderr and "its extra [libvirt]" in done.stderr
     assert "Traceback" not in done.stderr
     assert not os.path.exists(tmp_path / "state" / "disks")

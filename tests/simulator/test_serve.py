@@ -416,3 +416,39 @@ def test_the_endpoint_answers_before_what_judges_manifests_is_loaded():
     code = "import sys, hikube_local.cli.serve, hikube_local.kube.server; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "aiohttp" in done.stdout.split() and "pydantic_core" not in done.stdout.split()
+
+
+def test_the_certificates_are_taken_by_strict_clients(hikube: Program):
+    """Python 3.13 verifies as X.509 has it: a CA says what its key is for. One of an earlier version is renewed under its key, so
+    that a kubeconfig that holds it goes on."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+
+    from hikube_local.kube import credentials
+    from hikube_local.paths import layout
+
+    places = layout({"HIKUBE_LOCAL_HOME": str(hikube.home)}).make()
+
+    def strict(ca: Path, leaf: Path) -> str:
+        words = ["openssl", "verify", "-x509_strict", "-purpose", "sslserver", "-CAfile", ca, leaf]
+        return subprocess.run(words, capture_output=True, text=True).stdout
+
+    made = credentials.ensure(places)
+    assert strict(made.ca, made.certificate).endswith("OK\n")
+    good = x509.load_pem_x509_certificate(made.ca.read_bytes())
+    key = serialization.load_pem_private_key((made.ca.parent / "ca.key").read_bytes(), None)
+    bare = x509.CertificateBuilder().subject_name(good.subject).issuer_name(good.issuer).public_key(good.public_key())
+    bare = bare.serial_number(7).not_valid_before(good.not_valid_before_utc).not_valid_after(good.not_valid_after_utc)
+    for e in good.extensions:
+        if not isinstance(e.value, x509.KeyUsage):
+            bare = bare.add_extension(e.value, e.critical)
+    old = bare.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    made.ca.write_bytes(old)
+    again = credentials.ensure(places)
+    assert again.token == made.token and again.ca.read_bytes() != old
+    assert strict(again.ca, again.certificate).endswith("OK\n")
+    (hikube.home / "old.crt").write_bytes(old)
+    words = ["openssl", "verify", "-CAfile", hikube.home / "old.crt", again.certificate]
+    assert subprocess.run(words, capture_output=True, text=True).stdout.endswith("OK\n"), (
+        "a kubeconfig of before goes on"
+    )
