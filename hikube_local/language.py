@@ -128,7 +128,9 @@ def _translated(text: str, which: str, deep: int) -> str:
         return text
     for template in known.candidates(text):
         if (holes := template.match(text)) is not None:
-            return _filled(template.value, {k: _translated(v, which, deep - 1) for k, v in holes.items()})
+            # A hole with one word holds a name: a machine may be called `network`.
+            inner = {k: _translated(v, which, deep - 1) if " " in v else v for k, v in holes.items()}
+            return _filled(template.value, inner)
     return _joined(text, which, deep)
 
 
@@ -146,7 +148,7 @@ def _joined(text: str, which: str, deep: int) -> str:
             head, tail = text[:at], text[at + len(joint) :]
             close = ")" if joint == " (" and tail.endswith(")") else ""
             tail = tail.removesuffix(close)
-            first = _translated(head, which, deep - 2)
+            first = _translated(head, which, deep - 2) if " " in head or head.endswith("ing") else head
             second = _translated(tail, which, deep - 2) if " " in tail else tail  # one word may be anything's name
             if first != head or second != tail:
                 return first + written + second + close

@@ -1,5 +1,5 @@
 """What the program says, out of its own code: each text of two words or more in the modules that speak to people, with a hole where
-something is put in. `python -m tests.messages` lists those that hikube_local/catalogue/messages.fr.yaml lacks.
+something is put in. `python -m tests.messages` lists those that hikube_local/catalogue/fr.po lacks.
 """
 
 from __future__ import annotations

@@ -34,8 +34,8 @@ def annotate(found: Iterable[Any]) -> None:
     if in_actions():
         for d in found:
             if str(d.severity) in ("error", "warning"):
-                told = workflow_command(str(d.severity), d.place.file, d.place.line, f"{d.message} [{d.code}]")
-                print(tr(told), file=sys.stderr)
+                told = workflow_command(str(d.severity), d.place.file, d.place.line, f"{tr(d.message)} [{d.code}]")
+                print(told, file=sys.stderr)
 
 
 class App:

@@ -148,9 +148,6 @@ def run(argv: list[str]) -> int:
         from hikube_local import log
 
         log.to_stderr()
-    language.use(_after("--lang", own))
-    if language.language() != "en":
-        click.Context.formatter_class = Translated
     if timed := "--timings" in own:
         from hikube_local import timings
 
@@ -160,7 +157,12 @@ def run(argv: list[str]) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
-        code = cli.main(reorder(argv), prog_name="hikube-local", standalone_mode=False, default_map=_defaults(argv))
+        defaults = _defaults(argv)
+        kept = next(iter(defaults.values()), {}).get("lang", "")
+        language.use(_after("--lang", own) or os.environ.get("HIKUBE_LOCAL_LANG", "") or str(kept))
+        if language.language() != "en":
+            click.Context.formatter_class = Translated
+        code = cli.main(reorder(argv), prog_name="hikube-local", standalone_mode=False, default_map=defaults)
         sys.stdout.flush()
         return int(code) if isinstance(code, int) else ExitCode.DONE
     except click.exceptions.Exit as e:

@@ -128,7 +128,7 @@ def common(command: Callable) -> Callable:
         help="Show tracebacks, each program that is run, each change in libvirt and each step.",
     )
     @option("--timings", is_flag=True, default=False, help="Show where the seconds went: programs, libvirt, waits.")
-    @click.option(  # read before anything is shown: main.run
+    @option(  # read before anything is shown: main.run
         "--lang",
         type=click.Choice(LANGUAGES),
         expose_value=False,

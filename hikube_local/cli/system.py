@@ -73,7 +73,7 @@ def prune(app: App, everything: bool, dry_run: bool, yes: bool) -> int:
     for digest, (count, origin) in sorted(spare.images.items()):
         print(f"image {digest[:12]}  {size(count)}  {origin}")
     lines = [(f"incomplete download {p.name[:12]}", count) for p, count in sorted(spare.files.items())]
-    lines += [(f"warm state {p.name[:12]}", space.on_disk(p)) for p in states]
+    lines += [(f"warm state {p.name[:12]}", space.total([p], lone=True)) for p in states]
     lines += [(f"test root {name}", space.on_disk(lab / name)) for name in roots]
     lines += [(f"test report {p.name}", space.on_disk(p)) for p in reports]
     for words, count in lines:

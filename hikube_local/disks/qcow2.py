@@ -89,6 +89,9 @@ def grow(folder: Path, size: int) -> None:
     if disk.is_symlink():
         raise HikubeError("HK708", f"{disk} is a symbolic link, not a disk file", fix="put the disk's file back")
     if virtual_size(disk) < size:
+        if disk.stat().st_nlink > 1:  # a kept state is the same file, and stays as it is
+            with files.beside(disk, name_too=False) as temporary:
+                run(["cp", "--sparse=always", "--reflink=auto", disk, temporary], timeout=3600)
         run(["qemu-img", "resize", "-q", "-f", "qcow2", disk, str(size)], limits=Limits())
 
 

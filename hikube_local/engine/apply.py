@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from hikube_local.api.names import WARM
 from hikube_local.api.objects import DEFAULT_BACKEND, DISK, INSTANCE, Key, Object
 from hikube_local.api.sources import url_of
 from hikube_local.backends.capabilities import OnThisHost, Snapshots, WarmStates
@@ -19,7 +18,7 @@ from hikube_local.host import network
 from hikube_local.images import bundle, sources
 from hikube_local.images.fetch import mirrored
 from hikube_local.plan.running import applied
-from hikube_local.plan.steps import RunOptions
+from hikube_local.plan.steps import RunOptions, Verb
 from hikube_local.store.db import Basis
 from hikube_local.text import mask_url
 from hikube_local.urls import is_this_host
@@ -219,14 +218,14 @@ def _keep_warm(
 ) -> None:
     """The states from which machines start that come anew: of those whose first boot was followed to its end just now."""
     for obj in stored:
-        verdict = results[obj.key].verdict
-        wanted = where or (session.layout.warm if obj.annotations.get(WARM, "").lower() == "true" else None)
-        if obj.kind != INSTANCE or not wanted or not (verdict and verdict.cloud_init and verdict.fresh):
+        done = results[obj.key]
+        begun = any(step.verb == Verb.START for step in done.steps)  # one that was on before may have been worked in
+        if obj.kind != INSTANCE or not (begun and done.verdict and done.verdict.cloud_init and done.verdict.fresh):
             continue
         if (backend := session.able(obj, WarmStates)) is None:
             continue
         try:
-            backend.keep_warm(obj, wanted, emit)
+            backend.keep_warm(obj, where or session.layout.warm, emit)
         except (HikubeError, OSError) as error:
             e = unexpected(error)
             what = f"its state is not kept for warm starts: {e.what}"

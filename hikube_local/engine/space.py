@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,7 @@ def survey(session: Session) -> list[Use]:
         Use("Disks", len(disks), sum((p.parent.name, p.name) in attached for p in disks), total(disks), 0),
         Use("Snapshots", len(points), len(points), total(points), 0),
         Use("Machines (logs, seeds)", len(machines), len(machines), total(machines), 0),
-        Use("Warm states", len(states), 0, total(states), total(states)),
+        Use("Warm states", len(states), 0, total(states), total(states, lone=True)),
     ]
 
 
@@ -101,16 +102,20 @@ def folders(layout: Layout, what: str, pattern: str) -> list[Path]:
     return sorted(p for p in (layout.state / what).glob(pattern) if p.is_dir())
 
 
-def total(paths: Iterable[Path]) -> int:
-    """Bytes on disk; a file under several names counts once."""
+def total(paths: Iterable[Path], lone: bool = False) -> int:
+    """Bytes on disk; a file under several names counts once, with `lone` only if it has none elsewhere: what goes with these."""
     seen: dict[tuple[int, int], int] = {}
+    names: dict[tuple[int, int], int] = {}
     for top in paths:
         for path in (top, *top.rglob("*")):
             try:
                 st = path.lstat()
             except FileNotFoundError:  # it went while we looked
                 continue
-            seen[st.st_dev, st.st_ino] = 512 * st.st_blocks
+            file = st.st_dev, st.st_ino
+            names[file] = names.get(file, 0) + 1
+            if not lone or stat.S_ISDIR(st.st_mode) or names[file] == st.st_nlink:
+                seen[file] = 512 * st.st_blocks
     return sum(seen.values())
 
 

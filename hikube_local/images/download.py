@@ -171,7 +171,7 @@ class Download:
     def _stream(
         self, answer, out, start: int, total: int | None, pass_on: Beside[bytes], validators: tuple[str, str]
     ) -> int:
-        count = synced = start
+        count = synced = checked = start
         begin = told = time.monotonic()
 
         def sync(upto: int) -> None:
@@ -185,11 +185,13 @@ class Download:
                 out.write(block)
                 count += len(block)
                 pass_on.put(block)
+                if count - checked >= SYNC_EVERY:
+                    checked = count
+                    room(self.target.parent, SYNC_EVERY if total is None else total - count)
                 if count - synced >= SYNC_EVERY and on_disk.idle:
                     out.flush()  # the rest is for the disk, which nobody has to wait for
                     synced = count
                     on_disk.put(synced)
-                    room(self.target.parent, SYNC_EVERY if total is None else total - count)
                 if (now := time.monotonic()) - told >= PROGRESS_EVERY:
                     told = now
                     self._progress(count, start, total, now - begin)

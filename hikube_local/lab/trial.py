@@ -160,7 +160,8 @@ class Trial:
             report.stages = [(stage, max(0.0, at - report.started)) for stage, at in report.stages]
             if report.error is None and report.verdict is None:
                 report.error = next(iter(broken.values()), HikubeError("HK805", f"{report.machine.name} did not start"))
-            if self.options.warm and report.verdict and report.verdict.result is Result.READY:
+            ready = report.verdict is not None and report.verdict.result is Result.READY and report.verdict.cloud_init
+            if self.options.warm and ready:
                 with contextlib.suppress(HikubeError, OSError):
                     self._able(WarmStates).keep_warm(report.machine, self.options.warm, self._emit)
             try:

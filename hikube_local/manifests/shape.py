@@ -29,14 +29,10 @@ TOP = ("apiVersion", "kind", "metadata", "spec", "status")
 PRINTED = ("appVersion",)  # what the platform's API server adds to what it hands out
 _WANTED = {
     "bool_type": "a boolean (true or false)",
-    "bool_parsing": "a boolean (true or false)",
     "int_type": "a whole number",
-    "int_parsing": "a whole number",
     "string_type": "text",
     "list_type": "a list",
     "dict_type": "a mapping",
-    "model_type": "a mapping",
-    "model_attributes_type": "a mapping",
 }
 
 

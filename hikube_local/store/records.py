@@ -50,7 +50,7 @@ class GuestCache:
     cloud_init: dict[str, Any] | None = None  # how cloud-init ended: start, ok, and why (readiness.Trouble)
     done_as: str = ""  # the instance-id under which it was seen to be done
     got: dict[str, Any] | None = None  # of a disk that is being imported: bytes, total, and the time of that
-    resumed: float | None = None  # seconds that a warm start took, until somebody was told
+    resumed: dict[str, float] | None = None  # a warm start, by its start time, and its seconds; until somebody was told
     failed: dict[str, Any] | None = None  # why a disk or a machine did not come about (readiness.Trouble)
 
 

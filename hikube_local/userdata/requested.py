@@ -84,7 +84,7 @@ def script(user_data: str, name: str = "") -> Script | None:
 
     None where there is none, and where it cannot be told which of several it is.
     """
-    found = [p for part in all_parts(user_data) for p in _exploded(part)]
+    found = [p for part in all_parts(user_data) for p in exploded(part)]
     scripts = [p for p in found if p.kind.startswith(parts.SCRIPT)]
     number = re.fullmatch(r"part-(\d{3,5})", name)
     at = int(number[1]) - 1 if number else -1
@@ -96,7 +96,7 @@ def script(user_data: str, name: str = "") -> Script | None:
     return Script(own.text, own.offset + 1, own.encoded) if own else None
 
 
-def _exploded(part: parts.Part) -> Iterator[parts.Part]:
+def exploded(part: parts.Part) -> Iterator[parts.Part]:
     """An archive's parts, which cloud-init counts each, in its place (user_data.py, _explode_archive)."""
     if part.kind != parts.ARCHIVE:
         yield part
@@ -133,7 +133,7 @@ def _configs(part: parts.Part) -> Iterator[Config]:
         branches = template and "{%" in part.text
         yield Config(root, bool(wrong), text, part.offset, fixed, template, branches, part.merges or own)
     elif kind == parts.ARCHIVE:
-        for inner in _exploded(replace(part, kind=kind, text=text)):
+        for inner in exploded(replace(part, kind=kind, text=text)):
             yield from _configs(inner)
 
 

@@ -62,6 +62,13 @@ def test_each_text_is_found_again_with_what_is_put_in(french):
         ("waits for its disk a: b, then run up again", "attend son disque a : b, puis relancez up"),
         ("  log in: hikube-local ssh web", "  connexion : hikube-local ssh web"),
         ("a guest's own words: nothing of ours", "a guest's own words: nothing of ours"),
+        ("hikube-local restart network, or up --restart", "hikube-local restart network, ou up --restart"),
+        (
+            "Remove the machines web, network (their disks stay)?",
+            "Retirer les machines web, network (leurs disques restent) ?",
+        ),
+        ("importing: from image debian-12", "importation : depuis l'image debian-12"),
+        ("network: Running, no ports", "network: Running, aucun port"),
         ("{0} is missing", "{0} manque"),
         ("a\\1b {x} is missing", "a\\1b {x} manque"),
         ("", ""),

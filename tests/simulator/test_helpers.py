@@ -168,7 +168,7 @@ def test_system_df_and_prune(hikube: Program):
     kept.mkdir()
     (kept / "kept").write_text("")
     rows = {r["kind"]: r for r in json.loads(hikube("system", "df", "-o", "json").out)}
-    assert rows["Warm states of test"]["reclaimable"] >= 200_000 and rows["Test roots"]["total"] == 2
+    assert rows["Warm states"]["reclaimable"] >= 200_000 and rows["Test roots"]["total"] == 2
     assert rows["Images"]["reclaimable"] >= 200_000 and rows["Disks"]["reclaimable"] == 0
     assert "RECLAIMABLE" in hikube("system", "df").out
     dry = hikube("system", "prune", "--dry-run")

@@ -76,8 +76,7 @@ def resume(context: Context, obj: Object, target: Path) -> None:
     try:
         xml = _with_layers(context, obj, connection.saveImageGetXMLDesc(image, lv.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE))
         connection.restoreFlags(image, xml, lv.VIR_DOMAIN_SAVE_RUNNING)
-        # It runs again, whatever was asked for since; QEMU's own network has forgotten its forwards.
-        context.store.keep(obj.key, power=None)
+        # QEMU's own network has forgotten its forwards.
         if (dom := context.domain(obj)) is not None:
             libvirt.ends(dom, comes_back(obj))
             limits.bound(context, dom.name(), dom.XMLDesc(0))

@@ -10,7 +10,7 @@ import contextlib
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,8 @@ def go_back(context: Context, obj: Object, point: Snapshot, emit: Emit) -> float
     """Restore it and tell the guest what it slept through; the seconds that the way back took."""
     with held(context, obj, emit) as obj:
         seconds, kept = restore(context, obj, point.name, emit)
+        if kept.memory:
+            context.store.keep(obj.key, power=None)  # it runs again, whatever was asked for since
     if kept.memory:
         refresh.woken(context, obj, time.time() - kept.created, kept.agent, emit)
     return seconds
@@ -165,17 +167,24 @@ def _definition(context: Context, obj: Object) -> str:
     return domain.digests(spec.machine(context, obj, RunOptions())).cold
 
 
-def restore(context: Context, obj: Object, name: str, emit: Emit) -> tuple[float, records.Checkpoint]:
-    """Back to a checkpoint, as often as wanted; under the locks. The seconds that it took, and the checkpoint."""
+def restore(
+    context: Context, obj: Object, name: str, emit: Emit, begun: Callable[[], object] = lambda: None
+) -> tuple[float, records.Checkpoint]:
+    """Back to a checkpoint, as often as wanted; under the locks. The seconds that it took, and the checkpoint.
+
+    `begun` is called when the way back is noted, from when on it is gone to its end, also over a kill.
+    """
     settle(context, obj, emit)
     point = by_name(records.all(context, obj), obj, name)
     if point.memory and point.definition not in ("", _definition(context, obj)):
         what = f"{obj.name} has changed since checkpoint {name}: the saved memory no longer fits"
         raise HikubeError("HK806", what, fix="restore the earlier manifest, then up --restart")
-    return _restore(context, obj, point, emit), point
+    return _restore(context, obj, point, emit, begun), point
 
 
-def _restore(context: Context, obj: Object, point: records.Checkpoint, emit: Emit) -> float:
+def _restore(
+    context: Context, obj: Object, point: records.Checkpoint, emit: Emit, begun: Callable[[], object] = lambda: None
+) -> float:
     begin = time.monotonic()
     target, own = records.place(context, obj) / point.name, context.folder(obj)
     if point.memory and not memory.whole(target / memory.FILE):
@@ -199,6 +208,7 @@ def _restore(context: Context, obj: Object, point: records.Checkpoint, emit: Emi
             raise libvirt.translated(e, f"{obj.name} could not be switched off") from None
     # From here on the way back is gone to its end, also over a kill.
     files.write_json(context.pending(obj), {"verb": "restore", "name": point.name})
+    begun()
     mark = secrets.token_hex(4)
     for n, frozen in point.frozen.items():
         folder = folders[n]
@@ -332,6 +342,8 @@ def settle(context: Context, obj: Object, emit: Emit, going: bool = False) -> No
             what = f"completing the interrupted restore of checkpoint {found[0].name}"
             emit(Event(EventType.STEP, what, obj.ref, obj.namespace))
             _restore(context, obj, found[0], emit)
+            if found[0].memory:
+                context.store.keep(obj.key, power=None)
         return
     emit(Event(EventType.STEP, f"checkpoint {row.get('name')} was interrupted", obj.ref, obj.namespace))
     dom = context.active(obj)

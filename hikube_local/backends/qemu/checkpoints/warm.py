@@ -2,8 +2,8 @@
 changed.
 
 What is kept is the checkpoint of its first boot with the layers that it stands on. What matters makes the key: image, seed,
-the machine's description and addresses, QEMU's version, the CPU and the accelerator. A note lies in the machine's folder while
-it is brought up so, and a kill is healed to a machine that has never run.
+the machine's description and addresses, QEMU's version, the CPU and the accelerator. A note lies in the machine's folder until
+its memory is given to libvirt: a kill before that is healed to a machine that has never run, one after it as that of any way back.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from hikube_local import files
+from hikube_local import __version__, files
 from hikube_local.api.names import WARM
 from hikube_local.api.objects import DISK, Key, Object
 from hikube_local.backends.capabilities import FIRST_BOOT
-from hikube_local.backends.qemu import boot_marks, libvirt
+from hikube_local.backends.qemu import boot_marks, firmware, libvirt
 from hikube_local.backends.qemu.checkpoints import operations, records
 from hikube_local.backends.qemu.context import CHECKPOINT, Context
 from hikube_local.backends.qemu.machine import definition, refresh, spec
 from hikube_local.disks import layers, qcow2
-from hikube_local.errors import HikubeError
+from hikube_local.errors import HikubeError, unexpected
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.host.facts import asleep
 from hikube_local.locks import locked
 from hikube_local.plan.steps import RunOptions
-from hikube_local.render import layout, seed
-from hikube_local.render.machine import SEED, SEED_MARK
+from hikube_local.render import domain, layout, seed
+from hikube_local.render.machine import SEED, SEED_MARK, profile_of
 from hikube_local.run import run
 from hikube_local.store import bodies
 from hikube_local.text import age as words
@@ -46,40 +46,55 @@ MOST, LARGEST, OLDEST = (
 )  # states that are kept, their bytes together, seconds since the last use
 NOTE = "warm.json"  # in the machine's folder: which disks were put aside for a warm start that is under way
 FIRST = "first-boot.json"  # there while a first boot is under way that may be kept: its key
-ASIDE = "aside.qcow2"  # a disk's own first layer meanwhile
+ASIDE, NEXT = "aside.qcow2", "next.qcow2"  # a disk's own first layer meanwhile, and what takes its place
+PASSING = ("HK604", "HK608", "HK609", "HK610", "HK999")  # codes of errors that say nothing of the state itself
 _LOGS = ("console.log", "firmware.log", boot_marks.FILE)
 _MACHINE = (*_LOGS, SEED, SEED_MARK)
 
 
 def start(context: Context, obj: Object, options: RunOptions, emit: Emit) -> bool:
     """Bring a machine up from the state after an earlier first boot; False where it has to boot. Under its locks."""
-    folder, where = context.folder(obj), options.warm
+    folder, where = context.folder(obj), options.warm or context.layout.warm
     (folder / FIRST).unlink(missing_ok=True)
-    if (said := obj.annotations.get(WARM, "").lower()) == "false" or (where is None and not said):
+    if not wanted(obj, options.warm) or context.store.intent(obj.key).started_before or not obj.instance.has_seed:
         return False
-    if context.store.intent(obj.key).started_before or not obj.instance.has_seed:
-        return False
-    if why := anew(obj.instance.cloudInit) or _used(context, obj):
+    if why := anew(obj.instance.cloudInit) or _bridged(context, obj) or _used(context, obj):
         emit(Event(EventType.HINT, f"no warm start: {why}", obj.ref, obj.namespace))
         return False
-    where = where or context.layout.warm
     name = key(context, obj)
     if (where / name / "checkpoint" / CHECKPOINT).exists():
         try:
-            with locked(where / "lock"):
-                seconds, old = _resume(context, obj, where / name, emit)
-        except (HikubeError, OSError) as e:
-            why = f"{e.what}: {e.why}" if isinstance(e, HikubeError) and e.why else str(e)
-            what = f"the warm state cannot be used, so the machine boots: {why}"
-            emit(Event(EventType.WARNING, what, obj.ref, obj.namespace))
-            settle(context, obj)
-            shutil.rmtree(where / name, ignore_errors=True)
+            point, seconds = _resume(context, obj, where, name, emit)
+        except Exception as error:  # whatever it is, the machine can boot
+            e = unexpected(error)
+            what = f"the warm state cannot be used, so the machine boots: {e.what}" + (f": {e.why}" if e.why else "")
+            emit(Event(EventType.WARNING, what, obj.ref, obj.namespace, code=e.code))
+            _back(context, obj, list(context.writable_disks(obj)))
+            if e.code not in PASSING:
+                shutil.rmtree(where / name, ignore_errors=True)
         else:
-            what = f"resumed in {seconds:.1f} s from the state after its first boot, {words(old)} ago; what was generated then is the same"
+            gap = time.time() - point.created
+            what = f"resumed in {seconds:.1f} s from the state after its first boot, {words(gap)} ago; what was generated then is the same"
             emit(Event(EventType.STEP, what, obj.ref, obj.namespace))
+            try:
+                refresh.woken(context, obj, gap, point.agent, emit)
+            except HikubeError as e:  # it runs: what could not be done for it is told
+                emit(Event(EventType.WARNING, e.what, obj.ref, obj.namespace, code=e.code, data={"why": e.why}))
             return True
     files.write_json(folder / FIRST, name)
     return False
+
+
+def wanted(obj: Object, asked: Path | None) -> bool:
+    """Whether it may start so: its annotation says, else whether the command asked for it."""
+    said = obj.annotations.get(WARM, "").lower()
+    return said == "true" or (asked is not None and said != "false")
+
+
+def _bridged(context: Context, obj: Object) -> str:
+    """A lease of somebody else's network may be another one's by now."""
+    lan = context.bridge(obj) or next((n.lan for n in context.tenants.further(obj) if n.lan), "")
+    return f"it is on the bridge {lan} of this host" if lan else ""
 
 
 def _used(context: Context, obj: Object) -> str:
@@ -98,7 +113,8 @@ def key(context: Context, obj: Object) -> str:
     for device in machine.disks:
         about = qcow2.facts(context.layout.disk(obj.namespace, device.name))
         stored = context.store.get(Key(DISK, obj.namespace, device.name))
-        disks.append((device.name, device.bus, device.optical, about, stored.disk.storage if stored else ""))
+        place = (device.name, device.bus, device.optical, device.hot, device.boot_order)
+        disks.append((*place, about, stored.disk.storage if stored else ""))
     cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
     plain = replace(machine, tap="", further=(), places=None, disks=(), owner=None)  # type: ignore[arg-type]
     parts = (
@@ -109,25 +125,48 @@ def key(context: Context, obj: Object) -> str:
         run(["qemu-system-x86_64", "--version"], timeout=20).stdout,
         type(context.sandbox).__name__,
         (context.tenants.ip(obj), *((n.mac, n.ip) for n in context.tenants.further(obj))),
-        layout.VERSION,
-        FIRST_BOOT,
+        (__version__, layout.VERSION, 2),  # of us, of the devices' places, and of what lies in a state's folder
     )
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
-def _resume(context: Context, obj: Object, source: Path, emit: Emit) -> tuple[float, float]:
-    """The seconds that it took, and how old the state is."""
+def _resume(context: Context, obj: Object, where: Path, name: str, emit: Emit) -> tuple[records.Checkpoint, float]:
+    """The checkpoint that it came from, and the seconds that it took."""
     begin = time.monotonic()
-    own = context.make_folder(obj)
+
+    def waiting(who: str) -> None:
+        emit(Event(EventType.WAITING, f"waits for {who}", obj.ref, obj.namespace, code="HK609"))
+
+    with locked(where / "lock", waiting):
+        point = _taken(context, obj, where / name)
+        os.utime(where / name)
+        bound(where)
+    own, target = context.folder(obj), records.place(context, obj) / FIRST_BOOT
+    # From there on a kill is healed forward, as that of any way back.
+    operations.restore(context, obj, FIRST_BOOT, emit, (own / NOTE).unlink)
+    seconds = time.monotonic() - begin
+    # What it runs as now is what its memory fits, as of a checkpoint that was taken here.
+    ran = domain.digest(context.running(obj).XMLDesc(0), cold=True)
+    files.write_json(target / CHECKPOINT, asdict(replace(point, definition=ran)))
+    _note(context, obj, seconds)
+    _forget_aside(context, obj)
+    return point, seconds
+
+
+def _taken(context: Context, obj: Object, source: Path) -> records.Checkpoint:
+    """Lay a state into the machine's folders; its disks' own layers are put aside, each at one stroke."""
     point = records.of_record(files.read_json(source / "checkpoint" / CHECKPOINT))
     if point is None or set(point.frozen) != set(context.writable_disks(obj)):
         raise HikubeError("HK708", f"the warm state {source.name[:12]} is damaged")
+    own = context.make_folder(obj)
     bodies.record(own, obj)
     files.write_json(own / NOTE, sorted(point.frozen))
     for disk in point.frozen:
         folder = context.layout.disk(obj.namespace, disk)
-        os.replace(folder / layers.FIRST, folder / ASIDE)
-        _link(source / f"disk-{disk}.qcow2", folder / layers.FIRST)
+        (folder / NEXT).unlink(missing_ok=True)
+        _link(folder / layers.FIRST, folder / ASIDE)
+        _link(source / f"disk-{disk}.qcow2", folder / NEXT)
+        os.replace(folder / NEXT, folder / layers.FIRST)
     for part in _MACHINE:
         if (source / part).exists():
             shutil.copy2(source / part, own / part)
@@ -137,33 +176,28 @@ def _resume(context: Context, obj: Object, source: Path, emit: Emit) -> tuple[fl
     shutil.copytree(source / "checkpoint", target, copy_function=_link)
     # Sockets and taps of this root differ, and are brought along.
     files.write_json(target / CHECKPOINT, asdict(replace(point, definition="")))
-    operations.restore(context, obj, FIRST_BOOT, emit)
-    seconds = time.monotonic() - begin
-    _note(context, obj, seconds)
-    (own / NOTE).unlink()
-    _forget_aside(context, obj)
-    refresh.woken(context, obj, time.time() - point.created, point.agent, emit)
-    os.utime(source)
-    return seconds, time.time() - point.created
+    return point
 
 
 def _began_now(own: Path) -> None:
     """The marks of where a start begins hold inodes, which are others here; the last start is this one."""
     rows = boot_marks.all(own)
+    if not rows:
+        raise HikubeError("HK708", "the warm state does not say where its boot began")
     for row in rows:
         for log in ("console", "firmware"):
             if log in row:
                 with contextlib.suppress(FileNotFoundError):
                     row[log] = [(own / f"{log}.log").stat().st_ino, row[log][1]]
-    if rows:
-        rows[-1]["time"] = time.time()
+    rows[-1]["time"] = time.time()
     files.write_json(own / boot_marks.FILE, rows)
 
 
 def _note(context: Context, obj: Object, seconds: float) -> None:
-    """What a boot would have left in the store."""
-    choice, identity = context.accelerator(obj), context.uuid(obj)
-    began = boot_marks.all(context.folder(obj))[-1]["time"]
+    """What a boot would have left."""
+    choice, identity, own = context.accelerator(obj), context.uuid(obj), context.folder(obj)
+    began = boot_marks.all(own)[-1]["time"]
+    firmware.note(own, profile_of(obj.instance))
     context.store.keep(
         obj.key,
         ran_with=choice.word,
@@ -176,31 +210,37 @@ def _note(context: Context, obj: Object, seconds: float) -> None:
         asleep=asleep(),
         again=None,
         answered=None,
-        resumed=round(seconds, 2),
+        resumed={"start": began, "seconds": round(seconds, 2)},
     )
 
 
 def settle(context: Context, obj: Object) -> None:
-    """A warm start that was cut short: the machine has never run, and its disks are as they were made. Under its locks."""
-    own = context.folder(obj)
-    disks = files.read_json(own / NOTE)
-    if not isinstance(disks, list):
+    """A warm start that was cut short before its memory was given to libvirt: the machine has never run, and its disks are
+    as they were made. Under its locks."""
+    disks = files.read_json(context.folder(obj) / NOTE)
+    if isinstance(disks, list):
+        _back(context, obj, [str(disk) for disk in disks])
+    else:
         _forget_aside(context, obj)
-        return
+
+
+def _back(context: Context, obj: Object, disks: list[str]) -> None:
+    """Everything as it was before; each step may have been done already."""
+    own = context.folder(obj)
     if (dom := context.active(obj)) is not None:
         libvirt.switch_off(dom)
+    context.pending(obj).unlink(missing_ok=True)
     shutil.rmtree(records.place(context, obj) / FIRST_BOOT, ignore_errors=True)
     for disk in disks:
-        folder = context.layout.disk(obj.namespace, str(disk))
-        if not (folder / ASIDE).exists():
-            continue
-        for path in (*folder.glob("*.qcow2"), folder / layers.FILE):
-            if path.name != ASIDE:
+        folder = context.layout.disk(obj.namespace, disk)
+        (folder / NEXT).unlink(missing_ok=True)
+        if (folder / ASIDE).exists():
+            (folder / layers.FILE).unlink(missing_ok=True)  # first: without it the first layer is the active one
+            os.replace(folder / ASIDE, folder / layers.FIRST)
+            for path in folder.glob("layer-*.qcow2"):
                 path.unlink(missing_ok=True)
-        os.replace(folder / ASIDE, folder / layers.FIRST)
     for name in _LOGS:
         (own / name).unlink(missing_ok=True)
-    context.pending(obj).unlink(missing_ok=True)
     gone = ("started_before", "cloud_init", "up", "done_as", "configured", "resumed", "ran_with", "ran_by")
     context.store.keep(obj.key, **dict.fromkeys(gone))
     if context.domain(obj) is not None:
@@ -210,7 +250,8 @@ def settle(context: Context, obj: Object) -> None:
 
 def _forget_aside(context: Context, obj: Object) -> None:
     for folder in context.writable_disks(obj).values():
-        (folder / ASIDE).unlink(missing_ok=True)
+        for name in (ASIDE, NEXT):
+            (folder / name).unlink(missing_ok=True)
 
 
 def keep(context: Context, obj: Object, where: Path, emit: Emit) -> None:
@@ -236,13 +277,15 @@ def keep(context: Context, obj: Object, where: Path, emit: Emit) -> None:
             with locked(where / "lock"):
                 if not (where / name).exists():
                     os.rename(work, where / name)
-                _bound(where)
+                bound(where)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-    emit(Event(EventType.STEP, "its state after the first boot is kept for warm starts", obj.ref, obj.namespace))
+    if (where / name).exists():
+        emit(Event(EventType.STEP, "its state after the first boot is kept for warm starts", obj.ref, obj.namespace))
 
 
-def _bound(where: Path) -> None:
+def bound(where: Path) -> None:
+    """What is too old or too much goes. Under the folder's lock."""
     for left in where.glob(".new-*"):
         if time.time() - left.lstat().st_mtime > 3600:  # of a command that was killed
             shutil.rmtree(left, ignore_errors=True)
@@ -267,9 +310,11 @@ def too_many(rows: Iterable[tuple[str, float, int]], now: float) -> list[str]:
 
 
 def _link(source: str | Path, target: str | Path) -> None:
-    """The same file under another name: frozen layers and memory files are never written to."""
+    """The same file under another name, for frozen layers and memory files are never written to; on another file system a
+    copy, with its holes and nobody else's to read."""
+    Path(target).unlink(missing_ok=True)
     try:
         os.link(source, target)
     except OSError:
-        shutil.copyfile(source, target)
-        os.chmod(target, 0o600)
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        run(["cp", "--sparse=always", "--reflink=auto", "--", source, target], timeout=3600)

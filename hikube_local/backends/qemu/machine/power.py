@@ -23,16 +23,9 @@ from hikube_local.render import fit, machine, seed
 from hikube_local.render.machine import SEED
 
 
-def start(context: Context, obj: Object, options: RunOptions, emit: Emit) -> None:
-    """Switch it on; what this host has to do differently is said."""
-    lv = libvirt.module()
-    dom = context.domain(obj)
-    if dom is None:
-        raise HikubeError("HK801", f"{obj.name} is not defined")
+def tell(context: Context, obj: Object, options: RunOptions, emit: Emit) -> None:
+    """Before it starts: its images are what they were, and what this host has to do differently is said."""
     disks.sound_bases(context, obj)
-    if _trusts_too_much(context, dom):
-        definition.define(context, obj, options)
-        dom = context.domain(obj) or dom
     if not context.sandbox.has_tenant_network:
         emit(Event(EventType.DIFFERENCE, LOST, obj.ref, obj.namespace, code="HK518"))
     if needs_linger(context.layout):
@@ -52,7 +45,18 @@ def start(context: Context, obj: Object, options: RunOptions, emit: Emit) -> Non
     _, told = sizes.size(context.store, context.facts, obj, options.exact)
     for d in [*told, *fit.dropped(profile, choice.kvm)]:
         emit(Event(EventType.DIFFERENCE, d.message, obj.ref, obj.namespace, code=d.code))
-    folder = context.make_folder(obj)
+
+
+def start(context: Context, obj: Object, options: RunOptions) -> None:
+    """Switch it on."""
+    lv = libvirt.module()
+    dom = context.domain(obj)
+    if dom is None:
+        raise HikubeError("HK801", f"{obj.name} is not defined")
+    if _trusts_too_much(context, dom):
+        definition.define(context, obj, options)
+        dom = context.domain(obj) or dom
+    choice, profile, folder = context.accelerator(obj), machine.profile_of(obj.instance), context.make_folder(obj)
     if obj.instance.has_seed and profile.disk_bus == "sata" and (content := seed.seed(obj, dom.UUIDString())):
         files.write(folder / SEED, seed.volume(content), 0o600)  # the guest may have written to it
     context.sandbox.make_sockets(context.tenants.tap(obj), context.sandbox.owner(dom.UUIDString()))
