@@ -68,7 +68,7 @@ def test_each_text_is_found_again_with_what_is_put_in(french):
             "Retirer les machines web, network (leurs disques restent) ?",
         ),
         ("importing: from image debian-12", "importation : depuis l'image debian-12"),
-        ("network: Running, no ports", "network: Running, aucun port"),
+        ("network: Running, no ports", "network : Running, aucun port"),
         ("{0} is missing", "{0} manque"),
         ("a\\1b {x} is missing", "a\\1b {x} manque"),
         ("", ""),
