@@ -39,11 +39,8 @@ from hikube_local.store import bodies
 from hikube_local.text import age as words
 from hikube_local.userdata.anew import anew
 
-MOST, LARGEST, OLDEST = (
-    10,
-    20 << 30,
-    30 * 86400.0,
-)  # states that are kept, their bytes together, seconds since the last use
+MOST, LARGEST = 10, 20 << 30  # states that are kept, and their bytes together
+OLDEST = 30 * 86400.0  # seconds since the last use
 NOTE = "warm.json"  # in the machine's folder: which disks were put aside for a warm start that is under way
 FIRST = "first-boot.json"  # there while a first boot is under way that may be kept: its key
 ASIDE, NEXT = "aside.qcow2", "next.qcow2"  # a disk's own first layer meanwhile, and what takes its place
