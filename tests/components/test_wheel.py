@@ -38,6 +38,7 @@ def test_it_carries_every_data_file(installed):
         "catalogue/instancetypes.yaml",
         "catalogue/profiles.yaml",
         "catalogue/images.yaml",
+        "catalogue/fr.po",
         "_recipes/debian-12/recipe.yaml",
         "images/fill.py",
         "backends/qemu/network/enter.py",
