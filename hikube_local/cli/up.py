@@ -219,13 +219,10 @@ def _item(obj: Any, done: Any) -> dict[str, Any]:
 def _way_in(app: App, obj: Any, resource: dict) -> list[str]:
     """How the machine is reached; without a promise while it boots."""
     from hikube_local.cli import tables
-    from hikube_local.engine.session import capabilities
 
     status, where = resource["status"], app.in_namespace(obj)
     row = tables.machine_row(resource, False)
     lines = [f"{obj.name}: {row[1]}" + (f", {row[4]} ports {row[5]}" if row[5] != "<none>" else ", no ports")]
-    if app.session.able(obj, capabilities.Dials) is None:
-        return lines  # as on the simulator: there is nobody to log in to
     if status["ready"]:
         lines += [f"  log in: hikube-local ssh{where} {obj.name}", f"  console: hikube-local console{where} {obj.name}"]
     elif status["printableStatus"] == "Running":
