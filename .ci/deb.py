@@ -17,6 +17,8 @@ import time
 from email.utils import formatdate
 from pathlib import Path
 
+from release import committed
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -46,15 +48,6 @@ def requirements(source: Path) -> str:
         text=True,
     )
     return re.sub(r"^ +#.*\n", "", names.stdout, flags=re.M)
-
-
-def committed(source: Path) -> str:
-    """What is committed, unpacked; the time of the commit, in Unix seconds."""
-    source.mkdir()
-    archive = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, check=True, capture_output=True).stdout
-    subprocess.run(["tar", "-x", "-C", source], input=archive, check=True)
-    when = subprocess.run(["git", "log", "-1", "--format=%ct"], cwd=ROOT, check=True, capture_output=True, text=True)
-    return when.stdout.strip()
 
 
 def versioned(version: str, when: str) -> str:

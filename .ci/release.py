@@ -21,14 +21,19 @@ ROOT = Path(__file__).resolve().parent.parent
 DIST = ROOT / "dist"
 
 
-def built(work: Path) -> dict[str, Path]:
-    """An sdist and a wheel of what is committed, by their names."""
-    source, out = work / "source", work / "out"
+def committed(source: Path) -> str:
+    """What is committed, unpacked; the time of the commit, in Unix seconds."""
     source.mkdir(parents=True)
     archive = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, check=True, capture_output=True).stdout
     subprocess.run(["tar", "-x", "-C", source], input=archive, check=True)
     when = subprocess.run(["git", "log", "-1", "--format=%ct"], cwd=ROOT, check=True, capture_output=True, text=True)
-    env = {**os.environ, "SOURCE_DATE_EPOCH": when.stdout.strip()}
+    return when.stdout.strip()
+
+
+def built(work: Path) -> dict[str, Path]:
+    """An sdist and a wheel of what is committed, by their names."""
+    source, out = work / "source", work / "out"
+    env = {**os.environ, "SOURCE_DATE_EPOCH": committed(source)}
     words = [sys.executable, "-m", "hatchling", "build", "-d", out]
     subprocess.run(words, cwd=source, env=env, check=True, stdout=sys.stderr)
     return {p.name: p for p in sorted(out.iterdir())}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hikube_local.api.sources import url_of
 from hikube_local.backends.capabilities import OnThisHost, Snapshots, WarmStates
 from hikube_local.engine.reconcile import Done
 from hikube_local.engine.session import Session
-from hikube_local.errors import HikubeError, UsageError, unexpected
+from hikube_local.errors import UsageError, unexpected
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.host import network
 from hikube_local.images import bundle, sources
@@ -91,8 +92,7 @@ def apply(
     keys = [o.key for o in (*stored, *extra)]
     results = session.reconciler(emit, options.run).reconcile(keys, wait=options.wait, timeout=options.timeout)
     if options.checkpoint:
-        _keep_first_boots(session, stored, results, emit)
-        _keep_warm(session, stored, results, options.run.warm, emit)
+        _keep_states(session, stored, results, options.run.warm, emit)
     return Applied(stored, results)
 
 
@@ -197,36 +197,30 @@ def _end_stops(session: Session, stored: list[Object]) -> None:
             session.store.keep(obj.key, power=None)
 
 
-def _keep_first_boots(session: Session, stored: list[Object], results: dict[Key, Done], emit: Emit) -> None:
-    """The snapshot that `reset` goes back to, once, when a machine's cloud-init is done for the first time."""
-    for obj in stored:
-        verdict = results[obj.key].verdict
-        if obj.kind != INSTANCE or not (verdict and verdict.cloud_init):
-            continue
-        if (backend := session.able(obj, Snapshots)) is None:
-            continue
-        try:
-            backend.keep_first_boot(obj, emit)
-        except Exception as error:
-            e = unexpected(error)
-            what = f"no checkpoint for `reset`: {e.what}"
-            emit(Event(EventType.WARNING, what, obj.ref, obj.namespace, code=e.code, data={"why": e.why}))
-
-
-def _keep_warm(
+def _keep_states(
     session: Session, stored: list[Object], results: dict[Key, Done], where: Path | None, emit: Emit
 ) -> None:
-    """The states from which machines start that come anew: of those whose first boot was followed to its end just now."""
+    """When a machine's cloud-init is done: the snapshot that `reset` goes back to, once; and of a first boot that was followed from
+    its start to its end just now the state from which such a machine starts warm."""
     for obj in stored:
         done = results[obj.key]
+        verdict = done.verdict
+        if obj.kind != INSTANCE or not (verdict and verdict.cloud_init):
+            continue
+        if first := session.able(obj, Snapshots):
+            with _warned("no checkpoint for `reset`", obj, emit):
+                first.keep_first_boot(obj, emit)
         begun = any(step.verb == Verb.START for step in done.steps)  # one that was on before may have been worked in
-        if obj.kind != INSTANCE or not (begun and done.verdict and done.verdict.cloud_init and done.verdict.fresh):
-            continue
-        if (backend := session.able(obj, WarmStates)) is None:
-            continue
-        try:
-            backend.keep_warm(obj, where or session.layout.warm, emit)
-        except (HikubeError, OSError) as error:
-            e = unexpected(error)
-            what = f"its state is not kept for warm starts: {e.what}"
-            emit(Event(EventType.WARNING, what, obj.ref, obj.namespace, code=e.code, data={"why": e.why}))
+        if begun and verdict.fresh and (states := session.able(obj, WarmStates)):
+            with _warned("its state is not kept for warm starts", obj, emit):
+                states.keep_warm(obj, where or session.layout.warm, emit)
+
+
+@contextlib.contextmanager
+def _warned(what: str, obj: Object, emit: Emit) -> Iterator[None]:
+    """What is kept beside a machine that is up: an error of it is a warning."""
+    try:
+        yield
+    except Exception as error:
+        e = unexpected(error)
+        emit(Event(EventType.WARNING, f"{what}: {e.what}", obj.ref, obj.namespace, code=e.code, data={"why": e.why}))

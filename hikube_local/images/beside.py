@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -12,30 +12,29 @@ Item = TypeVar("Item")
 AHEAD = 16  # items that may wait
 
 
-class Beside(Generic[Item]):
-    """Hands each item to `work`. An error of the work is raised to whoever feeds it, at the next item or at the end."""
+class _Abandoned(BaseException):
+    """Nobody wants the work any more: it ends where it waits for the next item."""
 
-    def __init__(self, work: Callable[[Item], None], ahead: int = AHEAD) -> None:
+
+class Beside(Generic[Item]):
+    """Gives `work` what is put in, as an iterator. An error of the work is raised to whoever feeds it, at the next item or at the
+    end; after an error of the feeder's the work is abandoned."""
+
+    def __init__(self, work: Callable[[Iterator[Item]], None], ahead: int = AHEAD) -> None:
         self._work = work
         self._queue: queue.Queue[Item | None] = queue.Queue(ahead)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> Beside[Item]:
+    def start(self) -> Beside[Item]:
         self._thread.start()
         return self
 
+    def __enter__(self) -> Beside[Item]:
+        return self.start()
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Wait for what was handed in; after an error of the feeder's that is the one that is told."""
-        while self._thread.is_alive():
-            try:
-                self._queue.put(None, timeout=0.2)
-                break
-            except queue.Full:
-                continue
-        self._thread.join()
-        if self._error is not None and error is None:
-            raise self._error
+        self.end() if error is None else self.abandon()
 
     def put(self, item: Item) -> None:
         """Hand it in, when there is room."""
@@ -48,15 +47,41 @@ class Beside(Generic[Item]):
             except queue.Full:
                 continue
 
+    def end(self) -> None:
+        """Wait until all that was handed in is done."""
+        self._join()
+        if self._error is not None:
+            raise self._error
+
+    def abandon(self) -> None:
+        """Stop at the next item; how it ended is nobody's business."""
+        self._error = self._error or _Abandoned()
+        self._join()
+
     @property
     def idle(self) -> bool:
         """Whether all that was handed in has been taken up."""
         return self._queue.empty()
 
-    def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
+    def _join(self) -> None:
+        while self._thread.is_alive():
             try:
-                self._work(item)
-            except BaseException as e:
-                self._error = e
-                return
+                self._queue.put(None, timeout=0.2)
+                break
+            except queue.Full:
+                continue
+        self._thread.join()
+
+    def _items(self) -> Iterator[Item]:
+        while (item := self._queue.get()) is not None:
+            if self._error is not None:
+                raise self._error
+            yield item
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            self._work(self._items())
+        except BaseException as e:
+            self._error = e

@@ -9,7 +9,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,7 +137,7 @@ class Download:
             out.truncate(start)
             self.restart()
             # Digests and the unpacker are fed beside the network and the disk: each waits for the other two only where it must.
-            with Beside[bytes](lambda block: self._pass(block, hashers)) as pass_on:
+            with Beside[bytes](lambda blocks: self._pass(blocks, hashers)) as pass_on:
                 # What an earlier connection brought is read again: the digest is over what is on the disk.
                 left = start
                 while left:
@@ -163,10 +163,11 @@ class Download:
         self.say(f"downloaded {size(count)}" + ("" if total else " (the server sent no length)"))
         return Got({n: h.hexdigest() for n, h in hashers.items()}, etag, modified, resumed=start > 0)
 
-    def _pass(self, block: bytes, hashers: dict[str, Any]) -> None:
-        for h in hashers.values():
-            h.update(block)
-        self.feed(block)
+    def _pass(self, blocks: Iterator[bytes], hashers: dict[str, Any]) -> None:
+        for block in blocks:
+            for h in hashers.values():
+                h.update(block)
+            self.feed(block)
 
     def _stream(
         self, answer, out, start: int, total: int | None, pass_on: Beside[bytes], validators: tuple[str, str]
@@ -174,9 +175,10 @@ class Download:
         count = synced = checked = start
         begin = told = time.monotonic()
 
-        def sync(upto: int) -> None:
-            os.fsync(out.fileno())
-            self._write_note(*validators, total, upto)
+        def sync(counts: Iterator[int]) -> None:
+            for upto in counts:
+                os.fsync(out.fileno())
+                self._write_note(*validators, total, upto)
 
         with Beside[int](sync, ahead=1) as on_disk:
             for block in answer.raw.stream(BLOCK, decode_content=False):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import bz2
 import lzma
 import os
-import queue
-import threading
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 from hikube_local.errors import HikubeError
+from hikube_local.images.beside import Beside
 from hikube_local.images.download import SYNC_EVERY, room
 from hikube_local.text import size
 
@@ -19,7 +19,6 @@ MAGICS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb
 MEMORY = 128 << 20  # of a decompressor: a header may ask for gigabytes
 PIECE = 1 << 20  # bytes that are unpacked at once
 HOLE = 64 << 10  # runs of zeros of this length are not written
-AHEAD = 16  # blocks that may wait for the unpacker
 
 
 def compression(head: bytes) -> str:
@@ -140,83 +139,54 @@ class Unpacker:
         self.target, self.limit = target, limit  # bytes; 0: what the disk has
         self.kind = ""
         self._head = b""
-        self._queue: queue.Queue[bytes | None] = queue.Queue(AHEAD)
-        self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
+        self._beside: Beside[bytes] | None = None
 
     def restart(self) -> None:
         """From the first byte again."""
-        self._join()
-        self.kind, self._head, self._error = "", b"", None
-        self.target.unlink(missing_ok=True)
+        self.drop()
+        self.kind, self._head = "", b""
 
     def feed(self, block: bytes) -> None:
-        if self._thread is None and len(self._head) < 6:
+        if self._beside is None and len(self._head) < 6:
             self._head = block = self._head + block
             if len(self._head) < 6:
                 return
             self._head = block[:6]
             self.kind = compression(self._head)
             if self.kind:
-                self._queue = queue.Queue(AHEAD)
-                self._thread = threading.Thread(target=self._work, daemon=True)
-                self._thread.start()
-        if self._thread is not None:
-            while self._error is None:
-                try:
-                    self._queue.put(block, timeout=0.2)
-                    break
-                except queue.Full:
-                    continue
-            if self._error is not None:
-                raise self._error
+                self._beside = Beside(self._work).start()
+        if self._beside is not None:
+            self._beside.put(block)
 
     def finish(self) -> Path | None:
         """The unpacked file when the image was compressed, else None."""
-        self._join()
-        if self._error is not None:
-            raise self._error
+        if self._beside is not None:
+            self._beside.end()
         return self.target if self.kind else None
 
     def drop(self) -> None:
         """Give up: nothing stays."""
-        self._error = self._error or InterruptedError()
-        self._join()
+        if self._beside is not None:
+            self._beside.abandon()
+            self._beside = None
         self.target.unlink(missing_ok=True)
 
-    def _join(self) -> None:
-        if self._thread is not None:
-            while self._thread.is_alive():
-                try:
-                    self._queue.put(None, timeout=0.1)
-                    break
-                except queue.Full:
-                    continue
-            self._thread.join()
-            self._thread = None
-
-    def _work(self) -> None:
+    def _work(self, blocks: Iterator[bytes]) -> None:
         try:
-            self._unpack()
-        except (lzma.LZMAError, zlib.error, EOFError, ValueError) as e:
-            self._error = _refused(f"its {self.kind} content is damaged: {e}"[:200])
+            self._unpack(blocks)
+        except (HikubeError, OSError):
+            raise
         except MemoryError:
-            self._error = _refused(f"its {self.kind} header asks for more than {size(MEMORY)} of memory")
-        except BaseException as e:
-            self._error = (
-                e
-                if isinstance(e, HikubeError | OSError)
-                else _refused(f"its {self.kind} content is damaged: {e}"[:200])
-            )
+            raise _refused(f"its {self.kind} header asks for more than {size(MEMORY)} of memory") from None
+        except Exception as e:
+            raise _refused(f"its {self.kind} content is damaged: {e}"[:200]) from None
 
-    def _unpack(self) -> None:
+    def _unpack(self, blocks: Iterator[bytes]) -> None:
         stream = STREAMS[self.kind]()
         fd = os.open(self.target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "wb") as out:
             total = checked = 0
-            while (block := self._queue.get()) is not None:
-                if self._error is not None:
-                    return
+            for block in blocks:
                 for piece in stream.feed(block):
                     total += len(piece)
                     if total - checked > 0:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -55,7 +53,6 @@ from hikube_local.store import bodies
 from hikube_local.store.db import Store
 from hikube_local.store.records import Intent
 
-NEWS = 600.0  # seconds after a warm start in which it is told as news
 Perform = Callable[[Object, RunOptions, Emit], object]
 
 
@@ -213,12 +210,7 @@ class QemuBackend(
         verdict = follow.Follower(watch, obj, emit, fresh=done_as != context.uuid(obj)).run(timeout)
         rows = boot_marks.all(context.folder(obj))
         start = rows[-1]["time"] if rows else 0
-        if verdict.result is Result.READY and (resumed := context.store.guest(obj.key).resumed):
-            context.store.keep(obj.key, resumed=None)
-            if resumed["start"] == start and time.time() - start < NEWS:
-                words = f"ready: resumed in {resumed['seconds']:.1f} s from the state after cloud-init"
-                seconds = resumed["seconds"]
-                verdict = replace(verdict, message=words, cloud_init=True, seconds=seconds, fresh=True, warm=True)
+        verdict = warm.told(context, obj, verdict, start)
         if verdict.result in (Result.READY, Result.NO_SIGNAL):
             context.store.keep(obj.key, up=start)
         if verdict.cloud_init is not None:

@@ -32,17 +32,19 @@ from hikube_local.events import Emit, Event, EventType
 from hikube_local.host.facts import asleep
 from hikube_local.locks import locked
 from hikube_local.plan.steps import RunOptions
+from hikube_local.readiness.stages import Result, Verdict
 from hikube_local.render import domain, layout, seed
 from hikube_local.render.machine import SEED, SEED_MARK, profile_of
 from hikube_local.run import run
 from hikube_local.store import bodies
-from hikube_local.text import age as words
+from hikube_local.text import age
 from hikube_local.userdata.anew import anew
 
 MOST, LARGEST = 10, 20 << 30  # states that are kept, and their bytes together
 OLDEST = 30 * 86400.0  # seconds since the last use
+NEWS = 600.0  # seconds after a warm start in which it is told as news
 NOTE = "warm.json"  # in the machine's folder: which disks were put aside for a warm start that is under way
-FIRST = "first-boot.json"  # there while a first boot is under way that may be kept: its key
+BEGUN = "first-boot.json"  # there while a first boot is under way that may be kept: its key
 ASIDE, NEXT = "aside.qcow2", "next.qcow2"  # a disk's own first layer meanwhile, and what takes its place
 PASSING = ("HK604", "HK608", "HK609", "HK610", "HK999")  # codes of errors that say nothing of the state itself
 _LOGS = ("console.log", "firmware.log", boot_marks.FILE)
@@ -52,7 +54,7 @@ _MACHINE = (*_LOGS, SEED, SEED_MARK)
 def start(context: Context, obj: Object, options: RunOptions, emit: Emit) -> bool:
     """Bring a machine up from the state after an earlier first boot; False where it has to boot. Under its locks."""
     folder, where = context.folder(obj), options.warm or context.layout.warm
-    (folder / FIRST).unlink(missing_ok=True)
+    (folder / BEGUN).unlink(missing_ok=True)
     if not wanted(obj, options.warm) or context.store.intent(obj.key).started_before or not obj.instance.has_seed:
         return False
     if why := anew(obj.instance.cloudInit) or _bridged(context, obj) or _used(context, obj):
@@ -71,14 +73,14 @@ def start(context: Context, obj: Object, options: RunOptions, emit: Emit) -> boo
                 shutil.rmtree(where / name, ignore_errors=True)
         else:
             gap = time.time() - point.created
-            what = f"resumed in {seconds:.1f} s from the state after its first boot, {words(gap)} ago; what was generated then is the same"
+            what = f"resumed in {seconds:.1f} s from the state after its first boot, {age(gap)} ago; what was generated then is the same"
             emit(Event(EventType.STEP, what, obj.ref, obj.namespace))
             try:
                 refresh.woken(context, obj, gap, point.agent, emit)
             except HikubeError as e:  # it runs: what could not be done for it is told
                 emit(Event(EventType.WARNING, e.what, obj.ref, obj.namespace, code=e.code, data={"why": e.why}))
             return True
-    files.write_json(folder / FIRST, name)
+    files.write_json(folder / BEGUN, name)
     return False
 
 
@@ -211,6 +213,18 @@ def _note(context: Context, obj: Object, seconds: float) -> None:
     )
 
 
+def told(context: Context, obj: Object, verdict: Verdict, start: float) -> Verdict:
+    """The verdict on the boot that began at `start`: one that was a warm start says so, once, while that is news."""
+    if verdict.result is not Result.READY or not (resumed := context.store.guest(obj.key).resumed):
+        return verdict
+    context.store.keep(obj.key, resumed=None)
+    if resumed["start"] != start or time.time() - start > NEWS:
+        return verdict
+    seconds = resumed["seconds"]
+    words = f"ready: resumed in {seconds:.1f} s from the state after cloud-init"
+    return replace(verdict, message=words, cloud_init=True, seconds=seconds, fresh=True, warm=True)
+
+
 def settle(context: Context, obj: Object) -> None:
     """A warm start that was cut short before its memory was given to libvirt: the machine has never run, and its disks are
     as they were made. Under its locks."""
@@ -254,9 +268,9 @@ def _forget_aside(context: Context, obj: Object) -> None:
 def keep(context: Context, obj: Object, where: Path, emit: Emit) -> None:
     """Keep the state of a machine whose first boot has just ended, where it was begun so; it goes on."""
     own = context.folder(obj)
-    if not isinstance(name := files.read_json(own / FIRST), str) or (where / name).exists():
+    if not isinstance(name := files.read_json(own / BEGUN), str) or (where / name).exists():
         return
-    (own / FIRST).unlink()
+    (own / BEGUN).unlink()
     with operations.held(context, obj, emit) as obj:
         found = [c for c in records.all(context, obj) if c.name == FIRST_BOOT]
         point = found[0] if found else operations.create(context, obj, FIRST_BOOT, emit)
@@ -308,10 +322,9 @@ def too_many(rows: Iterable[tuple[str, float, int]], now: float) -> list[str]:
 
 def _link(source: str | Path, target: str | Path) -> None:
     """The same file under another name, for frozen layers and memory files are never written to; on another file system a
-    copy, with its holes and nobody else's to read."""
+    copy."""
     Path(target).unlink(missing_ok=True)
     try:
         os.link(source, target)
     except OSError:
-        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-        run(["cp", "--sparse=always", "--reflink=auto", "--", source, target], timeout=3600)
+        qcow2.copy(Path(source), Path(target))
