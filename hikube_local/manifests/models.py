@@ -47,7 +47,7 @@ class Metadata:
 
 def read_metadata(value: Any) -> Metadata:
     """The metadata of a manifest; pydantic_core's ValidationError (a ValueError) where it is none."""
-    return Metadata(**SchemaValidator(_METADATA).validate_python(value))
+    return Metadata(**_reader("metadata").validate_python(value))
 
 
 def read_spec(kind: str, value: Any) -> VMInstanceSpec | VMDiskSpec:
@@ -56,8 +56,9 @@ def read_spec(kind: str, value: Any) -> VMInstanceSpec | VMDiskSpec:
 
 
 @cache
-def _reader(kind: str) -> SchemaValidator:
-    return SchemaValidator(_object(SPECS[kind]))
+def _reader(what: str) -> SchemaValidator:
+    """Made once: of an object's metadata, or of a kind's spec."""
+    return SchemaValidator(_METADATA if what == "metadata" else _object(SPECS[what]))
 
 
 def _object(shape: type[Shape]) -> dict[str, Any]:
