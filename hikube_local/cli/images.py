@@ -52,9 +52,11 @@ def _told(name: str, entry: Any) -> None:
 @common
 def pull(app: App, names: tuple[str, ...], checksum: str) -> int:
     """Fetch images, or ask their servers whether they changed: images pull debian-12 https://…"""
-    from concurrent.futures import ThreadPoolExecutor
+    import threading
 
     from hikube_local.cli.progress import ProgressPrinter
+    from hikube_local.engine.together import Together
+    from hikube_local.errors import Interrupted
     from hikube_local.events import Event, EventType
     from hikube_local.images import sources
 
@@ -63,28 +65,33 @@ def pull(app: App, names: tuple[str, ...], checksum: str) -> int:
     app.layout.make()
     cache, settings = app.cache, app.image_settings
 
-    def one(name: str) -> Any:
-        if name.startswith(("http://", "https://")):
-            want = sources.Wanted(name, name, checksum=checksum, who_says="--checksum")
-        else:
-            want = sources.named(name, settings, cache)
-        return sources.get(want, cache, settings, progress, f"image/{name}", pull=True)
+    ended = threading.Event()
 
-    code = ExitCode.DONE
-    with ProgressPrinter(app) as progress, ThreadPoolExecutor(max_workers=4) as pool:
-        waits = [(name, pool.submit(one, name)) for name in dict.fromkeys(names)]
-        done: list[tuple[str, Any]] = []
-        for name, future in waits:
-            try:
-                done.append((name, future.result()))
-                say_progress(progress, f"image/{name}", "in the cache", done=True)
-            except HikubeError as e:
-                data = {"why": e.why, "fix": e.fix}
-                progress(Event(EventType.FAILED, e.what, f"image/{name}", code=e.code, data=data))
-                code = ExitCode.FAILED
+    def tell(event: Event) -> None:
+        if ended.is_set():
+            raise Interrupted
+        progress(event)
+
+    def one(name: str) -> Any:
+        try:
+            if name.startswith(("http://", "https://")):
+                want = sources.Wanted(name, name, checksum=checksum, who_says="--checksum")
+            else:
+                want = sources.named(name, settings, cache)
+            entry = sources.get(want, cache, settings, tell, f"image/{name}", pull=True)
+        except HikubeError as e:
+            tell(Event(EventType.FAILED, e.what, f"image/{name}", code=e.code, data={"why": e.why, "fix": e.fix}))
+            return None
+        say_progress(tell, f"image/{name}", "in the cache", done=True)
+        return entry
+
+    with ProgressPrinter(app) as progress, Together(progress, ended.set, workers=4) as work:
+        waits = [(name, work.submit(one, name)) for name in dict.fromkeys(names)]
+    done = [(name, future.result()) for name, future in waits]
     for name, entry in done:
-        _told(name, entry)
-    return code
+        if entry:
+            _told(name, entry)
+    return ExitCode.DONE if all(entry for _, entry in done) else ExitCode.FAILED
 
 
 @images.command("import")

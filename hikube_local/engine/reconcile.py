@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import wait as settled
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ from hikube_local.api.objects import DISK, INSTANCE, Key, Object
 from hikube_local.api.sources import FromUpload
 from hikube_local.backends.protocol import Backend
 from hikube_local.engine.status import boot
+from hikube_local.engine.together import Together
 from hikube_local.errors import ExitCode, HikubeError, Interrupted, unexpected
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.locks import locked
@@ -123,31 +123,26 @@ class Reconciler:
         """Carry out what is missing for these objects: disks first, independent ones side by side."""
         self.layout.make()
         ordered = sorted(set(keys))
-        results: dict[Key, Done] = {}
-        with ThreadPoolExecutor(max_workers=8) as pool:
-            with contextlib.ExitStack() as locks:
-                for key in sorted({*ordered, *self._disks_of(ordered)}):
-                    path = self.layout.lock(*key)
-                    locks.enter_context(locked(path, partial(self._waiting, key)))
-                futures: dict[Key, Future[Done]] = {}
-                # Machines that go, then disks, then machines that come: whoever is waited for is submitted first.
-                going = [k for k in ordered if k.kind == INSTANCE and (o := self.store.get(k)) and o.deletion]
-                coming = [k for k in ordered if k.kind == INSTANCE and k not in going]
+        with contextlib.ExitStack() as locks:
+            for key in sorted({*ordered, *self._disks_of(ordered)}):
+                path = self.layout.lock(*key)
+                locks.enter_context(locked(path, partial(self._waiting, key)))
+            futures: dict[Key, Future[Done]] = {}
+            # Machines that go, then disks, then machines that come: whoever is waited for is submitted first.
+            going = [k for k in ordered if k.kind == INSTANCE and (o := self.store.get(k)) and o.deletion]
+            coming = [k for k in ordered if k.kind == INSTANCE and k not in going]
+            # The locks stay held until whoever is at work has given up.
+            with Together(self._listener, self._interrupted.set) as work:
                 for key in [*going, *self._disks_in_order(ordered), *coming]:
-                    futures[key] = pool.submit(self._one, key, dict(futures))
-                with self._together(futures.values()):
-                    for key, future in futures.items():
-                        results[key] = future.result()
-            # The locks are free while we wait for the guests.
-            if wait:
-                waits: dict[Key, Future[None]] = {
-                    key: pool.submit(self._follow, key, done, timeout)
-                    for key, done in results.items()
-                    if key.kind == INSTANCE and not done.error
-                }
-                with self._together(waits.values()):
-                    for followed in waits.values():
-                        followed.result()
+                    futures[key] = work.submit(self._one, key, dict(futures))
+            results = {key: future.result() for key, future in futures.items()}
+        # The locks are free while we wait for the guests.
+        waits = [(k, done) for k, done in results.items() if wait and k.kind == INSTANCE and not done.error]
+        if waits:
+            with Together(self._listener, self._interrupted.set) as work:
+                followed = [work.submit(self._follow, key, done, timeout) for key, done in waits]
+            for future in followed:
+                future.result()
         self._keep_status(results)
         return results
 
@@ -167,22 +162,6 @@ class Reconciler:
         """The disks of these machines: nobody else changes them while their machine is worked on."""
         machines = [o for k in keys if k.kind == INSTANCE and (o := self.store.get(k))]
         return [key for o in machines for key in o.disk_keys]
-
-    @contextlib.contextmanager
-    def _together(self, futures: Iterable[Future[Any]]) -> Iterator[None]:
-        """An interrupt reaches those at work: their locks stay held until each has given up, at its next event."""
-        try:
-            yield
-        except KeyboardInterrupt:
-            self._listener(Event(EventType.WARNING, "interrupted: waiting for the current steps to finish"))
-            self._interrupted.set()
-            for future in futures:
-                future.cancel()
-            settled(futures)
-            raise
-        except BaseException:
-            settled(futures)  # whoever is still at work keeps its lock until it is done
-            raise
 
     def _disks_in_order(self, keys: Iterable[Key]) -> list[Key]:
         """Copies after what they are a copy of."""

@@ -21,7 +21,8 @@ from hikube_local.images import http
 from hikube_local.images.beside import Beside
 from hikube_local.text import mask_url, size
 
-BLOCK = 1 << 20
+BLOCK = 1 << 20  # bytes read at a time
+SLOW_BLOCK = 4 << 10  # the same where they come slowly
 SYNC_EVERY = 64 << 20
 RESERVE = 512 << 20  # bytes of the file system that a download leaves free
 TRIES = 5  # after a break; a try that brought something counts anew
@@ -174,6 +175,8 @@ class Download:
     ) -> int:
         count = synced = checked = start
         begin = told = time.monotonic()
+        much = f"downloading, {size(total)} in all" if total else "downloading: the server sent no length"
+        self.say(much, bytes=start, total=total)
 
         def sync(counts: Iterator[int]) -> None:
             for upto in counts:
@@ -181,7 +184,7 @@ class Download:
                 self._write_note(*validators, total, upto)
 
         with Beside[int](sync, ahead=1) as on_disk:
-            for block in answer.raw.stream(BLOCK, decode_content=False):
+            for block in _blocks(answer.raw):
                 if total is not None and count + len(block) > total:
                     block = block[: total - count]
                 out.write(block)
@@ -208,6 +211,19 @@ class Download:
     def _write_note(self, etag: str, modified: str, total: int | None, synced: int) -> None:
         row = {"url": self.url, "etag": etag, "modified": modified, "total": total, "synced": synced}
         files.write_json(self.note, row)
+
+
+def _blocks(raw: Any) -> Iterator[bytes]:
+    """What comes, as it comes: about a second's worth at a time, so that a slow server is heard of, and an interrupt heeded."""
+    most = SLOW_BLOCK
+    while True:
+        begin = time.monotonic()
+        block = raw.read(most, decode_content=False)
+        if not block:
+            return
+        spent = time.monotonic() - begin
+        most = min(2 * most, BLOCK) if spent < 0.1 else max(most // 2, SLOW_BLOCK) if spent > 1 else most
+        yield block
 
 
 def _etag(answer: Any) -> str:

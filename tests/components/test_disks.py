@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.components.server import serve_file, serving
+from tests.components.server import Act, serve_file, serving
 from tests.conftest import Program, disk
 from tests.growth import patience
 
@@ -296,3 +298,28 @@ def test_a_disk_is_untouched_until_something_was_written_to_it(tmp_path: Path, i
     layers.make(layered, "layer-a.qcow2", layers.FIRST, 1 << 30)
     layers.switch(layered, "layer-a.qcow2", layers.FIRST)
     assert not qcow2.untouched(layered)
+
+
+def test_ctrl_c_ends_a_pull_and_keeps_what_came(hikube, served, image):
+    """From a server that is slow at the next event; from one that says nothing any more at the second Ctrl-C."""
+    for act, presses in ((Act(drip=1024), 1), (Act(stall=600), 2)):
+        served.script = [act]
+        url = serve_file(served, image, f"slow{presses}.qcow2")
+        argv = [sys.executable, "-m", "hikube_local", "images", "pull", url, "--progress", "plain"]
+        pull = subprocess.Popen(argv, env=hikube.env, stderr=subprocess.PIPE, text=True)
+        try:
+            said = pull.stderr.readline()
+            assert ": downloading, 3." in said
+            partial = hikube.home / "cache" / "images" / "partial"
+            deadline = time.monotonic() + patience(20)
+            while not (partial.exists() and sum(p.stat().st_size > 1 << 14 for p in partial.iterdir()) >= presses):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            for _ in range(presses):
+                time.sleep(0.5)
+                pull.send_signal(signal.SIGINT)
+            said += pull.communicate(timeout=patience(20))[1]
+        finally:
+            pull.kill()
+        assert pull.returncode == 130 and "run it again to continue" in said and "Traceback" not in said, said
+        assert ("Ctrl-C again ends them at once" in said) and len(list(partial.iterdir())) >= presses
