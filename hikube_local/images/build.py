@@ -7,8 +7,11 @@ core.img are laid before it. As an ordinary user the steps that need root's ids 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import shlex
 import shutil
+import tarfile
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +30,7 @@ from hikube_local.run import clean_environment, run
 SECTOR = 512
 START = 1 << 20  # the partition begins at 1 MiB, as everywhere
 GRUB = Path("/usr/lib/grub/i386-pc")
+_FILL = Path(__file__).with_name("fill.py")
 _MODULES = [
     "biosdisk",
     "part_msdos",
@@ -76,8 +80,11 @@ def recipes() -> dict[str, Recipe]:
     for path in sorted(folder().glob("*/recipe.yaml")):
         raw = path.read_bytes()
         values = yaml.safe_load(raw)
+        if like := values.pop("like", ""):  # the same but for what it says itself
+            base = folder().joinpath(like, "recipe.yaml").read_bytes()
+            raw, values = base + raw, {**yaml.safe_load(base), **values}
         # What the builder does is part of what comes out.
-        digest = hashlib.sha256(raw + Path(__file__).read_bytes()).hexdigest()
+        digest = hashlib.sha256(raw + b"".join(p.read_bytes() for p in (Path(__file__), _FILL))).hexdigest()
         found[values["name"]] = Recipe(values["name"], values, digest)
     return found
 
@@ -138,7 +145,9 @@ def _build(recipe: Recipe, work: Path, emit: Emit) -> Path:
     tree, tar = work / "root", work / "root.tar"
     _say(emit, recipe, "1/4 packages from Debian (about a minute)")
     argv = ["mmdebstrap", "--variant=minbase", "--format=tar", "--quiet", '--aptopt=Acquire::Languages "none"']
-    argv += [f"--include={','.join(values['packages'])}", values["suite"], str(tar), *_mirrors(values)]
+    early = _early(values["early_files"], work)
+    argv += [f"--setup-hook=tar-in {shlex.quote(str(early))} /", f"--include={','.join(values['packages'])}"]
+    argv += [values["suite"], str(tar), *_mirrors(values)]
     try:
         run(argv, timeout=1800)
     except HikubeError as e:
@@ -152,7 +161,7 @@ def _build(recipe: Recipe, work: Path, emit: Emit) -> Path:
     size = in_bytes(values["size"])
     partition = work / "partition.ext4"
     script = work / "fill.py"
-    shutil.copy(Path(__file__).with_name("fill.py"), script)
+    shutil.copy(_FILL, script)
     files.write_json(
         work / "fill.json",
         {
@@ -160,7 +169,7 @@ def _build(recipe: Recipe, work: Path, emit: Emit) -> Path:
             "tree": str(tree),
             "partition": str(partition),
             "size": size - START,
-            "files": {**values["files"], "/boot/grub/grub.cfg": _GRUB_MENU.format(**values)},
+            "files": laid(values),
         },
     )
     python = shutil.which("python3", path="/usr/bin:/bin") or "python3"
@@ -177,6 +186,23 @@ def _build(recipe: Recipe, work: Path, emit: Emit) -> Path:
     image = work / "image.qcow2"
     run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-c", "-W", "-m", "8", disk, image], timeout=600)
     return image
+
+
+def laid(values: dict[str, Any]) -> dict[str, str]:
+    """The files that are laid into the tree when its packages are installed."""
+    texts = {path: text.replace("{suite}", values["suite"]) for path, text in values["files"].items()}
+    return {**texts, "/boot/grub/grub.cfg": _GRUB_MENU.format(**values)}
+
+
+def _early(texts: dict[str, str], work: Path) -> Path:
+    """A tar of the files that are there before the packages are installed."""
+    path = work / "early.tar"
+    with tarfile.open(path, "w") as tar:
+        for name, text in texts.items():
+            entry = tarfile.TarInfo(f".{name}")
+            entry.size, entry.mode = len(text.encode()), 0o644
+            tar.addfile(entry, io.BytesIO(text.encode()))
+    return path
 
 
 def _mirrors(values: dict[str, Any]) -> list[str]:

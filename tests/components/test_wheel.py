@@ -40,6 +40,7 @@ def test_it_carries_every_data_file(installed):
         "catalogue/images.yaml",
         "catalogue/fr.po",
         "_recipes/debian-12/recipe.yaml",
+        "_recipes/debian-13/recipe.yaml",
         "images/fill.py",
         "backends/qemu/network/enter.py",
     ):

@@ -154,8 +154,12 @@ def killed(*pids: int) -> None:
 @pytest.fixture(scope="session")
 def debian() -> Path:
     """The Debian 12 image of our own recipe."""
+    return built("debian-12")
+
+
+def built(recipe: str) -> Path:
     cache = Cache(KEPT / "images", 0o711)
-    return cache.path(build.build(cache, "debian-12", ignore).digest)
+    return cache.path(build.build(cache, recipe, ignore).digest)
 
 
 @pytest.fixture(scope="session")
@@ -181,8 +185,8 @@ def stock(home: Path, key: str, image: Path) -> None:
     cache.adopt(copy, key, key)
 
 
-def stock_recipe(home: Path, image: Path) -> None:
-    recipe = build.recipes()["debian-12"]
+def stock_recipe(home: Path, image: Path, name: str = "debian-12") -> None:
+    recipe = build.recipes()[name]
     stock(home, f"recipe:{recipe.name}:{recipe.digest}", image)
 
 

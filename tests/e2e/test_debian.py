@@ -13,7 +13,7 @@ import pytest
 
 from hikube_local.host import facts
 from tests.conftest import EXAMPLES
-from tests.e2e.conftest import Host, Real, stock_recipe
+from tests.e2e.conftest import Host, Real, built, stock_recipe
 from tests.growth import patience
 
 pytestmark = pytest.mark.e2e
@@ -118,6 +118,10 @@ def test_the_guest_is_what_the_manifest_says(booted):
         "uuid": "sudo cat /sys/class/dmi/id/product_uuid",
         "vendor": "cat /sys/class/dmi/id/sys_vendor",
         "cpus": "nproc",
+        "keys": "cd /etc/ssh && echo ssh_host_*_key",
+        "skipped": "systemctl show -P ConditionResult e2scrub_reap.service",
+        "source": "cloud-id",
+        "drivers": "lsinitramfs /initrd.img | grep -oE '/(virtio_blk|virtio_scsi|sd_mod|hyperv_fb|xen-blkfront)' | sort -u",
     }
     said = asked(real, commands)
     assert (said["user"], said["root"], said["name"]) == ("demo", "0", "vm-instance-quickstart")
@@ -128,6 +132,25 @@ def test_the_guest_is_what_the_manifest_says(booted):
     assert query["instance_id"] == status["instanceID"] == said["uuid"]
     assert query["local_hostname"] == "vm-instance-quickstart" and said["vendor"] == "KubeVirt"
     assert said["cpus"] == str(min(2, facts.cpus()))  # fewer on a smaller host, and told
+    # What the image leaves out, so that it boots sooner.
+    assert said["keys"].split() == [f"ssh_host_{kind}_key" for kind in ("ecdsa", "ed25519", "rsa")]
+    assert (said["skipped"], said["source"]) == ("no", "nocloud")
+    assert said["drivers"].split() == ["/sd_mod", "/virtio_blk", "/virtio_scsi"]
+
+
+@pytest.mark.full
+def test_a_debian_13_of_the_same_recipe(host: Host, tmp_path: Path):
+    """Built, booted, its cloud-init of one process followed to its end, and logged in to."""
+    program = Real(tmp_path / "home", host)
+    stock_recipe(program.home, built("debian-13"), "debian-13")
+    try:
+        text = FAILING.replace("debian-12", "debian-13").replace('- "false"', "- touch /run/done")
+        assert program("up", program.file("vm.yaml", text), timeout=900).code == 0
+        seen = program("ssh", "failing", "--", "cat /etc/debian_version; ls /run/done; cloud-init status", timeout=200)
+        version, made, status = seen.out.splitlines()
+        assert version.startswith("13.") and made == "/run/done" and status == "status: done"
+    finally:
+        program.close()
 
 
 SEEN = {
