@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
+
 PACKAGE = Path(__file__).parent.parent / "hikube_local"
 # What speaks to clients of the API, to a browser, to programs or to nobody.
 SILENT = (
@@ -74,6 +76,20 @@ def _of(tree: ast.AST) -> Iterator[str]:
             yield text
 
 
+def _clicks() -> Iterator[tuple[str, str]]:
+    """What click says of words that it does not understand, and where: its texts have names in their holes."""
+    for name in ("exceptions", "parser", "types", "core"):
+        path = Path(click.__file__).with_name(f"{name}.py")
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("_", "ngettext"):
+                for text in (str(arg.value) for arg in node.args if isinstance(arg, ast.Constant)):
+                    count = iter(range(9))
+                    text += " {param}." if text.startswith("Missing ") and "{" not in text else ""
+                    if name == "core" and not text.startswith("Got "):
+                        continue  # what is said to who writes a program
+                    yield re.sub(r"\{\w+(![rs])?\}", lambda _, n=count: f"{{{next(n)}}}", text), f"click/{name}.py"
+
+
 def says(text: str) -> bool:
     bare = re.sub(r"\{\d+\}", " ", text).strip()
     return (
@@ -94,6 +110,9 @@ def told() -> dict[str, str]:
             for text in _of(ast.parse(path.read_text())):
                 if says(text):
                     found.setdefault(text, here)
+    found |= {
+        text: where for text, where in _clicks() if says(text) and text != "{0} is not {1}."
+    }  # that is any sentence
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 import threading
@@ -71,8 +72,8 @@ class Lazy(click.Group):
             meant = MEANT.get(args[0].lower())
             safe = [word for word, verb in WORDS.items() if not verb.removes]
             near = meant.name if meant else nearest(args[0], safe)
-            more = f" Did you mean {near!r}?" if near else " `hikube-local help` lists the commands."
-            raise click.UsageError(e.message + more, e.ctx) from None
+            more = f"Did you mean {near!r}?" if near else "`hikube-local help` lists the commands."
+            raise click.UsageError(f"{tr(e.message)} {tr(more)}", e.ctx) from None
 
 
 @click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -168,7 +169,7 @@ def run(argv: list[str]) -> int:
     except click.exceptions.Exit as e:
         return e.exit_code
     except click.ClickException as e:
-        e.show()
+        print(_not_understood(e), file=sys.stderr)
         return ExitCode.USAGE
     except (KeyboardInterrupt, click.Abort):
         if words := _interrupted(reorder(argv)):
@@ -190,6 +191,19 @@ def run(argv: list[str]) -> int:
     finally:
         if timed:
             timings.show(imported, sys.stderr)
+
+
+def _not_understood(error: click.ClickException) -> str:
+    """click's own errors, in the language of the process; the usage is so already."""
+    shown = io.StringIO()
+    error.show(shown)
+    lines = []
+    for line in shown.getvalue().splitlines():
+        head, _, told = line.partition("Error: ")
+        lines.append(
+            f"{tr('Error:')} {tr(told)}" if told and not head else tr(line) if line.startswith("Try ") else line
+        )
+    return "\n".join(lines)
 
 
 def _interrupted(argv: list[str]) -> str:

@@ -146,7 +146,7 @@ def _build(recipe: Recipe, work: Path, emit: Emit) -> Path:
     _say(emit, recipe, "1/4 packages from Debian (about a minute)")
     argv = ["mmdebstrap", "--variant=minbase", "--format=tar", "--quiet", '--aptopt=Acquire::Languages "none"']
     early = _early(values["early_files"], work)
-    argv += [f"--setup-hook=tar-in {shlex.quote(str(early))} /", f"--include={','.join(values['packages'])}"]
+    argv += [f"--setup-hook={shlex.join(['tar-in', str(early), '/'])}", f"--include={','.join(values['packages'])}"]
     argv += [values["suite"], str(tar), *_mirrors(values)]
     try:
         run(argv, timeout=1800)

@@ -37,6 +37,28 @@ def test_a_first_session(french: Program):
     assert "cet hôte" in french("doctor").out
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("get --bogus", "Erreur : Il n'y a pas d'option '--bogus'."),
+        ("ssh", "Erreur : Il manque l'argument '[USER@]NAME'."),
+        ("wait", "Erreur : Il manque l'option '--for'."),
+        ("frobnicate", "Erreur : Il n'y a pas de commande 'frobnicate'. `hikube-local help` liste les commandes."),
+        ("gett", "Erreur : Il n'y a pas de commande 'gett'. Vouliez-vous dire 'get' ?"),
+        ("up --timeout", "Erreur : L'option '--timeout' demande une valeur."),
+        ("up --timeout soon", "Erreur : Valeur invalide pour '--timeout' : 'soon' n'est pas une durée"),
+        ("get --color odd", "'odd' n'est pas l'un de 'auto', 'always', 'never'."),
+        ("test --timeout-factor 0", "0.0 n'est pas dans l'intervalle 0<x<=1000."),
+        ("init a b c", "Erreur : Arguments de trop : b c"),
+    ],
+)
+def test_words_that_are_not_understood(french: Program, words: str, said: str):
+    """click's own errors; in English they are click's, to the letter."""
+    done = french(*words.split())
+    assert done.code == 2 and said in done.err, done.err
+    assert not {"Try", "Error:", "Invalid", "such"} & set(done.err.split()), done.err
+
+
 def test_help_is_french_but_for_what_is_typed(french: Program):
     told = french("up", "--help").out
     for words in (
