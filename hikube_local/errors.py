@@ -67,6 +67,10 @@ class NotFound(HikubeError):
     """An object that is not in the store."""
 
 
+# Whether this process is one command, which leaves nothing behind that the next does not put right (cli/main.py says so).
+own_process = False
+
+
 class Interrupted(BaseException):
     """The command was interrupted: whoever is at work gives up at the next event it would tell."""
 

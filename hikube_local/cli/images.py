@@ -52,12 +52,9 @@ def _told(name: str, entry: Any) -> None:
 @common
 def pull(app: App, names: tuple[str, ...], checksum: str) -> int:
     """Fetch images, or ask their servers whether they changed: images pull debian-12 https://…"""
-    import threading
-
     from hikube_local.cli.progress import ProgressPrinter
     from hikube_local.engine.together import Together
-    from hikube_local.errors import Interrupted
-    from hikube_local.events import Event, EventType
+    from hikube_local.events import Emit, Event, EventType
     from hikube_local.images import sources
 
     if checksum and len(names) != 1:
@@ -65,14 +62,7 @@ def pull(app: App, names: tuple[str, ...], checksum: str) -> int:
     app.layout.make()
     cache, settings = app.cache, app.image_settings
 
-    ended = threading.Event()
-
-    def tell(event: Event) -> None:
-        if ended.is_set():
-            raise Interrupted
-        progress(event)
-
-    def one(name: str) -> Any:
+    def one(name: str, tell: Emit) -> Any:
         try:
             if name.startswith(("http://", "https://")):
                 want = sources.Wanted(name, name, checksum=checksum, who_says="--checksum")
@@ -85,8 +75,8 @@ def pull(app: App, names: tuple[str, ...], checksum: str) -> int:
         say_progress(tell, f"image/{name}", "in the cache", done=True)
         return entry
 
-    with ProgressPrinter(app) as progress, Together(progress, ended.set, workers=4) as work:
-        waits = [(name, work.submit(one, name)) for name in dict.fromkeys(names)]
+    with ProgressPrinter(app) as progress, Together(progress, workers=4) as work:
+        waits = [(name, work.submit(one, name, work.heeding(progress))) for name in dict.fromkeys(names)]
     done = [(name, future.result()) for name, future in waits]
     for name, entry in done:
         if entry:

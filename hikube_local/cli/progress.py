@@ -43,6 +43,7 @@ class ProgressPrinter:
         self._board = Board(sys.stderr, self._colour, self._lock) if self.mode == "tty" and not json_lines else None
         self._last: dict[tuple[str, str], float] = {}
         self._once: set[tuple[str, str]] = set()
+        self._totals: dict[tuple[str, str], int | None] = {}
 
     def __enter__(self) -> ProgressPrinter:
         if self._board:
@@ -77,9 +78,13 @@ class ProgressPrinter:
             if self._no_differences or (event.code and key in self._once):
                 return False
             self._once.add(key)
-        # Off a terminal progress is a line every few seconds, not each.
+        # Off a terminal progress is a line every few seconds, not each; how much it is in all is told at once.
+        about, total = (event.namespace, event.object), event.data.get("total")
+        new = total is not None and self._totals.get(about) != total
+        self._totals[about] = total if new else self._totals.get(about)
         if (
             event.type is EventType.PROGRESS
+            and not new
             and event.time - self._last.get((event.namespace, event.object), 0.0) < PLAIN_EVERY
         ):
             return False

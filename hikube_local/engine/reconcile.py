@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -88,11 +87,11 @@ class Reconciler:
     ) -> None:
         self.layout, self.store, self.backend, self.options = layout, store, backend, options
         self._listener = emit
-        self._interrupted = threading.Event()
+        self._work: Together | None = None
 
     def emit(self, event: Event) -> None:
         """Every event goes to the store and to the listener; after an interrupt it is where the work ends."""
-        if self._interrupted.is_set():
+        if self._work and self._work.interrupted:
             raise Interrupted
         if event.type is EventType.PULSE:
             return
@@ -132,15 +131,15 @@ class Reconciler:
             going = [k for k in ordered if k.kind == INSTANCE and (o := self.store.get(k)) and o.deletion]
             coming = [k for k in ordered if k.kind == INSTANCE and k not in going]
             # The locks stay held until whoever is at work has given up.
-            with Together(self._listener, self._interrupted.set) as work:
+            with Together(self._listener) as self._work:
                 for key in [*going, *self._disks_in_order(ordered), *coming]:
-                    futures[key] = work.submit(self._one, key, dict(futures))
+                    futures[key] = self._work.submit(self._one, key, dict(futures))
             results = {key: future.result() for key, future in futures.items()}
         # The locks are free while we wait for the guests.
         waits = [(k, done) for k, done in results.items() if wait and k.kind == INSTANCE and not done.error]
         if waits:
-            with Together(self._listener, self._interrupted.set) as work:
-                followed = [work.submit(self._follow, key, done, timeout) for key, done in waits]
+            with Together(self._listener) as self._work:
+                followed = [self._work.submit(self._follow, key, done, timeout) for key, done in waits]
             for future in followed:
                 future.result()
         self._keep_status(results)

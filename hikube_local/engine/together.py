@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Self, TypeVar
 
+from hikube_local import errors
 from hikube_local.events import Emit, Event, EventType
+from hikube_local.language import tr
 
 LOOK = 0.1  # seconds between two looks whether Ctrl-C was pressed
-MESSAGE = "interrupted: waiting for the current steps to finish; Ctrl-C again ends them at once"
+WAITING = "interrupted: waiting for the current steps to finish"
+WAITING_OR = "interrupted: waiting for the current steps to finish; Ctrl-C again ends them at once"
+AT_ONCE = "interrupted: ended at once; run the same command again to continue"
 Made = TypeVar("Made")
 
 
@@ -19,16 +25,17 @@ class Together:
     """Threads for the work of one command; leaving the block waits until all of it has ended.
 
     Inside the block Ctrl-C is noted, never raised: Python would raise it wherever the main thread happens to be, also while that
-    holds a lock which the workers need, and then nobody gets on. After the first one it is told, `interrupted` is called, and what
-    has not begun is dropped; when the rest has given up, KeyboardInterrupt is raised. A second one does not wait for the rest.
+    holds a lock which the workers need, and then nobody gets on. The first one sets `interrupted`, at which those at work give up
+    when they next tell something (`heeding`), and drops what has not begun; when all have ended, KeyboardInterrupt is raised.
+    A second one ends the process as kill -9 does, where the process is one command (errors.own_process).
     Outside the main thread, and where somebody else handles or ignores SIGINT, nothing is changed.
     """
 
-    def __init__(self, tell: Emit, interrupted: Callable[[], None], workers: int = 8) -> None:
-        self._tell, self._interrupted = tell, interrupted
+    def __init__(self, tell: Emit, workers: int = 8) -> None:
+        self.interrupted = False
+        self._tell = tell
         self._pool = ThreadPoolExecutor(max_workers=workers)
         self._futures: list[Future[Any]] = []
-        self._pressed = 0
         self._ours = False
 
     def __enter__(self) -> Self:
@@ -39,29 +46,46 @@ class Together:
         return self
 
     def _note(self, *_: object) -> None:
-        self._pressed += 1
+        """Takes no lock: it runs between any two steps of the main thread."""
+        if self.interrupted and errors.own_process:
+            os.write(2, f"{tr(AT_ONCE)}\n".encode())
+            os._exit(errors.ExitCode.INTERRUPTED)
+        self.interrupted = True
 
     def submit(self, work: Callable[..., Made], *args: object) -> Future[Made]:
         future = self._pool.submit(work, *args)
         self._futures.append(future)
         return future
 
-    def __exit__(self, *_: object) -> None:
-        try:
-            self._settle()
-        finally:
-            self._pool.shutdown(wait=self._pressed < 2, cancel_futures=True)
-            if self._ours:
-                signal.signal(signal.SIGINT, signal.default_int_handler)
-        if self._pressed:
-            raise KeyboardInterrupt
+    def heeding(self, emit: Emit) -> Emit:
+        """`emit` for those at work: after an interrupt it is where their work ends."""
 
-    def _settle(self) -> None:
+        def heed(event: Event) -> None:
+            if self.interrupted:
+                raise errors.Interrupted
+            emit(event)
+
+        return heed
+
+    def __exit__(self, *_: object) -> None:
         told = False
-        while self._pressed < 2 and wait(self._futures, LOOK if self._ours else None).not_done:
-            if self._pressed and not told:
+        while not self._settled():
+            if self.interrupted and not told:
                 told = True
-                self._tell(Event(EventType.WARNING, MESSAGE))
-                self._interrupted()
                 for future in self._futures:
                     future.cancel()
+                with contextlib.suppress(Exception):  # nobody may be there any more to be told
+                    self._tell(Event(EventType.WARNING, WAITING_OR if errors.own_process else WAITING))
+        self._pool.shutdown()
+        if self._ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self.interrupted:
+            raise KeyboardInterrupt
+
+    def _settled(self) -> bool:
+        """After a moment: whether all have ended."""
+        try:
+            return not wait(self._futures, LOOK).not_done
+        except KeyboardInterrupt:  # of a handler that is not ours
+            self.interrupted = True
+            return False

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
-AHEAD = 16  # items that may wait
+AHEAD = 32  # items that may wait
+FULL = 0.001  # seconds until it is looked whether there is room again
 
 
 class _Abandoned(BaseException):
@@ -18,11 +20,12 @@ class _Abandoned(BaseException):
 
 class Beside(Generic[Item]):
     """Gives `work` what is put in, as an iterator. An error of the work is raised to whoever feeds it, at the next item or at the
-    end; after an error of the feeder's the work is abandoned."""
+    end; after an error of the feeder's the work is abandoned. Nobody holds a lock while Python may raise KeyboardInterrupt: the
+    queue is one that takes none, so its bound is looked at."""
 
     def __init__(self, work: Callable[[Iterator[Item]], None], ahead: int = AHEAD) -> None:
-        self._work = work
-        self._queue: queue.Queue[Item | None] = queue.Queue(ahead)
+        self._work, self._ahead = work, ahead
+        self._queue: SimpleQueue[Item | None] = SimpleQueue()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -38,14 +41,11 @@ class Beside(Generic[Item]):
 
     def put(self, item: Item) -> None:
         """Hand it in, when there is room."""
-        while True:
-            if self._error is not None:
-                raise self._error
-            try:
-                self._queue.put(item, timeout=0.2)
-                return
-            except queue.Full:
-                continue
+        while self._queue.qsize() >= self._ahead and self._error is None:
+            time.sleep(FULL)
+        if self._error is not None:
+            raise self._error
+        self._queue.put(item)
 
     def end(self) -> None:
         """Wait until all that was handed in is done."""
@@ -64,12 +64,7 @@ class Beside(Generic[Item]):
         return self._queue.empty()
 
     def _join(self) -> None:
-        while self._thread.is_alive():
-            try:
-                self._queue.put(None, timeout=0.2)
-                break
-            except queue.Full:
-                continue
+        self._queue.put(None)
         self._thread.join()
 
     def _items(self) -> Iterator[Item]:

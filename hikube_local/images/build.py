@@ -200,7 +200,7 @@ def _early(texts: dict[str, str], work: Path) -> Path:
     with tarfile.open(path, "w") as tar:
         for name, text in texts.items():
             entry = tarfile.TarInfo(f".{name}")
-            entry.size, entry.mode = len(text.encode()), 0o644
+            entry.size, entry.mode = len(text.encode()), 0o755 if text.startswith("#!") else 0o644
             tar.addfile(entry, io.BytesIO(text.encode()))
     return path
 

@@ -21,9 +21,10 @@ from hikube_local.images import http
 from hikube_local.images.beside import Beside
 from hikube_local.text import mask_url, size
 
-BLOCK = 1 << 20  # bytes read at a time
-SLOW_BLOCK = 4 << 10  # the same where they come slowly
+BLOCK = 1 << 20  # bytes read at a time of what is on the disk
+FAST_BLOCK, SLOW_BLOCK = 128 << 10, 4 << 10  # the same of what comes, as fast as it does
 SYNC_EVERY = 64 << 20
+SYNC_SECONDS = 5.0  # that much of a slow download is lost when it is killed
 RESERVE = 512 << 20  # bytes of the file system that a download leaves free
 TRIES = 5  # after a break; a try that brought something counts anew
 CONNECT_TRIES = 3
@@ -76,7 +77,13 @@ class Download:
                     raise again.error from None
                 wait = again.wait if again.wait is not None else min(2.0 ** (tries - 1), 30.0)
                 self.say(f"{again.error.what}: retrying in {wait:.0f} s ({tries} of {most - 1})")
-                sleep(wait)
+                self._pause(wait)
+
+    def _pause(self, seconds: float) -> None:
+        while seconds > 0:
+            self.emit(Event(EventType.PULSE, "", self.about))  # where an interrupt is heeded
+            sleep(min(seconds, 1.0))
+            seconds -= 1.0
 
     def forget(self) -> None:
         """Nothing partial stays."""
@@ -88,7 +95,9 @@ class Download:
         row = files.read_json(self.note) or {}
         try:
             usable = row["url"] == self.url and (row["etag"] or row["modified"])
-            return min(int(row["synced"]), self.target.stat().st_size) if usable else 0
+            # Of a file that is there whole the last byte is asked for again: so the server says whether it is still that one.
+            most = max(0, int(row["total"]) - 1) if row["total"] else int(row["synced"])
+            return min(int(row["synced"]), self.target.stat().st_size, most) if usable else 0
         except (KeyError, TypeError, ValueError, OSError):
             return 0
 
@@ -157,8 +166,8 @@ class Download:
                     raise
                 out.flush()
                 os.fsync(out.fileno())
+        self._write_note(etag, modified, total, count)
         if total is not None and count != total:
-            self._write_note(etag, modified, total, count)
             what = f"the download ended at {count} of {total} bytes"
             raise http.Again(HikubeError("HK701", what, fix="run it again: the download resumes"))
         self.say(f"downloaded {size(count)}" + ("" if total else " (the server sent no length)"))
@@ -174,8 +183,8 @@ class Download:
         self, answer, out, start: int, total: int | None, pass_on: Beside[bytes], validators: tuple[str, str]
     ) -> int:
         count = synced = checked = start
-        begin = told = time.monotonic()
-        much = f"downloading, {size(total)} in all" if total else "downloading: the server sent no length"
+        begin = told = saved = time.monotonic()
+        much = f"downloading, {size(total)} in all" if total is not None else "downloading: the server sent no length"
         self.say(much, bytes=start, total=total)
 
         def sync(counts: Iterator[int]) -> None:
@@ -193,11 +202,12 @@ class Download:
                 if count - checked >= SYNC_EVERY:
                     checked = count
                     room(self.target.parent, SYNC_EVERY if total is None else total - count)
-                if count - synced >= SYNC_EVERY and on_disk.idle:
+                now = time.monotonic()
+                if (count - synced >= SYNC_EVERY or now - saved >= SYNC_SECONDS) and on_disk.idle:
                     out.flush()  # the rest is for the disk, which nobody has to wait for
-                    synced = count
+                    synced, saved = count, now
                     on_disk.put(synced)
-                if (now := time.monotonic()) - told >= PROGRESS_EVERY:
+                if now - told >= PROGRESS_EVERY:
                     told = now
                     self._progress(count, start, total, now - begin)
         return count
@@ -214,7 +224,7 @@ class Download:
 
 
 def _blocks(raw: Any) -> Iterator[bytes]:
-    """What comes, as it comes: about a second's worth at a time, so that a slow server is heard of, and an interrupt heeded."""
+    """What comes, as it comes: a second's worth or less at a time, so that a slow server is heard of, and an interrupt heeded."""
     most = SLOW_BLOCK
     while True:
         begin = time.monotonic()
@@ -222,7 +232,7 @@ def _blocks(raw: Any) -> Iterator[bytes]:
         if not block:
             return
         spent = time.monotonic() - begin
-        most = min(2 * most, BLOCK) if spent < 0.1 else max(most // 2, SLOW_BLOCK) if spent > 1 else most
+        most = min(2 * most, FAST_BLOCK) if spent < 0.1 else max(most // 2, SLOW_BLOCK) if spent > 1 else most
         yield block
 
 

@@ -129,9 +129,14 @@ def _from_server(
             sources=got.digests,
             verified=wanted.origin if wanted else "",
         )
-    finally:
+    except BaseException:
         unpacker.drop()
+        # An interrupt, which ends the programs of its terminal too, is raised here: what came is kept then.
+        emit(Event(EventType.PULSE, "", want.about))
         download.forget()
+        raise
+    unpacker.drop()
+    download.forget()
     _trust(cache, entry, kept, wanted, emit, want.about)
     return entry
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -300,26 +301,71 @@ def test_a_disk_is_untouched_until_something_was_written_to_it(tmp_path: Path, i
     assert not qcow2.untouched(layered)
 
 
-def test_ctrl_c_ends_a_pull_and_keeps_what_came(hikube, served, image):
+@pytest.mark.parametrize(("act", "presses"), [(Act(drip=1024), 1), (Act(stall=600), 2)], ids=["slow", "stalled"])
+def test_ctrl_c_ends_a_pull_and_the_next_one_goes_on(hikube, served, image, act, presses):
     """From a server that is slow at the next event; from one that says nothing any more at the second Ctrl-C."""
-    for act, presses in ((Act(drip=1024), 1), (Act(stall=600), 2)):
-        served.script = [act]
-        url = serve_file(served, image, f"slow{presses}.qcow2")
-        argv = [sys.executable, "-m", "hikube_local", "images", "pull", url, "--progress", "plain"]
-        pull = subprocess.Popen(argv, env=hikube.env, stderr=subprocess.PIPE, text=True)
-        try:
-            said = pull.stderr.readline()
-            assert ": downloading, 3." in said
-            partial = hikube.home / "cache" / "images" / "partial"
-            deadline = time.monotonic() + patience(20)
-            while not (partial.exists() and sum(p.stat().st_size > 1 << 14 for p in partial.iterdir()) >= presses):
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-            for _ in range(presses):
-                time.sleep(0.5)
-                pull.send_signal(signal.SIGINT)
-            said += pull.communicate(timeout=patience(20))[1]
-        finally:
-            pull.kill()
-        assert pull.returncode == 130 and "run it again to continue" in said and "Traceback" not in said, said
-        assert ("Ctrl-C again ends them at once" in said) and len(list(partial.iterdir())) >= presses
+    url = serve_file(served, image, "slow.qcow2")
+    served.files["/SHA256SUMS"] = f"{hashlib.sha256(image.read_bytes()).hexdigest()}  slow.qcow2\n".encode()
+    served.script = [act]
+    argv = [sys.executable, "-m", "hikube_local", "images", "pull", url, "--progress", "plain"]
+    pull = subprocess.Popen(argv, env=hikube.env, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        said = ""
+        while ": downloading, 3." not in said:
+            line = pull.stderr.readline()
+            assert line, said
+            said += line
+        if presses == 1:
+            _until_synced(hikube, 1 << 14)
+        for _ in range(presses):
+            time.sleep(0.5)
+            os.killpg(pull.pid, signal.SIGINT)
+        said += pull.communicate(timeout=patience(20))[1]
+    finally:
+        pull.kill()
+    assert pull.returncode == 130 and "again to continue" in said and "Traceback" not in said, said
+    assert ("Ctrl-C again ends them at once" in said) and "FAILED" not in said
+    assert hikube("images", "pull", url).code == 0
+    if presses == 1:  # killed, it loses what came in the last seconds
+        assert served.seen[-1]["Range"].startswith("bytes=") and served.seen[-1]["Range"] != "bytes=0-"
+
+
+def _until_synced(hikube, count: int) -> None:
+    """Until a note says that so many bytes are on the disk."""
+    deadline = time.monotonic() + patience(30)
+    while True:
+        notes = (hikube.home / "cache" / "images" / "partial").glob("*.json")
+        if any(json.loads(note.read_bytes() or b"{}").get("synced", 0) >= count for note in notes):
+            return
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("verb", ["pull", "up"])
+def test_ctrl_c_while_a_program_works_is_no_failure_of_the_image(hikube, served, image, tmp_path, verb):
+    """A terminal's Ctrl-C ends qemu-img, too: what came is kept, and nothing is said to be damaged."""
+    real = shutil.which("qemu-img")
+    shim = tmp_path / "bin" / "qemu-img"
+    shim.parent.mkdir()
+    shim.write_text(f'#!/bin/sh\n: > {tmp_path}/at-work\nsleep 60\nexec {real} "$@"\n')
+    shim.chmod(0o755)
+    url = serve_file(served, image, "a.qcow2")
+    path = manifest(hikube, named("sys", source={"http": {"url": url}}, storage="1Gi"))
+    argv = [sys.executable, "-m", "hikube_local", *(("images", "pull", url) if verb == "pull" else ("up", path))]
+    env = hikube.env | {"PATH": f"{shim.parent}:{hikube.env['PATH']}"}
+    work = subprocess.Popen(list(map(str, argv)), env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        deadline = time.monotonic() + patience(30)
+        while not (tmp_path / "at-work").exists():
+            assert time.monotonic() < deadline and work.poll() is None
+            time.sleep(0.05)
+        time.sleep(0.3)
+        os.killpg(work.pid, signal.SIGINT)
+        said = work.communicate(timeout=patience(20))[1]
+    finally:
+        work.kill()
+    assert work.returncode == 130 and "FAILED" not in said and "HK702" not in said, said
+    fetched = len(served.fetched)
+    again = hikube("images", "pull", url) if verb == "pull" else hikube("up", path)
+    assert again.code == 0, again.err
+    assert len(served.fetched) > fetched and all("Range" in seen for seen in served.seen[fetched:])

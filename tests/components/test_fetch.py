@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from hikube_local.errors import HikubeError
-from hikube_local.events import Event, ignore
+from hikube_local.errors import HikubeError, Interrupted
+from hikube_local.events import Event, EventType, ignore
 from hikube_local.images import checksums, download, fetch, http
 from hikube_local.images.cache import Cache
 from hikube_local.images.inspect import inspect
@@ -114,7 +114,7 @@ def test_weak_etags_are_no_validators(cache, served, image):
 
 def test_busy_servers_are_tried_again_and_refusals_are_not(cache, served, image, monkeypatch):
     waits: list[float] = []
-    monkeypatch.setattr(download, "sleep", waits.append)
+    monkeypatch.setattr(download.Download, "_pause", lambda self, seconds: waits.append(seconds))
     url = serve_file(served, image, "a.img")
     served.script = [Act(status=429, headers={"Retry-After": "7"}), Act(status=500), Act(status=503)]
     fetch.fetch(cache, url, ignore, "x")
@@ -496,3 +496,37 @@ def test_what_a_kill_left_of_work_goes_with_the_next_command(cache, served, imag
         assert len(kept(cache)) == 3, "somebody may be at work on it"
     fetch.fetch(cache, serve_file(served, image, "b.img"), ignore, "x")
     assert kept(cache) == []
+
+
+def test_an_interrupt_is_heeded_between_two_tries(cache, served, image):
+    """A server may ask for a minute: each second of it whoever waits can be told to stop."""
+    url = serve_file(served, image, "a.img")
+    served.script = [Act(status=429, headers={"Retry-After": "60"})]
+    pulses = 0
+
+    def emit(event: Event) -> None:
+        nonlocal pulses
+        pulses += event.type is EventType.PULSE
+        if pulses == 3:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        fetch.fetch(cache, url, emit, "x")
+
+
+def test_a_line_that_becomes_slow_is_heard_of(image):
+    """What is read at a time is little enough also after a fast beginning."""
+    whole = image.read_bytes()
+    sizes: list[int] = []
+
+    class Raw:
+        at = 0
+
+        def read(self, most: int, decode_content: bool) -> bytes:
+            sizes.append(most)
+            block = whole[self.at : self.at + most]
+            self.at += len(block)
+            return block
+
+    assert b"".join(download._blocks(Raw())) == whole
+    assert sizes[0] == 4 << 10 and max(sizes) == 128 << 10

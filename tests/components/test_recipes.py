@@ -17,7 +17,7 @@ def test_a_recipe_like_another_says_only_what_differs():
 
 
 def test_what_an_image_is_made_by_names_it(monkeypatch, tmp_path: Path):
-    """A change of either recipe or of what fills the tree makes another image of both, and of nothing else."""
+    """A change of the recipe that another is like, or of what fills the tree, makes other images of both."""
 
     def digests() -> list[str]:
         return [build.recipes()[name].digest for name in ("debian-12", "debian-13")]
@@ -43,8 +43,11 @@ def test_what_comes_before_the_packages(name: str, tmp_path: Path):
     values = build.recipes()[name].values
     with tarfile.open(build._early(values["early_files"], tmp_path)) as tar:
         found = {entry.name: (entry.mode, tar.extractfile(entry).read().decode()) for entry in tar.getmembers()}
-    assert found == {f".{path}": (0o644, text) for path, text in values["early_files"].items()}
-    assert "virtio_blk" in found["./usr/share/initramfs-tools/modules.d/hikube-local"][1].split()
+    hook = "./etc/initramfs-tools/hooks/hikube-local"
+    assert {path: text for path, (_, text) in found.items()} == {f".{p}": t for p, t in values["early_files"].items()}
+    assert {path for path, (mode, _) in found.items() if mode == 0o755} == {hook} and "virtio_blk" in found[hook][
+        1
+    ].split()
 
 
 def test_the_packages_come_from_the_recipes_own_suite():
