@@ -84,3 +84,26 @@ def test_files_of_a_guest_that_says_nothing_are_empty():
 def test_what_is_asked_for_fits_into_an_answer():
     """libvirt hands over 4 MiB of text: base64 of the output, and a little JSON."""
     assert MOST * 4 // 3 + 4096 < 4 << 20
+
+
+class Busy(Agent):
+    """An agent that needs so many seconds for an answer."""
+
+    def __init__(self, seconds: float, slowness: float) -> None:
+        super().__init__(None, slowness)
+        self.seconds = seconds
+
+    def connected(self) -> bool:
+        return True
+
+    def call(self, command: str, timeout: int = 5, **arguments: Any) -> Any | None:
+        if timeout < self.seconds:
+            return None
+        return {"supported_commands": [{"name": "guest-exec", "enabled": True}]}
+
+
+def test_whether_there_is_an_agent_does_not_hang_on_how_fast_the_host_is():
+    """A guest that was just resumed, on a busy host: not at once is not never."""
+    assert Busy(12, 3.0).may_run() and not Busy(12, 1.0).may_run()
+    with pytest.raises(HikubeError, match="did not answer within 15 s"):
+        Busy(60, 3.0).run("true")

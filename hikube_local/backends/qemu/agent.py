@@ -12,14 +12,17 @@ from hikube_local.backends.capabilities import MOST
 from hikube_local.backends.qemu import libvirt
 from hikube_local.errors import HikubeError
 
+ANSWER = 5  # seconds for one answer
 SOONEST, LATEST = 0.005, 0.2  # seconds between two looks at a command: each costs an emulated guest some
 
 
 class Agent:
-    """Calls to one agent; a call that gets no answer is None. `slowness` stretches what commands may take."""
+    """Calls to one agent; a call that gets no answer is None. `slowness` stretches what commands may take, and how long it is
+    waited for an answer on which it depends whether there are any."""
 
     def __init__(self, dom: Any, slowness: float = 1.0) -> None:
         self.dom, self.slowness = dom, slowness
+        self._patient = max(ANSWER, round(ANSWER * slowness))
 
     def connected(self) -> bool:
         return "state='connected'" in self._channel()
@@ -31,7 +34,7 @@ class Agent:
             return str(xml[at : at + 120])
         return ""
 
-    def call(self, command: str, timeout: int = 5, **arguments: Any) -> Any:
+    def call(self, command: str, timeout: int = ANSWER, **arguments: Any) -> Any:
         import libvirt_qemu
 
         lv = libvirt.module()
@@ -64,7 +67,7 @@ class Agent:
         """Whether the image has an agent that runs commands (the RHEL family's forbids it)."""
         if not self.connected():
             return False
-        info = self.call("guest-info")
+        info = self.call("guest-info", timeout=self._patient)
         commands = info.get("supported_commands", []) if isinstance(info, dict) else []
         if not isinstance(commands, list):
             return False
@@ -90,7 +93,9 @@ class Agent:
         more: dict[str, Any] = {"capture-output": True}
         if input:
             more["input-data"] = base64.b64encode(input).decode()
-        started = self.call("guest-exec", path="/bin/sh", arg=["-c", command], **more)
+        started = self.call("guest-exec", self._patient, path="/bin/sh", arg=["-c", command], **more)
+        if started is None and self.call("guest-ping") is None:
+            raise HikubeError("HK806", f"the guest agent did not answer within {self._patient} s")
         if not isinstance(started, dict) or not isinstance(started.get("pid"), int):
             raise HikubeError(
                 "HK806", "the guest agent runs no commands", fix="use an image whose agent allows guest-exec"
