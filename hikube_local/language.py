@@ -12,12 +12,15 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-LANGUAGES = ("en", "fr")
+LANGUAGES = ("en", "de", "fr", "it")
 _HOLE = re.compile(r"\{(\d+)\}")
+# The same in a translation, where English puts an s or nothing: {1|plural|singular}, as `{0} oggett{1|i|o}`.
+_PUT = re.compile(r"\{(\d+)(?:\|([^|{}]*)\|([^|{}]*))?\}")
 _DEEPEST, _JOINTS_TRIED = 4, 3  # texts inside of texts; places where two may have been put together
 _LONGEST = 4000  # characters of a text that is looked at
-# What joins two texts in English, and how the language writes it.
-_JOINTS = {"fr": ((": ", " : "), ("; ", " ; "), (", ", ", "), (" (", " ("))}
+# What joins two texts in English, and how a language writes it that has its own way.
+_JOINTS = (": ", "; ", ", ", " (")
+_WRITTEN = {"fr": {": ": " : ", "; ": " ; "}}
 _BEHIND = ("; ", ": ", ", ")
 _asked = ""
 
@@ -130,18 +133,24 @@ def _translated(text: str, which: str, deep: int) -> str:
         if (holes := template.match(text)) is not None:
             # A hole with one word holds a name: a machine may be called `network`.
             inner = {k: _translated(v, which, deep - 1) if " " in v else v for k, v in holes.items()}
-            return _filled(template.value, inner)
+            return filled(template.value, inner)
     return _joined(text, which, deep)
 
 
-def _filled(template: str, inner: dict[str, str]) -> str:
-    return _unbraced(_HOLE.sub(lambda m: inner.get(m[1], "").replace("{", "{{").replace("}", "}}"), template))
+def filled(template: str, inner: dict[str, str]) -> str:
+    """A translation with what is put in."""
+
+    def put(hole: re.Match[str]) -> str:
+        value = inner.get(hole[1], "")
+        return value.replace("{", "{{").replace("}", "}}") if hole[2] is None else hole[2] if value else hole[3]
+
+    return _unbraced(_PUT.sub(put, template))
 
 
 def _joined(text: str, which: str, deep: int) -> str:
     """Two texts that were put behind each other, where both are known."""
-    for joint, written in _JOINTS[which]:
-        at = -1
+    for joint in _JOINTS:
+        at, written = -1, _WRITTEN.get(which, {}).get(joint, joint)
         for _ in range(_JOINTS_TRIED):
             if (at := text.find(joint, at + 1)) < 0:
                 break

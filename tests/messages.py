@@ -1,5 +1,6 @@
 """What the program says, out of its own code: each text of two words or more in the modules that speak to people, with a hole where
-something is put in. `python -m tests.messages` lists those that hikube_local/catalogue/fr.po lacks.
+something is put in. `python -m tests.messages` lists those that hikube_local/catalogue/fr.po lacks,
+which a test forbids, and says what the other languages lack.
 """
 
 from __future__ import annotations
@@ -117,9 +118,13 @@ def told() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    from hikube_local.language import messages
+    from hikube_local.language import LANGUAGES, messages
 
-    lacking = sorted(((where, text) for text, where in told().items() if text not in messages("fr")))
-    for where, text in lacking:
+    said = told()
+    for where, text in sorted((where, text) for text, where in said.items() if text not in messages("fr")):
         print(f"{where}: {text!r}")
-    sys.exit(bool(lacking))
+    same = {text for text, french in messages("fr").items() if text == french}
+    for which in sorted({*LANGUAGES} - {"en", "fr"}):  # told in English until somebody translates it
+        if lacking := sorted({*messages("fr")} - same - {*messages(which)}):
+            print(f"{which}: {len(lacking)} texts are told in English: {'; '.join(map(repr, lacking[:5]))}")
+    sys.exit(any(text not in messages("fr") for text in said))

@@ -120,10 +120,13 @@ def images() -> dict[str, NamedImage]:
     return found
 
 
+FIELDS_IN = ("fr",)  # languages with descriptions of the fields
+
+
 @cache
 def fields(language: str = "en") -> dict[str, Any]:
     """What fields mean on Hikube and what differs here, by kind and path (fields.yaml, and its translations)."""
-    return _table("fields.yaml" if language == "en" else f"fields.{language}.yaml")
+    return _table(f"fields.{language}.yaml" if language in FIELDS_IN else "fields.yaml")
 
 
 @cache

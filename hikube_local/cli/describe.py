@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -14,6 +15,8 @@ from hikube_local.errors import ExitCode
 from hikube_local.language import tr
 from hikube_local.paths import document
 from hikube_local.text import sanitize
+
+_NAME = re.compile(r"[A-Z][A-Za-z ]*: +")
 
 
 @click.command("describe")
@@ -39,7 +42,10 @@ def describe(app: App, words: tuple[str, ...], all_namespaces: bool, labels: str
 
 
 def _shown(line: str) -> str:
-    return sanitize(tr(line)).replace("\n", " ")
+    """What a field is called scripts look for; what it says is told."""
+    name = _NAME.match(line)
+    at = name.end() if name else 0
+    return sanitize(line[:at] + tr(line[at:])).replace("\n", " ")
 
 
 def _field(name: str, value: Any) -> str:

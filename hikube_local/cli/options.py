@@ -132,7 +132,7 @@ def common(command: Callable) -> Callable:
         "--lang",
         type=click.Choice(LANGUAGES),
         expose_value=False,
-        help="The language: en or fr (default: that of $LANG, else English).",
+        help="The language of messages (default: that of $LANG, else English).",
     )
     @functools.wraps(command)
     def wrapped(namespace, config, color, progress, quiet, no_differences, debug, timings, **rest):

@@ -107,9 +107,10 @@ def test_every_field_has_its_french(kind: str):
     [
         ({"LANG": "fr_CH.UTF-8"}, "", "fr"),
         ({"LANG": "fr_CH.UTF-8", "LC_ALL": "C"}, "", "en"),
-        ({"LANG": "de_CH.UTF-8"}, "", "en"),
+        ({"LANG": "de_CH.UTF-8"}, "", "de"),
+        ({"LANG": "rm_CH.UTF-8"}, "", "en"),
         ({"LANG": "fr_FR"}, "en", "en"),
-        ({"LANG": "fr_FR", "LANGUAGE": "de:en:fr"}, "", "en"),
+        ({"LANG": "fr_FR", "LANGUAGE": "es:en:fr"}, "", "en"),
         ({"LANG": "C", "LANGUAGE": "fr"}, "", "en"),
         ({"LANG": "frp_IT"}, "", "en"),
         ({}, "fr", "fr"),

@@ -1,4 +1,4 @@
-"""The command line in French: help, errors, findings, progress; what programs read is the same in every language."""
+"""The command line in French, German and Italian: help, errors, findings, progress; what programs read is the same in every language."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def test_a_first_session(french: Program):
     lost = french("get", "vm", "nix")
     assert "erreur[HK804]: il n'y a pas de vminstance 'nix' dans l'espace de noms default" in lost.err
     assert "remède: hikube-local get -A liste ce qui existe" in lost.err
-    assert "Différences avec Hikube :" in french("describe", "vm", "web").out
+    shown = french("describe", "vm", "web").out
+    assert "Différences avec Hikube :" in shown and "Boot phase:     terminé\nInstance type:  u1.medium\n" in shown
     assert "configuration du réseau du tenant" in french("events").out
     wrong = french("validate", french.file("w.yaml", PAIR.replace("u1.medium", "u1.huge")))
     assert "erreur[HK302]: instanceType inconnu : 'u1.huge'" in wrong.out and "vouliez-vous dire" in wrong.out
@@ -74,7 +75,7 @@ def test_help_is_french_but_for_what_is_typed(french: Program):
 def test_lang_wins_and_other_languages_are_english(french: Program):
     for words in (("--lang", "en", "get", "vm", "nix"), ("get", "vm", "nix", "--lang=en")):
         assert "error[HK804]: there is no" in french(*words).err
-    french.env = {**french.env, "LANG": "de_DE.UTF-8"}
+    french.env = {**french.env, "LANG": "es_ES.UTF-8"}
     assert "error[HK804]: there is no" in french("get", "vm", "nix").err
     assert "erreur[HK804]" in french("get", "vm", "nix", "--lang", "fr").err
 
@@ -112,3 +113,22 @@ def test_what_programs_read_is_the_same(hikube: Program, words: tuple[str, ...])
         assert "prête" not in told["fr_FR.UTF-8"] and "printableStatus" in told["fr_FR.UTF-8"]
     else:
         assert told["C.UTF-8"] == told["fr_FR.UTF-8"]
+
+
+@pytest.mark.parametrize(
+    ("which", "up", "lost", "wrong"),
+    [
+        ("de", "weicht von Hikube ab", "Fehler[HK804]", "Fehler:"),
+        ("it", "diverso da Hikube", "errore[HK804]", "Errore:"),
+    ],
+)
+def test_german_and_italian(hikube: Program, which: str, up: str, lost: str, wrong: str):
+    """A session; what programs read stays as it is."""
+    hikube.env = {**hikube.env, "LANG": f"{which}_CH.UTF-8"}
+    path = hikube.file("m.yaml", PAIR)
+    done = hikube("up", "--backend", "simulator", path)
+    assert done.code == 0 and up in done.err and "of 2 objects changed" not in done.err, done.err
+    assert lost in hikube("get", "vm", "nix").err
+    assert wrong in hikube("get", "--bogus").err
+    assert hikube("get", "vm", "web", "-o", "json").json["status"]["printableStatus"] == "Running"
+    assert "On Hikube: " in hikube("explain", "vminstance.spec.externalMethod").out  # fields are described in English
