@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests import terminal
 from tests.conftest import EXAMPLES, ROOT
+from tests.e2e.conftest import built, stock_recipe
 from tests.page import browser
 
 COLUMNS = 92
@@ -87,6 +88,7 @@ def report(folder: Path, environment: dict[str, str]) -> None:
 def main(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as home:
         environment = {**os.environ, "HIKUBE_LOCAL_HOME": home}
+        stock_recipe(Path(home), built("debian-12"))
         try:
             text = svg(session(environment), "A first session: a machine comes up, is listed, and is logged in to")
             (folder / "first-session.svg").write_text(text)
