@@ -67,7 +67,7 @@ class NotFound(HikubeError):
     """An object that is not in the store."""
 
 
-# Whether this process is one command, which leaves nothing behind that the next does not put right (cli/main.py says so).
+# Whether this process is one command, which leaves nothing behind that the next does not put right (__main__ says so).
 own_process = False
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import click
 
-from hikube_local import __version__, errors, language
+from hikube_local import __version__, language
 from hikube_local.cli.verbs import ALIASES, EXAMPLES, MEANT, SECTIONS, WORDS, Interrupted
 from hikube_local.errors import ExitCode, unexpected
 from hikube_local.language import tr
@@ -141,7 +141,6 @@ def reorder(argv: list[str]) -> list[str]:
 
 def run(argv: list[str]) -> int:
     """Run the program and hand back its exit code."""
-    errors.own_process = True
     if not argv:
         argv = ["--help"]
     own = argv[: argv.index("--")] if "--" in argv else argv  # what follows is somebody else's

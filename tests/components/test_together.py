@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from hikube_local import errors
 from hikube_local.engine.together import WAITING, Together
 from hikube_local.events import Event
 from tests.growth import patience
@@ -82,8 +83,9 @@ def test_an_interrupt_at_any_line_ends_the_work(made: str):
 
 
 @pytest.fixture
-def ctrl_c():
-    """Python's own handler, as a shell's command has it."""
+def ctrl_c(monkeypatch):
+    """Python's own handler, in a process that others have work in, too."""
+    monkeypatch.setattr(errors, "own_process", False)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield lambda: os.kill(os.getpid(), signal.SIGINT)
     signal.signal(signal.SIGINT, before)
