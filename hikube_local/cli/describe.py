@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from typing import Any
 
@@ -15,8 +14,6 @@ from hikube_local.errors import ExitCode
 from hikube_local.language import tr
 from hikube_local.paths import document
 from hikube_local.text import sanitize
-
-_NAME = re.compile(r"[A-Z][A-Za-z ]*: +")
 
 
 @click.command("describe")
@@ -37,15 +34,10 @@ def describe(app: App, words: tuple[str, ...], all_namespaces: bool, labels: str
     objects, _ = chosen(app, words, all_namespaces, labels)
     app.refresh(objects, refresh)
     # What came from elsewhere stays in its line.
-    print("\n\n".join("\n".join(map(_shown, _lines(app, statuses, o))) for o in objects))
+    print(
+        "\n\n".join("\n".join(sanitize(line).replace("\n", " ") for line in _lines(app, statuses, o)) for o in objects)
+    )
     return ExitCode.DONE
-
-
-def _shown(line: str) -> str:
-    """What a field is called scripts look for; what it says is told."""
-    name = _NAME.match(line)
-    at = name.end() if name else 0
-    return sanitize(line[:at] + tr(line[at:])).replace("\n", " ")
 
 
 def _field(name: str, value: Any) -> str:
@@ -66,7 +58,7 @@ def _lines(app: App, statuses: Any, obj: Any) -> list[str]:
     out += _machine(statuses, obj, status) if obj.kind == "VMInstance" else _disk(obj, status)
     out.append("Conditions:")
     for c in status["conditions"]:
-        note = f"  {c['message']}" if c["message"] else ""
+        note = f"  {tr(c['message'])}" if c["message"] else ""
         out.append(f"  {c['type']:<20}{c['status']:<9}{c['reason']}{note}")
     events = app.store.events(namespace=obj.namespace, obj=obj.ref)[-10:]
     out.append("Events:" if events else "Events:         <none>")
@@ -82,21 +74,23 @@ def _machine(statuses: Any, obj: Any, status: dict) -> list[str]:
 
     out = [
         _field("Status", status["printableStatus"]),
-        _field("Boot phase", status.get("phase", "<none>")),
+        _field("Boot phase", tr(status.get("phase", "<none>"))),
         _field("Instance type", obj.instance.instanceType or "<resources>"),
         _field("Profile", obj.instance.instanceProfile or "ubuntu"),
         _field("Run strategy", obj.instance.strategy),
         _field("Instance ID", status["instanceID"]),
-        _field("Accelerator", tables.accelerator(status, "<not started>")),
+        _field("Accelerator", tr(tables.accelerator(status, "<not started>"))),
         "Addresses:",
         *(f"  {a['type']:<14}{a['address']}" for a in status["addresses"]),
-        f"  (systemd-resolved in a guest refuses the tenant's names, as on Hikube: {document('troubleshooting.md')},",
-        '  "A name of the tenant is refused")',
+        tr(
+            f"  (systemd-resolved in a guest refuses the tenant's names, as on Hikube: {document('troubleshooting.md')},"
+        ),
+        tr('  "A name of the tenant is refused")'),
         "Access:",
         *(f"  {str(a['port']) + '/' + a['protocol']:<14}{a['address']}:{a['hostPort']}" for a in status["access"]),
         f"  {'ssh':<14}hikube-local ssh {obj.name}",
         f"  {'console':<14}hikube-local console {obj.name}",
-        "Disks, in boot order:",
+        tr("Disks, in boot order:"),
     ]
     disks = statuses.disks_of(obj)
     width = max((len(ref.name) for ref in obj.instance.disks), default=0) + 2
@@ -104,12 +98,12 @@ def _machine(statuses: Any, obj: Any, status: dict) -> list[str]:
         disk, seen = disks[ref.name]
         optical = bool(disk and disk.disk.optical)
         origin = "manifest" if ref.bus else "optical" if optical else "profile"
-        state = seen.problem or ("ready" if seen.exists else "not there")
+        state = tr(seen.problem) or ("ready" if seen.exists else "not there")
         out.append(f"  {i + 1}. {ref.name:<{width}}{bus_of(obj.instance, i, optical)} ({origin}), {state}")
     if obj.instance.has_seed:
-        out.append("  then the cloud-init seed (NoCloud, label cidata)")
+        out.append(tr("  then the cloud-init seed (NoCloud, label cidata)"))
     if status["differences"]:
-        out.append("Differences from Hikube:")
+        out.append(tr("Differences from Hikube:"))
         out += [f"  {d['code']}  {tr(d['message'])}" for d in status["differences"]]
     return out
 
@@ -120,9 +114,9 @@ def _disk(obj: Any, status: dict) -> list[str]:
 
     out = [
         _field("Phase", status["phase"]),
-        _field("Source", source_words(obj)),
+        _field("Source", tr(source_words(obj))),
         _field("Storage", obj.disk.storage),
-        _field("Storage class", f"{obj.disk.storageClass} (here: one file on this host)"),
+        _field("Storage class", tr(f"{obj.disk.storageClass} (here: one file on this host)")),
         _field("Optical", str(obj.disk.optical).lower()),
     ]
     if "actualSize" in status:

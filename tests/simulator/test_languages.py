@@ -38,6 +38,14 @@ def test_a_first_session(french: Program):
     assert "cet hôte" in french("doctor").out
 
 
+def test_names_are_never_translated(french: Program):
+    """Also where they are words of ours, as `ready` and `network` are."""
+    text = PAIR.replace("name: web", "name: ready").replace("name: sys", "name: network").replace("- sys", "- network")
+    assert french("up", "--backend", "simulator", french.file("m.yaml", text)).code == 0
+    shown = french("describe", "vm,vmdisk").out
+    assert "Name:           ready\n" in shown and "Name:           network\n" in shown and "1. network " in shown
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
