@@ -197,13 +197,8 @@ def _not_understood(error: click.ClickException) -> str:
     """click's own errors, in the language of the process; the usage is so already."""
     shown = io.StringIO()
     error.show(shown)
-    lines = []
-    for line in shown.getvalue().splitlines():
-        head, _, told = line.partition("Error: ")
-        lines.append(
-            f"{tr('Error:')} {tr(told)}" if told and not head else tr(line) if line.startswith("Try ") else line
-        )
-    return "\n".join(lines)
+    lines = shown.getvalue().splitlines()
+    return "\n".join(tr(line) if line.startswith(("Error: ", "Try ")) else line for line in lines)
 
 
 def _interrupted(argv: list[str]) -> str:

@@ -79,16 +79,13 @@ class ProgressPrinter:
                 return False
             self._once.add(key)
         # Off a terminal progress is a line every few seconds, not each; how much it is in all is told at once.
-        about, total = (event.namespace, event.object), event.data.get("total")
-        new = total is not None and self._totals.get(about) != total
-        self._totals[about] = total if new else self._totals.get(about)
-        if (
-            event.type is EventType.PROGRESS
-            and not new
-            and event.time - self._last.get((event.namespace, event.object), 0.0) < PLAIN_EVERY
-        ):
+        about = (event.namespace, event.object)
+        known = self._totals.get(about)
+        total = self._totals[about] = event.data.get("total") or known
+        soon = event.time - self._last.get(about, 0.0) < PLAIN_EVERY
+        if event.type is EventType.PROGRESS and total == known and soon:
             return False
-        self._last[event.namespace, event.object] = event.time
+        self._last[about] = event.time
         return True
 
     def _print(self, event: Event) -> None:

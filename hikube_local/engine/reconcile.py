@@ -14,7 +14,7 @@ from hikube_local.api.sources import FromUpload
 from hikube_local.backends.protocol import Backend
 from hikube_local.engine.status import boot
 from hikube_local.engine.together import Together
-from hikube_local.errors import ExitCode, HikubeError, Interrupted, unexpected
+from hikube_local.errors import ExitCode, HikubeError, unexpected
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.locks import locked
 from hikube_local.log import STEPS
@@ -91,8 +91,8 @@ class Reconciler:
 
     def emit(self, event: Event) -> None:
         """Every event goes to the store and to the listener; after an interrupt it is where the work ends."""
-        if self._work and self._work.interrupted:
-            raise Interrupted
+        if self._work:
+            self._work.heed()
         if event.type is EventType.PULSE:
             return
         if event.type not in (EventType.PROGRESS, EventType.WAITING):

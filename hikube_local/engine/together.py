@@ -26,7 +26,7 @@ class Together:
 
     Inside the block Ctrl-C is noted, never raised: Python would raise it wherever the main thread happens to be, also while that
     holds a lock which the workers need, and then nobody gets on. The first one sets `interrupted`, at which those at work give up
-    when they next tell something (`heeding`), and drops what has not begun; when all have ended, KeyboardInterrupt is raised.
+    when they next tell something (`heed`), and drops what has not begun; when all have ended, KeyboardInterrupt is raised.
     A second one ends the process as kill -9 does, where the process is one command (errors.own_process).
     Outside the main thread, and where somebody else handles or ignores SIGINT, nothing is changed.
     """
@@ -57,12 +57,16 @@ class Together:
         self._futures.append(future)
         return future
 
+    def heed(self) -> None:
+        """Called by those at work: after an interrupt it is where their work ends."""
+        if self.interrupted:
+            raise errors.Interrupted
+
     def heeding(self, emit: Emit) -> Emit:
-        """`emit` for those at work: after an interrupt it is where their work ends."""
+        """`emit` for those at work, which heeds."""
 
         def heed(event: Event) -> None:
-            if self.interrupted:
-                raise errors.Interrupted
+            self.heed()
             emit(event)
 
         return heed
