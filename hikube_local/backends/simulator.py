@@ -13,7 +13,8 @@ from dataclasses import astuple, dataclass
 from typing import Any
 
 from hikube_local.api import names
-from hikube_local.api.objects import INSTANCE, Object, plain_spec
+from hikube_local.api.objects import INSTANCE, Object
+from hikube_local.api.shapes import plain_spec
 from hikube_local.backends import hostplan
 from hikube_local.backends.capabilities import Pauses, Reboots
 from hikube_local.backends.protocol import Settings, View

@@ -62,7 +62,7 @@ THERE = "on Hikube more vCPUs and memory reach the running machine, up to four t
 
 
 def rows(app: App, reconciler: Any, objects: list[Any]) -> list[dict[str, Any]]:
-    from hikube_local.api.objects import plain_spec
+    from hikube_local.api.shapes import plain_spec
     from hikube_local.plan.steps import Verb
 
     out = []

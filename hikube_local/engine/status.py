@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any, assert_never
 
-from hikube_local.api.objects import API_VERSION, DISK, Key, Object, plain_spec
+from hikube_local.api.objects import API_VERSION, DISK, Key, Object
+from hikube_local.api.shapes import plain_spec
 from hikube_local.api.sources import Blank, CopyOf, FromImage, FromUpload, FromUrl
 from hikube_local.backends.protocol import Backend, View
 from hikube_local.errors import HikubeError

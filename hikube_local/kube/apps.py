@@ -10,7 +10,8 @@ from typing import Any
 from aiohttp import web
 
 from hikube_local.api import names
-from hikube_local.api.objects import Key, Object, plain_spec
+from hikube_local.api.objects import Key, Object
+from hikube_local.api.shapes import plain_spec
 from hikube_local.engine import apply as engine
 from hikube_local.engine.session import Session
 from hikube_local.events import Event, EventType

@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hikube_local.api.names import LAST_APPLIED
-from hikube_local.api.objects import API_VERSION, INSTANCE, SPECS, Object, RunStrategy, plain_spec
+from hikube_local.api.objects import API_VERSION, INSTANCE, SPECS, Object, RunStrategy
+from hikube_local.api.shapes import plain_spec
 from hikube_local.kube import messages
 from hikube_local.kube.kinds import GROUP, Resource
 from hikube_local.kube.status import Cause, Refused

@@ -12,7 +12,8 @@ from typing import Any, get_args, get_origin
 
 from pydantic_core import SchemaValidator
 
-from hikube_local.api.objects import SPECS, Shape, VMDiskSpec, VMInstanceSpec, hints, spec_of
+from hikube_local.api.objects import SPECS, VMDiskSpec, VMInstanceSpec, spec_of
+from hikube_local.api.shapes import Shape, hints
 
 _STRICT: dict[type, dict[str, Any]] = {
     str: {"type": "str", "strict": True},

@@ -7,7 +7,8 @@ from functools import cache
 from types import UnionType
 from typing import Any, get_args, get_origin
 
-from hikube_local.api.objects import API_VERSION, BUSES, DISK, INSTANCE, SPECS, RunStrategy, Shape, hints
+from hikube_local.api.objects import API_VERSION, BUSES, DISK, INSTANCE, SPECS, RunStrategy
+from hikube_local.api.shapes import Shape, hints
 from hikube_local.catalogue import data
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"

@@ -9,7 +9,8 @@ from typing import Any
 from pydantic_core import ValidationError
 
 from hikube_local.api import names
-from hikube_local.api.objects import INSTANCE, SPECS, Object, Shape
+from hikube_local.api.objects import INSTANCE, SPECS, Object
+from hikube_local.api.shapes import Shape
 from hikube_local.manifests.models import Metadata, read_metadata, read_spec
 from hikube_local.source.finding import Finding, Findings, Severity
 from hikube_local.source.nodes import Node, Text, value_words

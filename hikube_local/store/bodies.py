@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hikube_local.api.objects import Key, Object, object_of, plain_spec
+from hikube_local.api.objects import Key, Object, object_of
+from hikube_local.api.shapes import plain_spec
 from hikube_local.errors import HikubeError
 from hikube_local.files import read_json, write_json
 

@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from hikube_local.api.objects import INSTANCE, Key, Object, plain_spec
+from hikube_local.api.objects import INSTANCE, Key, Object
+from hikube_local.api.shapes import plain_spec
 from hikube_local.errors import HikubeError, UsageError
 from hikube_local.events import Event
 from hikube_local.files import read_json

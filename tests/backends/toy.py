@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from hikube_local import files
-from hikube_local.api.objects import Object, plain_spec
+from hikube_local.api.objects import Object
+from hikube_local.api.shapes import plain_spec
 from hikube_local.backends.capabilities import Logs, Pauses
 from hikube_local.backends.protocol import Settings, View
 from hikube_local.events import Emit

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from hikube_local import files, locks
-from hikube_local.api.objects import Key, Object, plain_spec
+from hikube_local.api.objects import Key, Object
+from hikube_local.api.shapes import plain_spec
 from hikube_local.errors import HikubeError
 from hikube_local.events import Event, EventType
 from hikube_local.manifests.models import read_spec
