@@ -141,7 +141,7 @@ class Simulator(Pauses, Reboots):
             run = RunState.SHUTOFF
         if "started" in s:
             run = RunState.PAUSED if s.get("paused") else RunState.RUNNING
-            if self.moment(obj).outcome == "exit":
+            if self._moment(obj, s).outcome == "exit":
                 run = RunState.SHUTOFF
         return MachineObserved(
             state=run,
@@ -185,7 +185,9 @@ class Simulator(Pauses, Reboots):
 
     def moment(self, obj: Object) -> Moment:
         """Where the guest is, by the clock alone."""
-        s = self._state(obj)
+        return self._moment(obj, self._state(obj))
+
+    def _moment(self, obj: Object, s: dict[str, Any]) -> Moment:
         if "started" not in s:  # stopped since the caller looked
             return Moment(Progress(Stage.FIRMWARE), "exit")
         # A clock that was set back does not make it wait for the old time.

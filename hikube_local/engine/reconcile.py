@@ -150,12 +150,18 @@ class Reconciler:
         from hikube_local.engine.status import Statuses
 
         statuses = Statuses(self.store, self.backend)
-        for key, done in results.items():
-            if (done.changed or done.error or done.verdict) and (obj := self.store.get(key)):
-                try:
+
+        def keep(key: Key) -> None:
+            try:
+                if obj := self.store.get(key):
                     statuses.keep(obj)
-                except Exception as e:  # what was done is done, whether or not it can be looked at this moment
-                    STEPS.debug("the status of %s was not kept: %s", obj.ref, e)
+            except Exception as e:  # what was done is done, whether or not it can be looked at this moment
+                STEPS.debug("the status of %s was not kept: %s", key.ref, e)
+
+        with Together(self._listener) as work:
+            for key, done in results.items():
+                if done.changed or done.error or done.verdict:
+                    work.submit(keep, key)
 
     def _disks_of(self, keys: Iterable[Key]) -> list[Key]:
         """The disks of these machines: nobody else changes them while their machine is worked on."""

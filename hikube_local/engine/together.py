@@ -89,7 +89,8 @@ class Together:
     def _settled(self) -> bool:
         """After a moment: whether all have ended."""
         try:
-            return not wait(self._futures, LOOK).not_done
+            self._futures = list(wait(self._futures, LOOK).not_done)
+            return not self._futures
         except KeyboardInterrupt:  # of a handler that is not ours
             self.interrupted = True
             return False

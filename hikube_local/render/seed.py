@@ -82,6 +82,8 @@ def chart_text(cloud_init: str) -> str:
 
 def go_quote(text: str) -> str:
     """Text as Go's %q writes it."""
+    if text.isprintable() and '"' not in text and "\\" not in text:
+        return f'"{text}"'
     out = ['"']
     short = {
         '"': '\\"',

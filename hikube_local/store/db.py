@@ -31,6 +31,8 @@ from hikube_local.store.records import NAMES, GuestCache, Intent, Lease, of
 
 KEEP_EVENTS = 5000
 KEEP_CHANGES = 10_000
+Row = dict[str, Any]
+Rows = dict[str, Row]
 
 
 class ChangeType(StrEnum):
@@ -286,22 +288,18 @@ class Store:
 
         return self._file.read(read) or {}
 
-    def allocations(self) -> dict[str, dict[str, Any]]:
-        def read(c: sqlite3.Connection) -> dict[str, dict[str, Any]]:
-            rows = c.execute("SELECT scope, body FROM allocations ORDER BY scope").fetchall()
-            return {s: json.loads(b) for s, b in rows}
+    def allocations(self) -> Rows:
+        return self._file.read(_allocations) or {}
 
-        return self._file.read(read) or {}
+    def allocate(self, name: str, change: Callable[[Row, Callable[[], Rows]], Row]) -> Row:
+        """Change one allocation in a transaction: `change(own, all)` hands back the new value. All of them are read when they
+        are asked for: a machine that needs nothing new costs the same beside a thousand others."""
 
-    def allocate(
-        self, name: str, change: Callable[[dict[str, Any], dict[str, dict[str, Any]]], dict[str, Any]]
-    ) -> dict[str, Any]:
-        """Change one allocation in a transaction: `change(own, all)` hands back the new value."""
-
-        def write(c: sqlite3.Connection) -> dict[str, Any]:
-            everything = {s: json.loads(b) for s, b in c.execute("SELECT scope, body FROM allocations").fetchall()}
-            new = change(dict(everything.get(name, {})), everything)
-            if new != everything.get(name):
+        def write(c: sqlite3.Connection) -> Row:
+            found = c.execute("SELECT body FROM allocations WHERE scope=?", (name,)).fetchone()
+            own = json.loads(found[0]) if found else {}
+            new = change(dict(own), lambda: _allocations(c))
+            if new != own:
                 if new:
                     c.execute("INSERT OR REPLACE INTO allocations VALUES(?,?)", (name, json.dumps(new)))
                 else:
@@ -313,7 +311,7 @@ class Store:
     def note(self, name: str, **values: Any) -> dict[str, Any]:
         """Set some values of one allocation; None takes a value out."""
 
-        def change(own: dict[str, Any], _: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        def change(own: Row, _: object) -> Row:
             return {k: v for k, v in {**own, **values}.items() if v is not None}
 
         return self.allocate(name, change)
@@ -390,6 +388,11 @@ _SELECT = (
     "SELECT body, max(version, ifnull((SELECT s.version FROM status s WHERE s.kind = objects.kind AND"
     " s.namespace = objects.namespace AND s.name = objects.name), 0)), kind, namespace, name FROM objects"
 )
+
+
+def _allocations(connection: sqlite3.Connection) -> Rows:
+    rows = connection.execute("SELECT scope, body FROM allocations ORDER BY scope").fetchall()
+    return {scope: json.loads(body) for scope, body in rows}
 
 
 def _oldest(connection: sqlite3.Connection) -> int:

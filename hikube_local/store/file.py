@@ -11,10 +11,11 @@ import shutil
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from hikube_local.errors import HikubeError
@@ -49,8 +50,25 @@ class _Kept:
     writes: bool
 
 
+@dataclass(slots=True, eq=False)
+class _Wish:
+    """A change that somebody waits for, and what came of it."""
+
+    action: Callable[[sqlite3.Connection], Any]
+    frees: bool
+    over: bool = False
+    found: Any = None
+    error: Exception | None = None
+
+    def end(self, found: Any = None, error: Exception | None = None) -> None:
+        self.found, self.error, self.over = found, error, True
+
+
 class File:
-    """One state root's store file. `rebuild` puts into a new one what the folders still tell."""
+    """One state root's store file. `rebuild` puts into a new one what the folders still tell.
+
+    Threads take turns. What several of them want to change meanwhile goes into one transaction: the disk is waited for once.
+    """
 
     def __init__(self, layout: Layout, rebuild: Callable[[sqlite3.Connection], None]) -> None:
         self.layout = layout
@@ -58,21 +76,23 @@ class File:
         self._rebuild = rebuild
         self._reserve = layout.state / "spare"
         self._turn = threading.Lock()
+        self._wishes: deque[_Wish] = deque()
         self._kept: _Kept | None = None
 
     @contextlib.contextmanager
     def _open(self, write: bool) -> Iterator[sqlite3.Connection]:
-        """A transaction. Threads take turns: one connection serves them all, and holds nothing between two transactions."""
+        """A transaction, by whoever has the turn: one connection serves all threads, and holds nothing between two of them."""
         file: int | None = None  # not looked at yet
         known = False
         try:
-            with self._turn, self._dropped_on_error():
-                if write and not self.path.exists():
+            with self._dropped_on_error():
+                if write and not self._file():
                     self._create()
                 file = self._file()
                 known = self._kept is not None and self._kept.file == file and self._kept.writes >= write
                 connection = self._kept.connection if self._kept and known else self._connect(file, write)
-                self._know(connection, write)
+                if write or not known:
+                    self._know(connection, write)
                 with _transaction(connection) if write else contextlib.nullcontext():
                     yield connection
         except sqlite3.DatabaseError as e:
@@ -187,16 +207,66 @@ class File:
 
     def write(self, action: Callable[[sqlite3.Connection], Found], frees: bool = False) -> Found:
         """Carry out `action` in a transaction. What `frees` room may take what was laid aside."""
+        wish = _Wish(action, frees)
+        self._wishes.append(wish)
+        with self._turn:
+            if not wish.over:  # or whoever had the turn before has carried it out, too
+                self._carry_out(self._waiting(wish))
+        if wish.error:
+            raise wish.error
+        found: Found = wish.found
+        return found
+
+    def _waiting(self, own: _Wish) -> list[_Wish]:
+        """All that wait now; `own` also where it was taken before by one who was ended over it."""
+        out: list[_Wish] = []
+        with contextlib.suppress(IndexError):
+            while True:
+                out.append(self._wishes.popleft())
+        return out if own in out else [*out, own]
+
+    def _carry_out(self, wishes: list[_Wish]) -> None:
+        """All in one transaction; where that fails, each in its own, so that it fails for whom it must."""
+        if len(wishes) > 1 and self._at_once(wishes):
+            return
+        for wish in wishes:
+            try:
+                wish.end(self._alone(wish))
+            except Exception as e:
+                wish.end(error=e)
+
+    def _at_once(self, wishes: list[_Wish]) -> bool:
+        ends: list[tuple[Any, Exception | None]] = []
+        try:
+            with self._open(True) as connection:
+                for wish in wishes:
+                    connection.execute("SAVEPOINT wish")
+                    try:
+                        ends.append((wish.action(connection), None))
+                    except sqlite3.Error:
+                        raise
+                    except Exception as e:
+                        connection.execute("ROLLBACK TO wish")
+                        ends.append((None, e))
+                    connection.execute("RELEASE wish")
+        except (sqlite3.Error, HikubeError, _Damaged):
+            return False
+        for wish, end in zip(wishes, ends, strict=True):
+            wish.end(*end)
+        self._lay_aside()
+        return True
+
+    def _alone(self, wish: _Wish) -> Any:
         for attempt in range(ATTEMPTS):
             try:
                 with self._open(True) as connection:
-                    found = action(connection)
+                    found = wish.action(connection)
                 self._lay_aside()
                 return found
             except _Damaged:
                 self._set_aside()
             except HikubeError as e:
-                if not frees or e.code != "HK604" or attempt:
+                if not wish.frees or e.code != "HK604" or attempt:
                     raise
                 self._reserve.unlink(missing_ok=True)  # or another command has just done so
         raise HikubeError("HK608", f"the store {self.path} is damaged and cannot be rebuilt")
@@ -204,10 +274,10 @@ class File:
     def read(self, action: Callable[[sqlite3.Connection], Found]) -> Found | None:
         """Look, and write nothing: None where nothing was ever made, the folders' own objects where the file is lost."""
         for _ in range(ATTEMPTS):
-            if not self.path.exists():
+            if not self._file():
                 break
             try:
-                with self._open(False) as connection:
+                with self._turn, self._open(False) as connection:
                     return action(connection)
             except _Damaged:
                 pass  # or another command makes it anew at this moment

@@ -533,6 +533,89 @@ def test_threads_share_a_connection(store, layout):
     assert names == [40] * 40
 
 
+def _at_once(store, *actions):
+    """What becomes of changes that all wait while somebody has the turn."""
+    with ThreadPoolExecutor(len(actions)) as pool:
+        with store._file._turn:
+            futures = [pool.submit(store._file.write, action) for action in actions]
+            end = time.monotonic() + patience(10)
+            while len(store._file._wishes) < len(actions):
+                assert time.monotonic() < end
+                time.sleep(0.001)
+    return [future.exception() or future.result() for future in futures]
+
+
+def _transactions(layout) -> int:
+    """SQLite's own count of the transactions that changed the file (sqlite.org/fileformat.html, 1.3.7)."""
+    return int.from_bytes(layout.store.read_bytes()[24:28])
+
+
+def _noting(name):
+    def write(c):
+        c.execute("INSERT INTO allocations VALUES(?, '{}')", (name,))
+        return name
+
+    return write
+
+
+def _refused(c):
+    _noting("half")(c)
+    raise HikubeError("HK813", "no")
+
+
+def test_what_threads_want_at_once_is_one_transaction(store, layout):
+    store.put([disk()])
+    before = _transactions(layout)
+    assert _at_once(store, *(_noting(f"a{n}") for n in range(7))) == [f"a{n}" for n in range(7)]
+    assert _transactions(layout) == before + 1
+    assert sorted(db.Store(layout).allocations()) == [f"a{n}" for n in range(7)]
+
+
+def test_of_changes_at_once_each_fails_by_itself(store, layout):
+    """What is refused leaves nothing; a fault in the file's own words costs the others their common transaction alone."""
+    store.put([disk()])
+    before = _transactions(layout)
+    first, second, third = _at_once(store, _noting("a"), _refused, _noting("b"))
+    assert (first, third) == ("a", "b") and second.code == "HK813"
+    assert sorted(store.allocations()) == ["a", "b"] and _transactions(layout) == before + 1
+    found = _at_once(store, _noting("c"), lambda c: c.execute("INSERT INTO nowhere VALUES(1)"), _noting("d"))
+    assert (found[0], found[2]) == ("c", "d") and isinstance(found[1], sqlite3.OperationalError)
+    assert sorted(store.allocations()) == ["a", "b", "c", "d"]
+
+
+def test_who_carries_out_the_changes_of_others_and_is_ended_leaves_them_to_themselves(store, layout):
+    store.put([disk()])
+    ended = []
+
+    def end(c):
+        if not ended:
+            ended.append(1)
+            raise KeyboardInterrupt
+        return "again"
+
+    found = _at_once(store, end, _noting("a"), _noting("b"))
+    assert sorted(map(repr, found)) == ["'a'", "'b'", "KeyboardInterrupt()"] or sorted(found) == ["a", "again", "b"]
+    assert ended and sorted(store.allocations()) == ["a", "b"]
+
+
+def test_a_change_of_one_machine_costs_the_same_beside_many(store):
+    """All allocations are read by whoever must know them, and only then."""
+
+    def machine(n):
+        return f"VMInstance/n/m{n}"
+
+    def rows(n):
+        counted = []
+        for i in range(n):
+            store.note(machine(i), host=i)
+        store._file.write(lambda c: c.set_progress_handler(lambda: counted.append(1), 10))
+        store.keep(Key("VMInstance", "n", "m0"), uuid=str(n))
+        store._file.write(lambda c: c.set_progress_handler(None, 0))
+        return len(counted)
+
+    assert rows(200) <= rows(10) + 5
+
+
 def test_nothing_is_remembered_of_an_object_that_is_gone(store):
     """Another one of its name begins anew: its address, its size, and whom our key lets in."""
     made = Object(kind="VMInstance", namespace="n", name="d", spec=read_spec("VMInstance", {}))

@@ -25,7 +25,7 @@ from hikube_local.render import addresses, firewall, tenant
 from hikube_local.render.addresses import Range
 from hikube_local.render.tenant import Endpoint, Nic, Tenant
 from hikube_local.run import clean_environment, find
-from hikube_local.store.db import Store, scope
+from hikube_local.store.db import Row, Rows, Store, scope
 
 NOBODY = 65534
 # What DHCP on a bridge needs; dnsmasq reads what guests send, so it has no more than that.
@@ -65,9 +65,11 @@ class Tenants:
         row = _isolated(namespace, further) if further else f"tenant/{namespace}"
         of = f"{namespace}/{further}" if further else namespace
 
-        def change(own: dict[str, Any], everything: dict[str, dict[str, Any]]) -> dict[str, Any]:
-            taken = [v["subnet"] for k, v in everything.items() if k.startswith(_NUMBERED) and "subnet" in v]
-            return own or {"subnet": _chosen(addresses.choose_subnet, of, taken)}
+        def change(own: Row, everything: Callable[[], Rows]) -> Row:
+            if own:
+                return own
+            taken = [v["subnet"] for k, v in everything().items() if k.startswith(_NUMBERED) and "subnet" in v]
+            return {"subnet": _chosen(addresses.choose_subnet, of, taken)}
 
         return int(self.store.allocate(row, change)["subnet"])
 
@@ -84,10 +86,10 @@ class Tenants:
                 self.number(obj.namespace, n)
         prefix = f"{INSTANCE}/{obj.namespace}/"
 
-        def change(own: dict[str, Any], everything: dict[str, dict[str, Any]]) -> dict[str, Any]:
-            taken = [v["host"] for k, v in everything.items() if k.startswith(prefix) and "host" in v]
+        def change(own: Row, everything: Callable[[], Rows]) -> Row:
             if "host" in own:
                 return own
+            taken = [v["host"] for k, v in everything().items() if k.startswith(prefix) and "host" in v]
             return {**own, "host": _chosen(addresses.choose_host, obj.namespace, obj.name, taken)}
 
         self.store.allocate(scope(obj.key), change)
