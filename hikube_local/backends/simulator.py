@@ -333,9 +333,11 @@ class Simulator(Pauses, Reboots):
                 if stage is not Stage.DONE:
                     emit(Event(EventType.STAGE, WORDS[stage], obj.ref, obj.namespace, stage=str(stage)))
             if stage is Stage.DONE:
-                return Verdict(
-                    Result.READY, stage, "ready", cloud_init=True if obj.instance.has_seed else None, seconds=spent
-                )
+                done = True if obj.instance.has_seed else None
+                fresh = self.store.guest(obj.key).up != seen.started
+                if fresh:
+                    self.store.keep(obj.key, up=seen.started)
+                return Verdict(Result.READY, stage, "ready", cloud_init=done, seconds=spent, fresh=fresh)
             if moment.outcome in ("fail", "panic"):
                 trouble = self._trouble(obj, moment)
                 failed = trouble.code == "HK906"

@@ -28,6 +28,7 @@ from hikube_local.store.records import Intent
 from hikube_local.text import timestamp
 
 MOST_STEPS = 40
+_UNWRITTEN = (EventType.PROGRESS, EventType.WAITING, EventType.UNCHANGED)  # nothing happened to the object
 Looked = TypeVar("Looked")
 _WORDS: dict[str, str] = {
     Verb.IMPORT: "importing",
@@ -95,7 +96,7 @@ class Reconciler:
             self._work.heed()
         if event.type is EventType.PULSE:
             return
-        if event.type not in (EventType.PROGRESS, EventType.WAITING):
+        if event.type not in _UNWRITTEN:
             # On a full disk the log has gaps, and what is told is what happened to the object.
             with contextlib.suppress(HikubeError):
                 self.store.append(event)
@@ -160,7 +161,7 @@ class Reconciler:
 
         with Together(self._listener) as work:
             for key, done in results.items():
-                if done.changed or done.error or done.verdict:
+                if done.steps or done.error or (done.verdict and done.verdict.fresh):
                     work.submit(keep, key)
 
     def _disks_of(self, keys: Iterable[Key]) -> list[Key]:

@@ -514,6 +514,16 @@ def test_a_command_opens_the_store_once(hikube, monkeypatch, tmp_path):
     assert len(opened) == 1, opened
 
 
+def test_an_up_with_nothing_to_do_writes_nothing(hikube):
+    from tests.simulator.test_contract import SIMULATED
+
+    path, store = hikube.file("m.yaml", SIMULATED), hikube.home / "state" / "store.sqlite"
+    assert hikube("up", path, "--backend", "simulator").code == 0
+    before = store.read_bytes()
+    assert "nothing changed" in hikube("up", path).err
+    assert store.read_bytes() == before
+
+
 def test_a_connection_that_is_open_follows_the_file(store, layout):
     """Another process takes the store away, or makes it anew: who has it open looks at the one that has the name."""
     store.put([disk()])
