@@ -11,6 +11,7 @@ PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 # Every package from the registry in one version, with the hashes of its files: `make lock` writes it anew.
 LOCK := .ci/requirements.txt
 CLOUD_INIT := $(VENV)/cloud-init/.ready
+SSHD := $(VENV)/sshd/.ready
 
 PACKAGES := qemu-system-x86 qemu-utils libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients python3-libvirt python3-venv \
   dnsmasq-base slirp4netns nftables iproute2 util-linux openssh-client \
@@ -52,7 +53,7 @@ $(STAMP): pyproject.toml Makefile $(LOCK)
 	@touch $@
 
 .PHONY: test-packages
-test-packages: $(STAMP) $(CLOUD_INIT)
+test-packages: $(STAMP) $(CLOUD_INIT) $(SSHD)
 	@missing=; for p in $(TEST_PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
 	if [ -n "$$missing" ]; then echo "== test packages:$$missing"; $(SUDO) apt-get update -qq && \
 	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
@@ -66,6 +67,14 @@ $(CLOUD_INIT): $(STAMP)
 	{ apt-get download -qq cloud-init >/dev/null 2>&1 || { $(SUDO) apt-get update -qq && apt-get download -qq cloud-init >/dev/null 2>&1; } || true; } && \
 	for deb in *.deb; do [ -e "$$deb" ] && dpkg-deb -x "$$deb" . ; done; true
 	@rm -rf $(VENV)/cloud-init && mv $(VENV)/cloud-init.new $(VENV)/cloud-init && touch $(CLOUD_INIT)
+
+# OpenSSH's server, for a box that tests reach over ssh: unpacked, never installed (it would listen on this host).
+$(SSHD): $(STAMP)
+	@echo "== OpenSSH's server, unpacked"
+	@rm -rf $(VENV)/sshd.new && mkdir -p $(VENV)/sshd.new && cd $(VENV)/sshd.new && \
+	{ apt-get download -qq openssh-server libwrap0 >/dev/null 2>&1 || { $(SUDO) apt-get update -qq && apt-get download -qq openssh-server libwrap0 >/dev/null 2>&1; } || true; } && \
+	for deb in *.deb; do [ -e "$$deb" ] && dpkg-deb -x "$$deb" . ; done; true
+	@rm -rf $(VENV)/sshd && mv $(VENV)/sshd.new $(VENV)/sshd && touch $(SSHD)
 
 up: $(STAMP)
 	@$(RUN) up examples/quickstart.yaml

@@ -150,6 +150,13 @@ CODES: dict[str, str] = {
     "HK810": "invalid command line",
     "HK813": "an object was changed meanwhile",
     "HK812": "changes that are not kept any more",
+    # another machine
+    "HK820": "a context that is not known, or leads elsewhere now",
+    "HK821": "the other machine cannot be reached",
+    "HK822": "the other machine refused",
+    "HK823": "nobody is logged in there",
+    "HK824": "an object that was not made from here",
+    "HK825": "not possible in this context",
     # the guest
     "HK901": "no bootable device",
     "HK902": "the boot loader stopped",

@@ -20,6 +20,7 @@ from hikube_local.text import mask_url, one_line
 PROGRAMS = logging.getLogger("hikube_local.programs")
 LIBVIRT = logging.getLogger("hikube_local.libvirt")
 STEPS = logging.getLogger("hikube_local.steps")
+SENT = logging.getLogger("hikube_local.requests")  # to another machine's API
 MOST = 300  # characters of a word that are shown
 # The methods of libvirt's binding with which we change something (libvirt.org/html/libvirt-libvirt-domain.html).
 CHANGES = {

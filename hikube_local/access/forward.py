@@ -63,10 +63,10 @@ def _carry(connection: socket.socket, target: Target, say: Say) -> None:
             return
         with socket.socket(socket.AF_UNIX) as other:
             other.connect(target[1])
-            _both(connection, other)
+            both(connection, other)
 
 
-def _both(a: socket.socket, b: socket.socket) -> None:
+def both(a: socket.socket, b: socket.socket) -> None:
     with selectors.DefaultSelector() as selector:
         selector.register(a, selectors.EVENT_READ, b)
         selector.register(b, selectors.EVENT_READ, a)

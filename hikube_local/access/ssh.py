@@ -43,7 +43,7 @@ def program() -> list[str]:
 
 def proxy_command(session: Session, obj: Object, login: bool = False) -> str:
     """A way in that needs no port on the host; with `login` it also lets ssh's user in. Percent signs are ssh's own."""
-    words = [*program(), "-n", obj.namespace, "port-forward", obj.name, "22", "--stdio"]
+    words = [*program(), *session.flags, "-n", obj.namespace, "port-forward", obj.name, "22", "--stdio"]
     if home := os.environ.get("HIKUBE_LOCAL_HOME"):
         words = ["env", f"HIKUBE_LOCAL_HOME={Path(home).expanduser().absolute()}", *words]
     return shlex.join(words).replace("%", "%%") + (" --login %r" if login else "")

@@ -183,6 +183,14 @@ class Pauses(Capability):
         raise NotImplementedError
 
 
+class Switches(Capability):
+    """It carries out start, stop and restart by itself, and is told so."""
+
+    def switch(self, obj: Object, verb: str) -> bool:
+        """`start`, `stop` or `restart`; False for what is so already, which is no error."""
+        raise NotImplementedError
+
+
 class Reboots(Capability):
     """The operating system of a running machine can be asked to reboot; the machine goes on."""
 
@@ -301,6 +309,7 @@ NOUNS: dict[type, str] = {
     Agents: "a guest agent",
     Snapshots: "snapshots",
     Pauses: "pause",
+    Switches: "start and stop of its own",
     Reboots: "soft reboot",
     Uploads: "uploads",
     Measures: "usage figures",

@@ -19,6 +19,7 @@ from hikube_local.paths import Layout, layout
 if TYPE_CHECKING:
     from hikube_local.api.objects import Object
     from hikube_local.config import Config
+    from hikube_local.contexts import Context
     from hikube_local.engine.reconcile import Reconciler
     from hikube_local.engine.session import Session, Store
     from hikube_local.events import Emit
@@ -38,6 +39,14 @@ def annotate(found: Iterable[Any]) -> None:
                 print(told, file=sys.stderr)
 
 
+def beside(context: Context) -> Layout:
+    """What is kept here of a context: of this machine all, of another one keys and pinned host keys."""
+    from hikube_local.paths import below
+
+    own = layout()
+    return own if context.local else below(own, own.state / "contexts" / context.folder)
+
+
 class App:
     """One run of the program."""
 
@@ -51,20 +60,48 @@ class App:
         quiet: bool = False,
         no_differences: bool = False,
         timings: bool = False,
+        context: str | None = None,
+        host: str | None = None,
+        adopt: bool = False,
     ) -> None:
-        context = click.get_current_context(silent=True)
-        origin = context.get_parameter_source("namespace") if context else None
+        command = click.get_current_context(silent=True)
+        origin = command.get_parameter_source("namespace") if command else None
         from_environment = origin is click.core.ParameterSource.ENVIRONMENT
         self.flag_namespace = None if from_environment or not namespace else namespace
         self._environment_namespace = namespace if from_environment else None
         self._config_path, self._color, self.debug, self.timings = config, color, debug, timings
         self._progress = "quiet" if quiet else progress
         self.quiet = self._progress == "quiet"
-        self.no_differences = no_differences or self.quiet
+        self._no_differences = no_differences or self.quiet
+        self._context, self._host, self._adopt = context, host, adopt
+
+    @cached_property
+    def context(self) -> Context:
+        """Where this command acts: as it says itself, as the environment says, or as `context use` chose."""
+        from hikube_local import contexts
+
+        if self._host and self._said("box") and self._said("context"):
+            raise UsageError("HK810", "--context and --host exclude each other", fix="choose one")
+        if self._host and not self._said("context"):  # what was typed counts before what the environment says
+            return contexts.of_host(self._host)
+        return contexts.named(layout(), self._context or contexts.used(layout()))
+
+    @staticmethod
+    def _said(parameter: str) -> bool:
+        """Whether it was typed."""
+        command = click.get_current_context(silent=True)
+        found = command.get_parameter_source(parameter) if command else None
+        return found is click.core.ParameterSource.COMMANDLINE
+
+    @property
+    def no_differences(self) -> bool:
+        """Of a tenant of Hikube nothing differs from Hikube."""
+        return self._no_differences or self.context.kind == "kube"
 
     @cached_property
     def layout(self) -> Layout:
-        return layout()
+        """What is kept here of this machine's objects, or of another context."""
+        return beside(self.context)
 
     @cached_property
     def config(self) -> Config:
@@ -75,17 +112,33 @@ class App:
     @property
     def default_namespace(self) -> str:
         """Where an object goes that names no namespace, when -n is not given."""
-        return self._environment_namespace or self.config.namespace
+        return self.context.namespace or self._environment_namespace or self.config.namespace
 
     @property
     def namespace(self) -> str:
+        if self.flag_namespace:
+            self._within(self.flag_namespace)
         return self.flag_namespace or self.default_namespace
 
     @cached_property
     def session(self) -> Session:
-        from hikube_local.engine.session import Session
+        if self.context.local:
+            from hikube_local.engine.session import Session
 
-        return Session(self.layout, self.config)
+            return Session(self.layout, self.config)
+        from hikube_local.engine.elsewhere import Elsewhere
+
+        return Elsewhere.reach(self.layout, self.config, self.context, self._leads, self.say_where, self._adopt)
+
+    @property
+    def _leads(self) -> tuple[str, ...]:
+        """The options that lead another command to the same place."""
+        once = self.context.once
+        return ("--host", f"ssh://{self.context.host}") if once else ("--context", self.context.name)
+
+    @staticmethod
+    def say_where(text: str) -> None:
+        print(tr(text), file=sys.stderr)
 
     @property
     def store(self) -> Store:
@@ -130,7 +183,8 @@ class App:
 
     def in_namespace(self, obj: Object) -> str:
         """The words that name the object's namespace to the next command, where it is not the default one."""
-        return "" if obj.namespace == self.default_namespace else f" -n {obj.namespace}"
+        where = f" {' '.join(self._leads)}" if self._host or self._context else ""
+        return where + ("" if obj.namespace == self.default_namespace else f" -n {obj.namespace}")
 
     def find(self, kind: str, name: str, namespace: str | None = None) -> Object:
         """A stored object by its name, or HK804 with the nearest name; `namespace`: one that the name itself says."""
@@ -141,6 +195,7 @@ class App:
             what = f"{name}: namespace {namespace} does not match -n {self.flag_namespace}"
             raise UsageError("HK406", what, fix="leave one of them out")
         where = namespace or self.namespace
+        self._within(where)
         found = self.store.get(Key(kind, where, name))
         if found is None:
             near = nearest(name, self.store.names(kind, where))
@@ -150,6 +205,13 @@ class App:
                 fix = f"it is in namespace {elsewhere[0]}: add -n {elsewhere[0]}"
             raise NotFound("HK804", f"there is no {kind.lower()} {name!r} in namespace {where}", fix=fix)
         return found
+
+    def _within(self, namespace: str) -> None:
+        """HK406 for another namespace than the one that a tenant's context is about."""
+        pinned = self.context.namespace if self.context.kind == "kube" else ""
+        if pinned and namespace != pinned:
+            what = f"the context {self.context.name} is about namespace {pinned}, not {namespace}"
+            raise UsageError("HK406", what, fix="leave -n out, or make a context for that namespace")
 
     def machine(self, word: str) -> Object:
         """The VMInstance that the user named: web, vm/web, vm-instance-web, virtctl's vmi/web/NAMESPACE and web.NAMESPACE,

@@ -53,9 +53,9 @@ def _lines(app: App, statuses: Any, obj: Any) -> list[str]:
         _field("Kind", r["kind"]),
         _field("Labels", ",".join(f"{k}={v}" for k, v in meta.get("labels", {}).items()) or "<none>"),
         _field("Created", meta["creationTimestamp"]),
-        _field("Backend", obj.backend),
+        _field("Backend", status.get("backend", obj.backend)),
     ]
-    out += _machine(statuses, obj, status) if obj.kind == "VMInstance" else _disk(obj, status)
+    out += _machine(app, statuses, obj, status) if obj.kind == "VMInstance" else _disk(obj, status)
     out.append("Conditions:")
     for c in status["conditions"]:
         note = f"  {tr(c['message'])}" if c["message"] else ""
@@ -68,7 +68,7 @@ def _lines(app: App, statuses: Any, obj: Any) -> list[str]:
     return out
 
 
-def _machine(statuses: Any, obj: Any, status: dict) -> list[str]:
+def _machine(app: App, statuses: Any, obj: Any, status: dict) -> list[str]:
     from hikube_local.cli import tables
     from hikube_local.render.machine import bus_of
 
@@ -88,8 +88,8 @@ def _machine(statuses: Any, obj: Any, status: dict) -> list[str]:
         tr('  "A name of the tenant is refused")'),
         "Access:",
         *(f"  {str(a['port']) + '/' + a['protocol']:<14}{a['address']}:{a['hostPort']}" for a in status["access"]),
-        f"  {'ssh':<14}hikube-local ssh {obj.name}",
-        f"  {'console':<14}hikube-local console {obj.name}",
+        f"  {'ssh':<14}hikube-local ssh{app.in_namespace(obj)} {obj.name}",
+        f"  {'console':<14}hikube-local console{app.in_namespace(obj)} {obj.name}",
         tr("Disks, in boot order:"),
     ]
     disks = statuses.disks_of(obj)

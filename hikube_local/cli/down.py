@@ -10,7 +10,16 @@ import click
 
 from hikube_local.cli.app import App, confirm
 from hikube_local.cli.load import load
-from hikube_local.cli.options import common, complete_object, dry_run_option, files_option, ignored, option, seconds
+from hikube_local.cli.options import (
+    adopt_option,
+    common,
+    complete_object,
+    dry_run_option,
+    files_option,
+    ignored,
+    option,
+    seconds,
+)
 from hikube_local.cli.references import reference, references, urls
 from hikube_local.cli.ssh import refresh
 from hikube_local.errors import ExitCode, UsageError, worst
@@ -42,6 +51,7 @@ def _remove(app: App, keys: list[Any], grace: float = 30.0, force: bool = False)
 @option("--grace", default="30s", callback=seconds, help="How long a machine may take to shut down (30s).")
 @option("--force", is_flag=True, help="Do not wait for the guests.")
 @option("--yes", is_flag=True, help="Answer questions with yes.")
+@adopt_option()
 @common
 def down(
     app: App,
@@ -62,6 +72,8 @@ def down(
     named = [w for w in words if w == "-" or "://" in w or (w not in known and os.path.exists(w))]
     names = [w for w in words if w not in named]
     files = urls((*named, *filename))
+    if app.context.kind == "kube" and not files and not names:
+        raise UsageError("HK810", "in a tenant the machines are named", fix="hikube-local down FILE, or down NAME")
     stored = app.store.objects(None, None if all_namespaces else app.namespace)
     if files or names:
         keys = {(app.find(*reference(n, INSTANCE)) if "/" in n else app.machine(n)).key for n in names}
@@ -80,6 +92,7 @@ def down(
             print(tr(f"{disk.ref} is kept: used by {', '.join(used[disk.key])}"), file=sys.stderr)
         doomed = [o for o in doomed if o.key not in used]
         if doomed:
+            app.session.writes()
             listing = ", ".join(f"{o.namespace}/{o.name}" for o in doomed)
             confirm(f"Delete the disks {listing} with all their data?", yes)
         targets += [o.key for o in doomed]
@@ -96,6 +109,7 @@ def down(
 @click.argument("words", shell_complete=complete_object, metavar="KIND/NAME...", nargs=-1)
 @files_option()
 @option("--yes", is_flag=True, help="Answer questions with yes.")
+@adopt_option()
 @option("--grace", default="30s", callback=seconds, help="How long a machine may take to shut down (30s).")
 @option("--force", is_flag=True, help="Do not wait for the guests.")
 @option("--all", "everything", is_flag=True, help="All objects of the kind.")
@@ -160,5 +174,6 @@ def delete(
             print(f"{key.kind.lower()}.apps.cozystack.io/{key.name} deleted (dry run)")
         return ExitCode.DONE
     if disks:
+        app.session.writes()
         confirm(f"Delete the disks {', '.join('/'.join(k[1:]) for k in disks)} with all their data?", yes)
     return _remove(app, keys, grace, force)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterable, Sequence
@@ -25,6 +26,8 @@ GLOBAL = {
     "-o": True,
     "--output": True,
     "--config": True,
+    "--context": True,
+    "--host": True,
     "--color": True,
     "--progress": True,
     "--lang": True,
@@ -58,7 +61,7 @@ class Lazy(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, verbs in SECTIONS.items():
             with formatter.section(title):
-                formatter.write_dl([(verb.name, verb.help) for verb in verbs])
+                formatter.write_dl([(verb.name, verb.help) for verb in verbs if not verb.hidden])
         also = ", ".join(f"{alias} ({verb.name})" for alias, verb in ALIASES.items())
         formatter.write_paragraph()
         formatter.write_text(f"Also: {also}. `hikube-local help COMMAND` shows its options and examples.")
@@ -70,7 +73,7 @@ class Lazy(click.Group):
             from hikube_local.text import nearest
 
             meant = MEANT.get(args[0].lower())
-            safe = [word for word, verb in WORDS.items() if not verb.removes]
+            safe = [word for word, verb in WORDS.items() if not verb.removes and not verb.hidden]
             near = meant.name if meant else nearest(args[0], safe)
             more = f"Did you mean {near!r}?" if near else "`hikube-local help` lists the commands."
             raise click.UsageError(f"{tr(e.message)} {tr(more)}", e.ctx) from None
@@ -163,7 +166,10 @@ def run(argv: list[str]) -> int:
         language.use(_after("--lang", own) or os.environ.get("HIKUBE_LOCAL_LANG", "") or str(kept))
         if language.language() != "en":
             click.Context.formatter_class = Translated
-        code = cli.main(reorder(argv), prog_name="hikube-local", standalone_mode=False, default_map=defaults)
+        ordered = reorder(argv)
+        code = cli.main(
+            ordered, prog_name="hikube-local", standalone_mode=False, default_map=defaults, obj=tuple(ordered)
+        )
         sys.stdout.flush()
         return int(code) if isinstance(code, int) else ExitCode.DONE
     except click.exceptions.Exit as e:
@@ -198,7 +204,13 @@ def _not_understood(error: click.ClickException) -> str:
     shown = io.StringIO()
     error.show(shown)
     lines = shown.getvalue().splitlines()
-    return "\n".join(tr(line) if line.startswith(("Error: ", "Try ")) else line for line in lines)
+    return "\n".join(_told(line) if line.startswith(("Error: ", "Try ")) else line for line in lines)
+
+
+def _told(line: str) -> str:
+    """Two sentences where it proposes something: each is a text of its own."""
+    first, *rest = re.split(r" (?=\(?Did you mean )", line)
+    return " ".join([tr(first), *map(tr, rest)])
 
 
 def _interrupted(argv: list[str]) -> str:
@@ -225,7 +237,7 @@ def _defaults(argv: list[str]) -> dict[str, dict]:
         return {}
     from hikube_local.config import read
 
-    options = {k.replace("-", "_"): v for k, v in read(path).options.items()}
+    options = {k.replace("-", "_"): v for k, v in read(path).options.items() if k != "adopt"}  # typed each time
     # `version` is also a flag of the program itself.
     own = [word for word, verb in WORDS.items() if not verb.group and word not in ("version", "help")]
     return dict.fromkeys(own, options) if options else {}

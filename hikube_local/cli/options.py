@@ -109,6 +109,12 @@ def ignored(*names: str, flags: tuple[str, ...] = ()) -> Callable:
 
 def common(command: Callable) -> Callable:
     """The options that every command takes; the command gets an App as its first argument."""
+    help = "Act on another machine for once: ssh://[USER@]HOST."
+    return option("--host", "box", default=None, help=help)(without_host(command))
+
+
+def without_host(command: Callable) -> Callable:
+    """The same for one that has a --host of its own."""
 
     @option("-n", "--namespace", default=None, help="Kubernetes namespace.")
     @option("--config", default=None, type=click.Path(path_type=Path), help="Configuration file.")
@@ -134,11 +140,30 @@ def common(command: Callable) -> Callable:
         expose_value=False,
         help="The language of messages (default: that of $LANG, else English).",
     )
+    @option("--context", default=None, help="Where to act: local, or a name of `context ls`.")
     @functools.wraps(command)
-    def wrapped(namespace, config, color, progress, quiet, no_differences, debug, timings, **rest):
-        return command(App(namespace, config, color, progress, debug, quiet, no_differences, timings), **rest)
+    def wrapped(namespace, config, color, progress, quiet, no_differences, debug, timings, context, **rest):
+        host, adopt = rest.pop("box", None), rest.pop("adopt", False)
+        named = (namespace, config, color, progress, debug, quiet, no_differences, timings)
+        app = App(*named, context=context, host=host, adopt=adopt)
+        if (code := elsewhere(app)) is not None:
+            return code
+        return command(app, **rest)
 
     return wrapped
+
+
+def elsewhere(app: App) -> int | None:
+    """What a command does in another context than this machine: None where it goes on as here."""
+    from hikube_local.cli import elsewhere
+
+    return elsewhere.instead(app)
+
+
+def adopt_option() -> Callable:
+    """Of commands that change objects in another context."""
+    # Typed each time: an environment or a configuration that says it would be no guard.
+    return click.option("--adopt", is_flag=True, help="In another context: also objects that were not made from here.")
 
 
 def seconds(context: click.Context, parameter: click.Parameter, value: Any) -> float | None:

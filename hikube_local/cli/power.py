@@ -7,12 +7,13 @@ from typing import Any
 import click
 
 from hikube_local.cli.app import App
-from hikube_local.cli.options import common, complete_machine, option, seconds
+from hikube_local.cli.options import adopt_option, common, complete_machine, option, seconds
 from hikube_local.errors import ExitCode, worst
 
 
 def _all(command: Any) -> Any:
     """The machines that a command names, or all of them."""
+    command = adopt_option()(command)
     command = option("-A", "--all-namespaces", is_flag=True, help="With --all: in every namespace.")(command)
     command = option("--all", "everything", is_flag=True, help="All machines of the namespace.")(command)
     return click.argument("names", shell_complete=complete_machine, metavar="NAME...", nargs=-1)(command)

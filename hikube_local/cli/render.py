@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from hikube_local.cli.app import App
-from hikube_local.cli.options import common, files_option, option
+from hikube_local.cli.options import files_option, option, without_host
 from hikube_local.cli.references import manifests
 from hikube_local.errors import ExitCode, UsageError
 
@@ -19,7 +19,7 @@ from hikube_local.errors import ExitCode, UsageError
 @option("--to", default="", help="Folder to write into; - prints one stream of documents.")
 @option("--as", "form", type=click.Choice(["libvirt", "kubevirt"]), default="libvirt", help="What to write.")
 @option("--host", is_flag=True, help="As this host would really run it.")
-@common
+@without_host
 def render(app: App, files: tuple[str, ...], filename: tuple[str, ...], to: str, form: str, host: bool) -> int:
     """Write FOLDER/NAMESPACE/NAME/{domain.xml,user-data,meta-data}, the same on every host.
 

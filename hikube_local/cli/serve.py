@@ -16,7 +16,7 @@ import click
 from hikube_local.cli.app import App
 from hikube_local.cli.options import backend_option, common, option, seconds
 from hikube_local.errors import ExitCode, HikubeError, UsageError
-from hikube_local.kube.lock import PORT
+from hikube_local.kube.lock import PORT, SOCKET
 from hikube_local.kube.roles import Role
 from hikube_local.language import tr
 
@@ -60,6 +60,7 @@ def library() -> None:
 )
 @option("--faithful", is_flag=True, help="Accept what Hikube accepts, and fail it later, as Hikube does.")
 @option("--exit-when-idle", "idle", default=None, callback=seconds, help="Exit when idle for this long (30m).")
+@option("--no-port", is_flag=True, help="Listen on no port: only on the socket in the runtime folder.")
 @option("--unit", is_flag=True, help="Print a systemd user unit for `serve`, and exit.")
 @backend_option()
 @common
@@ -70,6 +71,7 @@ def serve(
     role: str,
     faithful: bool,
     idle: float | None,
+    no_port: bool,
     unit: bool,
     backend: str | None,
 ) -> int:
@@ -81,16 +83,20 @@ def serve(
         for name, value in (("--socket", socket and socket.absolute()), ("--backend", backend)):
             words += [name, str(value)] if value else []
         words += ["--exit-when-idle", f"{idle:g}s"] if idle is not None else []
+        words += ["--no-port"] if no_port else []
         words += ["--no-differences"] if app.no_differences else []
         print(serving(app.layout, os.environ.get("HIKUBE_LOCAL_HOME"), words), end="")
         return ExitCode.DONE
     library()
     from hikube_local.kube.server import Options, Server
 
-    options = Options(port, idle, Role(role), socket and socket.absolute(), how(app, backend, faithful))
+    options = Options(
+        None if no_port else port, idle, Role(role), socket and socket.absolute(), how(app, backend, faithful)
+    )
 
     async def ready() -> None:
-        print(tr(f"serving https://127.0.0.1:{port} for {app.layout.state}"), file=sys.stderr)
+        where = f"at {app.layout.runtime / SOCKET}" if no_port else f"https://127.0.0.1:{port}"
+        print(tr(f"serving {where} for {app.layout.state}"), file=sys.stderr)
         if socket:
             print(tr(f"and at {socket}"), file=sys.stderr)
         if role != Role.OPERATOR:
@@ -99,7 +105,7 @@ def serve(
         print(tr("a page:  hikube-local ui"), file=sys.stderr)
         print(tr("stop it: Ctrl-C (machines keep running)"), file=sys.stderr, flush=True)
 
-    return run(app, Server(app.session, credentials(app), options), port, ready)
+    return run(app, Server(app.session, credentials(app), options), None if no_port else port, ready)
 
 
 def credentials(app: App) -> Credentials:
@@ -116,7 +122,7 @@ def how(app: App, backend: str | None, faithful: bool) -> ApplyOptions:
     return apps.Options(backend, faithful, not app.no_differences)
 
 
-def run(app: App, server: Server, port: int, ready: Callable[[], Awaitable[None]]) -> NoReturn:
+def run(app: App, server: Server, port: int | None, ready: Callable[[], Awaitable[None]]) -> NoReturn:
     """Serve until a signal; `ready` is called when it listens. The process ends here."""
     from hikube_local.kube import lock
 

@@ -116,7 +116,7 @@ def _once(
     from hikube_local.plan.steps import RunOptions
     from hikube_local.text import in_actions
 
-    loaded, wanted = _load(app, named, checks_file)
+    loaded, wanted = loaded_with_checks(app, named, checks_file)
     objects = [i.object for i in loaded.objects]
     if not any(o.kind == "VMInstance" for o in objects):
         raise UsageError("HK112", "no VMInstance in the input: there is nothing to boot")
@@ -202,7 +202,7 @@ def _once(
     return worst([*(e.exit_code for e in failures), *(r.exit_code for r in reports)])
 
 
-def _load(app: App, named: tuple[str, ...], checks_file: Path | None) -> tuple[Any, list[Any]]:
+def loaded_with_checks(app: App, named: tuple[str, ...], checks_file: Path | None) -> tuple[Any, list[Any]]:
     """The objects and the checks, validated without the store: a throw-away machine stands beside no other.
 
     What `cloudinit check` finds is told as well, and never stops it; of a trap that both know, it knows the line.

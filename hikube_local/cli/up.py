@@ -13,6 +13,7 @@ import click
 from hikube_local.cli.app import App, confirm
 from hikube_local.cli.load import Invalid, load, remember
 from hikube_local.cli.options import (
+    adopt_option,
     backend_option,
     common,
     dry_run_option,
@@ -56,6 +57,7 @@ def _up_options(command: Any) -> Any:
         option("--pace", type=float, default=0.0, help="Simulator: seconds of a whole boot."),
         option("--yes", is_flag=True, help="Answer questions with yes."),
         option("--allow-inner", is_flag=True, help="Fetch images from addresses of this host, as the manifest says."),
+        adopt_option(),
         validate_option(),
         output_option("json"),
         ignored("--field-manager", flags=("--server-side", "--force-conflicts", "--record", "--recursive", "-R")),

@@ -18,7 +18,7 @@ class Verb(NamedTuple):
     """`module`: where its command is, under the verb's own name; `also`: the same command under the names that fingers
     type (a function of that name in the module has options of its own); `meant`: words of other tools that are answered
     with this verb; `group`: has commands of its own; `raw`: global options before it are not handed on to it; `removes`:
-    never proposed for a word that is mistyped; `interrupted`: what is said after Ctrl-C."""
+    never proposed for a word that is mistyped; `interrupted`: what is said after Ctrl-C; `hidden`: no person types it."""
 
     name: str
     module: str
@@ -30,6 +30,7 @@ class Verb(NamedTuple):
     raw: bool = False
     removes: bool = False
     interrupted: Interrupted = Interrupted.STOPS
+    hidden: bool = False
 
 
 _ENDS, _GOES_ON = Interrupted.ENDS, Interrupted.GOES_ON
@@ -202,6 +203,16 @@ SECTIONS: dict[str, tuple[Verb, ...]] = {
             also=("diff",),
         ),
         Verb(
+            "compare",
+            "compare",
+            "Compare machines here with the same ones in a context, or in a record.",
+            (
+                "compare vm.yaml --context prod",
+                "compare vm.yaml --context prod --record hikube.json",
+                "compare vm.yaml --against hikube.json",
+            ),
+        ),
+        Verb(
             "explain",
             "explain",
             "Show what a field means on Hikube, and what differs here.",
@@ -303,6 +314,13 @@ SECTIONS: dict[str, tuple[Verb, ...]] = {
         ),
         Verb("config", "settings", "Show the configuration.", group=True),
         Verb(
+            "context",
+            "contexts",
+            "Where commands act: create, ls, use, show, check, rm.",
+            ("context create box --ssh me@box", "context create prod --kubeconfig FILE", "context use local"),
+            group=True,
+        ),
+        Verb(
             "purge",
             "purge",
             "Stop and remove everything of hikube-local; disks only with --disks.",
@@ -316,6 +334,7 @@ SECTIONS: dict[str, tuple[Verb, ...]] = {
             ("completion --install", "completion bash"),
             raw=True,
         ),
+        Verb("box", "box", "The other end of a context over ssh.", group=True, hidden=True),
         Verb("version", "settings", "Show the version."),
         Verb("help", "settings", "Show the help of a command.", raw=True),
     ),

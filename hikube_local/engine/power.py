@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hikube_local.api.objects import Key, Object
-from hikube_local.backends.capabilities import Pauses
+from hikube_local.backends.capabilities import Pauses, Switches
 from hikube_local.engine.reconcile import Done, healed
 from hikube_local.engine.session import Session
 from hikube_local.errors import HikubeError
@@ -26,11 +26,16 @@ _KEPT = {"start": "start", "stop": "stop", "restart": "start"}
 
 
 def ask(session: Session, machines: list[Object], verb: str) -> None:
-    """Keep that they are to start, stop or restart; whoever reconciles them carries it out."""
+    """Keep that they are to start, stop or restart; whoever reconciles them carries it out, or what carries them is told."""
     # All are looked at before one is asked for.
     power = _KEPT[verb]  # a verb that is none starts nothing
+    session.may_be_changed(machines)
     boots = [_observed(session, obj).started if verb == "restart" else None for obj in machines]
     for obj, boot in zip(machines, boots, strict=True):
+        if teller := session.able(obj, Switches):
+            if teller.switch(obj, verb):
+                session.store.keep(obj.key, power=verb)
+            continue
         session.store.keep(obj.key, power=power, end_boot=boot)
 
 

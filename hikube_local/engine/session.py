@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,9 @@ def backend_names() -> list[str]:
 class Session:
     """One state root in use. No terminal, no words of a command; heavy things are made when first used."""
 
+    # The options that lead another command to the same place, whatever `context use` chose or chooses later.
+    flags: tuple[str, ...] = ("--context", "local")
+
     def __init__(self, layout: Layout, config: Config) -> None:
         self.layout, self.config = layout, config
 
@@ -47,9 +51,12 @@ class Session:
         """Rings when anybody writes to the store, from now on."""
         return Bell(self.layout.store)
 
-    @functools.cache  # noqa: B019 (a session lives as long as its process)
     def backend(self, name: str) -> Backend:
         """The backend of this name, or HK807."""
+        return self._backend(name)
+
+    @functools.cache  # noqa: B019 (a session lives as long as its process)
+    def _backend(self, name: str) -> Backend:
         from hikube_local.backends import registry
         from hikube_local.backends.protocol import Settings as BackendSettings
         from hikube_local.host.accelerator import chosen
@@ -76,6 +83,12 @@ class Session:
     def every(self, capability: type[Able]) -> list[Able]:
         """All backends that have the capability, whether or not they carry an object now."""
         return [b for name in backend_names() if isinstance(b := self.backend(name), capability)]
+
+    def may_be_changed(self, objects: Iterable[Object]) -> None:
+        """Asked of all objects before one is changed: what is somebody else's in another context is an error."""
+
+    def writes(self) -> None:
+        """Said before a question about what is to be changed."""
 
     @property
     def cache(self) -> Cache:

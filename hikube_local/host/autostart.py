@@ -63,7 +63,8 @@ def _command(home: str | None, user: bool, *words: str) -> str:
     """Environment and command of a unit. `home`: HIKUBE_LOCAL_HOME where it names the root."""
     given = {"HIKUBE_LOCAL_HOME": home or "", **{n: os.environ.get(n, "") for n in _PLACES if user}}
     environment = "".join(f"Environment={_quoted(f'{n}={v}', False)}\n" for n, v in given.items() if v)
-    command = " ".join(map(_quoted, (sys.executable, "-P", "-m", "hikube_local", *words)))
+    program = (sys.executable, "-P", "-m", "hikube_local", "--context", "local")  # whatever `context use` chooses
+    command = " ".join(map(_quoted, (*program, *words)))
     return f"{environment}ExecStart={command}\n"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,8 @@ from hikube_local.images.cache import Cache, Entry, digest_of
 from hikube_local.images.download import Download
 from hikube_local.images.unpack import Unpacker
 from hikube_local.text import mask_url
+
+NOTED = 0.3  # seconds in which an interrupt that ended a program has come to us, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +134,9 @@ def _from_server(
         )
     except BaseException:
         unpacker.drop()
-        # An interrupt, which ends the programs of its terminal too, is raised here: what came is kept then.
+        # An interrupt, which ends the programs of its terminal too, is raised here: what came is kept then. It may come to the
+        # program before it comes to us.
+        time.sleep(NOTED)
         emit(Event(EventType.PULSE, "", want.about))
         download.forget()
         raise

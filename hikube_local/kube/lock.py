@@ -10,11 +10,12 @@ from hikube_local import files, locks
 from hikube_local.errors import HikubeError
 from hikube_local.paths import Layout
 
+SOCKET = "api.sock"  # in the runtime folder of the state root: for this user's own programs, such as an ssh context
 PORT = 26443  # of its own: kubectl keeps what it learned of a server by its port
 
 
 @contextlib.contextmanager
-def held(layout: Layout, port: int) -> Iterator[None]:
+def held(layout: Layout, port: int | None) -> Iterator[None]:
     """Hold the lock of this state root's endpoint; HK609 with its port where another one runs."""
     path = layout.locks / "serve"
     if locks.holder(path) is not None:

@@ -39,7 +39,7 @@ from hikube_local.kube.hub import Hub
 from hikube_local.kube.keeper import Keeper
 from hikube_local.kube.kept import KeptWrites
 from hikube_local.kube.kinds import Resource
-from hikube_local.kube.lock import PORT
+from hikube_local.kube.lock import PORT, SOCKET
 from hikube_local.kube.looks import Looks, sources
 from hikube_local.kube.metrics import Sampler
 from hikube_local.kube.paths import Target, parse
@@ -53,6 +53,7 @@ from hikube_local.kube.watch import Watching
 from hikube_local.page import site, walls
 from hikube_local.page.sessions import Sessions
 from hikube_local.page.site import ROOT, Site, signed_in
+from hikube_local.paths import make_runtime
 from hikube_local.plan.steps import RunOptions
 from hikube_local.source.nodes import Refused as NotRead
 
@@ -74,9 +75,10 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How the endpoint behaves. `idle`: seconds without a request, then it ends; `socket`: a Unix socket beside TCP."""
+    """How the endpoint behaves. `port`: None for no TCP at all; `idle`: seconds without a request, then it ends; `socket`: a
+    Unix socket beside the one that every endpoint has in its runtime folder."""
 
-    port: int = PORT
+    port: int | None = PORT
     idle: float | None = None
     role: Role = Role.OPERATOR
     socket: Path | None = None
@@ -125,11 +127,15 @@ class Server:
             # The store is there before anybody lists: its revisions begin with it.
             await self._off(self.session.store.note, "serve", port=self.options.port)
             self.uploads.sweep()
-            await web.TCPSite(runner, "127.0.0.1", self.options.port, ssl_context=context).start()
-            await web.TCPSite(uploads, "127.0.0.1", 0).start()
-            self.uploads.address = f"http://127.0.0.1:{uploads.addresses[0][1]}"
-            if self.options.socket is not None:
-                await _on_socket(stack, runner, self.options.socket)
+            if self.options.port is not None:
+                await web.TCPSite(runner, "127.0.0.1", self.options.port, ssl_context=context).start()
+                await web.TCPSite(uploads, "127.0.0.1", 0).start()
+                self.uploads.address = f"http://127.0.0.1:{uploads.addresses[0][1]}"
+            runtime = make_runtime(self.session.layout)
+            stack.callback(_if_empty, runtime)
+            for path in (runtime / SOCKET, self.options.socket):
+                if path is not None:
+                    await _on_socket(stack, runner, path)
             self.hub.start(asyncio.get_running_loop())
             self.keeper.start()
             self.sampler.start()
@@ -378,6 +384,11 @@ async def _set_up(app: web.Application) -> web.AppRunner:
 async def _tell_browsers(request: web.Request, response: web.StreamResponse) -> None:
     for name, value in walls.HEADERS.items():
         response.headers.setdefault(name, value)
+
+
+def _if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 async def _on_socket(stack: contextlib.AsyncExitStack, runner: web.AppRunner, path: Path) -> None:

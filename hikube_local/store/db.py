@@ -150,6 +150,7 @@ class Store:
 
         Changed (HK813) where an object is not at the revision that its writer knows.
         """
+        wanted = list(wanted)  # a change may be carried out twice (store/file.py)
 
         def write(c: sqlite3.Connection) -> list[Object]:
             out = []
@@ -192,6 +193,7 @@ class Store:
 
     def mark_deleted(self, keys: Iterable[Key]) -> None:
         """Set deletionTimestamp; the reconciler takes it from there."""
+        keys = list(keys)  # a change may be carried out twice (store/file.py)
 
         def write(c: sqlite3.Connection) -> None:
             for key in keys:

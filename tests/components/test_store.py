@@ -545,13 +545,12 @@ def test_threads_share_a_connection(store, layout):
 
 def _at_once(store, *actions):
     """What becomes of changes that all wait while somebody has the turn."""
-    with ThreadPoolExecutor(len(actions)) as pool:
-        with store._file._turn:
-            futures = [pool.submit(store._file.write, action) for action in actions]
-            end = time.monotonic() + patience(10)
-            while len(store._file._wishes) < len(actions):
-                assert time.monotonic() < end
-                time.sleep(0.001)
+    with ThreadPoolExecutor(len(actions)) as pool, store._file._turn:
+        futures = [pool.submit(store._file.write, action) for action in actions]
+        end = time.monotonic() + patience(10)
+        while len(store._file._wishes) < len(actions):
+            assert time.monotonic() < end
+            time.sleep(0.001)
     return [future.exception() or future.result() for future in futures]
 
 
@@ -604,8 +603,9 @@ def test_who_carries_out_the_changes_of_others_and_is_ended_leaves_them_to_thems
         return "again"
 
     found = _at_once(store, end, _noting("a"), _noting("b"))
-    assert sorted(map(repr, found)) == ["'a'", "'b'", "KeyboardInterrupt()"] or sorted(found) == ["a", "again", "b"]
-    assert ended and sorted(store.allocations()) == ["a", "b"]
+    # Who was at work meets the interrupt, whoever's change it was; everybody else's is carried out.
+    assert ended and len([f for f in found if isinstance(f, KeyboardInterrupt)]) == 1
+    assert set(store.allocations()) == {f for f in found if f in ("a", "b")} and len(found) == 3
 
 
 def test_a_change_of_one_machine_costs_the_same_beside_many(store):

@@ -54,7 +54,7 @@ def test_the_unit_is_one_that_systemd_reads(tmp_path: Path, root: bool):
     assert rows["WantedBy"] == ("multi-user.target" if root else "default.target")
     # systemd's own doubling of % and $ apart, its quoting is a shell's.
     words = [w.replace("%%", "%").replace("$$", "$") for w in shlex.split(rows["ExecStart"])]
-    assert words[-3:] == ["hikube_local", "autostart", "run"]
+    assert words[-5:] == ["hikube_local", "--context", "local", "autostart", "run"]
     assert subprocess.run([*words[:-2], "version"], capture_output=True, cwd="/").returncode == 0
     assert rows["Environment"] == '"HIKUBE_LOCAL_HOME=/srv/50%% of $it"'
 

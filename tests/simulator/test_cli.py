@@ -230,11 +230,11 @@ def test_a_failed_cloud_init_leaves_the_machine_running(hikube):
 
 
 def test_state_moves_while_nothing_runs(hikube, pair):
-    hikube("apply", "-f", pair, *SIM, "--pace", "2")
-    first = hikube("get", "vm", "web", "-o", "jsonpath={.status.phase}").out.strip()
-    time.sleep(2.2)
-    assert first != "done"
-    assert hikube("get", "vm", "web", "-o", "jsonpath={.status.phase}").out.strip() == "done"
+    hikube("apply", "-f", pair, *SIM, "--pace", str(patience(6)))
+    end = time.monotonic() + patience(30)
+    assert hikube("get", "vm", "web", "-o", "jsonpath={.status.phase}").out.strip() != "done"
+    while hikube("get", "vm", "web", "-o", "jsonpath={.status.phase}").out.strip() != "done":
+        assert time.monotonic() < end
 
 
 def test_wait(hikube, pair):

@@ -1,0 +1,74 @@
+"""A stream of the API's, carried to this process's standard input and output, or to whoever connects to a socket here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from hikube_local.kubeclient.websocket import Socket
+
+BLOCK = 1 << 16
+
+
+def over_stdio(stream: Socket) -> None:
+    """Until one of both sides ends."""
+
+    def into() -> None:
+        with contextlib.suppress(OSError):
+            while block := os.read(0, BLOCK):
+                stream.send(block)
+        stream.close()
+
+    threading.Thread(target=into, daemon=True).start()
+    with contextlib.suppress(OSError):
+        while block := stream.receive():
+            left = memoryview(block)
+            while left:
+                left = left[os.write(1, left) :]
+
+
+def on_socket(path: Path, connect: Callable[[], Socket]) -> None:
+    """Listen at this path, for its owner alone, as long as the process lives; each connection gets a stream of its own."""
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    listener = socket.socket(socket.AF_UNIX)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(before)
+    listener.listen(4)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                here, _ = listener.accept()
+                threading.Thread(target=_carry, args=(here, connect), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+
+
+def _carry(here: socket.socket, connect: Callable[[], Socket]) -> None:
+    with contextlib.suppress(Exception), here, connect() as stream:
+        between(here, stream)
+
+
+def between(here: socket.socket, stream: Socket) -> None:
+    """Until one of both sides ends."""
+
+    def into() -> None:
+        with contextlib.suppress(OSError):
+            while block := here.recv(BLOCK):
+                stream.send(block)
+        stream.close()
+
+    threading.Thread(target=into, daemon=True).start()
+    with contextlib.suppress(OSError):
+        while block := stream.receive():
+            here.sendall(block)
+    with contextlib.suppress(OSError):
+        here.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,353 @@
+"""A session whose objects are carried by another machine: the same questions and the same answers, through its API.
+
+What a command records here is sent there at once; the other side brings it about, and who waits asks again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+from hikube_local import contexts
+from hikube_local.api.objects import API_VERSION, DISK, INSTANCE, Key, Object
+from hikube_local.api.shapes import plain_spec
+from hikube_local.backends.remote import api as remote
+from hikube_local.backends.remote.agent import OnBox
+from hikube_local.backends.remote.api import Api
+from hikube_local.backends.remote.backend import CREATE, UPDATE, Remote
+from hikube_local.backends.remote.link import Link
+from hikube_local.config import Config
+from hikube_local.contexts import Context
+from hikube_local.engine.session import Session
+from hikube_local.errors import HikubeError, UsageError
+from hikube_local.events import Emit
+from hikube_local.kubeclient.client import Client, Refused
+from hikube_local.kubeclient.kubeconfig import Login, Target
+from hikube_local.kubeclient.merge import three_way
+from hikube_local.paths import Layout, make_runtime
+from hikube_local.plan.steps import RunOptions, Step, Verb
+from hikube_local.store.db import Basis, Store
+from hikube_local.store.records import Intent
+from hikube_local.text import timestamp
+
+EVERY = 1.0  # seconds between two questions of who waits
+
+
+class Elsewhere(Session):
+    """`layout`: of this context alone: keys, pinned host keys. `tell`: is called once before the first write."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        config: Config,
+        context: Context,
+        api: Api,
+        words: tuple[str, ...],
+        tell: Callable[[str], None],
+        adopt: bool = False,
+    ) -> None:
+        super().__init__(layout, config)
+        self.context, self.api, self.flags, self._tell, self.adopt = context, api, words, tell, adopt
+        kind = OnBox if context.kind == "ssh" else Remote
+        self.remote = kind(api, words, lambda: make_runtime(layout), self._guard)
+        self._told = False
+
+    @classmethod
+    def reach(cls, layout: Layout, config: Config, context: Context, *more: Any) -> Elsewhere:
+        """The session of a context that is not local."""
+        return (cls.box if context.kind == "ssh" else cls.tenant)(layout, config, context, *more)
+
+    @classmethod
+    def box(
+        cls,
+        layout: Layout,
+        config: Config,
+        context: Context,
+        words: tuple[str, ...],
+        tell: Callable[[str], None],
+        adopt: bool,
+    ) -> Elsewhere:
+        """Another machine, over ssh; its machines are one's own, whoever made them."""
+        hello = (link := Link(context.host, make_runtime(layout))).reach()
+        target = Target(
+            context.name, f"ssh://{context.host}", context.namespace or hello.namespace, login=Login(token=hello.token)
+        )
+        client = Client(target, layout.make().state / "login", link.local)
+        made = cls(layout, config, context, Api(client), words, tell, adopt=True)
+        assert isinstance(made.remote, OnBox)
+        made.remote.link = link
+        return made
+
+    @classmethod
+    def tenant(
+        cls,
+        layout: Layout,
+        config: Config,
+        context: Context,
+        words: tuple[str, ...],
+        tell: Callable[[str], None],
+        adopt: bool,
+    ) -> Elsewhere:
+        """A namespace of a cluster; HK820 where its context leads elsewhere than when it was made."""
+        client = Client(contexts.target(context), layout.make().state / "login")
+        return cls(layout, config, context, Api(client, context.namespace), words, tell, adopt)
+
+    def writes(self) -> None:
+        """Said before anything is changed there, once."""
+        if not self._told:
+            self._told = True
+            self._tell(f"context {self.context.name}: {self.context.where}")
+
+    def may_be_changed(self, objects: Iterable[Object]) -> None:
+        self._objects.may_be_changed(objects)
+
+    def _guard(self, obj: Object, verb: str) -> None:
+        self.may_be_changed([obj])
+        self.writes()
+
+    def reached(self, obj: Object, status: dict[str, Any]) -> dict[str, Any]:
+        """The ways in as they are from here: of a box, where its ports stand on this machine's loopback."""
+        if self.context.kind != "ssh" or not status.get("access"):
+            return status
+        from hikube_local.engine import local_ports
+
+        here = local_ports.shown(self.layout)
+        rows = []
+        for row in status["access"]:
+            address, port = here.get(f"{obj.namespace}/{obj.name}/{row['port']}", (row["address"], row["hostPort"]))
+            rows.append({**row, "address": address, "hostPort": port})
+        outside = [
+            {**a, "address": rows[0]["address"]} if a["type"] == "ExternalIP" else a for a in status["addresses"]
+        ]
+        return {**status, "access": rows, "addresses": outside}
+
+    # what Session has
+
+    @property
+    def store(self) -> Any:  # the same questions as Store's
+        return self._objects
+
+    @property
+    def _objects(self) -> Objects:
+        if not hasattr(self, "_kept"):
+            self._kept = Objects(self)
+        return self._kept
+
+    def bell(self) -> Any:
+        return _Ticks(self.api)
+
+    def backend(self, name: str) -> Any:  # whatever it is called there
+        return self.remote
+
+    def of(self, obj: Object) -> Any:
+        return self.remote
+
+    def every(self, capability: type[Any]) -> list[Any]:
+        return [self.remote] if isinstance(self.remote, capability) else []
+
+    @property
+    def image_names(self) -> frozenset[str]:
+        return frozenset(self.config.images)
+
+    @property
+    def statuses(self) -> Any:
+        return Looks(self)
+
+    def reconciler(self, emit: Emit, options: RunOptions) -> Any:
+        from hikube_local.engine.following import Following
+
+        return Following(self, emit, options)
+
+
+class Objects:
+    """What Store answers, asked of the API. What is only ours (logins, what was told) is kept here, below the context."""
+
+    def __init__(self, session: Elsewhere) -> None:
+        self.session, self.api = session, session.api
+        self._own = Store(session.layout)
+        self.sent: dict[Key, Step] = {}
+        self.failed: dict[Key, HikubeError] = {}
+        self._raws: dict[Key, dict[str, Any]] = {}
+
+    # looks
+
+    def get(self, key: Key) -> Object | None:
+        raw = self.api.raw(key)
+        return remote.parsed(raw) if raw else None
+
+    def objects(self, kind: str | None = None, namespace: str | None = None) -> list[Object]:
+        kinds = [kind] if kind else [DISK, INSTANCE]
+        found = [remote.parsed(raw) for k in kinds for raw in self.api.raws(k, namespace)]
+        return sorted(found, key=lambda o: (kinds.index(o.kind), o.namespace, o.name))
+
+    def names(self, kind: str, namespace: str | None = None) -> list[str]:
+        return sorted(remote.key_of(raw).name for raw in self.api.raws(kind, namespace))
+
+    def events(
+        self, after: int = 0, namespace: str | None = None, obj: str | None = None
+    ) -> list[tuple[int, float, dict[str, Any]]]:
+        """Kubernetes' own. Its revisions are ids: a server that has none to compare sends all again."""
+        where = namespace or self.session.api.namespace
+        path = f"/api/v1/namespaces/{where}/events" if where else "/api/v1/events"
+        rows = []
+        for raw in self.api.client.list(path)[1]:
+            revision = str(raw["metadata"].get("resourceVersion") or "0")
+            at = remote.seconds(
+                raw.get("lastTimestamp") or raw.get("eventTime") or raw["metadata"].get("creationTimestamp")
+            )
+            about = remote.reference(raw)
+            if (number := int(revision) if revision.isdecimal() else 0) > after and obj in (None, about):
+                said = {"type": str(raw.get("reason") or raw.get("type") or ""), "object": about}
+                row = {"time": timestamp(at or 0.0), "namespace": raw["metadata"].get("namespace"), **said}
+                rows.append((number, at or 0.0, {**row, "message": str(raw.get("message") or "")}))
+        return sorted(rows, key=lambda r: (r[1], r[0]))
+
+    def status(self, key: Key) -> dict[str, Any]:
+        obj = self.get(key)
+        return self.session.remote.status(obj) if obj else {}
+
+    def intent(self, key: Key) -> Intent:
+        return Intent()
+
+    def allocation(self, name: str) -> dict[str, Any]:
+        return self._own.allocation(name)
+
+    def note(self, name: str, **values: Any) -> dict[str, Any]:
+        return self._own.note(name, **values)
+
+    def keep(self, key: Key, **values: Any) -> None:
+        """What is kept of a machine beside its manifest is kept there; that it was asked to do something is told at the end."""
+        if asked := values.get("power"):
+            self.sent[key] = Step(str(asked), key)
+
+    # writes
+
+    def put(self, wanted: Iterable[Object], basis: Basis | None = None) -> list[Object]:
+        """Sent one by one, disks first; what is refused is kept for the result, and the others go on."""
+        ordered = sorted(wanted, key=lambda o: o.kind != DISK)
+        self.may_be_changed(ordered)
+        out = []
+        for obj in ordered:
+            try:
+                out.append(self._put(obj))
+            except HikubeError as e:
+                self.failed[obj.key] = e
+                out.append(obj)
+        self.api.forget()
+        return out
+
+    def may_be_changed(self, wanted: Iterable[Object]) -> None:
+        """All that is somebody else's is told before anything is changed."""
+        pinned = self.session.api.namespace
+        wrong = [o.ref for o in wanted if pinned and o.namespace != pinned]
+        if wrong:
+            what = f"{', '.join(wrong)}: another namespace than the context's ({pinned})"
+            raise UsageError("HK406", what, fix="leave metadata.namespace out, or make a context for that namespace")
+        raws = {o.key: self.api.raw(o.key) for o in wanted}
+        self._raws = {key: raw for key, raw in raws.items() if raw}
+        strange = [key.ref for key, raw in self._raws.items() if remote.applied(raw) is None]
+        if strange and not self.session.adopt:
+            what = f"not made from here: {', '.join(strange)}"
+            raise UsageError("HK824", what, "another person or program looks after it", "if it is yours: add --adopt")
+
+    def _put(self, obj: Object) -> Object:
+        raw, body = self._raws.get(obj.key), remote.body(obj)
+        if raw is None:
+            self.session.writes()
+            made = self.api.client.create(remote.path(obj.kind, obj.namespace), body)
+            self.sent[obj.key] = Step(CREATE, obj.key)
+            return remote.parsed({**made, "kind": obj.kind})
+        last = remote.applied(raw) or remote.by_kubectl(raw)
+        patch: dict[str, Any] = {}
+        if changed := three_way(last, body["spec"], raw.get("spec") or {}):
+            patch["spec"] = changed
+        about = {
+            name: part
+            for name in ("labels", "annotations")
+            if (part := three_way({}, body["metadata"].get(name, {}), raw["metadata"].get(name) or {}))
+        }
+        if about:
+            patch["metadata"] = about
+        if patch:
+            self.session.writes()
+            self.api.client.merge(remote.path(*obj.key), patch)
+            # Cozystack lets the last writer win and says nothing of it: what is there now is what counts.
+            now = self.api.client.get(remote.path(*obj.key))
+            if three_way({}, body["spec"], now.get("spec") or {}):
+                raise HikubeError(
+                    "HK813",
+                    f"{obj.ref} was changed by somebody else meanwhile",
+                    fix="look at it with `get`, then run it again",
+                )
+            raw = {**now, "kind": obj.kind}
+            if changed:
+                self.sent[obj.key] = Step(UPDATE, obj.key)
+        return remote.parsed(raw)
+
+    def mark_deleted(self, keys: Iterable[Key]) -> None:
+        """Machines first: a disk that is in use waits there for its machine."""
+        doomed = sorted(set(keys), key=lambda k: k.kind != INSTANCE)
+        self.may_be_changed([o for k in doomed if (o := self.get(k))])
+        for key in doomed:
+            if key not in self._raws:
+                continue
+            self.session.writes()
+            try:
+                self.api.client.delete(remote.path(*key), str(self._raws[key]["metadata"].get("uid") or ""))
+            except Refused as e:
+                if e.status != 404:
+                    self.failed[key] = e
+                    continue
+            self.sent[key] = Step(Verb.DELETE, key)
+        self.api.forget()
+
+
+class Looks:
+    """What Statuses answers, from what the API says."""
+
+    def __init__(self, session: Elsewhere) -> None:
+        self.session = session
+
+    def bare(self, obj: Object) -> dict[str, Any]:
+        meta: dict[str, Any] = {
+            "name": obj.name,
+            "namespace": obj.namespace,
+            "uid": obj.uid,
+            "generation": obj.generation,
+        }
+        meta |= {"resourceVersion": str(obj.resource_version), "creationTimestamp": timestamp(obj.created)}
+        meta |= {name: value for name in ("labels", "annotations") if (value := getattr(obj, name))}
+        if obj.deletion:
+            meta["deletionTimestamp"] = timestamp(obj.deletion)
+        return {"apiVersion": API_VERSION, "kind": obj.kind, "metadata": meta, "spec": plain_spec(obj.spec)}
+
+    def resource(self, obj: Object) -> dict[str, Any]:
+        return self.bare(obj) | {"status": self.session.reached(obj, self.session.remote.status(obj))}
+
+    def refresh(self, obj: Object, emit: Emit | None = None) -> dict[str, Any]:
+        self.session.api.forget()
+        return self.session.remote.status(obj)
+
+    keep = refresh
+
+    def disks_of(self, obj: Object) -> dict[str, tuple[Object | None, Any]]:
+        found = {}
+        for ref in obj.instance.disks:
+            disk = self.session.store.get(Key(DISK, obj.namespace, ref.name))
+            seen = self.session.remote.observe_disk(disk or replace(obj, kind=DISK, name=ref.name))
+            found[ref.name] = (disk, seen)
+        return found
+
+
+class _Ticks:
+    """In place of a bell: whoever waits asks again after a moment."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    def wait(self, seconds: float) -> bool:
+        time.sleep(max(seconds, EVERY))
+        self._api.forget()
+        return True

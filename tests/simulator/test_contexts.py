@@ -1,0 +1,503 @@
+"""Commands that act elsewhere: a tenant behind an API, which is our own endpoint over the simulator here."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import Program
+from tests.endpoint import BASE, MERGE, Endpoint, disk
+from tests.growth import patience
+
+MANIFEST = """\
+apiVersion: apps.cozystack.io/v1alpha1
+kind: VMDisk
+metadata: {name: sys}
+spec: {source: {image: {name: debian-12}}, storage: 5Gi, storageClass: replicated}
+---
+apiVersion: apps.cozystack.io/v1alpha1
+kind: VMInstance
+metadata: {name: web, labels: {team: a}}
+spec: {instanceType: u1.nano, instanceProfile: debian, disks: [sys], externalPorts: [80], external: true, cloudInit: "#cloud-config\\n{}"}
+"""
+
+
+class Elsewhere:
+    """A program whose context `prod` leads to the endpoint of another state root."""
+
+    def __init__(self, endpoint: Endpoint, here: Program) -> None:
+        self.endpoint, self.here = endpoint, here
+        self.kubeconfig = here.folder / "kubeconfig"
+        self.write()
+        made = here("context", "create", "prod", "--kubeconfig", self.kubeconfig, "--kube-context", "tenant")
+        assert made.code == 0, made.err
+
+    def write(self, user: dict | None = None, **other: object) -> None:
+        token = (self.endpoint.folder / "token").read_text()
+        ca = self.endpoint.folder / "ca.crt"
+        cluster = {"server": self.endpoint.url, "certificate-authority": os.path.relpath(ca, self.here.folder)}
+        nowhere = {"server": "https://127.0.0.1:1"}
+        text = {
+            "current-context": "production",
+            "contexts": [
+                {
+                    "name": "production",
+                    "context": {"cluster": "nowhere", "user": "me", "namespace": "tenant-production"},
+                },
+                {"name": "tenant", "context": {"cluster": "here", "user": "me", "namespace": "default"}},
+            ],
+            "clusters": [{"name": "here", "cluster": cluster | other}, {"name": "nowhere", "cluster": nowhere}],
+            "users": [{"name": "me", "user": user or {"token": token}}],
+        }
+        self.kubeconfig.write_text(yaml.safe_dump(text))
+
+    def __call__(self, *words: object, **more: object):
+        return self.here("--context", "prod", *words, **more)
+
+
+@pytest.fixture
+def here(tmp_path_factory) -> Program:
+    return Program(tmp_path_factory.mktemp("here"))
+
+
+@pytest.fixture
+def elsewhere(endpoint: Endpoint, here: Program) -> Iterator[Elsewhere]:
+    made = Elsewhere(endpoint, here)
+    yield made
+    here("context", "rm", "prod")
+
+
+def test_a_life_in_a_tenant(elsewhere: Elsewhere):
+    path = elsewhere.here.file("m.yaml", MANIFEST)
+    plan = elsewhere("plan", path, "-o", "json").json
+    assert [(row["action"], row["name"]) for row in plan] == [("create", "sys"), ("create", "web")]
+    assert elsewhere.endpoint("GET", f"{BASE}/vminstances").json()["items"] == []  # a plan sends nothing
+    up = elsewhere("up", path)
+    assert up.code == 0 and up.err.splitlines()[0].startswith("note") is False
+    where = f"context prod: {elsewhere.endpoint.url}, namespace default"
+    assert where in up.err and up.err.index(where) < up.err.index("created")
+    assert "vminstance/web: ready" in up.err and "HK504" not in up.err  # there it is replicated
+    again = elsewhere("up", path)
+    assert again.code == 0 and "nothing changed" in again.err and where not in again.err  # nothing was written
+    row = elsewhere("get", "vm").out.splitlines()[1].split()
+    assert row[:4] == ["web", "Running", "True", "u1.nano"] and row[5] == "80"
+    assert elsewhere("get", "vm", "-l", "team=a", "-o", "name").out == "vminstance.apps.cozystack.io/web\n"
+    assert elsewhere("wait", "vm/web", "--for=condition=Ready", "--timeout=20s").code == 0
+    told = elsewhere("describe", "web").out
+    assert "Status:         Running" in told and "hikube-local ssh --context prod web" in told
+    assert any(e["object"] == "vminstance/web" for e in elsewhere("events", "-o", "json").json)
+    assert "80/TCP" in elsewhere("ports").out
+    stop = elsewhere("stop", "web")
+    assert stop.code == 0 and stop.out == "VM web was stopped\n" and where in stop.err
+    assert elsewhere("get", "vm").out.splitlines()[1].split()[1] == "Stopped"
+    assert elsewhere("start", "web", "--wait").code == 0
+    assert elsewhere("pause", "web").code == 0 and elsewhere("unpause", "web").code == 0
+    assert elsewhere("restart", "web", "--wait").code == 0
+    refused = elsewhere("delete", "vmdisk/sys", "--yes")
+    assert refused.code == 1 and "attached to web" in refused.err
+    everything = elsewhere("down", "--yes")
+    assert everything.code == 2 and "are named" in everything.err
+    # A stop ends where the manifest says that it runs.
+    assert elsewhere("stop", "web").code == 0
+    again = elsewhere("up", path)
+    assert again.code == 0 and "asked to start" in again.err and "ready" in again.err, again.err
+    down = elsewhere("down", path, "--disks", "--yes")
+    assert down.code == 0 and "vmdisk/sys: deleted" in down.err, down.err
+    assert elsewhere("get").out == ""
+    # Nothing of it was made on this machine.
+    assert elsewhere.here("get").out == "" and not (elsewhere.here.home / "state" / "machines").exists()
+
+
+def test_a_change_is_what_the_manifest_changed_and_nothing_of_anybody_elses(elsewhere: Elsewhere):
+    path = elsewhere.here.file("m.yaml", MANIFEST)
+    assert elsewhere("up", path).code == 0
+    theirs = {"metadata": {"annotations": {"their/own": "kept"}}, "spec": {"externalMethod": "WholeIP"}}
+    assert elsewhere.endpoint("PATCH", f"{BASE}/vminstances/web", theirs, headers=MERGE).status_code == 200
+    elsewhere.here.file("m.yaml", MANIFEST.replace("[80]", "[80, 443]").replace(", external: true", ""))
+    plan = elsewhere("plan", path).out
+    assert "~ " in plan and "externalPorts" in plan
+    assert elsewhere("up", path).code == 0
+    now = elsewhere.endpoint("GET", f"{BASE}/vminstances/web").json()
+    assert now["spec"]["externalPorts"] == [80, 443] and now["spec"]["externalMethod"] == "WholeIP"
+    assert now["spec"]["external"] is False  # taken away, as the manifest does not say it any more
+    assert now["metadata"]["annotations"]["their/own"] == "kept"
+
+
+def test_what_was_not_made_from_here_stays_as_it_is(elsewhere: Elsewhere):
+    assert elsewhere.endpoint("POST", f"{BASE}/vmdisks", disk("theirs")).status_code == 201
+    manifest = disk("theirs", storage="2Gi")
+    path = elsewhere.here.file("m.json", json.dumps(manifest))
+    mine = elsewhere.here.file("mine.json", json.dumps(disk("mine")))
+    for words in (("up", path, mine), ("delete", "vmdisk/theirs", "--yes")):
+        refused = elsewhere(*words)
+        assert refused.code == 2 and "HK824" in refused.err and "--adopt" in refused.err, refused.err
+    # All of it is told before anything is changed.
+    assert [d["metadata"]["name"] for d in elsewhere.endpoint("GET", f"{BASE}/vmdisks").json()["items"]] == ["theirs"]
+    assert elsewhere("up", path, "--adopt").code == 0
+    assert elsewhere.endpoint("GET", f"{BASE}/vmdisks/theirs").json()["spec"]["storage"] == "2Gi"
+    assert elsewhere("delete", "vmdisk/theirs", "--yes").code == 0  # it is ours now
+
+
+@pytest.mark.parametrize("change", ["server", "ca", "namespace", "gone"])
+def test_a_context_that_leads_elsewhere_now_is_refused(elsewhere: Elsewhere, change: str):
+    """A login to another cluster replaces the kubeconfig under the same names."""
+    if change == "server":
+        elsewhere.write(server="https://127.0.0.1:1")
+    elif change == "ca":
+        elsewhere.write(**{"certificate-authority": None, "certificate-authority-data": "LS0tLS1CRUdJTg=="})
+    elif change == "namespace":
+        elsewhere.kubeconfig.write_text(
+            elsewhere.kubeconfig.read_text().replace("namespace: default", "namespace: tenant-b")
+        )
+    else:
+        elsewhere.kubeconfig.unlink()
+    refused = elsewhere("get")
+    assert refused.code == 2 and "HK820" in refused.err, refused.err
+    if change != "gone":
+        assert "leads elsewhere" in refused.err and "context rm prod" in refused.err
+
+
+def test_the_current_context_is_never_used(elsewhere: Elsewhere, here: Program):
+    """Another terminal chose it. Of several contexts one must be named; of one there is no choice."""
+    several = here("context", "create", "a", "--kubeconfig", elsewhere.kubeconfig)
+    assert several.code == 2 and "--kube-context" in several.err and "production" in several.err
+    env = {"KUBECONFIG": str(elsewhere.kubeconfig)}
+    assert here("get", env=env).out == ""  # local, whatever KUBECONFIG says
+    assert here("context", "create", "b", "--kube-context", "tenant", env=env).code == 0
+    assert here("context", "show", "b", "-o", "json").json["namespace"] == "default"
+
+
+def test_which_context_counts(elsewhere: Elsewhere, here: Program):
+    assert here("context", "ls", "-o", "name").out == "local\nprod\n"
+    assert elsewhere("up", here.file("d.json", json.dumps(disk("d")))).code == 0
+    assert here("get", "vmdisk").out == ""
+    assert here("get", "vmdisk", env={"HIKUBE_LOCAL_CONTEXT": "prod"}).out.splitlines()[1].split()[0] == "d"
+    assert here("context", "use", "prod").code == 0
+    assert here("get", "vmdisk", "-o", "name").out == "vmdisk.apps.cozystack.io/d\n"
+    assert here("get", "vmdisk", "--context", "local").out == ""
+    assert "*" in here("context", "ls").out.splitlines()[2]
+    assert here("context", "rm", "prod").code == 0
+    assert here("get", "vmdisk").out == ""  # local again
+    nothing = here("--context", "prd", "get")
+    assert nothing.code == 1 and "HK820" in nothing.err
+    for name in ("local", "A b", "", "x" * 60):
+        assert here("context", "create", name, "--ssh", "me@box").code == 2
+    for host in ("-oProxyCommand=x", "me@box; rm", "a b", "http://box", ""):
+        assert here("context", "create", "c", "--ssh", host).code == 2, host
+
+
+def test_what_was_typed_counts_before_the_environment(elsewhere: Elsewhere, here: Program):
+    env = {"HIKUBE_LOCAL_HOST": "ssh://me@box", "HIKUBE_LOCAL_CONTEXT": "prod", "HIKUBE_LOCAL_ADOPT": "true"}
+    assert here("--context", "local", "context", "show", env=env).out.startswith("name:        local")
+    both = here("--context", "local", "--host", "ssh://me@box", "get")
+    assert both.code == 2 and "exclude each other" in both.err
+    assert elsewhere.endpoint("POST", f"{BASE}/vmdisks", disk("theirs")).status_code == 201
+    kept = here("--context", "prod", "delete", "vmdisk/theirs", "--yes", env={"HIKUBE_LOCAL_ADOPT": "true"})
+    assert kept.code == 2 and "HK824" in kept.err
+    # One that is wrong is mended with the verb that is about contexts.
+    assert here("context", "ls", "-o", "name", env={"HIKUBE_LOCAL_CONTEXT": "nope"}).code == 0
+    assert here("get", env={"HIKUBE_LOCAL_CONTEXT": "nope"}).code == 1
+
+
+def test_a_child_of_ours_acts_where_its_parent_did(elsewhere: Elsewhere, here: Program):
+    """ssh's ProxyCommand is a command of its own: `context use` after it, or before, changes nothing of it."""
+    made = here("up", here.file("m.yaml", MANIFEST), "--backend", "simulator")
+    assert made.code == 0 and here("context", "use", "prod").code == 0
+    config = here("--context", "local", "ssh-config")
+    from hikube_local.access.ssh import proxy_command
+    from hikube_local.engine.session import Session
+
+    assert (
+        config.code == 0
+        and Session.flags == ("--context", "local")
+        and "session.flags" in __import__("inspect").getsource(proxy_command)
+    )
+
+
+@pytest.mark.parametrize("name", ["y\n  ProxyCommand touch x\n#", "* x", "../../x", "-oX", "A", ""])
+def test_names_that_are_none_come_into_no_file(name: str):
+    from hikube_local.backends.remote.api import _sound
+
+    assert not _sound({"metadata": {"name": name, "namespace": "a"}}) and not _sound(
+        {"metadata": {"name": "a", "namespace": name}}
+    )
+    assert _sound({"metadata": {"name": "web.1-x", "namespace": "tenant-a"}})
+
+
+def test_hosts_that_look_alike_share_nothing():
+    from hikube_local.contexts import _NAME, of_host
+
+    hosts = [
+        "web.prod",
+        "web-prod",
+        "me@box",
+        "me-box",
+        "[::]",
+        "deploy@compute-node-in-datacenter-eu-west-1a.example",
+        "deploy@compute-node-in-datacenter-eu-west-1b.example",
+    ]
+    folders = [of_host(h).folder for h in hosts]
+    assert len(set(folders)) == len(hosts) and not any(_NAME.fullmatch(f) for f in folders)
+
+
+def test_a_damaged_list_of_contexts_is_no_reason_to_act_here(elsewhere: Elsewhere, here: Program):
+    assert here("context", "use", "prod").code == 0
+    (here.home / "contexts.json").write_text("{")
+    refused = here("get")
+    assert refused.code == 2 and "HK820" in refused.err and "damaged" in refused.err
+
+
+def test_another_namespace_than_the_contexts_is_refused(elsewhere: Elsewhere):
+    for words in (("console", "web.tenant-b"), ("port-forward", "vmi/web/tenant-b", "80"), ("ssh", "web.tenant-b")):
+        dotted = elsewhere(*words)
+        assert "HK406" in dotted.err, (words, dotted.err)
+    refused = elsewhere("get", "-n", "other")
+    assert refused.code == 2 and "HK406" in refused.err
+    path = elsewhere.here.file("m.json", json.dumps(disk("d") | {"metadata": {"name": "d", "namespace": "other"}}))
+    refused = elsewhere("up", path)
+    assert refused.code == 2 and "another namespace" in refused.err
+
+
+def test_what_no_tenant_has_is_told_and_what_acts_on_nothing_is_the_same(elsewhere: Elsewhere):
+    for words in (("snapshot", "list"), ("images", "list"), ("top",), ("doctor",), ("purge", "--yes")):
+        refused = elsewhere(*words)
+        assert refused.code == 2 and "HK825" in refused.err, words
+    for words in (("explain", "vmdisk"), ("catalog", "images"), ("version",), ("schema",)):
+        assert elsewhere(*words).code == 0, words
+
+
+def test_a_role_that_may_not_write_is_told_so(hikube: Program, here: Program):
+    endpoint = Endpoint(hikube, "--role", "view")
+    try:
+        elsewhere = Elsewhere(endpoint, here)
+        check = elsewhere("context", "check", "prod")
+        assert check.code == 0 and "read machines and disks: allowed" in check.out
+        assert "make and delete machines and disks: not allowed" in check.out
+        refused = elsewhere("up", here.file("d.json", json.dumps(disk("d"))))
+        assert refused.code == 1 and "HK822" in refused.err and "cannot create" in refused.err, refused.err
+        assert elsewhere("get").code == 0
+    finally:
+        endpoint.close()
+
+
+PLUGIN = """\
+import json, os, sys, time
+given = json.loads(os.environ["KUBERNETES_EXEC_INFO"])
+with open(sys.argv[1], "a") as log:
+    log.write(json.dumps([given["spec"], os.environ["GREETING"]]) + "\\n")
+runs = len(open(sys.argv[1]).readlines())
+print("log in at https://login.example/", file=sys.stderr)
+token = open(sys.argv[2]).read() if runs > int(sys.argv[3]) else "expired"
+ends = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600))
+answer = {"apiVersion": given["apiVersion"], "kind": "ExecCredential", "status": {"token": token, "expirationTimestamp": ends}}
+print(json.dumps(answer))
+"""
+
+
+def plugin(elsewhere: Elsewhere, bad: int, **more: object) -> Path:
+    folder = elsewhere.here.folder
+    (folder / "plugin.py").write_text(PLUGIN)
+    words = [str(folder / "plugin.py"), str(folder / "runs"), str(elsewhere.endpoint.folder / "token"), str(bad)]
+    row = {
+        "apiVersion": "client.authentication.k8s.io/v1beta1",
+        "command": sys.executable,
+        "args": words,
+        "env": [{"name": "GREETING", "value": "hello"}],
+        "provideClusterInfo": True,
+    }
+    elsewhere.write({"exec": row | more})
+    return folder / "runs"
+
+
+def test_a_plugin_logs_in_and_is_asked_again_when_its_token_is_not_taken_any_more(elsewhere: Elsewhere):
+    runs = plugin(elsewhere, bad=1)
+    done = elsewhere("get")
+    assert done.code == 0 and "login.example" in done.err  # what it says to the person goes through
+    rows = [json.loads(line) for line in runs.read_text().splitlines()]
+    assert len(rows) == 2 and rows[0][1] == "hello"  # the first token had expired
+    assert rows[0][0]["interactive"] is False and rows[0][0]["cluster"]["server"] == elsewhere.endpoint.url
+    runs.unlink()
+    path = elsewhere.here.file("d.json", json.dumps(disk("d")))
+    assert elsewhere("up", path).code == 0
+    assert len(runs.read_text().splitlines()) == 2  # once for the command, once more for the 401
+    runs.unlink()
+    plugin(elsewhere, bad=9)
+    refused = elsewhere("get")
+    assert refused.code == 1 and "HK823" in refused.err and len(runs.read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"command": "no-such-plugin", "installHint": "install it"}, "install it"),
+        ({"command": "false"}, "nobody is logged in"),
+        ({"command": "true"}, "ExecCredential"),
+        ({"interactiveMode": "Always"}, "wants a terminal"),
+        ({"apiVersion": "client.authentication.k8s.io/v1alpha1"}, "v1beta1"),
+    ],
+)
+def test_a_plugin_that_does_not_log_in(elsewhere: Elsewhere, change: dict, told: str):
+    plugin(elsewhere, bad=0, **change)
+    refused = elsewhere("get")
+    assert refused.code in (1, 2) and told in refused.err and "Traceback" not in refused.err, refused.err
+
+
+def test_tokens_are_nowhere_that_others_read(elsewhere: Elsewhere):
+    token = (elsewhere.endpoint.folder / "token").read_text()
+    done = elsewhere("get", "--debug")
+    assert token not in done.out + done.err
+    for path in elsewhere.here.home.rglob("*"):
+        if path.is_file() and path != elsewhere.kubeconfig:
+            assert token.encode() not in path.read_bytes(), path
+    login = elsewhere.here.home / "state" / "contexts" / "prod" / "login"
+    assert stat.S_IMODE(login.stat().st_mode) == 0o700
+
+
+@pytest.fixture
+def odd(elsewhere: Elsewhere) -> Iterator[tuple[Elsewhere, list]]:
+    """Between both an API that has bad days: what the list says it does to the next requests, one after the other."""
+    days: list = []
+    asked: list = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _any(self) -> None:
+            length = int(self.headers.get("Content-Length") or 0)
+            body = self.rfile.read(length) if length else None
+            asked.append((self.command, self.path))
+            day = days.pop(0) if days else None
+            if body and any(word in body for word in elsewhere.refused):
+                self._answer(422, json.dumps({"kind": "Status", "message": "no room for it"}).encode(), {})
+                return
+            if day == "cut":
+                self.close_connection = True
+                return
+            if isinstance(day, int):
+                self._answer(
+                    day,
+                    json.dumps({"kind": "Status", "code": day, "message": f"a {day}"}).encode(),
+                    {"Retry-After": "0"},
+                )
+                return
+            headers = {
+                "Authorization": self.headers.get("Authorization", ""),
+                "Content-Type": self.headers.get("Content-Type", ""),
+            }
+            answer = elsewhere.endpoint.http.request(
+                self.command, elsewhere.endpoint.url + self.path, data=body, headers=headers, timeout=patience(20)
+            )
+            if day == "lost":  # done, and nobody hears of it
+                self.close_connection = True
+                return
+            self._answer(answer.status_code, answer.content, {"Content-Type": "application/json"})
+
+        def _answer(self, status: int, body: bytes, headers: dict) -> None:
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = _any
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    import ssl
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(elsewhere.endpoint.folder / "server.crt", elsewhere.endpoint.folder / "server.key")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    elsewhere.write(server=f"https://127.0.0.1:{server.server_port}")
+    assert elsewhere.here("context", "rm", "prod").code == 0
+    assert (
+        elsewhere.here(
+            "context", "create", "prod", "--kubeconfig", elsewhere.kubeconfig, "--kube-context", "tenant"
+        ).code
+        == 0
+    )
+    elsewhere.asked, elsewhere.refused = asked, []
+    yield elsewhere, days
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("day", ["cut", 503, 429])
+def test_a_look_is_tried_again(odd, day):
+    elsewhere, days = odd
+    days += [day, day]
+    assert elsewhere("get").code == 0
+
+
+def test_a_write_is_sent_once(odd):
+    """Its answer is lost: whether it was done is for a look to say, and nothing is sent a second time."""
+    elsewhere, days = odd
+    path = elsewhere.here.file("d.json", json.dumps(disk("d")))
+    elsewhere.asked.clear()
+    days += [None] * 2 + ["lost"] * 9
+    done = elsewhere("up", path)
+    posts = [a for a in elsewhere.asked if a[0] == "POST"]
+    assert done.code == 1 and len(posts) <= 1, (done.err, elsewhere.asked)
+    days.clear()
+    assert elsewhere("up", path).code == 0
+    assert elsewhere.endpoint("GET", f"{BASE}/vmdisks/d").status_code == 200
+
+
+def test_what_a_server_refuses_is_told_in_its_words_and_the_others_go_on(odd):
+    elsewhere, _ = odd
+    elsewhere.refused = [b'"name": "sys"']
+    path = elsewhere.here.file("m.yaml", MANIFEST + "---\n" + yaml.safe_dump(disk("other")))
+    done = elsewhere("up", path, "--no-wait")
+    assert done.code == 1 and "no room for it" in done.err and "failed: vmdisk/sys" in done.err, done.err
+    assert elsewhere.endpoint("GET", f"{BASE}/vmdisks/other").status_code == 200
+
+
+def test_a_manifest_is_judged_by_what_there_is_in_the_tenant(elsewhere: Elsewhere):
+    assert elsewhere.endpoint("POST", f"{BASE}/vmdisks", disk("sys", storage="9Gi")).status_code == 201
+    path = elsewhere.here.file("m.yaml", MANIFEST)
+    for words in (("up", path, "--adopt"), ("validate", path)):
+        done = elsewhere(*words)
+        assert done.code == 2 and "storage cannot shrink" in done.err + done.out, words
+    assert elsewhere.here("validate", path).code == 0
+
+
+def test_nobody_there_and_a_stranger_there_are_told(elsewhere: Elsewhere, here: Program):
+    elsewhere.endpoint.close()
+    gone = elsewhere("get")
+    assert gone.code == 1 and "HK821" in gone.err and "cannot be reached" in gone.err and "Traceback" not in gone.err
+    check = elsewhere("context", "check")
+    assert check.code == 1 and "FAILED" in check.out
+
+
+def test_get_watches_a_tenant(elsewhere: Elsewhere, here: Program):
+    import subprocess
+
+    argv = [sys.executable, "-m", "hikube_local", "--context", "prod", "get", "vmdisk", "-w"]
+    watching = subprocess.Popen(argv, env=here.env, stdout=subprocess.PIPE, text=True, cwd=here.folder)
+    try:
+        time.sleep(1)
+        assert elsewhere.endpoint("POST", f"{BASE}/vmdisks", disk("late")).status_code == 201
+        seen: list[str] = []
+        reader = threading.Thread(target=lambda: seen.extend(iter(watching.stdout.readline, "")), daemon=True)
+        reader.start()
+        end = time.monotonic() + patience(20)
+        while not any(line.startswith("late") for line in seen):
+            assert time.monotonic() < end, seen
+            time.sleep(0.05)
+    finally:
+        watching.terminate()
+        watching.wait()
