@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+from hikube_local.paths import below, layout
 from tests.conftest import ROOT, Program
 from tests.growth import patience
 
@@ -131,6 +132,9 @@ class Box:
         if pid := self.endpoint():
             os.kill(pid, signal.SIGTERM)
         self.cut()
+        for home in (self.there.home, self.here.home):  # of --host, and of the endpoint that was started
+            for state in (home / "state", *(home / "state" / "contexts").glob("*")):
+                shutil.rmtree(below(layout({"HIKUBE_LOCAL_HOME": str(home)}), state).runtime, ignore_errors=True)
         if self.made:
             with contextlib.suppress(OSError):
                 os.rmdir("/run/sshd")
