@@ -12,15 +12,16 @@ import os
 import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hikube_local import files
 from hikube_local.errors import NotFound, UsageError
-from hikube_local.kubeclient import kubeconfig
-from hikube_local.kubeclient.kubeconfig import Target
 from hikube_local.locks import locked
-from hikube_local.paths import Layout
+from hikube_local.paths import Layout, below
 from hikube_local.text import nearest
+
+if TYPE_CHECKING:  # every command asks where it acts, and few need a kubeconfig
+    from hikube_local.kubeclient.kubeconfig import Target
 
 LOCAL = "local"
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
@@ -53,6 +54,10 @@ class Context:
     def folder(self) -> str:
         """Of what is kept here: one for each host that was given for once, with a name that no context can have."""
         return f"_{hashlib.sha256(self.host.encode()).hexdigest()[:16]}" if self.once else self.name
+
+    def beside(self, own: Layout) -> Layout:
+        """What is kept here of it: of this machine all, of another one keys and pinned host keys."""
+        return own if self.local else below(own, own.state / "contexts" / self.folder)
 
     @property
     def local(self) -> bool:
@@ -164,6 +169,8 @@ def default_files() -> list[Path]:
 
 def tenant(name: str, paths: list[Path], chosen: str, namespace: str) -> Context:
     """A context for a cluster: of several in the files one is named, never taken because it is the current one."""
+    from hikube_local.kubeclient import kubeconfig
+
     have = kubeconfig.names(paths)
     if not chosen:
         if len(have) != 1:
@@ -192,6 +199,8 @@ def tenant(name: str, paths: list[Path], chosen: str, namespace: str) -> Context
 
 def target(context: Context) -> Target:
     """Where a tenant's context leads now; HK820 where that is elsewhere than when it was made."""
+    from hikube_local.kubeclient import kubeconfig
+
     found = kubeconfig.read([Path(p) for p in context.files], context.context)
     now = {
         "server": found.server,

@@ -11,6 +11,8 @@ import os
 import select
 import shutil
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -144,6 +146,26 @@ def _collect(process: subprocess.Popen[bytes], timeout: float) -> tuple[bytes, b
         os.close(end)
     out, err = (b"".join(parts[fd]) for fd in pipes)
     return out, err
+
+
+def program() -> list[str]:
+    """The words that start hikube-local again. -P: never with code of the folder that it is started in."""
+    return [sys.executable, "-P", "-m", "hikube_local"]
+
+
+def left_behind(argv: Sequence[str], ask: bool = False, env: Mapping[str, str] | None = None) -> tuple[int, str]:
+    """(exit code, what it said) of a program that leaves a process of its own behind, as `ssh -f` does. What it says goes to a
+    file: a pipe would be held open by what stays. `ask`: it may talk to the terminal."""
+    from hikube_local.text import one_line, sanitize
+
+    with tempfile.TemporaryFile() as said:
+        begin = time.monotonic()
+        log.started(argv)
+        quiet = subprocess.DEVNULL
+        code = subprocess.run(argv, stdin=None if ask else quiet, stdout=quiet, stderr=said, env=env).returncode
+        log.ended(argv, code, begin)
+        said.seek(0)
+        return code, one_line(sanitize(said.read(4000)))
 
 
 def clean_environment(**extra: str) -> dict[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -20,7 +19,7 @@ from hikube_local.catalogue.data import default_user
 from hikube_local.engine.session import Session
 from hikube_local.errors import ExitCode, HikubeError
 from hikube_local.paths import Layout, make_runtime
-from hikube_local.run import find
+from hikube_local.run import find, program
 from hikube_local.store.db import logins
 from hikube_local.text import one_line
 from hikube_local.userdata.requested import login
@@ -34,11 +33,6 @@ CONTROL_MOST = 107 - 5 - 40 - 17
 SYSTEMS = ("debian", "ubuntu", "rocky", "almalinux", "fedora", "alpine", "cirros", "opensuse")
 # A user's name as a guest may have it; what begins with a dash would be an option of ssh's.
 _USER = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.@$+-]{0,255}")
-
-
-def program() -> list[str]:
-    """The words that start hikube-local again, for ProxyCommand. -P: never with code of the folder that ssh runs in."""
-    return [sys.executable, "-P", "-m", "hikube_local"]
 
 
 def proxy_command(session: Session, obj: Object, login: bool = False) -> str:

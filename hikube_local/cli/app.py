@@ -39,14 +39,6 @@ def annotate(found: Iterable[Any]) -> None:
                 print(told, file=sys.stderr)
 
 
-def beside(context: Context) -> Layout:
-    """What is kept here of a context: of this machine all, of another one keys and pinned host keys."""
-    from hikube_local.paths import below
-
-    own = layout()
-    return own if context.local else below(own, own.state / "contexts" / context.folder)
-
-
 class App:
     """One run of the program."""
 
@@ -101,7 +93,7 @@ class App:
     @cached_property
     def layout(self) -> Layout:
         """What is kept here of this machine's objects, or of another context."""
-        return beside(self.context)
+        return self.context.beside(layout())
 
     @cached_property
     def config(self) -> Config:
@@ -128,7 +120,7 @@ class App:
             return Session(self.layout, self.config)
         from hikube_local.engine.elsewhere import Elsewhere
 
-        return Elsewhere.reach(self.layout, self.config, self.context, self._leads, self.say_where, self._adopt)
+        return Elsewhere(self.layout, self.config, self.context, self._leads, self.say_where, self._adopt)
 
     @property
     def _leads(self) -> tuple[str, ...]:

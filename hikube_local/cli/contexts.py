@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from hikube_local import contexts
-from hikube_local.cli.app import App, beside
+from hikube_local.cli.app import App
 from hikube_local.cli.options import common, output_option
 from hikube_local.contexts import Context
 from hikube_local.errors import ExitCode, UsageError
@@ -112,7 +112,7 @@ def rm(app: App, name: str) -> int:
     """Forget a context; what it leads to stays as it is."""
     from hikube_local.engine.reach import forget
 
-    forget(layout(), contexts.named(layout(), name), beside)
+    forget(layout(), contexts.named(layout(), name))
     print(tr(f"context {name} is forgotten"))
     return ExitCode.DONE
 

@@ -80,7 +80,7 @@ _WHERE = ("--context", "--host")
 
 def _on_the_box(app: App) -> int:
     """The box's own command line does it, with the files that it names."""
-    from hikube_local.cli import box
+    from hikube_local.cli import ask_box
     from hikube_local.engine.reach import link
 
     name = verb()
@@ -103,4 +103,4 @@ def _on_the_box(app: App) -> int:
     app.say_where(f"context {app.context.name}: {app.context.where}")
     way = link(app.layout, app.context)
     way.open()
-    return box.ask(way.argv("run"), words)
+    return ask_box.ask(way.argv("run"), words)

@@ -84,9 +84,9 @@ def apply(
     """
     extra = prunable(session, wanted) if options.prune else []
     judge(session, wanted, options, emit)
-    session.may_be_changed([*wanted, *extra])
     _take_bundles(session, bundles, wanted, emit)
     if extra:
+        session.may_be_changed(o.key for o in (*wanted, *extra))
         session.writes()
         confirm(f"Remove the machines {', '.join(o.name for o in extra)} (their disks stay)?")
     stored = record(session, wanted, options)

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from functools import cached_property, partial
 from typing import Any
 
 from hikube_local import contexts
-from hikube_local.api.objects import API_VERSION, DISK, INSTANCE, Key, Object
-from hikube_local.api.shapes import plain_spec
+from hikube_local.api.objects import DISK, INSTANCE, Key, Object
 from hikube_local.backends.remote import api as remote
 from hikube_local.backends.remote.agent import OnBox
 from hikube_local.backends.remote.api import Api
@@ -21,8 +20,9 @@ from hikube_local.backends.remote.link import Link
 from hikube_local.config import Config
 from hikube_local.contexts import Context
 from hikube_local.engine.session import Session
+from hikube_local.engine.status import Statuses
 from hikube_local.errors import HikubeError, UsageError
-from hikube_local.events import Emit
+from hikube_local.events import Emit, ignore
 from hikube_local.kubeclient.client import Client, Refused
 from hikube_local.kubeclient.kubeconfig import Login, Target
 from hikube_local.kubeclient.merge import three_way
@@ -43,56 +43,27 @@ class Elsewhere(Session):
         layout: Layout,
         config: Config,
         context: Context,
-        api: Api,
         words: tuple[str, ...],
         tell: Callable[[str], None],
-        adopt: bool = False,
+        adopt: bool,
     ) -> None:
+        """HK820 where a tenant's context leads elsewhere than when it was made, HK821 where a box is not reached."""
         super().__init__(layout, config)
-        self.context, self.api, self.flags, self._tell, self.adopt = context, api, words, tell, adopt
-        kind = OnBox if context.kind == "ssh" else Remote
-        self.remote = kind(api, words, lambda: make_runtime(layout), self._guard)
+        self.context, self.flags, self._tell = context, words, tell
         self._told = False
-
-    @classmethod
-    def reach(cls, layout: Layout, config: Config, context: Context, *more: Any) -> Elsewhere:
-        """The session of a context that is not local."""
-        return (cls.box if context.kind == "ssh" else cls.tenant)(layout, config, context, *more)
-
-    @classmethod
-    def box(
-        cls,
-        layout: Layout,
-        config: Config,
-        context: Context,
-        words: tuple[str, ...],
-        tell: Callable[[str], None],
-        adopt: bool,
-    ) -> Elsewhere:
-        """Another machine, over ssh; its machines are one's own, whoever made them."""
-        hello = (link := Link(context.host, make_runtime(layout))).reach()
-        target = Target(
-            context.name, f"ssh://{context.host}", context.namespace or hello.namespace, login=Login(token=hello.token)
-        )
-        client = Client(target, layout.make().state / "login", link.local)
-        made = cls(layout, config, context, Api(client), words, tell, adopt=True)
-        assert isinstance(made.remote, OnBox)
-        made.remote.link = link
-        return made
-
-    @classmethod
-    def tenant(
-        cls,
-        layout: Layout,
-        config: Config,
-        context: Context,
-        words: tuple[str, ...],
-        tell: Callable[[str], None],
-        adopt: bool,
-    ) -> Elsewhere:
-        """A namespace of a cluster; HK820 where its context leads elsewhere than when it was made."""
-        client = Client(contexts.target(context), layout.make().state / "login")
-        return cls(layout, config, context, Api(client, context.namespace), words, tell, adopt)
+        own, folder = layout.make().state / "login", partial(make_runtime, layout)
+        self.remote: Remote
+        if context.kind == "ssh":
+            link = Link(context.host, make_runtime(layout))
+            hello = link.reach()
+            login, namespace = Login(token=hello.token), context.namespace or hello.namespace
+            target = Target(context.name, f"ssh://{context.host}", namespace, login=login)
+            self.api = Api(Client(target, own, link.local))
+            self.remote = OnBox(link, self.api, words, folder)
+        else:
+            self.api = Api(Client(contexts.target(context), own), context.namespace)
+            self.remote = Remote(self.api, words, folder)
+        self.adopt = adopt or context.kind == "ssh"  # a box's machines are one's own, whoever made them
 
     def writes(self) -> None:
         """Said before anything is changed there, once."""
@@ -100,12 +71,8 @@ class Elsewhere(Session):
             self._told = True
             self._tell(f"context {self.context.name}: {self.context.where}")
 
-    def may_be_changed(self, objects: Iterable[Object]) -> None:
-        self._objects.may_be_changed(objects)
-
-    def _guard(self, obj: Object, verb: str) -> None:
-        self.may_be_changed([obj])
-        self.writes()
+    def may_be_changed(self, keys: Iterable[Key]) -> None:
+        self.store.may_be_changed(keys)
 
     def reached(self, obj: Object, status: dict[str, Any]) -> dict[str, Any]:
         """The ways in as they are from here: of a box, where its ports stand on this machine's loopback."""
@@ -125,15 +92,9 @@ class Elsewhere(Session):
 
     # what Session has
 
-    @property
+    @cached_property
     def store(self) -> Any:  # the same questions as Store's
-        return self._objects
-
-    @property
-    def _objects(self) -> Objects:
-        if not hasattr(self, "_kept"):
-            self._kept = Objects(self)
-        return self._kept
+        return Objects(self)
 
     def bell(self) -> Any:
         return _Ticks(self.api)
@@ -227,7 +188,7 @@ class Objects:
     def put(self, wanted: Iterable[Object], basis: Basis | None = None) -> list[Object]:
         """Sent one by one, disks first; what is refused is kept for the result, and the others go on."""
         ordered = sorted(wanted, key=lambda o: o.kind != DISK)
-        self.may_be_changed(ordered)
+        self.may_be_changed(o.key for o in ordered)
         out = []
         for obj in ordered:
             try:
@@ -238,15 +199,13 @@ class Objects:
         self.api.forget()
         return out
 
-    def may_be_changed(self, wanted: Iterable[Object]) -> None:
+    def may_be_changed(self, keys: Iterable[Key]) -> None:
         """All that is somebody else's is told before anything is changed."""
-        pinned = self.session.api.namespace
-        wrong = [o.ref for o in wanted if pinned and o.namespace != pinned]
-        if wrong:
+        pinned, asked = self.session.api.namespace, list(keys)
+        if wrong := [key.ref for key in asked if pinned and key.namespace != pinned]:
             what = f"{', '.join(wrong)}: another namespace than the context's ({pinned})"
             raise UsageError("HK406", what, fix="leave metadata.namespace out, or make a context for that namespace")
-        raws = {o.key: self.api.raw(o.key) for o in wanted}
-        self._raws = {key: raw for key, raw in raws.items() if raw}
+        self._raws = {key: raw for key in asked if (raw := self.api.raw(key))}
         strange = [key.ref for key, raw in self._raws.items() if remote.applied(raw) is None]
         if strange and not self.session.adopt:
             what = f"not made from here: {', '.join(strange)}"
@@ -289,7 +248,7 @@ class Objects:
     def mark_deleted(self, keys: Iterable[Key]) -> None:
         """Machines first: a disk that is in use waits there for its machine."""
         doomed = sorted(set(keys), key=lambda k: k.kind != INSTANCE)
-        self.may_be_changed([o for k in doomed if (o := self.get(k))])
+        self.may_be_changed(doomed)
         for key in doomed:
             if key not in self._raws:
                 continue
@@ -304,41 +263,22 @@ class Objects:
         self.api.forget()
 
 
-class Looks:
-    """What Statuses answers, from what the API says."""
+class Looks(Statuses):
+    """Statuses, from what the API says; nothing of them is kept here."""
 
     def __init__(self, session: Elsewhere) -> None:
+        super().__init__(session.store, session.backend)
         self.session = session
 
-    def bare(self, obj: Object) -> dict[str, Any]:
-        meta: dict[str, Any] = {
-            "name": obj.name,
-            "namespace": obj.namespace,
-            "uid": obj.uid,
-            "generation": obj.generation,
-        }
-        meta |= {"resourceVersion": str(obj.resource_version), "creationTimestamp": timestamp(obj.created)}
-        meta |= {name: value for name in ("labels", "annotations") if (value := getattr(obj, name))}
-        if obj.deletion:
-            meta["deletionTimestamp"] = timestamp(obj.deletion)
-        return {"apiVersion": API_VERSION, "kind": obj.kind, "metadata": meta, "spec": plain_spec(obj.spec)}
+    def _status(self, obj: Object) -> dict[str, Any]:
+        return self.session.reached(obj, self.session.remote.status(obj))
 
-    def resource(self, obj: Object) -> dict[str, Any]:
-        return self.bare(obj) | {"status": self.session.reached(obj, self.session.remote.status(obj))}
-
-    def refresh(self, obj: Object, emit: Emit | None = None) -> dict[str, Any]:
+    def refresh(self, obj: Object, emit: Emit = ignore) -> dict[str, Any]:
         self.session.api.forget()
-        return self.session.remote.status(obj)
+        return self.keep(obj)
 
-    keep = refresh
-
-    def disks_of(self, obj: Object) -> dict[str, tuple[Object | None, Any]]:
-        found = {}
-        for ref in obj.instance.disks:
-            disk = self.session.store.get(Key(DISK, obj.namespace, ref.name))
-            seen = self.session.remote.observe_disk(disk or replace(obj, kind=DISK, name=ref.name))
-            found[ref.name] = (disk, seen)
-        return found
+    def keep(self, obj: Object) -> dict[str, Any]:
+        return self._status(obj)
 
 
 class _Ticks:

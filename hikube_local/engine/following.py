@@ -87,6 +87,7 @@ class Following:
             or self.session.remote.status(obj).get("printableStatus") != "Stopped"
         ):
             return None
+        self.session.writes()
         return Step("start", key) if self.session.remote.switch(obj, "start") else None
 
     def _failed(self, key: Key, e: HikubeError) -> None:
@@ -129,13 +130,9 @@ class Following:
                     waiting.remove(done)
                     continue
                 if verdict is None and spent > (PATIENCE if timeout is None else timeout):
-                    where = WORDS.get(Stage(told[done.key]), "") if told.get(done.key) in list(Stage) else ""
-                    verdict = Verdict(
-                        Result.TIMEOUT,
-                        Stage.FIRMWARE,
-                        f"timed out{f' in stage {where}' if where else ''}",
-                        seconds=spent,
-                    )
+                    stage = Stage(told[done.key]) if told.get(done.key) in list(Stage) else None
+                    what = f"timed out in stage {WORDS[stage]}" if stage else "timed out"
+                    verdict = Verdict(Result.TIMEOUT, stage or Stage.FIRMWARE, what, seconds=spent)
                 if verdict:
                     waiting.remove(done)
                     done.verdict = verdict

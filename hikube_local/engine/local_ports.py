@@ -10,7 +10,6 @@ import contextlib
 import ipaddress
 import socket
 import subprocess
-import sys
 import threading
 import time
 from typing import Any
@@ -22,9 +21,10 @@ from hikube_local.backends.remote.backend import Remote
 from hikube_local.engine.elsewhere import Elsewhere
 from hikube_local.errors import HikubeError
 from hikube_local.paths import Layout
+from hikube_local.render.addresses import LOOPBACK
+from hikube_local.run import program
 
 FIRST_LOOK = 5.0  # seconds
-MACHINES = ipaddress.ip_network("127.77.0.0/16")
 MOST = 500  # listeners
 FIRST = 20000  # of the remembered ports
 EVERY = 2.0  # seconds between two looks at the machines
@@ -47,7 +47,7 @@ def start(session: Elsewhere) -> None:
     path = session.layout.runtime / _PORTS
     if locks.holder(session.layout.runtime / _LOCK) is not None:
         return
-    argv = [sys.executable, "-P", "-m", "hikube_local", *session.flags, "box", "ports"]
+    argv = [*program(), *session.flags, "box", "ports"]
     quiet = subprocess.DEVNULL
     started = subprocess.Popen(argv, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
     end = time.monotonic() + FIRST_LOOK
@@ -83,8 +83,9 @@ class Ports:
                     self._bring(wanted)
                 except HikubeError:  # the link was cut: machines may be there all the same
                     alone = time.monotonic()
-                    with contextlib.suppress(HikubeError, OSError):
-                        reconnect(self.session)
+                    if isinstance(self.session.remote, OnBox):
+                        with contextlib.suppress(HikubeError, OSError):
+                            self.session.remote.link.reach()
                 time.sleep(EVERY)
         finally:
             self._bring(set())
@@ -92,7 +93,7 @@ class Ports:
 
     def _known(self) -> bool:
         """`context rm` ends it."""
-        return "--host" in self.session.flags or self.session.context.name in contexts.known(self._own)
+        return self.session.context.once or self.session.context.name in contexts.known(self._own)
 
     def _wanted(self) -> set[Spot]:
         self.session.api.forget()
@@ -153,18 +154,13 @@ class Ports:
 def _ours(address: str) -> bool:
     """One of the addresses that machines have on a box: no other is listened on because a box says so."""
     try:
-        return ipaddress.ip_address(address) in MACHINES
+        return ipaddress.ip_address(address) in LOOPBACK
     except ValueError:
         return False
 
 
 def _port(value: Any) -> bool:
     return isinstance(value, int) and 0 < value < 65536
-
-
-def reconnect(session: Elsewhere) -> None:
-    if isinstance(session.remote, OnBox):
-        session.remote.link.reach()
 
 
 def _carry(here: socket.socket, remote: Remote, key: Key, port: int) -> None:

@@ -29,7 +29,8 @@ def ask(session: Session, machines: list[Object], verb: str) -> None:
     """Keep that they are to start, stop or restart; whoever reconciles them carries it out, or what carries them is told."""
     # All are looked at before one is asked for.
     power = _KEPT[verb]  # a verb that is none starts nothing
-    session.may_be_changed(machines)
+    session.may_be_changed(obj.key for obj in machines)
+    session.writes()
     boots = [_observed(session, obj).started if verb == "restart" else None for obj in machines]
     for obj, boot in zip(machines, boots, strict=True):
         if teller := session.able(obj, Switches):
@@ -71,6 +72,8 @@ def freeze(session: Session, obj: Object, action: str) -> bool:
     if (state is RunState.PAUSED) == (action == "pause"):
         return False
     backend = session.require(obj, Pauses)
+    session.may_be_changed([obj.key])
+    session.writes()
     (backend.pause if action == "pause" else backend.unpause)(obj)
     return True
 

@@ -9,7 +9,7 @@ from hikube_local import contexts, files
 from hikube_local.api.objects import Object
 from hikube_local.backends.capabilities import Agents
 from hikube_local.backends.remote.agent import answered as _answered
-from hikube_local.backends.remote.link import PROTOCOL, Link, failure
+from hikube_local.backends.remote.link import PROTOCOL, Link
 from hikube_local.contexts import Context
 from hikube_local.engine.elsewhere import Elsewhere
 from hikube_local.engine.session import Session
@@ -18,7 +18,7 @@ from hikube_local.host.check import HostCheck
 from hikube_local.paths import Layout, make_runtime
 
 # The command line imports the engine, not what is below it.
-__all__ = ["PROTOCOL", "answered", "checks", "failure", "forget", "link"]
+__all__ = ["PROTOCOL", "answered", "checks", "forget", "link"]
 
 # What is asked in `context check`: words for a person, and the question (authorization.k8s.io, SelfSubjectAccessReview).
 _MAY = (
@@ -54,10 +54,10 @@ def link(layout: Layout, context: Context) -> Link:
     return Link(context.host, make_runtime(layout))
 
 
-def forget(own: Layout, context: Context, beside: Callable[[Context], Layout]) -> None:
-    """The context, the connection, and what was kept of it here (`beside`): pinned host keys, a key of ours, logins."""
+def forget(own: Layout, context: Context) -> None:
+    """The context, the connection, and what was kept of it here: pinned host keys, a key of ours, logins."""
     contexts.remove(own, context.name)
-    there = beside(context)
+    there = context.beside(own)
     if context.kind == "ssh" and there.runtime.exists():
         Link(context.host, there.runtime).close()
     for folder, under in ((there.state, own.state), (there.runtime, there.runtime.parent)):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from hikube_local.api.objects import Object
+from hikube_local.api.objects import Key, Object
 from hikube_local.backends import capabilities
 from hikube_local.config import Config
 from hikube_local.events import Emit
@@ -84,7 +84,7 @@ class Session:
         """All backends that have the capability, whether or not they carry an object now."""
         return [b for name in backend_names() if isinstance(b := self.backend(name), capability)]
 
-    def may_be_changed(self, objects: Iterable[Object]) -> None:
+    def may_be_changed(self, keys: Iterable[Key]) -> None:
         """Asked of all objects before one is changed: what is somebody else's in another context is an error."""
 
     def writes(self) -> None:

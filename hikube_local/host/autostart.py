@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hikube_local.errors import HikubeError
 from hikube_local.paths import Layout
+from hikube_local.run import program
 
 _PLACES = ("XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")  # where a user's state root is looked for
 
@@ -63,8 +63,8 @@ def _command(home: str | None, user: bool, *words: str) -> str:
     """Environment and command of a unit. `home`: HIKUBE_LOCAL_HOME where it names the root."""
     given = {"HIKUBE_LOCAL_HOME": home or "", **{n: os.environ.get(n, "") for n in _PLACES if user}}
     environment = "".join(f"Environment={_quoted(f'{n}={v}', False)}\n" for n, v in given.items() if v)
-    program = (sys.executable, "-P", "-m", "hikube_local", "--context", "local")  # whatever `context use` chooses
-    command = " ".join(map(_quoted, (*program, *words)))
+    # Whatever `context use` chooses.
+    command = " ".join(map(_quoted, (*program(), "--context", "local", *words)))
     return f"{environment}ExecStart={command}\n"
 
 

@@ -132,7 +132,7 @@ class Client:
                 continue
             event = json.loads(line)
             if event.get("type") == "ERROR":
-                raise _refusal(int(event["object"].get("code") or 410), event["object"], self.target)
+                raise refusal(int(event["object"].get("code") or 410), event["object"], self.target)
             yield event
 
     def send(
@@ -168,7 +168,7 @@ class Client:
                 time.sleep(wait)
                 continue
             if not 200 <= answer.status_code < 300:  # a redirect is no answer: nothing was done
-                raise _refusal(answer.status_code, _status(answer), self.target)
+                raise refusal(answer.status_code, _status(answer), self.target)
             return answer
 
     def _once(
@@ -255,7 +255,7 @@ def _status(answer: requests.Response) -> dict[str, Any]:
     return {"message": raw[:300].decode("utf-8", "replace")}
 
 
-def _refusal(code: int, status: dict[str, Any], target: Target) -> Refused:
+def refusal(code: int, status: dict[str, Any], target: Target) -> Refused:
     said = one_line(sanitize(str(status.get("message") or f"HTTP {code}")))[:2000]
     reason = str(status.get("reason") or "")
     if code == 401:

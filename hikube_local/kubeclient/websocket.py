@@ -15,7 +15,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from hikube_local.errors import HikubeError
-from hikube_local.kubeclient.client import CONNECT, Client, Refused, _refusal, host
+from hikube_local.kubeclient.client import CONNECT, Client, Refused, host, refusal
 from hikube_local.text import one_line
 
 PROTOCOL = "plain.kubevirt.io"
@@ -139,7 +139,7 @@ def _connect(client: Client, path: str, renew: bool) -> Socket:
     if status != 101:
         body = left + _rest(raw, _number(headers.get("content-length", "")) - len(left))
         raw.close()
-        raise _refusal(status, _read_status(body), client.target)
+        raise refusal(status, _read_status(body), client.target)
     wanted = base64.b64encode(hashlib.sha1((key + _MAGIC).encode()).digest()).decode()
     if headers.get("sec-websocket-accept") != wanted:
         raw.close()

@@ -123,7 +123,7 @@ class OverSsh:
         begin = time.monotonic()
         with subprocess.Popen(argv, env=clean_environment(), **quiet) as process:  # type: ignore[call-overload]
             try:
-                out, err = _bounded(process, time.monotonic() + limit)
+                out, err = bounded(process, time.monotonic() + limit)
             except TimeoutError:
                 process.kill()
                 raise HikubeError("HK806", f"`{command[:60]}` did not end within {limit:.0f} s in the guest") from None
@@ -134,7 +134,7 @@ class OverSsh:
         return code, out, err
 
 
-def _bounded(process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, bytes]:
+def bounded(process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, bytes]:
     """What it writes, of each stream the first 4 MiB: the guest decides how much there is."""
     kept: dict[Any, bytes] = {process.stdout: b"", process.stderr: b""}
     with selectors.DefaultSelector() as waiting:

@@ -12,6 +12,7 @@ from typing import Any
 HIGH = 10000  # a port that may not be bound goes to p + HIGH
 FIRST, LAST = 10, 250  # of machines in their subnet; the rest is for `network exec`
 PODS = range(251, 255)
+LOOPBACK = ipaddress.ip_network("127.77.0.0/16")  # where machines' ports stand on the host
 OCTETS = (77, *range(78, 100), *range(176, 200))  # 10.OCTET.0.0/16, the first that no route of the host touches
 
 

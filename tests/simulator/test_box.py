@@ -189,7 +189,7 @@ def test_what_a_box_calls_its_socket_is_read_as_nothing_else(box: Box, socket: s
 
 
 def test_only_files_that_are_meant_go_to_the_box(tmp_path, monkeypatch):
-    from hikube_local.cli.box import _packed
+    from hikube_local.cli.ask_box import _packed
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "db").mkdir()
@@ -206,7 +206,7 @@ def test_only_files_that_are_meant_go_to_the_box(tmp_path, monkeypatch):
 def test_what_is_no_answer_of_a_box_is_told(answer: bytes):
     import io
 
-    from hikube_local.cli.box import _answered
+    from hikube_local.cli.ask_box import _answered
     from hikube_local.errors import HikubeError
 
     with pytest.raises(HikubeError, match="did not answer"):

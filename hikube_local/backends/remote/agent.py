@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from hikube_local.api.objects import Object
 from hikube_local.backends.capabilities import Agents, GuestAgent
+from hikube_local.backends.remote.api import Api
 from hikube_local.backends.remote.backend import Remote
 from hikube_local.backends.remote.link import Link
 from hikube_local.errors import HikubeError
@@ -20,7 +23,9 @@ PATIENCE = 120.0  # seconds for one question
 class OnBox(Remote, Agents):
     """A box's objects: as over the API, and the agents of its guests."""
 
-    link: Link
+    def __init__(self, link: Link, api: Api, words: Sequence[str], folder: Callable[[], Path]) -> None:
+        super().__init__(api, words, folder)
+        self.link = link
 
     def agent(self, obj: Object, slowness: float = 1.0) -> GuestAgent:
         return BoxAgent(self.link, obj)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import socket
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from hikube_local.kubeclient import websocket
 from hikube_local.kubeclient.client import Refused
 from hikube_local.plan.steps import DiskObserved, MachineObserved, Planned, RunOptions, RunState, Step, Verb
 from hikube_local.readiness.stages import Progress, Stage, Trouble, Verdict
+from hikube_local.run import program
 from hikube_local.source.finding import difference
 from hikube_local.store.records import Intent
 
@@ -30,15 +30,13 @@ _RUNS = {"Running": RunState.RUNNING, "Paused": RunState.PAUSED, "CrashLoopBackO
 
 
 class Remote(Dials, Consoles, Screens, Logs, Pauses, Reboots, Switches):
-    """`words`: the options that lead a command of ours to the same place; `folder`: makes one for sockets that stand for streams; `guard`:
-    is told of what is about to be done to a machine, and may refuse it."""
+    """`words`: the options that lead a command of ours to the same place; `folder`: makes one for sockets that stand for streams.
+    Whether a machine may be changed is asked of the session before (`may_be_changed`)."""
 
     name = NAME
 
-    def __init__(
-        self, api: Api, words: Sequence[str], folder: Callable[[], Path], guard: Callable[[Object, str], None]
-    ) -> None:
-        self.api, self._words, self._folder, self._guard = api, tuple(words), folder, guard
+    def __init__(self, api: Api, words: Sequence[str], folder: Callable[[], Path]) -> None:
+        self.api, self._words, self._folder = api, tuple(words), folder
 
     # what there is
 
@@ -126,7 +124,6 @@ class Remote(Dials, Consoles, Screens, Logs, Pauses, Reboots, Switches):
 
     def switch(self, obj: Object, verb: str) -> bool:
         """start, stop or restart, as virtctl asks for it."""
-        self._guard(obj, verb)
         try:
             self.api.client.put(_below("virtualmachines", obj, verb), {})
         except Refused as e:
@@ -141,36 +138,28 @@ class Remote(Dials, Consoles, Screens, Logs, Pauses, Reboots, Switches):
         return True
 
     def pause(self, obj: Object) -> None:
-        self._guard(obj, "pause")
         self.api.client.put(_below("virtualmachineinstances", obj, "pause"), {})
 
     def unpause(self, obj: Object) -> None:
-        self._guard(obj, "unpause")
         self.api.client.put(_below("virtualmachineinstances", obj, "unpause"), {})
 
     def soft_reboot(self, obj: Object) -> None:
-        self._guard(obj, "soft reboot")
         self.api.client.put(_below("virtualmachineinstances", obj, "softreboot"), {})
 
     # the ways in
 
     @contextlib.contextmanager
     def connector(self, obj: Object, port: int) -> Iterator[list[str]]:
-        program = [sys.executable, "-P", "-m", "hikube_local", *self._words]
-        yield [*program, "-n", obj.namespace, "port-forward", obj.name, str(port), "--stdio"]
+        yield [*program(), *self._words, "-n", obj.namespace, "port-forward", obj.name, str(port), "--stdio"]
 
     def carry(self, obj: Object, port: int) -> int:
-        with websocket.connect(
-            self.api.client, _below("virtualmachineinstances", obj, f"portforward/{port}/tcp")
-        ) as stream:
+        with self._stream(obj, f"portforward/{port}/tcp") as stream:
             relay.over_stdio(stream)
         return 0
 
     def carry_socket(self, key: Key, port: int, here: socket.socket) -> None:
         """A connection that came in here, to the machine's port; until one of both sides ends."""
-        with websocket.connect(
-            self.api.client, _below("virtualmachineinstances", key, f"portforward/{port}/tcp")
-        ) as stream:
+        with self._stream(key, f"portforward/{port}/tcp") as stream:
             relay.between(here, stream)
 
     def console(self, obj: Object) -> Path:
@@ -186,12 +175,19 @@ class Remote(Dials, Consoles, Screens, Logs, Pauses, Reboots, Switches):
 
     def _stand_in(self, obj: Object, what: str) -> Path:
         """A socket here whose connections are streams there; the first is tried at once, so that a refusal is told."""
-        where = _below("virtualmachineinstances", obj, what)
-        first = [websocket.connect(self.api.client, where)]
+        first = [self._stream(obj, what)]
         tag = hashlib.sha256("/".join((*obj.key, what)).encode()).hexdigest()[:12]
         path = self._folder() / f"{tag}.sock"
-        relay.on_socket(path, lambda: first.pop() if first else websocket.connect(self.api.client, where))
+
+        def carry(here: socket.socket) -> None:
+            with contextlib.suppress(HikubeError), first.pop() if first else self._stream(obj, what) as stream:
+                relay.between(here, stream)
+
+        relay.on_socket(path, carry)
         return path
+
+    def _stream(self, obj: Object | Key, what: str) -> websocket.Socket:
+        return websocket.connect(self.api.client, _below("virtualmachineinstances", obj, what))
 
     def log(self, obj: Object, name: str = "console") -> PodLog:
         if name != "console":

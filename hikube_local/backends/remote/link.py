@@ -9,21 +9,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 import socket
 import subprocess
-import tempfile
-import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from hikube_local import __version__, files, log
+from hikube_local.backends.remote import relay
 from hikube_local.errors import HikubeError
 from hikube_local.locks import locked
-from hikube_local.run import find
+from hikube_local.run import find, left_behind
 from hikube_local.text import one_line, sanitize
 
 PROTOCOL = 1  # of `box hello` and `box run`
@@ -73,16 +70,7 @@ class Link:
         with locked(self._folder / "lock"):
             if self._alive():
                 return
-            # Its standard error is a file: a pipe would be held open by the connection that stays.
-            with tempfile.TemporaryFile() as said:
-                argv = self._ssh("-f", "-N", "-M", "-o", f"ControlPersist={KEPT}", ask=ask)
-                begin = time.monotonic()
-                log.started(argv)
-                quiet = subprocess.DEVNULL
-                code = subprocess.run(argv, stdin=None if ask else quiet, stdout=quiet, stderr=said).returncode
-                log.ended(argv, code, begin)
-                said.seek(0)
-                words = one_line(sanitize(said.read(4000)))
+            code, words = left_behind(self._ssh("-f", "-N", "-M", "-o", f"ControlPersist={KEPT}", ask=ask), ask)
             if code:
                 fix = f"try it yourself: ssh ssh://{self.host}"
                 raise HikubeError("HK821", f"{self.host} cannot be reached over ssh", words[:600], fix)
@@ -159,13 +147,14 @@ class Link:
         return found
 
     def _forward(self, hello: Hello) -> bool:
-        """Whether other commands find the socket, too. Where the box's sshd forwards no sockets, each connection is a command of its own: slow, and it works."""
+        """Whether other commands find the socket, too. Where the box's sshd forwards no sockets, each connection is a command of
+        its own: slow, and it works."""
         way = f"{self.local}:{hello.socket}"
         for what in ("cancel", "forward"):  # one that ssh believes to be there makes no socket again
             subprocess.run(self._ssh("-O", what, "-L", way), capture_output=True)
         if not self._answers():
             self.local.unlink(missing_ok=True)
-            self._dialled()
+            relay.on_socket(self.local, self._dial)
             if not self._answers():
                 raise HikubeError(
                     "HK821", f"the endpoint on {self.host} cannot be reached", fix=f"ssh {self.host} hikube-local serve"
@@ -173,25 +162,8 @@ class Link:
             return False
         return True
 
-    def _dialled(self) -> None:
-        listener = socket.socket(socket.AF_UNIX)
-        before = os.umask(0o177)
-        try:
-            listener.bind(str(self.local))
-        finally:
-            os.umask(before)
-        listener.listen(4)
-
-        def accept() -> None:
-            while True:
-                here, _ = listener.accept()
-                threading.Thread(target=carry, args=(here,), daemon=True).start()
-
-        def carry(here: socket.socket) -> None:
-            with here:
-                subprocess.run(self.argv("dial"), stdin=here.fileno(), stdout=here.fileno(), stderr=subprocess.DEVNULL)
-
-        threading.Thread(target=accept, daemon=True).start()
+    def _dial(self, here: socket.socket) -> None:
+        subprocess.run(self.argv("dial"), stdin=here.fileno(), stdout=here.fileno(), stderr=subprocess.DEVNULL)
 
     def _answers(self) -> bool:
         """With forwarding switched off at the server ssh says that all is well, and only a request shows it."""
@@ -201,8 +173,3 @@ class Link:
             probe.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             return probe.recv(64).startswith(b"HTTP/1.1 200")
         return False
-
-
-def failure(e: HikubeError) -> dict[str, Any]:
-    """An error of the box, as its hello says it."""
-    return {"code": e.code, "what": e.what, "why": e.why, "fix": e.fix}

@@ -31,8 +31,8 @@ def over_stdio(stream: Socket) -> None:
                 left = left[os.write(1, left) :]
 
 
-def on_socket(path: Path, connect: Callable[[], Socket]) -> None:
-    """Listen at this path, for its owner alone, as long as the process lives; each connection gets a stream of its own."""
+def on_socket(path: Path, carry: Callable[[socket.socket], None]) -> None:
+    """Listen at this path, for its owner alone, as long as the process lives; each connection is handed to `carry`."""
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
     listener = socket.socket(socket.AF_UNIX)
@@ -47,14 +47,14 @@ def on_socket(path: Path, connect: Callable[[], Socket]) -> None:
         with contextlib.suppress(OSError):
             while True:
                 here, _ = listener.accept()
-                threading.Thread(target=_carry, args=(here, connect), daemon=True).start()
+                threading.Thread(target=_carry, args=(here, carry), daemon=True).start()
 
     threading.Thread(target=accept, daemon=True).start()
 
 
-def _carry(here: socket.socket, connect: Callable[[], Socket]) -> None:
-    with contextlib.suppress(Exception), here, connect() as stream:
-        between(here, stream)
+def _carry(here: socket.socket, carry: Callable[[socket.socket], None]) -> None:
+    with contextlib.suppress(OSError), here:
+        carry(here)
 
 
 def between(here: socket.socket, stream: Socket) -> None:
