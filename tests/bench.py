@@ -6,6 +6,7 @@ Root is needed for the boots (a namespace of our own plays the host).
 from __future__ import annotations
 
 import base64
+import io
 import os
 import shutil
 import statistics
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from hikube_local.disks import qcow2
@@ -28,7 +30,7 @@ from tests.conftest import PAIR, Program
 
 ROUNDS = 5
 # Commands that wait for no guest; those of READS are given a manifest.
-READS = ("plan", "validate", "render")
+READS = {"plan": lambda m: [m], "validate": lambda m: [m], "render": lambda m: [m, "--to", "-"]}
 QUICK = [["version"], ["help"], ["get", "-A"], ["get", "vm", "web", "-o", "json"], ["describe", "vm"], ["events"]]
 QUICK += [["explain", "vminstance"], ["images", "list"], ["snapshot", "list"], ["ssh-config"], *([w] for w in READS)]
 
@@ -50,7 +52,7 @@ def in_turn(ours: Callable[[], object], bare: Callable[[], object], rounds: int)
 
 def row(name: str, ours: float, bare: float | None = None, what: str = "") -> None:
     ratio = f"{ours / bare:7.2f} x {what} ({bare:.3f} s)" if bare else ""
-    print(f"{name:<42}{ours:8.3f} s  {ratio}", flush=True)
+    print(f"{name:<42}{ours:8.3f} s  {ratio}", file=sys.__stdout__, flush=True)
 
 
 def command_line(work: Path) -> None:
@@ -64,7 +66,7 @@ def command_line(work: Path) -> None:
     for words in QUICK:  # at most 0.3 s each on an idle machine, where the empty Python takes 0.02 s
         row(
             " ".join(words),
-            median(lambda words=words: program(*words, *([path] if words[0] in READS else [])), 3),
+            median(lambda words=words: program(*words, *(READS[words[0]](path) if words[0] in READS else [])), 3),
             empty,
             "an empty Python",
         )
@@ -86,9 +88,8 @@ def command_line(work: Path) -> None:
         "up",
         str(path),
     ]
-    print(
-        f"{'memory of `up`':<42}{int(subprocess.run(words, capture_output=True, text=True, check=True).stdout) // 1024:8d} MiB"
-    )
+    memory = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout) // 1024
+    print(f"{'memory of `up`':<42}{memory:8d} MiB", file=sys.__stdout__)
 
 
 def disks(work: Path) -> None:
@@ -325,7 +326,8 @@ def many(work: Path) -> None:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="hikube-local-bench-") as name:
+    """Rows alone: what the tests' Program says of each command goes nowhere."""
+    with tempfile.TemporaryDirectory(prefix="hikube-local-bench-") as name, redirect_stdout(io.StringIO()):
         work = Path(name)
         command_line(work)
         serving_kubernetes(work, row)

@@ -6,6 +6,7 @@ import os
 import re
 import statistics
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -137,4 +138,8 @@ def throughput(program, host, image: Path, work: Path, tiny: str, second) -> Non
             a += more
             b += others
     for name, (a, b) in ((name, map(statistics.median, both)) for name, both in rows.items()):
-        print(f"{name + ' (tiny guest, TCG)':<42}{a:8.1f} MiB/s {a / b:5.2f} x bare QEMU ({b:.1f} MiB/s)", flush=True)
+        print(
+            f"{name + ' (tiny guest, TCG)':<42}{a:8.1f} MiB/s {a / b:5.2f} x bare QEMU ({b:.1f} MiB/s)",
+            file=sys.__stdout__,
+            flush=True,
+        )

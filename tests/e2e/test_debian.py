@@ -202,6 +202,7 @@ def test_the_guest_sees_the_machine_that_kubevirt_makes(booted):
     assert seen["ports"] == "org.qemu.guest_agent.0"
 
 
+@pytest.mark.full
 def test_the_trap_of_local_names_is_hikubes_too(booted):
     """systemd-resolved takes .local for multicast: the name is refused, as on Hikube; with the documented drop-in it resolves."""
     real, _ = booted

@@ -73,6 +73,7 @@ def test_growth_is_seen_by_the_running_guest(real: Real):
         time.sleep(1)
 
 
+@pytest.mark.full
 def test_a_guest_without_space_is_paused_and_goes_on(host: Host, tiny_image: Path, tmp_path: Path):
     """The state lies on a file system that fills up under the guest."""
     home = tmp_path / "small"
@@ -122,6 +123,7 @@ def fill(path: Path) -> None:
             pass
 
 
+@pytest.mark.full
 def test_an_optical_disk_without_a_source_is_an_empty_drive(real: Real):
     text = TINY.replace("disks: [sys]", "disks: [sys, cd]") + "---\n"
     text += "apiVersion: apps.cozystack.io/v1alpha1\nkind: VMDisk\nmetadata: {name: cd}\nspec: {optical: true, storage: 1Gi}\n"

@@ -57,6 +57,7 @@ def put(real: Real, image: Path) -> None:
     stock(real.home, TINY_URL, image)
 
 
+@pytest.mark.full
 def test_fedora_boots_with_secure_boot_and_forgets_its_variables(real: Real, signed: Path):
     put(real, signed)
     result = real("up", real.file("m.yaml", manifest("fedora")))

@@ -135,6 +135,7 @@ def test_the_reports_are_written(tried):
     assert "| web | failed |" in (out / "summary.md").read_text()
 
 
+@pytest.mark.full
 def test_other_checks_start_from_the_warm_state(tried):
     """Nothing that matters has changed, so the machine resumes, and is judged as before; another user-data boots."""
     program, _, _, _ = tried

@@ -26,6 +26,7 @@ def emptied(real: Real) -> bool:
     return list((real.home / "state" / "lab").iterdir()) == [] and ours(real.runtime.parent / "x") == []
 
 
+@pytest.mark.full
 def test_a_guest_that_cannot_be_entered_does_not_pass_unseen(real: Real):
     """Its console says that all is well. That is no proof, and it is said what would be one."""
     path = real.file("m.yaml", GOOD)

@@ -251,6 +251,7 @@ def test_the_range_is_free_of_the_hosts_routes(real: Real, host: Host):
         host.run("ip", "link", "del", "vpn0")
 
 
+@pytest.mark.full
 def test_a_machine_on_a_bridge_of_the_hosts(real: Real, host: Host, lan: Lan):
     """WholeIP as root: a neighbour of the whole LAN; PortList and external: false are a firewall there too."""
     before = host.facts()

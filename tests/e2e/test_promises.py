@@ -14,6 +14,7 @@ from tests.growth import patience
 pytestmark = pytest.mark.e2e
 
 
+@pytest.mark.full
 def test_qemu_keeps_every_promise(real: Real):
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/e2e/inside_promises.py"]
     env = {**real.env, "PYTHONPATH": str(ROOT)}

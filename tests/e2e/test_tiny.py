@@ -182,6 +182,7 @@ def test_a_time_out_tells_the_stage_and_the_last_lines(real: Real):
     assert "timed out after 40 s" in result.err and "I am stuck here" in result.err
 
 
+@pytest.mark.full
 def test_a_guest_that_powers_itself_off_is_told(real: Real):
     result = up(real, seeded(TINY + "  runStrategy: Once\n", "sleep 1; poweroff -f"), "--timeout", "60s")
     assert result.code == 1

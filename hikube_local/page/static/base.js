@@ -441,19 +441,18 @@ export const typeOf = (machine) => machine.spec?.instanceType || (machine.spec?.
 
 const HTTP = { 80: 'http', 443: 'https', 3000: 'http', 5000: 'http', 8000: 'http', 8080: 'http', 8443: 'https', 9090: 'http' };
 
-// The ports that are open on this host; those that usually speak http are links
+// The ports that are open on this host, each with its address where it usually speaks http
 export function portsOf(machine) {
   const seen = new Map((machine.status?.access ?? []).map((a) => [`${a.port}/${a.protocol}`, a]));
   return [...seen.values()].map((a) => {
     const text = a.port === a.hostPort ? String(a.port) : `${a.port}→${a.hostPort}`;
     const scheme = a.protocol === 'TCP' && HTTP[a.port];
-    if (!scheme || !/^[\d.:a-f]+$/.test(a.address)) return text;
-    const href = `${scheme}://${a.address}:${a.hostPort}/`;
-    return el('a', { href, target: '_blank', rel: 'noopener noreferrer' }, text);
+    return [text, scheme && /^[\d.:a-f]+$/.test(a.address) ? `${scheme}://${a.address}:${a.hostPort}/` : ''];
   });
 }
 
-export const spaced = (nodes) => nodes.flatMap((n, i) => (i ? [', ', n] : [n]));
+export const portLinks = (ports) =>
+  ports.flatMap(([text, href], i) => [i ? ', ' : null, href ? el('a', { href, target: '_blank', rel: 'noopener noreferrer' }, text) : text]);
 // A machine's addresses in the API
 export const subresource = (namespace, kind, name, what) =>
   `/apis/subresources.kubevirt.io/v1/namespaces/${encodeURIComponent(namespace)}/${kind}/vm-instance-${encodeURIComponent(name)}/${what}`;

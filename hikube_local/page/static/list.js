@@ -1,36 +1,42 @@
 // The list of machines, and that of disks.
 import { all } from './app.js';
-import { addressOf, age, bdi, cell, el, command, machinePath, portsOf, put, safe, say, since, size, spaced, stageText, stateMark, stateOf, t, table, typeOf } from './base.js';
+import { addressOf, age, bdi, el, command, machinePath, portLinks, portsOf, put, safe, say, since, size, stageText, stateMark, stateOf, t, table, typeOf } from './base.js';
 
-// What a cell says and where its links lead
-const sign = (cell) => cell.textContent + [...cell.getElementsByTagName('a')].map((a) => a.getAttribute('href'));
 const text = (value) => (value === '' ? null : bdi(value));
+const where = (object) => (many ? object.metadata.namespace : '');
+const named = (space) => (space ? el('span', { class: 'quiet' }, ' ', bdi(space)) : null);
+const marked = ([word, kind, cause]) => [stateMark({ word, kind }), cause ? el('div', { class: 'cause' }, bdi(cause)) : null];
+const old = (object) => age(since(object.metadata.creationTimestamp));
 
+// A column: its head, what it shows of an object, how that is drawn, its class. What shows the same stays, and with it the focus.
 const COLUMNS = {
-  machines: ['Name', 'State', 'Boot', 'Type', 'Address', 'Ports', 'Age'],
-  disks: ['Name', 'State', 'Progress', 'Size', 'Source', 'Storage class', 'Age'],
+  machines: [
+    ['Name', (m) => [machinePath(m), m.metadata.name, where(m)], ([path, name, space]) => [el('a', { href: path }, bdi(name)), named(space)]],
+    ['State', (m) => { const { word, kind } = stateOf(m); return [word, kind, kind === 'bad' ? m.status?.cause?.message : '']; }, marked],
+    ['Boot', (m) => stageText(stateOf(m)), (stage) => el('span', {}, stage), 'busy'],
+    ['Type', typeOf, text],
+    ['Address', addressOf, text],
+    ['Ports', portsOf, portLinks],
+    ['Age', old, (a) => a, 'num'],
+  ],
+  disks: [
+    ['Name', (d) => [d.metadata.name, where(d)], ([name, space]) => [bdi(name), named(space)]],
+    ['State', (d) => [t(phaseOf(d)), kindOf(d), kindOf(d) === 'bad' ? d.status?.conditions?.find((c) => c.message)?.message : ''], marked],
+    ['Progress', (d) => (kindOf(d) === 'busy' ? (/^([\d.]+)%$/.exec(d.status?.progress ?? '')?.[1] ?? '') : ''), (percent) => percent && [el('progress', { max: 100, value: percent, 'aria-label': t('Import') }), ` ${percent}%`]],
+    ['Size', (d) => [d.spec?.storage ?? '', d.status?.actualSize], ([given, used]) => [bdi(given), used ? el('span', { class: 'quiet' }, ' ', t('{size} used', { size: size(used) })) : null]],
+    ['Source', (d) => sourceOf(d.spec ?? {}), bdi],
+    ['Storage class', (d) => d.spec?.storageClass ?? '', bdi],
+    ['Age', old, (a) => a, 'num'],
+  ],
 };
+const [BOOT, AGE] = [2, 6]; // what time alone changes
 const NONE = {
   machines: ['There are no machines yet.', 'hikube-local up manifest.yaml'],
   disks: ['There are no disks yet.', 'hikube-local up manifest.yaml'],
 };
 
-function machineCells(machine) {
-  const state = stateOf(machine);
-  const cause = machine.status?.cause?.message;
-  const name = el('a', { href: machinePath(machine) }, bdi(machine.metadata.name));
-  const boot = el('span', {}, stageText(state));
-  const cells = [
-    cell([name, many ? el('span', { class: 'quiet' }, ' ', bdi(machine.metadata.namespace)) : null]),
-    cell([stateMark(state), cause && state.kind === 'bad' ? el('div', { class: 'cause' }, bdi(cause)) : null]),
-    cell(boot, 'busy'),
-    cell(text(typeOf(machine))),
-    cell(text(addressOf(machine))),
-    cell(spaced(portsOf(machine))),
-    cell(age(since(machine.metadata.creationTimestamp)), 'num'),
-  ];
-  return [cells, state.at ? (node) => say(node.children[2].firstChild, stageText(state)) : null];
-}
+const phaseOf = (disk) => (disk.metadata.deletionTimestamp ? 'Terminating' : (disk.status?.phase ?? 'Pending'));
+const kindOf = (disk) => ({ Succeeded: 'good', Failed: 'bad' })[phaseOf(disk)] ?? 'busy';
 
 function sourceOf(spec) {
   const source = spec.source ?? {};
@@ -40,76 +46,58 @@ function sourceOf(spec) {
   return source.upload ? 'upload' : t('empty');
 }
 
-function diskCells(disk) {
-  const status = disk.status ?? {};
-  const phase = disk.metadata.deletionTimestamp ? 'Terminating' : (status.phase ?? 'Pending');
-  const kind = phase === 'Succeeded' ? 'good' : phase === 'Failed' ? 'bad' : 'busy';
-  const percent = /^([\d.]+)%$/.exec(status.progress ?? '')?.[1];
-  const message = kind === 'bad' ? status.conditions?.find((c) => c.message)?.message : '';
-  const bar = percent && kind === 'busy' ? [el('progress', { max: 100, value: percent, 'aria-label': t('Import') }), ` ${status.progress}`] : null;
-  const used = status.actualSize ? el('span', { class: 'quiet' }, ' ', t('{size} used', { size: size(status.actualSize) })) : null;
-  return [
-    [
-      cell([bdi(disk.metadata.name), many ? el('span', { class: 'quiet' }, ' ', bdi(disk.metadata.namespace)) : null]),
-      cell([stateMark({ word: t(phase), kind }), message ? el('div', { class: 'cause' }, bdi(message)) : null]),
-      cell(bar),
-      cell([bdi(disk.spec?.storage ?? ''), used]),
-      cell(bdi(sourceOf(disk.spec ?? {}))),
-      cell(bdi(disk.spec?.storageClass ?? '')),
-      cell(age(since(disk.metadata.creationTimestamp)), 'num'),
-    ],
-    null,
-  ];
-}
-
 let many = false; // more namespaces than one
 
 export function show(main, [view]) {
   const live = all(view === 'disks' ? 'vmdisks' : 'vminstances');
-  const cellsOf = view === 'disks' ? diskCells : machineCells;
+  const columns = COLUMNS[view];
+  const heads = columns.map(([head]) => t(head));
   const rows = new Map();
   const filter = el('input', { type: 'search', class: 'wide', 'aria-label': t('Filter'), placeholder: t('Filter (press /)') });
   const spaces = el('select', { 'aria-label': t('Namespace') });
   const total = el('p', { class: 'quiet', role: 'status' });
-  const grid = table(COLUMNS[view].map((c) => t(c)), [], t(view === 'disks' ? 'Disks' : 'Machines'));
+  const grid = table(heads, [], t(view === 'disks' ? 'Disks' : 'Machines'));
   const body = grid.lastChild;
   grid.classList.add('list', view);
   const empty = el('div');
   put(main, el('h1', { tabindex: '-1' }, t(view === 'disks' ? 'Disks' : 'Machines')), el('div', { class: 'bar' }, filter, spaces), total, grid, empty);
 
-  const fits = (name, object) => {
-    const text = `${object.metadata.namespace} ${rows.get(name)?.node.textContent ?? ''}`.toLowerCase();
-    return (!spaces.value || object.metadata.namespace === spaces.value) && text.includes(filter.value.toLowerCase());
-  };
+  function fits(name, object) {
+    if (spaces.value && object.metadata.namespace !== spaces.value) return false;
+    const wanted = filter.value.toLowerCase();
+    return !wanted || `${object.metadata.namespace} ${rows.get(name).node.textContent}`.toLowerCase().includes(wanted);
+  }
 
-  function draw(name) {
+  function fill({ node, said }, object, only = columns.keys()) {
+    for (const i of only) {
+      const value = columns[i][1](object);
+      const now = JSON.stringify(value) ?? '';
+      if (said[i] !== now) put(node.children[i], columns[i][2](value));
+      said[i] = now;
+    }
+  }
+
+  function draw(name, into) {
     const object = live.items.get(name);
-    const old = rows.get(name);
     if (!object) {
-      old?.node.remove();
+      rows.get(name)?.node.remove();
       rows.delete(name);
       return;
     }
-    const [cells, tick] = cellsOf(object);
-    const node = old?.node ?? el('div', { role: 'row', class: 'row' });
-    cells.forEach((c, i) => c.setAttribute('data-head', t(COLUMNS[view][i])));
-    // Cells that say the same stay, and with them the focus.
-    if (!old) put(node, cells);
-    else cells.forEach((c, i) => sign(node.children[i]) !== sign(c) && put(node.children[i], ...c.childNodes));
-    const older = () => put(node.lastChild, age(since(object.metadata.creationTimestamp)));
-    rows.set(name, { node, tick, older });
-    node.hidden = !fits(name, object);
-    if (!old) place(name, node);
+    const old = rows.get(name);
+    const row = old ?? { said: [], node: el('div', { role: 'row', class: 'row' }, columns.map(([, , , kind], i) => el('span', { role: 'cell', class: kind, 'data-head': heads[i] }))) };
+    fill(row, object);
+    rows.set(name, row);
+    row.node.hidden = !fits(name, object);
+    if (!old) (into ?? body).insertBefore(row.node, into ? null : after(name));
   }
 
-  // In the order of namespace and name
-  function place(name, node) {
-    const next = bulk ? null : [...rows.keys()].filter((n) => n > name && rows.get(n).node.isConnected).sort()[0];
-    if (next) body.insertBefore(node, rows.get(next).node);
-    else body.append(node);
+  // The row before which a new one comes, in the order of namespace and name
+  function after(name) {
+    let next = null;
+    for (const n of rows.keys()) if (n > name && (next === null || n < next)) next = n;
+    return next && rows.get(next).node;
   }
-
-  let bulk = false;
 
   function changed(names) {
     if (live.refusal) {
@@ -127,9 +115,11 @@ export function show(main, [view]) {
       many = found.length > 1;
       names = [...new Set([...names, ...live.items.keys()])];
     }
-    bulk = rows.size === 0;
-    for (const name of bulk ? names.sort() : names) draw(name);
-    bulk = false;
+    if (rows.size === 0) {
+      const all = new DocumentFragment();
+      for (const name of names.sort()) draw(name, all);
+      body.append(all);
+    } else for (const name of names) draw(name);
     if (was !== spaces.value) sift();
     else counted();
   }
@@ -163,8 +153,9 @@ export function show(main, [view]) {
   addEventListener('keydown', keys);
   counted();
   const stop = live.subscribe(changed);
-  const clock = setInterval(() => { for (const { node, tick } of rows.values()) tick?.(node); }, 1000);
-  const slow = setInterval(() => { for (const { older } of rows.values()) older(); }, 15000);
+  const anew = (i) => () => { for (const [name, row] of rows) if (live.items.has(name)) fill(row, live.items.get(name), [i]); };
+  const clock = view === 'machines' ? setInterval(anew(BOOT), 1000) : 0;
+  const slow = setInterval(anew(AGE), 15000);
   return () => {
     stop();
     clearInterval(clock);

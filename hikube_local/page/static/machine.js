@@ -1,6 +1,6 @@
 // One machine: why it failed, where its boot is, what can be done with it.
 import { act, all } from './app.js';
-import { APPS, Live, addressOf, age, ask, bdi, beside, command, el, flag, get, portsOf, put, row, safe, say, shown, since, size, spaced, stageText, stageWord, stagesOf, stateMark, stateOf, subresource, t, table, typeOf } from './base.js';
+import { APPS, Live, addressOf, age, ask, bdi, beside, command, el, flag, get, portLinks, portsOf, put, row, safe, say, shown, since, size, stageText, stageWord, stagesOf, stateMark, stateOf, subresource, t, table, typeOf } from './base.js';
 
 const TABS = {
   overview: 'Overview',
@@ -198,7 +198,7 @@ function overview(body, { namespace, name }) {
         ['Run strategy', bdi(spec.runStrategy ?? '')],
         ['Address', bdi(addressOf(machine))],
         ['Names', bdi((status.addresses ?? []).filter((a) => a.type === 'Hostname').map((a) => a.address).join(', '))],
-        ['Ports on this host', portsOf(machine).length ? spaced(portsOf(machine)) : t('none')],
+        ['Ports on this host', portsOf(machine).length ? portLinks(portsOf(machine)) : t('none')],
         ['Disks', bdi((spec.disks ?? []).map((d) => d.name ?? d).join(', '))],
         ['Accelerator', bdi(status.accelerator ?? '')],
         ['Guest agent', status.agentConnected ? t('connected') : t('not connected')],

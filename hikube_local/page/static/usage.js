@@ -71,9 +71,15 @@ function plotter(body, names, line) {
       const words = last.map((f, n) => summary(f.name, columns[n], format, Date.now() / 1000 - (f.history.time.at(-1) ?? 0) < 3 * f.history.step));
       place.setAttribute('aria-label', `${t(word)}. ${words.map(safe).join('. ')}`);
       put(caption, words.map((w, n) => el('div', {}, key(n), bdi(w))));
+      const data = [times, ...columns];
+      // The same lines with newer points stay the same drawing.
+      const drawn = [axis.stroke, axis.grid.stroke, place.clientWidth, times.length < 2, ...last.map((f) => f.name)].join();
+      if (figures[i].plot && figures[i].drawn === drawn) return figures[i].plot.setData(data);
       figures[i].plot?.destroy();
+      figures[i].plot = null;
       put(place);
       if (!times.length) return;
+      figures[i].drawn = drawn;
       const options = {
         width: Math.max(200, place.clientWidth),
         height: 200,
@@ -83,7 +89,7 @@ function plotter(body, names, line) {
         axes: [{ ...axis, values: [[86400, '{D}.{M}.'], [3600, '{HH}:{mm}'], [60, '{HH}:{mm}'], [1, '{HH}:{mm}:{ss}']].map(([s, f]) => [s, f, null, null, null, null, null, null, 1]) }, { ...axis, size: 70, values: (u, ticks) => ticks.map(format) }],
         series: [{}, ...last.map((f, n) => ({ label: safe(f.name), stroke: colour(`plot${(n % COLOURS) + 1}`), width: 2, dash: DASHES[n % DASHES.length], spanGaps: false, points: { show: times.length < 2 } }))],
       };
-      figures[i].plot = new uPlot(options, [times, ...columns], place);
+      figures[i].plot = new uPlot(options, data, place);
     });
   }
 
