@@ -95,6 +95,9 @@ CODES: dict[str, str] = {
     "HK405": "storage cannot shrink",
     "HK406": "a namespace that contradicts -n",
     "HK407": "two machines with one UUID",
+    "HK408": "a name that the context's tenant does not have",
+    "HK409": "more than the quota of the context's tenant leaves",
+    "HK410": "a machine of which no copy can be tested",
     # differences
     "HK501": "fewer vCPUs than the manifest says",
     "HK502": "less memory than the manifest says",
@@ -157,6 +160,7 @@ CODES: dict[str, str] = {
     "HK823": "nobody is logged in there",
     "HK824": "an object that was not made from here",
     "HK825": "not possible in this context",
+    "HK826": "a run of `test` left something in a tenant",
     # the guest
     "HK901": "no bootable device",
     "HK902": "the boot loader stopped",

@@ -17,14 +17,17 @@ class ExitCode(IntEnum):
     USAGE = 2
     TIMEOUT = 3
     CHANGES = 4
+    LEFT = 5  # `test` in a tenant, `sweep`: something of a run could not be taken away
     INTERRUPTED = 130
     SSH = 255  # `ssh`: the guest was not reached, as ssh itself says it
 
 
 def worst(codes: Iterable[ExitCode]) -> ExitCode:
-    """What a command ends with when its parts ended with these: a wrong input first, then a failure, then a time-out."""
+    """What a command ends with when its parts ended with these: what still costs money first, then a wrong input, a failure, then a time-out."""
     ended = set(codes)
-    return next((c for c in (ExitCode.USAGE, ExitCode.FAILED, ExitCode.TIMEOUT) if c in ended), ExitCode.DONE)
+    return next(
+        (c for c in (ExitCode.LEFT, ExitCode.USAGE, ExitCode.FAILED, ExitCode.TIMEOUT) if c in ended), ExitCode.DONE
+    )
 
 
 @dataclass

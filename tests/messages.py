@@ -38,7 +38,7 @@ SILENT = (
 _WORDS = re.compile(r"[A-Za-z]{2,}")
 # No sentence: commands, patterns, SQL, rules of nftables, parts of files.
 _NONE = re.compile(
-    r"^(SELECT|INSERT|UPDATE|DELETE|CREATE|PRAGMA|ALTER|BEGIN)\b|\\[dwsb(]|\(\?[:P=!]|^\s*(<|\[|\{\{)|^(GET|CONNECT|Host:|Upgrade:|Connection:|Authorization:|sh -c|curl|sudo|printf|cat|ps|test|systemctl|journalctl|ip|nft|exec) |^(Sec-WebSocket|portforward/)"
+    r"^(SELECT|INSERT|UPDATE|DELETE|CREATE|PRAGMA|ALTER|BEGIN)\b|\\[dwsb(]|\(\?[:P=!]|^\s*(<|\[|\{\{)|^(GET|CONNECT|Host:|Upgrade:|Connection:|Authorization:|sh -c|curl|sudo|printf|cat|ps|test|systemctl|journalctl|ip|nft|exec|command -v|id -un;) |^(Sec-WebSocket|portforward/)"
 )
 
 

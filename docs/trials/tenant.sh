@@ -49,6 +49,8 @@ try ssh here ssh hikube-local-trial -- cat /srv/trial
 try record here compare "$out/vm.yaml" --record "$out/record.json"
 try stop here stop hikube-local-trial
 try start here start hikube-local-trial --wait
+try test here test "$out/vm.yaml" --timeout 15m
+try swept here sweep
 try down here down "$out/vm.yaml" --disks --yes
 try left here get -o name
 cat "$out/summary"

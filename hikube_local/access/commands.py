@@ -45,11 +45,13 @@ class BySsh:
 
 
 @contextlib.contextmanager
-def entered(session: Session, obj: Object, folder: Path, say: Callable[[str], None]) -> Iterator[BySsh]:
-    """The machine, entered as `ssh NAME` would; `folder`: short, for the connection's socket."""
-    user, options = ssh.prepare(session, obj, "", None, say)
+def entered(
+    session: Session, obj: Object, folder: Path, say: Callable[[str], None], identity: Path | None = None
+) -> Iterator[BySsh]:
+    """The machine, entered as `ssh NAME` would, or with this private key; `folder`: short, for the connection's socket."""
+    user, options = ssh.prepare(session, obj, "", identity, say)
     program, control = find("ssh"), folder / "c"
-    shared = ["-o", f"ControlPath={control}", "-o", "BatchMode=yes"]
+    shared = ["-o", f"ControlPath={control}", "-o", "BatchMode=yes", "-o", "ConnectTimeout=30"]
     target = f"{user}@{obj.name}"
     opened = [program, *options, *shared, "-f", "-N", "-M", "-o", "ControlPersist=yes", target]
     code, words = left_behind(opened, env=clean_environment())

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import assert_never
 
-from hikube_local import files, log
+from hikube_local import files, log, mux
 from hikube_local.access import keys
 from hikube_local.api.objects import DISK, Key, Object
 from hikube_local.api.sources import Blank, CopyOf, FromImage, FromUpload, FromUrl
-from hikube_local.backends.capabilities import Agents, GuestAgent, Logs
+from hikube_local.backends.capabilities import Agents, Dials, GuestAgent, Logs
 from hikube_local.catalogue.data import default_user
 from hikube_local.engine.session import Session
 from hikube_local.errors import ExitCode, HikubeError
@@ -93,8 +93,17 @@ def learn_host_keys(session: Session, obj: Object) -> None:
         keys.pin(session.layout, obj, found)
 
 
+def forget(session: Session, obj: Object) -> None:
+    """Its host keys and who got in: the machine is gone for good."""
+    keys.pin(session.layout, obj, [])
+    session.store.note(logins(obj.key), users=None, disk=None)
+
+
 def options(session: Session, obj: Object, identities: list[Path]) -> list[str]:
-    """ssh's options for this machine."""
+    """ssh's options for this machine, for a connection that is made now."""
+    dials = session.able(obj, Dials)
+    direct = dials.direct(obj, 22) if dials else []
+    proxy = shlex.join(direct).replace("%", "%%") if direct else proxy_command(session, obj)
     strict = "yes" if keys.pinned(session.layout, obj) else "accept-new"
     words = [
         f"HostKeyAlias={keys.alias(obj)}",
@@ -102,7 +111,7 @@ def options(session: Session, obj: Object, identities: list[Path]) -> list[str]:
         "GlobalKnownHostsFile=/dev/null",
         f"StrictHostKeyChecking={strict}",
         "CheckHostIP=no",
-        f"ProxyCommand={proxy_command(session, obj)}",
+        f"ProxyCommand={proxy}",
         "LogLevel=ERROR",
     ]
     out = [w for word in words for w in ("-o", word)]
@@ -122,29 +131,46 @@ def _works(argv: list[str]) -> bool:
 
 
 def prepare(
-    session: Session, obj: Object, user: str, identity: Path | None, say: Callable[[str], None]
+    session: Session,
+    obj: Object,
+    user: str,
+    identity: Path | None,
+    say: Callable[[str], None],
+    boot: float | None = None,
 ) -> tuple[str, list[str]]:
-    """(user, ssh's options): -i, else ~/.ssh's keys if one of them gets in, else our own key, let in by the agent."""
-    learn_host_keys(session, obj)
+    """(user, ssh's options): -i, else ~/.ssh's keys if one of them gets in, else our own key, let in by the agent.
+
+    `boot`: when the guest's boot began: then the connection is left for the next ones, and one that was left is used.
+    """
     user = user or user_of(session, obj)
     if not _USER.fullmatch(user):
         raise HikubeError("HK810", f"{user[:60]!r} is not a user name", exit_code=ExitCode.USAGE)
+    shared = mux.path(session.layout, obj.uid, boot, user, identity or "") if boot is not None else None
+    if shared is not None and mux.is_open(shared):
+        return user, [*options(session, obj, [identity] if identity else []), *mux.options(shared)]
+    learn_host_keys(session, obj)
+    words = _entered(session, obj, user, identity, say)
+    return user, [*words, *(mux.options(shared) if shared is not None else [])]
+
+
+def _entered(session: Session, obj: Object, user: str, identity: Path | None, say: Callable[[str], None]) -> list[str]:
+    """ssh's options with which this user gets in."""
     ssh = find("ssh")
     if identity is not None:
-        return user, options(session, obj, [identity])
+        return options(session, obj, [identity])
     own = session.layout.own_key
     plain = options(session, obj, keys.user_keys())
     if own.exists() and noted(session, obj, user) and let_in(session, obj, user, say):
-        return user, options(session, obj, [*keys.user_keys(), own])
+        return options(session, obj, [*keys.user_keys(), own])
     if (
         (keys.user_keys() or os.environ.get("SSH_AUTH_SOCK"))
         and any(obj.instance.sshKeys)
         and _works([ssh, *plain, f"{user}@{obj.name}"])
     ):
-        return user, plain
+        return plain
     if authorise(session, obj, user, say):
-        return user, options(session, obj, [*keys.user_keys(), keys.own_key(session.layout)])
-    return user, plain
+        return options(session, obj, [*keys.user_keys(), keys.own_key(session.layout)])
+    return plain
 
 
 def noted(session: Session, obj: Object, user: str) -> bool:

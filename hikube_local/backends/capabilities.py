@@ -28,6 +28,10 @@ class Dials(Capability):
         """The words of a program that carries its standard input and output to a TCP port of the running machine."""
         raise NotImplementedError
 
+    def direct(self, obj: Object, port: int) -> list[str]:
+        """The same words where nothing has to be undone after them; none where something has to."""
+        return []
+
     def carry(self, obj: Object, port: int) -> int:
         """Carry this process's standard input and output there, in its place where nothing has to be undone after it."""
         raise NotImplementedError

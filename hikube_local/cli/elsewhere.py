@@ -35,11 +35,12 @@ THROUGH_API = frozenset(
         *("up", "down", "delete", "start", "stop", "restart", "pause", "unpause", "plan", "validate", "compare"),
     )
 )
+# In a tenant alone they ask the API.
+IN_A_TENANT = frozenset(("test", "sweep"))
 # Why no tenant has it.
 _NOT_THERE = {
     "snapshot": "no user of a tenant may take snapshots",
     "reset": "no user of a tenant may take snapshots",
-    "test": "throw-away machines are made on this machine or on a box; what runs in a tenant is looked at by compare",
     "top": "no user of a tenant may read metrics",
     "images": "a tenant takes the platform's images: validate lists what is not there",
     "network": "the tenant's network is inside the cluster",
@@ -63,6 +64,8 @@ def instead(app: App) -> int | None:
         return None
     if app.context.kind == "ssh":
         return _on_the_box(app)
+    if name in IN_A_TENANT:
+        return None
     why = _NOT_THERE.get(name, "it is about this machine")
     raise UsageError(
         "HK825",
@@ -73,7 +76,7 @@ def instead(app: App) -> int | None:
 
 
 # About this machine's own programs: the box has its own.
-_ITS_OWN = ("serve", "ui", "kubeconfig", "autostart")
+_ITS_OWN = ("serve", "ui", "kubeconfig", "autostart", "sweep")
 # Options that say where a command acts, and are not handed on.
 _WHERE = ("--context", "--host")
 

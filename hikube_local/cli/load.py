@@ -28,7 +28,8 @@ def load(app: App, files: tuple[str, ...], for_plan: bool, quiet: bool = False, 
     from hikube_local.manifests.validate import validate
     from hikube_local.source.finding import Severity, folded
 
-    result = validate(files, app.flag_namespace, app.default_namespace, app.session.known(), for_plan, unknown)
+    known = app.session.known(offered=not quiet)
+    result = validate(files, app.flag_namespace, app.default_namespace, known, for_plan, unknown)
     for d in folded(result.findings.items):
         if d.severity is Severity.ERROR or (d.severity is Severity.WARNING and not quiet):
             print(d.render(), file=sys.stderr)

@@ -9,6 +9,7 @@ import sys
 
 import click
 
+from hikube_local import mux
 from hikube_local.cli.app import App
 from hikube_local.cli.options import common, complete_machine, option, output_option, refresh_option
 from hikube_local.errors import ExitCode, HikubeError, UsageError
@@ -51,6 +52,7 @@ def port_forward(app: App, stdio: bool, login: str, address: str, name: str, por
     if stdio:
         if len(pairs) != 1:
             raise UsageError("HK810", "--stdio carries one port")
+        mux.speak_through_parent()
         if login:
             from hikube_local.access import ssh
 

@@ -103,8 +103,11 @@ def ssh(
     try:
         obj = app.machine(target)
         app.session.require(obj, capabilities.Dials)
-        _told_phase(app, obj)
-        user, options = access.prepare(app.session, obj, target.rpartition("@")[0] or username, identity_file, _say)
+        boot = _told_phase(app, obj)
+        if passed or local_ssh_opts:  # what a shared connection was made with decides more than they say
+            boot = None
+        named = target.rpartition("@")[0] or username
+        user, options = access.prepare(app.session, obj, named, identity_file, _say, boot)
     except HikubeError as e:
         e.exit_code = e.exit_code if e.exit_code is ExitCode.USAGE else ExitCode.SSH
         raise
@@ -115,8 +118,8 @@ def ssh(
     os.execv(find("ssh"), words)
 
 
-def _told_phase(app: App, obj: Any) -> None:
-    """A machine that is still booting may not let anybody in yet: said before ssh waits."""
+def _told_phase(app: App, obj: Any) -> float | None:
+    """A machine that is still booting may not let anybody in yet: said before ssh waits. When its boot began comes back."""
     backend = app.session.of(obj)
     with contextlib.suppress(HikubeError):  # what cannot be brought along keeps nobody from logging in
         backend.refresh(obj, ignore)
@@ -125,6 +128,8 @@ def _told_phase(app: App, obj: Any) -> None:
         where = app.in_namespace(obj)
         wait = f"hikube-local wait{where} vm/{obj.name} --for=condition=Ready --timeout=10m"
         _say(f"{obj.name} is still booting ({WORDS[view.progress.stage]}); to wait: {wait}")
+        return None
+    return view.observed.started
 
 
 @click.command("scp")

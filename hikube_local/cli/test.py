@@ -6,10 +6,10 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -53,12 +53,13 @@ def _number(context: click.Context, parameter: click.Parameter, value: float) ->
 )
 @option("--watch", is_flag=True, help="Again whenever a file is saved.")
 @option("--offline", is_flag=True, help="Do not use the network for images.")
+@option("--yes", is_flag=True, help="In a tenant: make what costs much without a question.")
 @output_option("json")
 @common
 def test(app: App, files: tuple[str, ...], filename: tuple[str, ...], watch: bool, **options: Any) -> int:
     """Boot the machines of a manifest as throw-aways, read what cloud-init did, and check them.
 
-    Exit codes: 0 passed, 1 failed, 2 invalid, 3 timed out.
+    Exit codes: 0 passed, 1 failed, 2 invalid, 3 timed out, 5 something was left in a tenant.
     """
     named = manifests(files, filename)
     if watch and "-" in named:
@@ -103,22 +104,20 @@ def _once(
     trust_console: bool,
     leave: bool,
     offline: bool,
+    yes: bool,
     output: str,
 ) -> int:
-    from hikube_local.access import keys
-    from hikube_local.api.objects import DEFAULT_BACKEND
     from hikube_local.cli.progress import ProgressPrinter
     from hikube_local.cli.tables import as_json
-    from hikube_local.engine.apply import preflight
-    from hikube_local.lab import report, results, root
+    from hikube_local.lab import report, results
     from hikube_local.lab.guest import needs
-    from hikube_local.lab.trial import Report, Trial
-    from hikube_local.plan.steps import RunOptions
+    from hikube_local.lab.looked import Report
     from hikube_local.text import in_actions
 
     loaded, wanted = loaded_with_checks(app, named, checks_file)
     objects = [i.object for i in loaded.objects]
-    if not any(o.kind == "VMInstance" for o in objects):
+    machines = [o for o in objects if o.kind == "VMInstance"]
+    if not machines:
         raise UsageError("HK112", "no VMInstance in the input: there is nothing to boot")
     for path in filter(None, (junit, html_file, artifacts)):
         folder = path if path.is_dir() else path.absolute().parent
@@ -130,11 +129,11 @@ def _once(
     if junit:
         needs("junitparser", "--junit needs")
     items = {i.object.key: i for i in loaded.objects}
-    preflight(app.session, [replace(o, backend=DEFAULT_BACKEND) for o in objects])
+    limit = timeout * timeout_factor if timeout else None
+    how = How(limit, timeout_factor, warm, trust_console, leave, offline, thorough=bool(artifacts or html_file))
+    tried = _in_a_tenant(app, loaded, how, yes) if app.context.kind == "kube" else _here(app, objects, how)
     reports: list[Report] = []
     failures: list[HikubeError] = []
-    key = keys.own_key(app.layout)
-    names = [f"{o.namespace}/{o.name}" for o in objects if o.kind == "VMInstance"]
 
     def place(r: Report, line: int) -> tuple[str, int]:
         from hikube_local.userdata.places import line_in_manifest
@@ -142,34 +141,16 @@ def _once(
         where = line_in_manifest(items[r.machine.key], line)
         return where.file, where.line
 
-    with results.kept(app.layout, names, named) as run:
+    with results.kept(app.layout, [f"{o.namespace}/{o.name}" for o in machines], named) as run:
         with ProgressPrinter(app) as printer:
-            progress = run.noting(printer)
             for image in images or ("",):
                 try:
-                    with root.made(app.layout, leave) as own, app.cache.in_use():
-                        if leave:
-                            home = f"HIKUBE_LOCAL_HOME={own.state.parent}"
-                            for o in (o for o in objects if o.kind == "VMInstance"):
-                                print(tr(f"kept: {home} hikube-local ssh {o.name} -n {o.namespace}"), file=sys.stderr)
-                            print(tr(f"  remove: {home} hikube-local purge -A --disks"), file=sys.stderr)
-                        trial = Trial(
-                            own,
-                            app.image_settings,
-                            progress,
-                            RunOptions(offline=offline, grace=10.0, warm=app.layout.warm if warm else None),
-                            timeout * timeout_factor if timeout else None,
-                            key,
-                            thorough=artifacts is not None or html_file is not None,
-                            trust_console=trust_console,
-                            stretch=timeout_factor,
-                        )
-                        reports += trial.run(_on(objects, image), wanted, image)
+                    for found in tried(_on(objects, image), wanted, image, run.noting(printer)):
+                        reports += found
                 except Exception as e:
                     # One image's end, or its clearing up, takes no other one's report away.
                     failures.append(unexpected(e))
                     if len(images) > 1 and not any(r.image == image for r in reports):
-                        machines = [o for o in objects if o.kind == "VMInstance"]
                         reports += [Report(o, image, error=failures[-1]) for o in machines]
         run.end([report.as_json(r, place) for r in reports], report.page(reports, place))
     if failures and all(r.error in failures for r in reports):
@@ -202,6 +183,69 @@ def _once(
     return worst([*(e.exit_code for e in failures), *(r.exit_code for r in reports)])
 
 
+class How(NamedTuple):
+    """What was asked of a run. `timeout`: seconds for each machine, stretched already."""
+
+    timeout: float | None
+    factor: float
+    warm: bool
+    trust_console: bool
+    leave: bool
+    offline: bool
+    thorough: bool
+
+
+# Objects, checks, the image's name and the printer; the reports come before what is left over is cleared away.
+Tried = Callable[[list[Any], list[Any], str, Any], Iterator[list[Any]]]
+
+
+def _here(app: App, objects: list[Any], how: How) -> Tried:
+    """On this machine, each image in a root of its own."""
+    from hikube_local.access import keys
+    from hikube_local.api.objects import DEFAULT_BACKEND
+    from hikube_local.engine.apply import preflight
+    from hikube_local.lab import root
+    from hikube_local.lab.trial import Trial
+    from hikube_local.plan.steps import RunOptions
+
+    preflight(app.session, [replace(o, backend=DEFAULT_BACKEND) for o in objects])
+    key = keys.own_key(app.layout)
+
+    def tried(objects: list[Any], wanted: list[Any], image: str, emit: Any) -> Iterator[list[Any]]:
+        with root.made(app.layout, how.leave) as own, app.cache.in_use():
+            if how.leave:
+                home = f"HIKUBE_LOCAL_HOME={own.state.parent}"
+                for o in (o for o in objects if o.kind == "VMInstance"):
+                    print(tr(f"kept: {home} hikube-local ssh {o.name} -n {o.namespace}"), file=sys.stderr)
+                print(tr(f"  remove: {home} hikube-local purge -A --disks"), file=sys.stderr)
+            trial = Trial(
+                own,
+                app.image_settings,
+                emit,
+                RunOptions(offline=how.offline, grace=10.0, warm=app.layout.warm if how.warm else None),
+                how.timeout,
+                key,
+                thorough=how.thorough,
+                trust_console=how.trust_console,
+                stretch=how.factor,
+            )
+            yield trial.run(objects, wanted, image)
+
+    return tried
+
+
+def _in_a_tenant(app: App, loaded: Any, how: How, yes: bool) -> Tried:
+    """Copies in the tenant, of what a copy can be true to."""
+    from hikube_local.cli.load import Invalid
+    from hikube_local.cli.sweep import in_a_tenant
+    from hikube_local.lab import copies
+
+    if wrong := list(copies.refused(loaded.objects)):
+        _tell(wrong)
+        raise Invalid([d.as_json() for d in wrong])
+    return in_a_tenant(app, [i.object for i in loaded.objects], how, yes)
+
+
 def loaded_with_checks(app: App, named: tuple[str, ...], checks_file: Path | None) -> tuple[Any, list[Any]]:
     """The objects and the checks, validated without the store: a throw-away machine stands beside no other.
 
@@ -219,7 +263,7 @@ def loaded_with_checks(app: App, named: tuple[str, ...], checks_file: Path | Non
         except (OSError, UnicodeDecodeError) as e:
             why = getattr(e, "strerror", None) or "it is not UTF-8 text"
             raise UsageError("HK331", f"{checks_file} cannot be read: {why}") from None
-    known = Known({}, app.session.image_names)
+    known = Known({}, app.session.image_names, app.session.offer())
     result = validate(named, app.flag_namespace, app.default_namespace, known, for_plan=True)
     machines = [i for i in result.objects if i.object.kind == "VMInstance"]
     wanted, wrong = checklist.gather(machines, str(checks_file or ""), text)

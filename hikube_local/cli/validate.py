@@ -26,7 +26,7 @@ def validate(
     from hikube_local.manifests.validate import validate
     from hikube_local.source.finding import Severity, counted, folded
 
-    known = app.session.known()
+    known = app.session.known(offered=True)
     result = validate(manifests(files, filename), app.flag_namespace, app.default_namespace, known, unknown=unknown)
     findings = result.findings
     annotate(findings.items)
@@ -39,5 +39,12 @@ def validate(
         told = counted(findings.items)
         valid = tr(f"{len(result.objects)} object{'s' if len(result.objects) != 1 else ''} valid")
         print("; ".join(filter(None, (valid, told))))
+        if (offer := known.offer) is not None:
+            for what in offer.silent:
+                print(
+                    tr(
+                        f"not compared with {what}: your role in {offer.where} may not read it, or this version of the platform has none"
+                    )
+                )
     bad = findings.failed or (strict and bool(findings.of(Severity.WARNING)))
     return ExitCode.USAGE if bad else ExitCode.DONE

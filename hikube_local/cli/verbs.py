@@ -241,6 +241,14 @@ SECTIONS: dict[str, tuple[Verb, ...]] = {
             ("test vm.yaml --checks checks.yaml", "test vm.yaml --image debian-12 --junit report.xml"),
         ),
         Verb(
+            "sweep",
+            "sweep",
+            "Remove what killed runs of `test` left in a tenant.",
+            ("sweep --context prod", "sweep --context prod --list"),
+            removes=True,
+            interrupted=_GOES_ON,
+        ),
+        Verb(
             "cloudinit",
             "cloudinit",
             "Check user-data, show the seed, compare two: check, render, diff.",

@@ -112,6 +112,10 @@ class Elsewhere(Session):
     def image_names(self) -> frozenset[str]:
         return frozenset(self.config.images)
 
+    def offer(self) -> Any:
+        """Of a tenant: its own lists and quotas have the word."""
+        return self.api.offer(self.context.namespace) if self.context.kind == "kube" else None
+
     @property
     def statuses(self) -> Any:
         return Looks(self)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # loaded by those alone who need it: a look is to be there at
     from hikube_local.engine.reconcile import Reconciler
     from hikube_local.engine.status import Statuses
     from hikube_local.images.cache import Cache
+    from hikube_local.manifests.offer import Offer
     from hikube_local.manifests.validate import Known
     from hikube_local.plan.steps import RunOptions
 
@@ -107,11 +108,18 @@ class Session:
         """Image names beside the catalogue's: of the configuration, and those that were imported under a name."""
         return frozenset(self.config.images) | self.cache.own_names()
 
-    def known(self) -> Known:
-        """What manifests are judged against: the objects that are there, the images that have names."""
+    def known(self, offered: bool = False) -> Known:
+        """What manifests are judged against: the objects that are there, the images that have names.
+
+        `offered`: and, where that is a tenant's, what it has and may take.
+        """
         from hikube_local.manifests.validate import Known
 
-        return Known({o.key: o for o in self.store.objects()}, self.image_names)
+        return Known({o.key: o for o in self.store.objects()}, self.image_names, self.offer() if offered else None)
+
+    def offer(self) -> Offer | None:
+        """What a tenant has and may take; None where there is none."""
+        return None
 
     @cached_property
     def statuses(self) -> Statuses:

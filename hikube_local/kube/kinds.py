@@ -153,10 +153,12 @@ DEFINITIONS = Resource(
     namespaced=False,
     short=("crd", "crds"),
 )
+# What a form may offer in a namespace: instance types, images and so on, each list an object of its own.
+OPTIONS = Resource("core.cozystack.io", "v1alpha1", "options", "option", "Option")
 ALL = (
     *(CONFIGMAPS, EVENTS, NAMESPACES, NODES, CLAIMS, PODS, SECRETS, SERVICES),
     *(DEFINITIONS, MACHINES, DISKS, ACCESS, RULES, VOLUMES, TYPES, PREFERENCES),
-    *(VMS, VMIS, POD_METRICS, NODE_METRICS, UPLOAD_TOKENS),
+    *(VMS, VMIS, POD_METRICS, NODE_METRICS, UPLOAD_TOKENS, OPTIONS),
 )
 # KubeVirt's group of subresources is in no list of groups: virtctl asks for it by name.
 SUBRESOURCES = "subresources.kubevirt.io"

@@ -17,8 +17,8 @@ from hikube_local.kube.kinds import Resource
 from hikube_local.kube.metrics import Sampler
 from hikube_local.kube.namespaces import Namespaces
 from hikube_local.kube.paths import Target
-from hikube_local.kube.projections import Projection, disks, host, machines
-from hikube_local.kube.sources import Fixed, Form, Own, Projected, Source
+from hikube_local.kube.projections import Projection, disks, host, machines, options
+from hikube_local.kube.sources import Fixed, Form, OfNamespace, Own, Projected, Source
 from hikube_local.kube.status import Refused
 from hikube_local.kube.watch import Watching
 
@@ -50,6 +50,7 @@ def sources(session: Session, hub: Hub, documents: Documents, sampler: Sampler) 
     found[kinds.NODES] = Fixed(session, nodes)
     found[kinds.TYPES] = Fixed(session, host.instance_types)
     found[kinds.PREFERENCES] = Fixed(session, host.preferences)
+    found[kinds.OPTIONS] = OfNamespace(session, lambda namespace: options.offered(session, namespace))
     found[kinds.DEFINITIONS] = Fixed(session, list)
     found[kinds.NAMESPACES] = Namespaces(session, documents)
     found[kinds.EVENTS] = Events(session)

@@ -36,6 +36,7 @@ _OPEN = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 _PARTS: dict[Resource, Schema] = {
     kinds.SECRETS: {"data": _TEXTS, "stringData": _TEXTS, "type": {"type": "string"}, "immutable": {"type": "boolean"}},
     kinds.CONFIGMAPS: {"data": _TEXTS, "binaryData": _TEXTS, "immutable": {"type": "boolean"}},
+    kinds.OPTIONS: {"spec": _OPEN},
     kinds.EVENTS: {
         **{name: {"type": "string"} for name in ("reason", "message", "type", "firstTimestamp", "lastTimestamp")},
         "count": {"type": "integer"},

@@ -59,6 +59,7 @@ _BASIC = (_rule("authorization.k8s.io", "selfsubjectaccessreviews selfsubjectrul
 _ADDED: dict[Role, tuple[Rule, ...]] = {
     Role.VIEW: (
         _rule(kinds.GROUP, "*", WATCHED),
+        _rule(kinds.OPTIONS.group, "options", WATCHED),
         _rule("", "pods services persistentvolumes endpoints events resourcequotas", WATCHED),
     ),
     Role.USE: (

@@ -130,8 +130,11 @@ class Fixed:
     def __init__(self, session: Session, make: Callable[[], Iterable[Value]]) -> None:
         self.session, self._make = session, make
 
+    def _made(self, namespace: str | None) -> Iterable[Value]:
+        return self._make()
+
     def snapshot(self, namespace: str | None) -> tuple[int, list[Form]]:
-        made = (Form(v) for v in self._make())
+        made = (Form(v) for v in self._made(namespace))
         return self.session.store.revision(), [f for f in made if namespace in (None, f.id[0])]
 
     def changes(self, after: int, namespace: str | None) -> tuple[int, list[tuple[ChangeType, Form]]]:
@@ -139,3 +142,14 @@ class Fixed:
 
     def one(self, namespace: str, name: str) -> Form | None:
         return named(self, namespace, name)
+
+
+class OfNamespace(Fixed):
+    """What is made for whichever namespace is asked about."""
+
+    def __init__(self, session: Session, make: Callable[[str], Iterable[Value]]) -> None:
+        super().__init__(session, list)
+        self._make_for = make
+
+    def _made(self, namespace: str | None) -> Iterable[Value]:
+        return self._make_for(namespace or "")

@@ -138,6 +138,7 @@ COLUMNS: dict[Resource, tuple[Column, ...]] = {
         Column("Restarts", lambda v: 0, type="integer"),
         AGE,
     ),
+    kinds.OPTIONS: (NAME, Column("Items", lambda v: len(v["spec"].get("items", ())), type="integer")),
     kinds.CLAIMS: (
         NAME,
         Column("Status", _at("status", "phase")),

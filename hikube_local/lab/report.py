@@ -10,7 +10,7 @@ from typing import Any
 
 from hikube_local.lab.evidence import Problem
 from hikube_local.lab.guest import needs
-from hikube_local.lab.trial import Report
+from hikube_local.lab.looked import Report
 from hikube_local.readiness.stages import WORDS, Result, Stage
 from hikube_local.text import sanitize, workflow_command
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import socket
-import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hikube_local.api.objects import DEFAULT_BACKEND, DISK, INSTANCE, Key, Object
 from hikube_local.backends import registry
 from hikube_local.backends.capabilities import (
-    MOST,
     Agents,
     Dials,
     Libvirt,
@@ -26,28 +23,19 @@ from hikube_local.backends.protocol import Backend
 from hikube_local.backends.protocol import Settings as BackendSettings
 from hikube_local.backends.registry import Able
 from hikube_local.engine.reconcile import Reconciler
-from hikube_local.errors import ExitCode, HikubeError, unexpected
+from hikube_local.errors import HikubeError, unexpected
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.host.accelerator import chosen
 from hikube_local.images.settings import Settings
-from hikube_local.lab import checks, evidence, units
+from hikube_local.lab import outside
 from hikube_local.lab.checklist import Check
-from hikube_local.lab.evidence import Problem
-from hikube_local.lab.guest import Guest, cut, host, read
+from hikube_local.lab.guest import Guest
+from hikube_local.lab.looked import Checking, Report, look
 from hikube_local.lab.overssh import SAID, OverSsh, credential
 from hikube_local.paths import Layout
 from hikube_local.plan.steps import RunOptions, Step, Verb
-from hikube_local.readiness.stages import Result, Verdict
-from hikube_local.render.seed import user_data
+from hikube_local.readiness.stages import Result
 from hikube_local.store.db import Store
-from hikube_local.text import sanitize
-
-FILES = {
-    "status.json": "/run/cloud-init/status.json",
-    "cloud-init.log": "/var/log/cloud-init.log",
-    "cloud-init-output.log": "/var/log/cloud-init-output.log",
-}
-
 
 AGENT = (
     "guest agent (user-data, users and their keys are untouched; as in every test guest there is a root key in /run, "
@@ -56,47 +44,7 @@ AGENT = (
 SSH_PATIENCE = 20.0  # seconds, for a guest whose cloud-init has ended
 
 
-@dataclass(slots=True)
-class Report:
-    """What became of one machine; seconds since its start."""
-
-    machine: Object
-    image: str = ""
-    verdict: Verdict | None = None
-    error: HikubeError | None = None
-    way_in: str = ""
-    evidence: evidence.Evidence = field(default_factory=evidence.Evidence)
-    outcomes: list[checks.Outcome] = field(default_factory=list)
-    stages: list[tuple[str, float]] = field(default_factory=list)  # stage, when it began
-    files: dict[str, bytes] = field(default_factory=dict)
-    units: list[units.Unit] = field(default_factory=list)
-    started: float = 0.0  # Unix seconds
-
-    @property
-    def warm(self) -> bool:
-        """Whether it was resumed, not booted."""
-        return self.verdict is not None and self.verdict.warm
-
-    @property
-    def problems(self) -> list[Problem]:
-        return [p for p in self.evidence.problems if not p.recoverable]
-
-    @property
-    def timed_out(self) -> bool:
-        return self.verdict is not None and self.verdict.result is Result.TIMEOUT
-
-    @property
-    def exit_code(self) -> ExitCode:
-        """What `test` ends with for this machine alone."""
-        return ExitCode.DONE if self.passed else ExitCode.TIMEOUT if self.timed_out else ExitCode.FAILED
-
-    @property
-    def passed(self) -> bool:
-        booted = self.verdict is not None and self.verdict.result is Result.READY
-        return booted and not self.error and not self.problems and all(o.passed for o in self.outcomes)
-
-
-class Trial:
+class Trial(Checking):
     """A manifest's objects in a throw-away root."""
 
     def __init__(
@@ -169,10 +117,10 @@ class Trial:
             except Exception as e:
                 # What one guest answers keeps no other from its report; without evidence nothing passes.
                 report.error = report.error or unexpected(e)
-            self._check(report, [c for c in wanted if c.machine in ("", report.machine.name)])
+            self.check(report, [c for c in wanted if c.machine in ("", report.machine.name)])
 
     def guest(self, report: Report) -> tuple[Guest, str]:
-        """The way into a running machine, and its name: the image's agent, else ssh; HK806 where neither gets in."""
+        """The image's agent, else ssh."""
         key = report.machine.key
         if key not in self._guests:
             effort = self._able(OnThisHost).host_facts().effort
@@ -216,22 +164,7 @@ class Trial:
             report.way_in = f"none: {e.what}; only the console was read"
             self._unseen(report, e.what)
             return
-        report.files |= dict(zip(FILES, read(guest, *FILES.values()), strict=True))
-        spec = report.machine.instance
-        text = user_data(report.machine).decode() if spec.has_seed else ""
-        report.evidence = evidence.read(
-            report.files["status.json"],
-            report.files["cloud-init.log"],
-            report.files["cloud-init-output.log"],
-            text if spec.cloudInit else "",
-            any(cut(report.files[name]) for name in FILES),
-        )
-        if self.thorough:
-            # Beside the evidence: a guest that does not give them is judged as it is.
-            with contextlib.suppress(HikubeError):
-                journal = "journalctl -b -o short-monotonic --no-pager 2>&1"
-                report.files["journal.log"] = guest.run(f"{journal} | tail -c {MOST}")[1]
-                report.units = units.read(sanitize(guest.run(f"{units.COMMAND} 2>/dev/null | head -c {MOST}")[1]))
+        look(report, guest, self.thorough)
 
     def _unseen(self, report: Report, why: str) -> None:
         """A guest that came up and could not be looked at proves nothing."""
@@ -240,33 +173,7 @@ class Trial:
             fix = "use an image with a guest agent, or with systemd 252 or newer; --trust-console skips this check"
             report.error = HikubeError("HK806", f"cannot check what cloud-init did: {why}", fix=fix)
 
-    def _check(self, report: Report, wanted: Sequence[Check]) -> None:
-        first = [c for c in wanted if not c.after_reboot]
-        later = [c for c in wanted if c.after_reboot]
-        if not wanted:
-            return
-        booted = report.verdict is not None and report.verdict.result in (Result.READY, Result.CLOUD_INIT_FAILED)
-        if not booted:
-            report.outcomes = [checks.Outcome(c, ("the machine did not come up",)) for c in wanted]
-            return
-        report.outcomes += self._probe(report, first)
-        if later:
-            try:
-                self._reboot(report)
-            except Exception as e:
-                why = f"the machine did not come up after the reboot: {unexpected(e).what}"
-                report.outcomes += [checks.Outcome(c, (why,)) for c in later]
-                return
-            report.outcomes += self._probe(report, later)
-
-    def _probe(self, report: Report, wanted: Sequence[Check]) -> list[checks.Outcome]:
-        try:
-            machine = host(self.guest(report)[0], report.machine.name)
-        except HikubeError as e:
-            return [checks.Outcome(c, (f"the check could not run: {e.what}",)) for c in wanted]
-        return [checks.probe(c, machine, lambda port, path: self._http(report.machine, port, path)) for c in wanted]
-
-    def _reboot(self, report: Report) -> None:
+    def reboot(self, report: Report) -> None:
         """Off and on again, as a power cut with manners: stopped through ACPI, started anew."""
         obj = report.machine
         self._leave(obj.key)
@@ -277,44 +184,10 @@ class Trial:
         if verdict.result not in (Result.READY, Result.CLOUD_INIT_FAILED):
             raise HikubeError("HK910", verdict.message)
 
-    def _http(self, obj: Object, port: int, path: str) -> tuple[int, str]:
-        """From the tenant's network, as somebody outside the guest: (status, body), or (0, why not)."""
-        try:
-            patience = 30.0 * self._able(OnThisHost).host_facts().effort
-            with self._able(Dials).connector(obj, port) as words, _pipe(words, patience) as stream:
-                end = time.monotonic() + patience
-                request = f"GET {path} HTTP/1.0\r\nHost: {obj.name}\r\nConnection: close\r\n\r\n"
-                stream.sendall(request.encode())
-                raw = b""
-                while len(raw) < 1 << 20 and (block := stream.recv(65536)):
-                    raw += block
-                    if time.monotonic() > end:
-                        return 0, f"port {port}: the response did not end within {patience:.0f} s"
-        except (OSError, HikubeError) as e:
-            return 0, f"nobody answers on port {port}: {getattr(e, 'strerror', None) or e}"
-        head, _, body = raw.partition(b"\r\n\r\n")
-        status = head.split(None, 2)
-        if len(status) < 2 or not status[1].isdigit():
-            return (
-                0,
-                f"port {port} does not speak HTTP: {sanitize(raw[:60])!r}" if raw else f"port {port} gave no answer",
-            )
-        return int(status[1]), sanitize(body)
-
-
-@contextlib.contextmanager
-def _pipe(words: list[str], patience: float) -> Iterator[socket.socket]:
-    """A program's standard input and output as a socket."""
-    ours, theirs = socket.socketpair()
-    with ours:
-        ours.settimeout(patience)
-        process = subprocess.Popen(words, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=subprocess.DEVNULL)
-        theirs.close()
-        try:
-            yield ours
-        finally:
-            process.kill()
-            process.wait()
+    def http(self, report: Report, port: int, path: str) -> tuple[int, str]:
+        obj = report.machine
+        patience = 30.0 * self._able(OnThisHost).host_facts().effort
+        return outside.http(lambda: self._able(Dials).connector(obj, port), obj.name, port, path, patience)
 
 
 def _closed(obj: Object) -> Object:

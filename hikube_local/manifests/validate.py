@@ -11,15 +11,17 @@ from hikube_local.api.names import firmware_uuid
 from hikube_local.api.objects import DISK, INSTANCE, Key, Object
 from hikube_local.manifests import rules
 from hikube_local.manifests.load import Fetched, Input, Loaded, load
+from hikube_local.manifests.offer import Offer, beyond, missing
 from hikube_local.source.finding import Finding, Severity
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known beside the input: stored objects, image names of the configuration."""
+    """What is known beside the input: stored objects, image names of the configuration, what a tenant offers."""
 
     objects: dict[Key, Object]
     images: frozenset[str] = frozenset()
+    offer: Offer | None = None  # of the tenant that the objects are meant for
 
     @staticmethod
     def nothing() -> Known:
@@ -41,6 +43,8 @@ def validate(
         for found in rules.check(item, known.images):
             if found.path.removeprefix("spec.").split(".")[0].split("[")[0] in item.judged:
                 continue
+            if known.offer is not None and known.offer.decides(found):
+                continue
             if item in result.broken and (found.severity is Severity.DIFFERENCE or "resources" in item.judged):
                 continue
             # A difference is told once, at its first place.
@@ -49,7 +53,7 @@ def validate(
                     continue
                 once.add((found.code, found.message))
             result.findings.add(found)
-    for found in _together(result.objects, known, for_plan):
+    for found in (*_together(result.objects, known, for_plan), *_of_the_tenant(result.objects, known)):
         result.findings.add(found)
     return result
 
@@ -97,6 +101,14 @@ def _together(items: list[Loaded], known: Known, for_plan: bool) -> Iterable[Fin
                 name = other.name if other in first else f"{other.name} (already here)"
                 what = f"the disk {disk.name!r} is attached to two machines: {name} and {item.object.name}"
                 yield _at(item, "HK403", Severity.ERROR, what, "spec", "disks", i)
+
+
+def _of_the_tenant(items: list[Loaded], known: Known) -> Iterable[Finding]:
+    if known.offer is None:
+        return
+    for item in items:
+        yield from missing(item, known.offer)
+    yield from beyond(items, known.objects, known.offer)
 
 
 def _one_uuid(items: list[Loaded], known: Known) -> Iterable[Finding]:

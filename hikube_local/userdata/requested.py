@@ -281,6 +281,19 @@ def formats(user_data: str) -> list[str]:
 
 def login(user_data: str) -> str:
     """The user that this user-data makes instead of the image's own: `user`, or the first of `users` without `default`."""
+    own, listed = _asked_for(user_data)
+    if _default_among(listed):
+        return own
+    return max(listed or [], key=lambda u: (u.keys, not u.system), default=_User("")).name  # the first of the likeliest
+
+
+def makes_default(user_data: str) -> bool:
+    """Whether it makes the image's own user, or `user` in its place: the one whom the seed's keys let in."""
+    return _default_among(_asked_for(user_data)[1])
+
+
+def _asked_for(user_data: str) -> tuple[str, list[_User] | None]:
+    """The name in `user`, and what `users` lists, where it does."""
     own: str = ""
     listed: list[_User] | None = None
     for config in configs(user_data):
@@ -288,9 +301,11 @@ def login(user_data: str) -> str:
             own = users[0].name
         if (node := config.get("users")) is not None:
             listed = _users(node)
-    if listed is None or any(u.name == "default" for u in listed):
-        return own
-    return max(listed, key=lambda u: (u.keys, not u.system), default=_User("")).name  # the first of the likeliest
+    return own, listed
+
+
+def _default_among(listed: list[_User] | None) -> bool:
+    return listed is None or any(u.name == "default" for u in listed)
 
 
 class _User(NamedTuple):

@@ -238,6 +238,28 @@ def test_ssh_passes_codes_on_and_pins_host_keys(booted):
     assert (real.home / "state" / "ssh" / "id_ed25519").stat().st_mode & 0o777 == 0o600
 
 
+def test_a_second_login_shares_the_connection(booted):
+    """Options of ssh's own are for a connection of their own; why there is none is told although ssh would not show it."""
+    real, _ = booted
+
+    def connection(*words: str) -> str:
+        done = real("ssh", *words, "quickstart", "--", "echo $SSH_CONNECTION")
+        assert done.code == 0 and done.out.count(" ") == 3, done.err
+        return done.out
+
+    first = connection()
+    assert connection() == first and connection("-l", "demo") != first
+    assert connection("-o", "ServerAliveInterval=9") != first
+    guest(real, "sudo systemctl stop ssh")
+    try:
+        assert connection() == first  # what is open stays open
+        refused = real("ssh", "root@quickstart", "--", "true")
+        assert refused.code == 255 and "port 22 of the guest cannot be reached: Connection refused" in refused.err
+    finally:
+        guest(real, "sudo systemctl start ssh")
+    assert len(list(real.runtime.glob("mux-*"))) == 2
+
+
 def test_scp_copies_both_ways(booted, tmp_path):
     real, _ = booted
     source = tmp_path / "a"

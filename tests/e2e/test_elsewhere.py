@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests import sshbox
 from tests.e2e.conftest import Host, Real, stock_recipe
 from tests.growth import patience
 from tests.sshbox import Box
 
-pytestmark = [
-    pytest.mark.full,
-    pytest.mark.skipif(sshbox.server() is None, reason="OpenSSH's server could not be fetched"),
-]
+pytestmark = pytest.mark.full
 
 MANIFEST = """\
 apiVersion: apps.cozystack.io/v1alpha1
@@ -44,11 +44,24 @@ spec:
 """
 
 
+TESTED = MANIFEST.replace("      - {name: demo,", "      - default\n      - {name: demo,")
+CHECKS = """\
+- file: {path: /srv/index.html, mode: "0644", contains: served from}
+- http: {port: 80, path: /index.html, contains: served from}
+- run: {command: "id -u", stdout: "0"}
+- user: {name: demo}
+- file: {path: /srv/index.html}
+  after: reboot
+"""
+
+
 @pytest.fixture(scope="module")
 def box(host: Host, debian: Path, tmp_path_factory) -> Iterator[Box]:
     there, here = Real(tmp_path_factory.mktemp("there"), host), Real(tmp_path_factory.mktemp("here"), host)
     stock_recipe(there.home, debian)
     there.env["HIKUBE_LOCAL_BACKEND"] = "qemu"
+    if sshbox.server() is None:
+        pytest.skip("OpenSSH's server could not be fetched")
     made = Box(there, here)
     yield made
     made.close()
@@ -119,3 +132,50 @@ def test_what_the_api_has_not_and_the_end(web: Box):
     assert "before" in web("snapshot", "list", "web", timeout=200).out
     assert web("down", "--disks", "--yes", timeout=300).code == 0
     assert web.there("get").out == ""
+
+
+@pytest.fixture
+def tenant(host: Host, debian: Path, tmp_path_factory) -> Iterator[Real]:
+    """A program whose context `prod` is a tenant: the endpoint of another state root, in the role of a tenant's admin."""
+    there, here = Real(tmp_path_factory.mktemp("tenant"), host), Real(tmp_path_factory.mktemp("client"), host)
+    stock_recipe(there.home, debian)
+    log = there.folder / "serve.log"
+    with open(log, "wb") as out:
+        argv = [*there.before({}), "-m", "hikube_local", "serve", "--port", "26444", "--role", "admin"]
+        serve = subprocess.Popen(argv, env=there.env, cwd=there.folder, stdout=out, stderr=out)
+    try:
+        there.wait_for(lambda: "serving" in log.read_text(), "serve")
+        folder = there.home / "state" / "serve"
+        cluster = {"server": "https://127.0.0.1:26444", "certificate-authority": str(folder / "ca.crt")}
+        about = {"cluster": "c", "user": "me", "namespace": "default"}
+        kubeconfig = {
+            "contexts": [{"name": "tenant", "context": about}],
+            "clusters": [{"name": "c", "cluster": cluster}],
+            "users": [{"name": "me", "user": {"token": (folder / "token").read_text()}}],
+        }
+        path = here.file("kubeconfig", yaml.safe_dump(kubeconfig))
+        made = here("context", "create", "prod", "--kubeconfig", path, "--kube-context", "tenant")
+        assert made.code == 0, made.err
+        yield here
+        assert there("get").out == ""  # nothing stayed
+    finally:
+        serve.send_signal(signal.SIGTERM)
+        serve.wait(patience(30))
+        here.close()
+        there.close()
+    assert "Traceback" not in log.read_text(), log.read_text()
+
+
+def test_a_manifest_is_tested_in_a_tenant(tenant: Real):
+    checks = tenant.file("c.yaml", CHECKS)
+    path, report = tenant.file("m.yaml", TESTED), tenant.folder / "report.xml"
+    words = ("test", path, "--yes", "--checks", checks, "--timeout", f"{patience(500):.0f}s", "--junit", report)
+    done = tenant("--context", "prod", *words, timeout=1500)
+    assert done.code == 0, done.out + done.err
+    assert "web: PASSED" in done.out and "5 of 5 checks" in done.out
+    assert "ssh as debian, with sudo, by a key that was added to sshKeys" in done.out
+    assert "<testsuite" in report.read_text()
+    # What cloud-init could not do is told at its line, as of a machine here.
+    bad = tenant.file("bad.yaml", TESTED.replace("runcmd:\n", "runcmd:\n      - [/no/such/program]\n"))
+    done = tenant("--context", "prod", "test", bad, "--yes", "--timeout", f"{patience(500):.0f}s", timeout=1500)
+    assert done.code == 1 and "bad.yaml:2" in done.out, done.out + done.err

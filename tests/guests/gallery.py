@@ -19,7 +19,8 @@ from hikube_local.cli.app import App
 from hikube_local.events import ignore
 from hikube_local.lab import evidence, root
 from hikube_local.lab.guest import read
-from hikube_local.lab.trial import FILES, Trial
+from hikube_local.lab.looked import FILES
+from hikube_local.lab.trial import Trial
 from hikube_local.manifests.validate import Known, validate
 from hikube_local.plan.steps import RunOptions
 

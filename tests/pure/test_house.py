@@ -19,6 +19,7 @@ ORDER = [
     {"events", "files"},
     {"locks", "log", "paths"},
     {"run", "kubeclient"},
+    {"mux"},
     {"api"},
     {"source"},
     {"catalogue"},

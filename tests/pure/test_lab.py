@@ -14,7 +14,7 @@ import pytest
 
 from hikube_local.api.objects import INSTANCE, Object, VMInstanceSpec
 from hikube_local.lab import checklist, checks, evidence, overssh, report, units
-from hikube_local.lab.trial import Report
+from hikube_local.lab.looked import Report
 from hikube_local.readiness import cloudinit
 from hikube_local.readiness.stages import Result, Stage, Verdict
 from hikube_local.render import domain, machine

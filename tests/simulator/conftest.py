@@ -8,6 +8,9 @@ import pytest
 
 from tests.conftest import Program
 from tests.endpoint import Endpoint
+from tests.tenant import elsewhere, here, odd
+
+__all__ = ["elsewhere", "here", "odd"]
 
 
 @pytest.fixture

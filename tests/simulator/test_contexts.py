@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -18,63 +15,7 @@ import yaml
 from tests.conftest import Program
 from tests.endpoint import BASE, MERGE, Endpoint, disk
 from tests.growth import patience
-
-MANIFEST = """\
-apiVersion: apps.cozystack.io/v1alpha1
-kind: VMDisk
-metadata: {name: sys}
-spec: {source: {image: {name: debian-12}}, storage: 5Gi, storageClass: replicated}
----
-apiVersion: apps.cozystack.io/v1alpha1
-kind: VMInstance
-metadata: {name: web, labels: {team: a}}
-spec: {instanceType: u1.nano, instanceProfile: debian, disks: [sys], externalPorts: [80], external: true, cloudInit: "#cloud-config\\n{}"}
-"""
-
-
-class Elsewhere:
-    """A program whose context `prod` leads to the endpoint of another state root."""
-
-    def __init__(self, endpoint: Endpoint, here: Program) -> None:
-        self.endpoint, self.here = endpoint, here
-        self.kubeconfig = here.folder / "kubeconfig"
-        self.write()
-        made = here("context", "create", "prod", "--kubeconfig", self.kubeconfig, "--kube-context", "tenant")
-        assert made.code == 0, made.err
-
-    def write(self, user: dict | None = None, **other: object) -> None:
-        token = (self.endpoint.folder / "token").read_text()
-        ca = self.endpoint.folder / "ca.crt"
-        cluster = {"server": self.endpoint.url, "certificate-authority": os.path.relpath(ca, self.here.folder)}
-        nowhere = {"server": "https://127.0.0.1:1"}
-        text = {
-            "current-context": "production",
-            "contexts": [
-                {
-                    "name": "production",
-                    "context": {"cluster": "nowhere", "user": "me", "namespace": "tenant-production"},
-                },
-                {"name": "tenant", "context": {"cluster": "here", "user": "me", "namespace": "default"}},
-            ],
-            "clusters": [{"name": "here", "cluster": cluster | other}, {"name": "nowhere", "cluster": nowhere}],
-            "users": [{"name": "me", "user": user or {"token": token}}],
-        }
-        self.kubeconfig.write_text(yaml.safe_dump(text))
-
-    def __call__(self, *words: object, **more: object):
-        return self.here("--context", "prod", *words, **more)
-
-
-@pytest.fixture
-def here(tmp_path_factory) -> Program:
-    return Program(tmp_path_factory.mktemp("here"))
-
-
-@pytest.fixture
-def elsewhere(endpoint: Endpoint, here: Program) -> Iterator[Elsewhere]:
-    made = Elsewhere(endpoint, here)
-    yield made
-    here("context", "rm", "prod")
+from tests.tenant import MANIFEST, Elsewhere
 
 
 def test_a_life_in_a_tenant(elsewhere: Elsewhere):
@@ -363,79 +304,6 @@ def test_tokens_are_nowhere_that_others_read(elsewhere: Elsewhere):
     assert stat.S_IMODE(login.stat().st_mode) == 0o700
 
 
-@pytest.fixture
-def odd(elsewhere: Elsewhere) -> Iterator[tuple[Elsewhere, list]]:
-    """Between both an API that has bad days: what the list says it does to the next requests, one after the other."""
-    days: list = []
-    asked: list = []
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def _any(self) -> None:
-            length = int(self.headers.get("Content-Length") or 0)
-            body = self.rfile.read(length) if length else None
-            asked.append((self.command, self.path))
-            day = days.pop(0) if days else None
-            if body and any(word in body for word in elsewhere.refused):
-                self._answer(422, json.dumps({"kind": "Status", "message": "no room for it"}).encode(), {})
-                return
-            if day == "cut":
-                self.close_connection = True
-                return
-            if isinstance(day, int):
-                self._answer(
-                    day,
-                    json.dumps({"kind": "Status", "code": day, "message": f"a {day}"}).encode(),
-                    {"Retry-After": "0"},
-                )
-                return
-            headers = {
-                "Authorization": self.headers.get("Authorization", ""),
-                "Content-Type": self.headers.get("Content-Type", ""),
-            }
-            answer = elsewhere.endpoint.http.request(
-                self.command, elsewhere.endpoint.url + self.path, data=body, headers=headers, timeout=patience(20)
-            )
-            if day == "lost":  # done, and nobody hears of it
-                self.close_connection = True
-                return
-            self._answer(answer.status_code, answer.content, {"Content-Type": "application/json"})
-
-        def _answer(self, status: int, body: bytes, headers: dict) -> None:
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
-
-        do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = _any
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    import ssl
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(elsewhere.endpoint.folder / "server.crt", elsewhere.endpoint.folder / "server.key")
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    elsewhere.write(server=f"https://127.0.0.1:{server.server_port}")
-    assert elsewhere.here("context", "rm", "prod").code == 0
-    assert (
-        elsewhere.here(
-            "context", "create", "prod", "--kubeconfig", elsewhere.kubeconfig, "--kube-context", "tenant"
-        ).code
-        == 0
-    )
-    elsewhere.asked, elsewhere.refused = asked, []
-    yield elsewhere, days
-    server.shutdown()
-    server.server_close()
-
-
 @pytest.mark.parametrize("day", ["cut", 503, 429])
 def test_a_look_is_tried_again(odd, day):
     elsewhere, days = odd
@@ -473,6 +341,25 @@ def test_a_manifest_is_judged_by_what_there_is_in_the_tenant(elsewhere: Elsewher
         done = elsewhere(*words)
         assert done.code == 2 and "storage cannot shrink" in done.err + done.out, words
     assert elsewhere.here("validate", path).code == 0
+
+
+@pytest.mark.usefixtures("odd")
+def test_a_manifest_is_judged_by_what_the_tenant_offers(elsewhere: Elsewhere):
+    image = "images: {golden: {url: 'https://images.example.org/g.qcow2'}}\n"
+    (elsewhere.here.home / "config.yaml").write_text(image)
+    path = elsewhere.here.file("m.yaml", MANIFEST.replace("debian-12", "golden"))
+    assert elsewhere.here("validate", path).code == 0
+    refused = elsewhere("validate", path)
+    assert refused.code == 2 and ":4:" in refused.out and "[HK408]: the tenant has no image 'golden'" in refused.out
+    assert "not compared with the tenant's quotas" in refused.out  # our endpoint has none
+    up = elsewhere("up", path)
+    assert up.code == 2 and "HK408" in up.err and elsewhere.endpoint("GET", f"{BASE}/vmdisks").json()["items"] == []
+    elsewhere.quotas = [{"metadata": {"name": "q"}, "status": {"hard": {"requests.storage": "1Gi"}}}]
+    small = elsewhere("validate", elsewhere.here.file("n.yaml", MANIFEST))
+    assert small.code == 2 and "[HK409]: the tenant's quota leaves 1Gi of requests.storage" in small.out, small.out
+    elsewhere.hidden = "options"
+    asked = elsewhere("validate", elsewhere.here.file("n.yaml", MANIFEST))
+    assert "not compared with what the tenant offers" in asked.out, (asked.out, elsewhere.asked)
 
 
 def test_nobody_there_and_a_stranger_there_are_told(elsewhere: Elsewhere, here: Program):

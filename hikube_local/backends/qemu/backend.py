@@ -268,10 +268,16 @@ class QemuBackend(
             raise HikubeError("HK806", what, fix="check the network configuration of the guest on its console")
         return ip
 
-    def carry(self, obj: Object, port: int) -> int:
+    def direct(self, obj: Object, port: int) -> list[str]:
+        if not self.context.sandbox.has_tenant_network:
+            return []
         with self.connector(obj, port) as words:
-            if self.context.sandbox.has_tenant_network:
-                os.execv(words[0], words)
+            return words
+
+    def carry(self, obj: Object, port: int) -> int:
+        if words := self.direct(obj, port):
+            os.execv(words[0], words)
+        with self.connector(obj, port) as words:
             return subprocess.run(words).returncode
 
     def console(self, obj: Object) -> Path:

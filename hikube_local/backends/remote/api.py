@@ -17,7 +17,9 @@ from hikube_local.api.objects import API_VERSION, INSTANCE, KIND_WORDS, PLURAL, 
 from hikube_local.api.shapes import plain_spec
 from hikube_local.backends.remote import NAME
 from hikube_local.kubeclient.client import Client, Refused
+from hikube_local.manifests import offer
 from hikube_local.manifests.models import read_spec
+from hikube_local.manifests.offer import Offer
 
 BASE = f"/apis/{API_VERSION}"
 SUBRESOURCES = "/apis/subresources.kubevirt.io/v1"
@@ -170,6 +172,18 @@ class Api:
             self._beside[namespace] = (time.monotonic(), kept)
         return kept
 
+    def offer(self, namespace: str) -> Offer:
+        """What the tenant has and what its quotas leave, as far as it is told."""
+        options = self._asked(f"/apis/core.cozystack.io/v1alpha1/namespaces/{namespace}/options")
+        quotas = self._asked(f"/api/v1/namespaces/{namespace}/resourcequotas")
+        silent = {"what the tenant offers": options, "the tenant's quotas": quotas}
+        return Offer(
+            namespace,
+            offer.lists_of(options or ()),
+            offer.left_of(quotas or ()),
+            tuple(name for name, answer in silent.items() if answer is None),
+        )
+
     def pod(self, obj: Object) -> dict[str, Any] | None:
         wanted = names.machine(obj.name)
         return next((p for p in self._may(f"/api/v1/namespaces/{obj.namespace}/pods") if _of_pod(p) == wanted), None)
@@ -179,11 +193,15 @@ class Api:
 
     def _may(self, where: str) -> list[dict[str, Any]]:
         """What the person's role lets them list."""
+        return [raw for raw in self._asked(where) or () if _sound(raw)]
+
+    def _asked(self, where: str) -> list[dict[str, Any]] | None:
+        """None where the person's role or the platform's version has no such list."""
         try:
-            return [raw for raw in self.client.list(where)[1] if _sound(raw)]
+            return self.client.list(where)[1]
         except Refused as e:
             if e.status in (403, 404):
-                return []
+                return None
             raise
 
 

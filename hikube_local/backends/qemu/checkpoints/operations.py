@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hikube_local import files
+from hikube_local import files, mux
 from hikube_local.api.objects import INSTANCE, Object
 from hikube_local.backends.capabilities import FIRST_BOOT, Snapshot, by_name
 from hikube_local.backends.qemu import firmware, libvirt
@@ -225,6 +225,7 @@ def _restore(
             _copy_tree(target / "tpm", firmware.tpm_folder(context.layout) / context.uuid(obj))
     # Whom the guest lets in, and its host keys, are those of then: what was learned since is asked anew (access/ssh.py).
     context.store.note(logins(obj.key), users=None, disk=None)
+    mux.close(context.layout, obj.uid)
     definition.define(context, obj, RunOptions())
     try:
         if point.memory:

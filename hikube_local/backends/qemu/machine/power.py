@@ -6,7 +6,7 @@ import contextlib
 import time
 from typing import Any
 
-from hikube_local import files
+from hikube_local import files, mux
 from hikube_local.api.objects import Object
 from hikube_local.backends.qemu import boot_marks, firmware, libvirt, owners
 from hikube_local.backends.qemu.agent import Agent
@@ -96,6 +96,7 @@ def stop(context: Context, obj: Object, options: RunOptions, emit: Emit) -> None
     if (dom := context.active(obj)) is None:
         return
     libvirt.ends(dom, False)  # first of all: an action that restarts would make a reboot of every shutdown
+    mux.close(context.layout, obj.uid)
     try:
         if not options.force and libvirt.state(dom)[0] is RunState.RUNNING:
             _shut_down(dom, obj, options.grace, emit)

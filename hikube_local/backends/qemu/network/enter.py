@@ -224,6 +224,15 @@ def resolver(text):
     LIBC.umount2(b"/mnt", 2)
 
 
+def speak_through_parent():
+    """As mux.speak_through_parent, for a program that has the standard library alone."""
+    try:
+        if os.fstat(2).st_rdev == os.stat(os.devnull).st_rdev:
+            os.dup2(os.open(f"/proc/{os.getppid()}/fd/2", os.O_WRONLY | os.O_APPEND), 2)
+    except OSError:
+        pass
+
+
 def main(argv):
     pid, mode = int(argv[0]), argv[1]
     if mode == "outside":
@@ -251,5 +260,6 @@ if __name__ == "__main__":
         why = getattr(e, "strerror", None) or str(e)
         if sys.argv[2:3] == ["connect"]:
             why = f"port {sys.argv[4]} of the guest cannot be reached: {why}"
+            speak_through_parent()
         print(why, file=sys.stderr)
         sys.exit(111)

@@ -1,0 +1,132 @@
+"""What `test` makes in a tenant: copies of a manifest's objects, with names of their own, and what no copy would be true to; pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hikube_local.api import names
+from hikube_local.api.objects import DISK, INSTANCE, Key, Named, Object
+from hikube_local.api.quantities import in_bytes
+from hikube_local.manifests.load import Loaded
+from hikube_local.manifests.rules import placed
+from hikube_local.render.sizing import Unsized, requested
+from hikube_local.source.finding import Finding, Path, Severity
+from hikube_local.text import size, timestamp
+from hikube_local.userdata.requested import makes_default
+
+# On each object, so that any machine can take away what a run left behind: the run, whose it is, Unix time of its end.
+RUN, OWNER, EXPIRES = (f"hikube.local/{name}" for name in ("run", "owner", "expires"))
+# What may be made without a word: vCPUs, bytes of memory, seconds.
+FREE = (8, 16 << 30, 3600.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of `test`. `expires`: Unix seconds after which anybody who sweeps may take its objects away."""
+
+    id: str
+    owner: str
+    expires: float
+
+
+def copies(objects: Iterable[Object], namespace: str, run: Run, key: str) -> dict[Key, Object]:
+    """Each object's copy, by the object's own key. `key`: the public key with which we get in, beside the manifest's own."""
+    given = list(objects)
+    renamed = {o.key: _name(run, n, o) for n, o in enumerate(given)}
+    labels, notes = {RUN: run.id, OWNER: run.owner}, {EXPIRES: str(int(run.expires))}
+    out = {}
+    for obj in given:
+        spec = _disk(obj, renamed) if obj.kind == DISK else _machine(obj, renamed, key)
+        out[obj.key] = replace(
+            obj,
+            name=renamed[obj.key],
+            namespace=namespace,
+            spec=spec,
+            labels={**obj.labels, **labels},
+            annotations={**obj.annotations, **notes},
+        )
+    return out
+
+
+def _name(run: Run, n: int, obj: Object) -> str:
+    most = names.INSTANCE_MAX if obj.kind == INSTANCE else names.DISK_MAX
+    plain = f"t-{run.id}-{obj.name}"
+    return plain if len(plain) <= most else f"t-{run.id}-{n}-{obj.name}"[:most].rstrip("-")
+
+
+def _disk(obj: Object, renamed: dict[Key, str]) -> Any:
+    source = obj.disk.source
+    if source.disk is None:
+        return obj.spec
+    name = renamed.get(Key(DISK, obj.namespace, source.disk.name), source.disk.name)
+    return obj.disk.but(source=source.but(disk=Named(name=name)))
+
+
+def _machine(obj: Object, renamed: dict[Key, str], key: str) -> Any:
+    spec = obj.instance
+    disks = tuple(replace(d, name=renamed[Key(DISK, obj.namespace, d.name)]) for d in spec.disks)
+    # A public address costs money and is not needed: who looks comes through the API. It is to run, whatever it says.
+    more = {"external": False, "running": True, "runStrategy": None, "sshKeys": (*spec.sshKeys, key)}
+    return spec.but(disks=disks, **more)
+
+
+def refused(items: Iterable[Loaded]) -> Iterator[Finding]:
+    """What would not be tested but something else, told before anything is made."""
+    given = list(items)
+    machines = [i.object.name for i in given if i.object.kind == INSTANCE]
+    for item in given:
+        obj = item.object
+        if obj.kind == DISK:
+            if obj.disk.source.upload is not None:
+                yield _at(item, "its content is uploaded: a copy of it has none", ("source",), "name an image or a URL")
+            continue
+        spec = obj.instance
+        if not spec.has_seed:
+            what = "it has no cloud-init seed, and the key with which we get in would make one"
+            yield _at(item, what, (), "give it cloudInit or sshKeys, or look at it with compare")
+        elif not makes_default(spec.cloudInit):
+            what = "user-data makes no default user, and sshKeys are for that one alone: nobody could log in"
+            yield _at(item, what, ("cloudInit",), "add `- default` to users, or look at it with compare")
+        for name in machines:
+            # The copy's name is another one, and so is what finds it in the tenant's network.
+            if re.search(rf"\bvm-instance-{re.escape(name)}\b", spec.cloudInit):
+                what = f"user-data names the machine {name}, whose copy has another name"
+                yield _at(item, what, ("cloudInit",), "look at it with compare")
+
+
+def cost(objects: Iterable[Object], seconds: float) -> tuple[str, bool]:
+    """What a run takes, in words, and whether that is more than is made without a word."""
+    vcpus = memory = storage = machines = 0
+    for obj in objects:
+        if obj.kind == DISK:
+            storage += in_bytes(obj.disk.storage)
+            continue
+        machines += 1
+        try:
+            asked = requested(obj.instance)
+        except Unsized:  # a type that only the tenant knows
+            continue
+        vcpus, memory = vcpus + asked.vcpus, memory + asked.memory
+    words = f"{machines} machine{'s' if machines != 1 else ''}, {vcpus} vCPUs, {size(memory)} of memory, {size(storage)} of disks"
+    return f"{words}, at most {seconds / 60:.0f} minutes", any(
+        now > free for now, free in zip((vcpus, memory, seconds), FREE, strict=True)
+    )
+
+
+def until(obj: Object) -> float | None:
+    """When an object of a run may be taken away, in Unix seconds; None where it does not say."""
+    said = obj.annotations.get(EXPIRES, "")
+    return float(said) if said.isdecimal() and len(said) < 16 else None
+
+
+def told(obj: Object) -> str:
+    """An object of a run that is still there, for a person."""
+    end = until(obj)
+    return f"{obj.ref}, of {obj.labels.get(OWNER, 'nobody')}" + (f", until {timestamp(end)}" if end is not None else "")
+
+
+def _at(item: Loaded, what: str, path: Path, help: str) -> Finding:
+    return placed(item, Finding("HK410", Severity.ERROR, f"cannot be tested by a copy: {what}", path, help))

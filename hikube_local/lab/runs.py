@@ -1,0 +1,154 @@
+"""Runs of `test` in a tenant: what a run makes is written down before it is asked for, and goes with it, however it ends.
+
+Three see to it: the run itself; a process that outlives it, and takes its objects away when it is killed; and whoever sweeps,
+on any machine, since each object says whose it is and until when.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import re
+import secrets
+import socket
+import subprocess
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from hikube_local import files
+from hikube_local.api.objects import DISK, INSTANCE, Key, Object
+from hikube_local.engine.elsewhere import Elsewhere
+from hikube_local.errors import ExitCode, HikubeError
+from hikube_local.events import Emit
+from hikube_local.lab.copies import RUN, Run, told, until
+from hikube_local.locks import holder, locked
+from hikube_local.paths import Layout
+from hikube_local.plan.steps import RunOptions
+from hikube_local.run import program
+
+AGAIN, LONGEST = 2.0, 300.0  # seconds after which is looked once more: what was asked for last may come late
+
+
+def new(seconds: float) -> Run:
+    """One that anybody may clear away after so many seconds."""
+    whose = re.sub(r"[^a-z0-9]+", "-", f"{getpass.getuser()}-{socket.gethostname()}".lower())
+    return Run(secrets.token_hex(3), whose[:60].strip("-") or "nobody", time.time() + seconds)
+
+
+@contextlib.contextmanager
+def held(session: Elsewhere, run: Run, keys: Iterable[Key], emit: Emit, keep: bool = False) -> Iterator[None]:
+    """While the block runs, its objects are looked after, and taken away at its end; HK826 where some stay.
+
+    `keep`: all of them stay, until somebody sweeps them.
+    """
+    path = _journal(session.layout, run.id)
+    files.make_folder(path.parent)
+    about = {"run": run.id, "owner": run.owner, "expires": run.expires, "objects": [k.ref for k in keys]}
+    with locked(_lock(path)):
+        files.write_json(path, {**about, "kept": keep})
+        watching = _watch(session, run, path)
+        try:
+            yield
+        finally:
+            try:
+                if not keep:
+                    require_gone(removed(session, run.id, emit))
+                    _forget(path)
+            finally:
+                assert watching.stdin is not None
+                watching.stdin.close()
+
+
+def require_gone(left: Iterable[Object]) -> None:
+    """HK826 where something of a run is still there."""
+    if there := "; ".join(map(told, left)):
+        fix = "hikube-local sweep tries again, from any machine"
+        raise HikubeError("HK826", f"still in the tenant: {there}", fix=fix, exit_code=ExitCode.LEFT)
+
+
+def outlive(session: Elsewhere, run: str, emit: Emit) -> None:
+    """Once the run has let go of its journal: what it left, if it left anything."""
+    path = _journal(session.layout, run)
+    with locked(_lock(path)):
+        known = files.read_json(path)
+    if known is not None and known.get("kept"):
+        return
+    wait = AGAIN
+    while path.exists():  # somebody may have swept meanwhile
+        left = removed(session, run, emit)
+        time.sleep(wait)
+        if not left and not of_runs(session, run):
+            break
+        wait *= 2
+        if wait > LONGEST:  # it is for whoever sweeps
+            return
+    _forget(path)
+
+
+def sweep(session: Elsewhere, emit: Emit, only: str = "") -> tuple[list[Object], list[Object]]:
+    """(what was to go, what of it is still there): objects past their time and those of killed runs of this machine, or
+    one run's."""
+    journals = {p.stem: p for p in _folder(session.layout).glob("*.json")}
+    there = of_runs(session)
+    if only:
+        if (path := journals.get(only)) and (who := holder(_lock(path))):
+            raise HikubeError("HK609", f"the run {only} goes on: {who}", fix="end it first")
+        doomed = {only}
+    else:
+        dead = {
+            name
+            for name, p in journals.items()
+            if holder(_lock(p)) is None and not (files.read_json(p) or {}).get("kept")
+        }
+        now = time.time()
+        doomed = dead | {o.labels[RUN] for o in there if (end := until(o)) is not None and end < now}
+    gone = [o for o in there if o.labels[RUN] in doomed]
+    left: list[Object] = []
+    for run in sorted(doomed):
+        left += (rest := removed(session, run, emit))
+        if not rest and run in journals:
+            _forget(journals[run])
+    return gone, left
+
+
+def of_runs(session: Elsewhere, run: str = "") -> list[Object]:
+    """The objects of runs, or of one, as they are there now."""
+    session.api.forget()
+    return [o for o in session.store.objects() if (o.labels.get(RUN) == run if run else RUN in o.labels)]
+
+
+def removed(session: Elsewhere, run: str, emit: Emit) -> list[Object]:
+    """Take away what a run has made, machines first, and wait until it is gone; what is still there then."""
+    for kind in (INSTANCE, DISK):
+        keys = [o.key for o in of_runs(session, run) if o.kind == kind]
+        if keys:
+            session.store.mark_deleted(keys)
+            session.reconciler(emit, RunOptions()).reconcile(keys)
+    return of_runs(session, run)
+
+
+def _folder(layout: Layout) -> Path:
+    return layout.state / "runs"
+
+
+def _journal(layout: Layout, run: str) -> Path:
+    if not re.fullmatch(r"[0-9a-f]{1,16}", run):
+        raise HikubeError("HK810", f"{run[:40]!r} is no run", fix="the runs are named by: hikube-local sweep --list")
+    return _folder(layout) / f"{run}.json"
+
+
+def _lock(path: Path) -> Path:
+    return path.with_suffix(".lock")
+
+
+def _forget(path: Path) -> None:
+    for suffix in (".json", ".log", ".lock"):
+        path.with_suffix(suffix).unlink(missing_ok=True)
+
+
+def _watch(session: Elsewhere, run: Run, path: Path) -> subprocess.Popen[bytes]:
+    """It waits until its standard input is closed, which a kill does, too."""
+    words = [*program(), *session.flags, "sweep", "--run", run.id, "--when-closed"]
+    with open(path.with_suffix(".log"), "wb") as out:
+        return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True)

@@ -1,0 +1,162 @@
+"""A trial in a tenant: copies of a manifest's machines there, entered by ssh, looked at and checked.
+
+What says there that cloud-init is done is cloud-init itself: the platform does not know it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+from hikube_local.api.objects import DISK, INSTANCE, Key, Object
+from hikube_local.backends.capabilities import Dials
+from hikube_local.engine import power
+from hikube_local.engine.session import Session
+from hikube_local.errors import HikubeError, unexpected
+from hikube_local.events import Emit, Event, EventType
+from hikube_local.lab import outside
+from hikube_local.lab.checklist import Check
+from hikube_local.lab.guest import Guest
+from hikube_local.lab.looked import Checking, Report, look
+from hikube_local.plan.steps import RunOptions
+from hikube_local.readiness.stages import Result, Stage, Verdict
+
+AGAIN = 3.0  # seconds between two attempts to log in
+HTTP = 30.0  # seconds for an answer of a web server in the guest
+_DONE = "command -v cloud-init >/dev/null || exit 0; cloud-init status --wait >/dev/null 2>&1; exit 0"
+Enter = Callable[[Object], AbstractContextManager[Guest]]
+
+
+class AsRoot:
+    """What checks ask is root's to know."""
+
+    def __init__(self, guest: Guest) -> None:
+        self._guest = guest
+
+    def run(self, command: str, timeout: float = 60.0) -> tuple[int, bytes, bytes]:
+        return self._guest.run(f"sudo -n /bin/sh -c {shlex.quote(command)}", timeout)
+
+
+class TenantTrial(Checking):
+    """`enter`: ssh into a machine, as the user whom the run's key lets in. `timeout`: seconds for each machine."""
+
+    def __init__(self, session: Session, emit: Emit, enter: Enter, timeout: float, thorough: bool = False) -> None:
+        self.session, self._emit, self._enter = session, emit, enter
+        self.timeout, self.thorough = timeout, thorough
+        self.reports: dict[Key, Report] = {}
+        self._copies: dict[Key, Object] = {}
+        self._guests: dict[Key, tuple[Guest, str]] = {}
+        self._open: dict[Key, contextlib.ExitStack] = {}
+        self._deadline = 0.0
+
+    def emit(self, event: Event) -> None:
+        if event.type is EventType.STAGE and event.stage in list(Stage):  # else it is the platform's own word
+            for key, report in self.reports.items():
+                if self._copies[key].ref == event.object and report.verdict is None:
+                    report.stages.append((event.stage, event.time))
+        self._emit(event)
+
+    def run(
+        self, objects: Sequence[Object], copies: dict[Key, Object], wanted: Sequence[Check], image: str = ""
+    ) -> list[Report]:
+        """`copies`: by the key of the object that each is a copy of."""
+        self._copies = copies
+        self.reports = {o.key: Report(o, image) for o in objects if o.kind == INSTANCE}
+        begin = time.time()
+        self._deadline = time.monotonic() + self.timeout
+        self.session.store.put(copies.values())
+        keys = [o.key for o in copies.values()]
+        results = self.session.reconciler(self.emit, RunOptions()).reconcile(keys, wait=True, timeout=self.timeout)
+        broken = [d.error for k, d in results.items() if d.error and k.kind == DISK]
+        try:
+            for key, report in self.reports.items():
+                done = results.get(copies[key].key)
+                report.started = begin
+                report.stages = [(stage, max(0.0, at - begin)) for stage, at in report.stages]
+                report.verdict, report.error = (done.verdict, done.error) if done else (None, None)
+                if report.error is None and report.verdict is None:
+                    report.error = next(iter(broken), HikubeError("HK805", f"{report.machine.name} did not start"))
+                try:
+                    if report.verdict is not None and report.verdict.result is Result.READY:
+                        self._look(report)
+                except Exception as e:
+                    report.error = report.error or unexpected(e)
+                self.check(report, [c for c in wanted if c.machine in ("", report.machine.name)])
+        finally:
+            for key in list(self._open):
+                self._leave(key)
+        return list(self.reports.values())
+
+    def _look(self, report: Report) -> None:
+        self._wait(report)
+        guest, report.way_in = self.guest(report)
+        if report.verdict is not None and report.verdict.result is Result.READY:
+            seconds = time.time() - report.started
+            report.verdict = Verdict(Result.READY, Stage.DONE, "ready", cloud_init=True, seconds=seconds)
+        look(report, guest, self.thorough)
+
+    def _wait(self, report: Report) -> None:
+        """Until cloud-init says that it is done; a guest that reboots meanwhile is entered again."""
+        while True:
+            guest, _ = self.guest(report)
+            try:
+                guest.run(_DONE, max(1.0, self._deadline - time.monotonic()))
+                return
+            except HikubeError:
+                if time.monotonic() < self._deadline:
+                    self._leave(report.machine.key)
+                    continue
+            what = "timed out: cloud-init is not done"
+            report.verdict = Verdict(Result.TIMEOUT, Stage.CLOUD_FINAL, what, seconds=time.time() - report.started)
+            return
+
+    def guest(self, report: Report) -> tuple[Guest, str]:
+        """By ssh, tried until the machine's time is over."""
+        key = report.machine.key
+        while key not in self._guests:
+            stack = contextlib.ExitStack()
+            try:
+                guest = stack.enter_context(self._enter(self._copies[key]))
+                who = (
+                    guest.run("id -un; id -u; sudo -n true 2>/dev/null && echo yes")[1]
+                    .decode("utf-8", "replace")
+                    .split()
+                )
+            except HikubeError as e:
+                stack.close()
+                if time.monotonic() > self._deadline:
+                    raise HikubeError("HK806", f"nobody could log in: {e.what}", e.why) from None
+                time.sleep(AGAIN)
+                continue
+            root = who[1:2] == ["0"] or who[2:] == ["yes"]
+            powers = "" if who[1:2] == ["0"] else ", with sudo" if root else ", who is not root and has no sudo"
+            inside = AsRoot(guest) if powers == ", with sudo" else guest
+            self._open[key] = stack
+            self._guests[key] = (inside, f"ssh as {''.join(who[:1])}{powers}, by a key that was added to sshKeys")
+        return self._guests[key]
+
+    def _leave(self, key: Key) -> None:
+        self._guests.pop(key, None)
+        if stack := self._open.pop(key, None):
+            stack.close()
+
+    def reboot(self, report: Report) -> None:
+        copy = self._copies[report.machine.key]
+        asked = "cat /proc/sys/kernel/random/boot_id"
+        before = self.guest(report)[0].run(asked)[1]
+        self._emit(Event(EventType.STEP, "rebooting for the checks with after: reboot", copy.ref, copy.namespace))
+        self._leave(report.machine.key)
+        power.ask(self.session, [copy], "restart")
+        self._deadline = max(self._deadline, time.monotonic() + self.timeout)
+        while self.guest(report)[0].run(asked)[1] == before:
+            self._leave(report.machine.key)
+            time.sleep(AGAIN)
+        self._wait(report)
+
+    def http(self, report: Report, port: int, path: str) -> tuple[int, str]:
+        copy = self._copies[report.machine.key]
+        dials = self.session.require(copy, Dials)
+        return outside.http(lambda: dials.connector(copy, port), copy.name, port, path, HTTP)

@@ -1,0 +1,170 @@
+"""`test` in a tenant, and `sweep`: whatever ends a run, nothing of it stays. Nobody can log in to the simulator's machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Program
+from tests.endpoint import BASE, disk
+from tests.growth import patience
+from tests.tenant import MANIFEST, Elsewhere
+
+LABELS = {"hikube.local/run": "abc", "hikube.local/owner": "somebody-else"}
+QUICK = ("--timeout", "2s")
+
+
+def there(elsewhere: Elsewhere) -> list[str]:
+    found = [elsewhere.endpoint("GET", f"{BASE}/{kind}").json()["items"] for kind in ("vminstances", "vmdisks")]
+    return [item["metadata"]["name"] for items in found for item in items]
+
+
+def journals(elsewhere: Elsewhere) -> list[Path]:
+    return sorted((elsewhere.here.home / "state" / "contexts" / "prod").rglob("runs/*"))
+
+
+def gone(elsewhere: Elsewhere) -> None:
+    deadline = time.monotonic() + patience(60)
+    while there(elsewhere) or journals(elsewhere):
+        assert time.monotonic() < deadline, (there(elsewhere), journals(elsewhere))
+        time.sleep(0.2)
+
+
+def start(elsewhere: Elsewhere, *words: object) -> subprocess.Popen[str]:
+    argv = [sys.executable, "-m", "hikube_local", "--context", "prod", *map(str, words)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        argv, env=elsewhere.here.env, stdout=pipe, stderr=pipe, text=True, cwd=elsewhere.here.folder
+    )
+
+
+def test_a_test_makes_copies_and_takes_them_away(elsewhere: Elsewhere):
+    path = elsewhere.here.file("m.yaml", MANIFEST)
+    assert elsewhere.endpoint("POST", f"{BASE}/vmdisks", disk("mine")).status_code == 201
+    running = start(elsewhere, "test", path, *QUICK, "-o", "json")
+    seen: set[str] = set()
+    while running.poll() is None:
+        seen |= set(there(elsewhere))
+    out, err = running.communicate()
+    assert out, err
+    (report,) = json.loads(out)
+    assert running.returncode == 1 and report["machine"] == "web" and "nobody could log in" in report["cause"], err
+    assert any(name.startswith("t-") and name.endswith("-web") for name in seen), seen
+    assert "1 machine, 1 vCPUs" in err and "at most 0 minutes" in err and "context prod: " in err
+    assert there(elsewhere) == ["mine"]
+    elsewhere.endpoint("DELETE", f"{BASE}/vmdisks/mine")
+    gone(elsewhere)
+    assert "t-" not in (elsewhere.here.home / "state" / "contexts" / "prod" / "ssh" / "known_hosts").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (("#cloud-config\\n{}", "#cloud-config\\nusers: [{name: me}]"), "HK410"),
+        (("u1.nano", "u1.8xlarge"), "A confirmation is needed"),
+        (("debian-12", "no-such-image"), "HK408"),
+    ],
+)
+def test_nothing_is_made_of_what_is_refused(elsewhere: Elsewhere, changed: tuple[str, str], said: str):
+    path = elsewhere.here.file("m.yaml", MANIFEST.replace(*changed))
+    done = elsewhere("test", path, *QUICK)
+    assert done.code == 2 and said in done.err, done.err
+    assert there(elsewhere) == [] and journals(elsewhere) == []
+
+
+def test_what_is_kept_stays_until_it_is_swept(elsewhere: Elsewhere):
+    path = elsewhere.here.file("m.yaml", MANIFEST)
+    done = elsewhere("test", path, *QUICK, "--keep")
+    run = done.err.split("sweep --run ")[1].split()[0]
+    assert set(there(elsewhere)) == {f"t-{run}-web", f"t-{run}-sys"}
+    assert elsewhere("sweep").code == 0 and len(there(elsewhere)) == 2  # its time is not over
+    listed = elsewhere("sweep", "--list").out
+    assert f"{run}  vminstance/t-{run}-web, of " in listed and len(listed.splitlines()) == 2
+    assert elsewhere("sweep", "--run", run).code == 0
+    gone(elsewhere)
+    assert "nothing to remove" in elsewhere("sweep").err
+
+
+def test_any_machine_sweeps_what_is_past_its_time_and_nothing_else(elsewhere: Elsewhere, tmp_path_factory):
+    def made(name: str, expires: float, labels: dict = LABELS) -> None:
+        body = disk(name)
+        # The mark of what was made from some machine with this program.
+        notes = {"hikube.local/expires": str(int(expires)), "hikube.local/applied": "{}"}
+        body["metadata"] |= {"labels": labels, "annotations": notes}
+        assert elsewhere.endpoint("POST", f"{BASE}/vmdisks", body).status_code == 201
+
+    made("old", time.time() - 5)
+    made("young", time.time() + 900, LABELS | {"hikube.local/run": "abd"})
+    made("odd", 0, {})
+    other = Program(tmp_path_factory.mktemp("other"))
+    made_there = ("context", "create", "prod", "--kubeconfig", elsewhere.kubeconfig, "--kube-context", "tenant")
+    assert other(*made_there).code == 0
+    done = other("--context", "prod", "sweep")
+    assert done.code == 0 and set(there(elsewhere)) == {"young", "odd"}, done.err
+    assert other("sweep").code == 2  # here there are no runs of that kind
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_ended_leaves_nothing(elsewhere: Elsewhere, how: signal.Signals):
+    """Killed, it is outlived by a process of its own."""
+    running = start(elsewhere, "test", elsewhere.here.file("m.yaml", MANIFEST), "--timeout", "5m")
+    deadline = time.monotonic() + patience(60)
+    while len(there(elsewhere)) < 2:
+        assert time.monotonic() < deadline and running.poll() is None, running.communicate()
+        time.sleep(0.05)
+    running.send_signal(how)
+    running.communicate(timeout=patience(60))
+    gone(elsewhere)
+
+
+@pytest.mark.parametrize("nth", [3, 6, *(pytest.param(n, marks=pytest.mark.full) for n in (1, 2, 4, 5, *range(7, 24)))])
+def test_killed_at_any_request_the_sweep_leaves_nothing(odd, nth: int):
+    """Both are killed, the run and the process that outlives it, as by a power cut."""
+    elsewhere, _ = odd
+    path = elsewhere.here.file("m.yaml", MANIFEST)
+    elsewhere.asked.clear()
+    running = start(elsewhere, "test", path, *QUICK)
+    deadline = time.monotonic() + patience(60)
+    while len(elsewhere.asked) < nth and running.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.001)
+    for pid in _family(running.pid):
+        os.kill(pid, signal.SIGKILL)
+    running.communicate()
+    done = elsewhere("sweep")
+    assert done.code == 0, done.err
+    gone(elsewhere)
+
+
+def _family(pid: int) -> list[int]:
+    """A process and its children, the parent last: it does not see them end."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+            if parent == pid:
+                found.append(int(entry.name))
+    return [*found, pid]
+
+
+def test_what_stays_is_told_with_an_exit_code_of_its_own(odd):
+    elsewhere, _ = odd
+    path = elsewhere.here.file("m.yaml", MANIFEST)
+    elsewhere.kept = "vmdisks"
+    done = elsewhere("test", path, *QUICK)
+    assert done.code == 5 and "[HK826]" in done.err and "still in the tenant: vmdisk/t-" in done.err, done.err
+    assert "FAILED" in done.out  # the report is not lost
+    swept = elsewhere("sweep", timeout=patience(60))
+    assert swept.code == 5
+    elsewhere.kept = ""
+    assert elsewhere("sweep").code == 0
+    gone(elsewhere)
