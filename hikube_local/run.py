@@ -158,7 +158,8 @@ def left_behind(argv: Sequence[str], ask: bool = False, env: Mapping[str, str] |
     file: a pipe would be held open by what stays. `ask`: it may talk to the terminal."""
     from hikube_local.text import one_line, sanitize
 
-    with tempfile.TemporaryFile() as said:
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND  # to its end, whoever else writes there
+    with tempfile.TemporaryDirectory() as folder, open(os.open(f"{folder}/said", flags, 0o600), "r+b") as said:
         begin = time.monotonic()
         log.started(argv)
         quiet = subprocess.DEVNULL

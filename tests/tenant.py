@@ -95,6 +95,9 @@ def odd(elsewhere: Elsewhere) -> Iterator[tuple[Elsewhere, list]]:
             if self.command == "DELETE" and elsewhere.kept and f"/{elsewhere.kept}/" in self.path:
                 self._answer(403, b'{"kind": "Status", "message": "no"}', {})
                 return
+            if elsewhere.options and plural == "options":
+                self._answer(200, json.dumps({"items": elsewhere.options}).encode(), {})
+                return
             if plural == elsewhere.hidden:
                 self._answer(403, b'{"kind": "Status", "message": "no"}', {})
                 return
@@ -149,7 +152,8 @@ def odd(elsewhere: Elsewhere) -> Iterator[tuple[Elsewhere, list]]:
         ).code
         == 0
     )
-    elsewhere.asked, elsewhere.refused, elsewhere.quotas, elsewhere.hidden, elsewhere.kept = asked, [], [], "", ""
+    elsewhere.asked, elsewhere.refused, elsewhere.quotas, elsewhere.options = asked, [], [], []
+    elsewhere.hidden = elsewhere.kept = ""
     yield elsewhere, days
     server.shutdown()
     server.server_close()

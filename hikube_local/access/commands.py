@@ -49,7 +49,7 @@ def entered(
     session: Session, obj: Object, folder: Path, say: Callable[[str], None], identity: Path | None = None
 ) -> Iterator[BySsh]:
     """The machine, entered as `ssh NAME` would, or with this private key; `folder`: short, for the connection's socket."""
-    user, options = ssh.prepare(session, obj, "", identity, say)
+    user, options, _ = ssh.prepare(session, obj, "", identity, say)
     program, control = find("ssh"), folder / "c"
     shared = ["-o", f"ControlPath={control}", "-o", "BatchMode=yes", "-o", "ConnectTimeout=30"]
     target = f"{user}@{obj.name}"

@@ -137,20 +137,20 @@ def prepare(
     identity: Path | None,
     say: Callable[[str], None],
     boot: float | None = None,
-) -> tuple[str, list[str]]:
-    """(user, ssh's options): -i, else ~/.ssh's keys if one of them gets in, else our own key, let in by the agent.
+) -> tuple[str, list[str], Path | None]:
+    """(user, ssh's options, shared connection): -i, else ~/.ssh's keys if one of them gets in, else our own key, let in
+    by the agent.
 
-    `boot`: when the guest's boot began: then the connection is left for the next ones, and one that was left is used.
+    `boot`: when the guest's boot began: then there is a connection to be shared, and while it is open nothing is asked.
     """
     user = user or user_of(session, obj)
     if not _USER.fullmatch(user):
         raise HikubeError("HK810", f"{user[:60]!r} is not a user name", exit_code=ExitCode.USAGE)
     shared = mux.path(session.layout, obj.uid, boot, user, identity or "") if boot is not None else None
     if shared is not None and mux.is_open(shared):
-        return user, [*options(session, obj, [identity] if identity else []), *mux.options(shared)]
+        return user, options(session, obj, [identity] if identity else []), shared
     learn_host_keys(session, obj)
-    words = _entered(session, obj, user, identity, say)
-    return user, [*words, *(mux.options(shared) if shared is not None else [])]
+    return user, _entered(session, obj, user, identity, say), shared
 
 
 def _entered(session: Session, obj: Object, user: str, identity: Path | None, say: Callable[[str], None]) -> list[str]:

@@ -78,7 +78,7 @@ def down(
     if files or names:
         keys = {(app.find(*reference(n, INSTANCE)) if "/" in n else app.machine(n)).key for n in names}
         if files:
-            keys |= {i.object.key for i in load(app, tuple(files), for_plan=False, quiet=True).objects}
+            keys |= {i.object.key for i in load(app, tuple(files), for_plan=False, quiet=True, makes=False).objects}
         machines = [o for o in app.store.objects(INSTANCE) if o.key in keys]
         named_disks = [o for o in app.store.objects(DISK) if o.key in keys]
         doomed = list({o.key: o for o in (*with_disks(app.session, machines), *named_disks)}.values())
@@ -163,7 +163,9 @@ def delete(
     if filename:
         stored = {o.key for o in app.store.objects()}
         keys += [
-            k for i in load(app, urls(filename), for_plan=False, quiet=True).objects if (k := i.object.key) in stored
+            k
+            for i in load(app, urls(filename), for_plan=False, quiet=True, makes=False).objects
+            if (k := i.object.key) in stored
         ]
     if not words and not filename:
         raise UsageError("HK810", "no object given", fix="write delete vminstance/NAME, or delete -f FILE")

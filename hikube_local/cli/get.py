@@ -118,7 +118,10 @@ def _get(
     if filename:
         from hikube_local.cli.load import load
 
-        known = [app.store.get(i.object.key) for i in load(app, urls(filename), for_plan=False, quiet=True).objects]
+        known = [
+            app.store.get(i.object.key)
+            for i in load(app, urls(filename), for_plan=False, quiet=True, makes=False).objects
+        ]
         objects, single = [o for o in known if o], False
     else:
         try:

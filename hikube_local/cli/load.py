@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -23,12 +24,18 @@ class Invalid(click.exceptions.Exit):
         self.findings = findings
 
 
-def load(app: App, files: tuple[str, ...], for_plan: bool, quiet: bool = False, unknown: str = "strict") -> Any:
-    """Validate everything, tell the findings, and stop before anything is changed when there is an error."""
+def load(
+    app: App, files: tuple[str, ...], for_plan: bool, quiet: bool = False, unknown: str = "strict", makes: bool = True
+) -> Any:
+    """Validate everything, tell the findings, and stop before anything is changed when there is an error.
+
+    `makes`: whether what is read is to be made; else it is only looked for.
+    """
     from hikube_local.manifests.validate import validate
     from hikube_local.source.finding import Severity, folded
 
-    known = app.session.known(offered=not quiet)
+    known = app.session.known()
+    known = replace(known, offer=app.session.offer(makes))
     result = validate(files, app.flag_namespace, app.default_namespace, known, for_plan, unknown)
     for d in folded(result.findings.items):
         if d.severity is Severity.ERROR or (d.severity is Severity.WARNING and not quiet):

@@ -52,13 +52,17 @@ def port_forward(app: App, stdio: bool, login: str, address: str, name: str, por
     if stdio:
         if len(pairs) != 1:
             raise UsageError("HK810", "--stdio carries one port")
-        mux.speak_through_parent()
+        mux.carries()
         if login:
             from hikube_local.access import ssh
 
             with contextlib.suppress(HikubeError, OSError):  # ssh itself says who is not let in
                 ssh.log_in(app.session, obj, login, lambda text: print(tr(text), file=sys.stderr))
-        return backend.carry(obj, pairs[0][1])
+        try:
+            return backend.carry(obj, pairs[0][1])
+        except HikubeError as e:
+            mux.tell(e.render())
+            raise
     with contextlib.ExitStack() as held:
         listeners: dict[socket.socket, forward.Target] = {}
         for near, far in pairs:

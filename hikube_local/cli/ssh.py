@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from hikube_local import files, log
+from hikube_local import files, log, mux
 from hikube_local.access import keys
 from hikube_local.cli.app import App
 from hikube_local.cli.options import common, complete_machine, option
@@ -91,6 +91,8 @@ def ssh(
 ) -> int:
     """Log in to a machine, or run a command there; exits with the guest's exit code, or 255 if ssh itself failed.
 
+    A second ssh as the same user within a minute shares the connection; one with options of ssh's has one of its own.
+
     Options of ssh itself may be given before or after NAME. -n, -c, -i, -l, -q, long options, and -t before NAME are
     those listed below.
     """
@@ -107,12 +109,18 @@ def ssh(
         if passed or local_ssh_opts:  # what a shared connection was made with decides more than they say
             boot = None
         named = target.rpartition("@")[0] or username
-        user, options = access.prepare(app.session, obj, named, identity_file, _say, boot)
+        user, options, shared = access.prepare(app.session, obj, named, identity_file, _say, boot)
     except HikubeError as e:
         e.exit_code = e.exit_code if e.exit_code is ExitCode.USAGE else ExitCode.SSH
         raise
     # The user's options come first: ssh takes the first value of each.
     quiet = ["-q"] if app.quiet else []
+    if shared is not None:
+        code, said = mux.opened(shared, [find("ssh"), *options, f"{user}@{obj.name}"])
+        if code:
+            print(said, file=sys.stderr)
+            return ExitCode.SSH
+        options = [*mux.options(shared), *options]
     words = ("ssh", *passed, *local_ssh_opts, *quiet, *options, f"{user}@{obj.name}", *(["--"] if run else []), *run)
     log.started(words)
     os.execv(find("ssh"), words)
@@ -152,7 +160,7 @@ def scp(app: App, identity_file: Path | None, recursive: bool, words: tuple[str,
     for name in dict.fromkeys(w.split(":", 1)[0] for w in remotes):
         obj = app.machine(name)
         app.session.require(obj, capabilities.Dials)
-        user, options = access.prepare(app.session, obj, name.rpartition("@")[0], identity_file, _say)
+        user, options, _ = access.prepare(app.session, obj, name.rpartition("@")[0], identity_file, _say)
         prepared[name] = (f"{user}@{keys.alias(obj)}", options)
     if len(prepared) == 1:
         options = next(iter(prepared.values()))[1]

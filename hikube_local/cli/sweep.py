@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from hikube_local.cli.app import App, confirm
 from hikube_local.cli.options import common, option
 from hikube_local.errors import ExitCode, UsageError
 from hikube_local.events import ignore
 from hikube_local.language import tr
+from hikube_local.text import timestamp
 
 if TYPE_CHECKING:
     from hikube_local.cli.test import How, Tried
@@ -23,43 +25,89 @@ if TYPE_CHECKING:
 PATIENCE, SLACK = 900.0, 1800.0  # seconds for a machine, and for what comes before and after
 
 
-def in_a_tenant(app: App, objects: list[Any], how: How, yes: bool) -> Tried:
-    """Copies there, under names of their own; what earlier runs left is taken away first."""
+def require_possible(watch: bool, leave: bool, trust_console: bool, offline: bool, **_: Any) -> None:
+    """HK825 where an option of `test` has no meaning in a tenant."""
+    wrong = {"--watch": watch, "--trust-console": trust_console, "--offline": offline}
+    if odd := [name for name, given in wrong.items() if given]:
+        raise UsageError("HK825", f"{odd[0]} is not possible in a tenant", "its machines are others'", "leave it out")
+    if leave and click.get_current_context().get_parameter_source("leave") is not ParameterSource.COMMANDLINE:
+        what = "HIKUBE_LOCAL_TEST_KEEP is not heeded in a tenant, where machines cost"
+        raise UsageError("HK825", what, fix="unset it, or write --keep")
+
+
+def in_a_tenant(app: App, items: list[Any], wanted: list[Any], each: list[list[Any]], how: How, yes: bool) -> Tried:
+    """Copies there, under names of their own; what killed runs of this machine left is taken away first.
+
+    `items`: the manifest's objects with their places; `each`: its objects on each of the images.
+    """
     from hikube_local.access import commands, keys, ssh
     from hikube_local.lab import copies, runs
     from hikube_local.lab.tenant import TenantTrial
 
-    limit = how.timeout or PATIENCE
-    app.session.writes()
-    words, much = copies.cost(objects, limit)
+    session = there(app)
+    session.require_inside(i.object.key for i in items)
+    own = keys.own_key(app.layout)
+    _judged(app, items, each, keys.public(app.layout))
+    limit = how.timeout or PATIENCE * how.factor
+    reboots = len({o.key for o in each[0] for c in wanted if c.after_reboot and c.machine in ("", o.name)})
+    longest = limit * (1 + reboots)
+    session.writes()
+    words, much = copies.cost(each[0], len(each), longest * len(each))
     if much:
         confirm(f"This makes {words} in {app.context.name}. Go on?", yes)
     else:
         _say(f"made for this test, and removed at its end: {words}")
-    runs.require_gone(runs.sweep(there(app), ignore)[1])
-    key = keys.own_key(app.layout)
+    for obj in runs.sweep(session, ignore, mine=True)[1]:
+        _say(f"left by an earlier run, and could not be removed: {copies.told(obj)}")
 
     def tried(objects: list[Any], wanted: list[Any], image: str, emit: Any) -> Iterator[list[Any]]:
-        run = runs.new(limit + SLACK)
+        run = runs.new(longest + SLACK)
         made = copies.copies(objects, app.namespace, run, keys.public(app.layout))
         if how.leave:
             where = f"hikube-local --context {app.context.name}"
             for obj in (o for o in made.values() if o.kind == "VMInstance"):
-                _say(f"kept: {where} ssh {obj.name}")
+                _say(f"kept until {timestamp(run.expires)}: {where} ssh -i {own} {obj.name}")
             _say(f"  remove: {where} sweep --run {run.id}")
-        with (
-            tempfile.TemporaryDirectory(prefix="hkt-") as folder,
-            runs.held(there(app), run, [o.key for o in made.values()], emit, how.leave),
-        ):
+        try:
+            with (
+                tempfile.TemporaryDirectory(prefix="hkt-") as folder,
+                runs.held(session, run, [o.key for o in made.values()], emit, how.leave),
+            ):
 
-            def enter(obj: Any) -> Any:
-                return commands.entered(app.session, obj, Path(tempfile.mkdtemp(dir=folder)), _say, key)
+                def enter(obj: Any) -> Any:
+                    return commands.entered(session, obj, Path(tempfile.mkdtemp(dir=folder)), _say, own)
 
-            yield TenantTrial(app.session, emit, enter, limit, how.thorough).run(objects, made, wanted, image)
-        for obj in made.values():
-            ssh.forget(app.session, obj)
+                yield TenantTrial(session, emit, enter, limit, how.thorough).run(objects, made, wanted, image)
+        finally:
+            for obj in () if how.leave else made.values():
+                ssh.forget(session, obj)
 
     return tried
+
+
+def _judged(app: App, items: list[Any], each: list[list[Any]], key: str) -> None:
+    """What no copy is true to, what the tenant does not have, and what its quotas do not leave, on each of the images."""
+    from dataclasses import replace
+
+    from hikube_local.cli.load import Invalid
+    from hikube_local.cli.test import tell
+    from hikube_local.lab import copies
+    from hikube_local.manifests.offer import beyond, missing
+
+    offer = app.session.offer()
+    found: dict[tuple[str, str, str], Any] = {}
+    for objects in each:
+        placed = [replace(i, object=o) for i, o in zip(items, objects, strict=True)]
+        made = copies.copies(objects, app.namespace, copies.Run("0", "", 0.0), key)
+        wrong = list(copies.refused(placed))
+        if offer is not None:
+            wrong += [f for i in placed for f in missing(i, offer)]
+            wrong += beyond([(i, made[i.object.key]) for i in placed], {}, offer)
+        found |= {(f.code, f.message, f.ref): f for f in wrong}
+    if found:
+        tell(list(found.values()))
+    if any(f.severity == "error" for f in found.values()):
+        raise Invalid([f.as_json() for f in found.values()])
 
 
 def there(app: App) -> Elsewhere:
@@ -94,13 +142,14 @@ def sweep(app: App, run: str, listed: bool, when_closed: bool) -> int:
         for obj in runs.of_runs(there(app)):
             print(f"{obj.labels[copies.RUN]}  {copies.told(obj)}")
         return ExitCode.DONE
+    session = there(app)  # what it logs in with may be gone when it is needed
     with ProgressPrinter(app) as printer:
         if when_closed:
             while sys.stdin.buffer.read(4096):
                 pass
-            runs.outlive(there(app), run, printer)
+            runs.outlive(session, run, printer)
             return ExitCode.DONE
-        gone, left = runs.sweep(there(app), printer, run)
+        gone, left = runs.sweep(session, printer, run)
     if not gone:
         _say("nothing to remove")
     runs.require_gone(left)

@@ -16,7 +16,7 @@ import click
 from hikube_local.cli.app import App, annotate
 from hikube_local.cli.options import common, files_option, option, output_option, seconds
 from hikube_local.cli.references import manifests
-from hikube_local.errors import HikubeError, UsageError, unexpected, worst
+from hikube_local.errors import ExitCode, HikubeError, UsageError, unexpected, worst
 from hikube_local.language import tr
 
 
@@ -64,6 +64,10 @@ def test(app: App, files: tuple[str, ...], filename: tuple[str, ...], watch: boo
     named = manifests(files, filename)
     if watch and "-" in named:
         raise UsageError("HK112", "--watch needs files, not standard input")
+    if app.context.kind == "kube":
+        from hikube_local.cli.sweep import require_possible
+
+        require_possible(watch, **options)
     if not watch:
         return _once(app, named, **options)
     watched = [*named, *([str(options["checks_file"])] if options["checks_file"] else [])]
@@ -131,7 +135,12 @@ def _once(
     items = {i.object.key: i for i in loaded.objects}
     limit = timeout * timeout_factor if timeout else None
     how = How(limit, timeout_factor, warm, trust_console, leave, offline, thorough=bool(artifacts or html_file))
-    tried = _in_a_tenant(app, loaded, how, yes) if app.context.kind == "kube" else _here(app, objects, how)
+    if app.context.kind == "kube":
+        from hikube_local.cli.sweep import in_a_tenant
+
+        tried = in_a_tenant(app, loaded.objects, wanted, [_on(objects, image) for image in images or ("",)], how, yes)
+    else:
+        tried = _here(app, objects, how)
     reports: list[Report] = []
     failures: list[HikubeError] = []
 
@@ -154,7 +163,7 @@ def _once(
                         reports += [Report(o, image, error=failures[-1]) for o in machines]
         run.end([report.as_json(r, place) for r in reports], report.page(reports, place))
     if failures and all(r.error in failures for r in reports):
-        raise failures[0]
+        raise max(failures, key=lambda e: e.exit_code is ExitCode.LEFT)
 
     if output == "json":
         print(as_json([report.as_json(r, place) for r in reports]))
@@ -234,18 +243,6 @@ def _here(app: App, objects: list[Any], how: How) -> Tried:
     return tried
 
 
-def _in_a_tenant(app: App, loaded: Any, how: How, yes: bool) -> Tried:
-    """Copies in the tenant, of what a copy can be true to."""
-    from hikube_local.cli.load import Invalid
-    from hikube_local.cli.sweep import in_a_tenant
-    from hikube_local.lab import copies
-
-    if wrong := list(copies.refused(loaded.objects)):
-        _tell(wrong)
-        raise Invalid([d.as_json() for d in wrong])
-    return in_a_tenant(app, [i.object for i in loaded.objects], how, yes)
-
-
 def loaded_with_checks(app: App, named: tuple[str, ...], checks_file: Path | None) -> tuple[Any, list[Any]]:
     """The objects and the checks, validated without the store: a throw-away machine stands beside no other.
 
@@ -263,19 +260,19 @@ def loaded_with_checks(app: App, named: tuple[str, ...], checks_file: Path | Non
         except (OSError, UnicodeDecodeError) as e:
             why = getattr(e, "strerror", None) or "it is not UTF-8 text"
             raise UsageError("HK331", f"{checks_file} cannot be read: {why}") from None
-    known = Known({}, app.session.image_names, app.session.offer())
+    known = Known({}, app.session.image_names, app.session.offer(judges=False))
     result = validate(named, app.flag_namespace, app.default_namespace, known, for_plan=True)
     machines = [i for i in result.objects if i.object.kind == "VMInstance"]
     wanted, wrong = checklist.gather(machines, str(checks_file or ""), text)
     exact = [d for item in machines if item.object.instance.cloudInit for d in of_manifest(item)]
     told = {(d.ref, d.code) for d in exact}
-    _tell([*(d for d in result.findings.items if (d.ref, d.code) not in told), *exact, *wrong])
+    tell([*(d for d in result.findings.items if (d.ref, d.code) not in told), *exact, *wrong])
     if result.findings.failed or wrong:
         raise Invalid([d.as_json() for d in (*result.findings.items, *wrong)])
     return result, wanted
 
 
-def _tell(found: Sequence[Any]) -> None:
+def tell(found: Sequence[Any]) -> None:
     """What is wrong or bites; how the platform differs is not this command's matter."""
     from hikube_local.source.finding import Severity
 

@@ -52,6 +52,7 @@ class Elsewhere(Session):
         self.context, self.flags, self._tell = context, words, tell
         self._told = False
         own, folder = layout.make().state / "login", partial(make_runtime, layout)
+        kept = layout.state / "consoles"
         self.remote: Remote
         if context.kind == "ssh":
             link = Link(context.host, make_runtime(layout))
@@ -59,10 +60,10 @@ class Elsewhere(Session):
             login, namespace = Login(token=hello.token), context.namespace or hello.namespace
             target = Target(context.name, f"ssh://{context.host}", namespace, login=login)
             self.api = Api(Client(target, own, link.local))
-            self.remote = OnBox(link, self.api, words, folder)
+            self.remote = OnBox(link, self.api, words, folder, kept)
         else:
             self.api = Api(Client(contexts.target(context), own), context.namespace)
-            self.remote = Remote(self.api, words, folder)
+            self.remote = Remote(self.api, words, folder, kept)
         self.adopt = adopt or context.kind == "ssh"  # a box's machines are one's own, whoever made them
 
     def writes(self) -> None:
@@ -112,9 +113,21 @@ class Elsewhere(Session):
     def image_names(self) -> frozenset[str]:
         return frozenset(self.config.images)
 
-    def offer(self) -> Any:
+    def offer(self, judges: bool = True) -> Any:
         """Of a tenant: its own lists and quotas have the word."""
-        return self.api.offer(self.context.namespace) if self.context.kind == "kube" else None
+        return self.api.offer(self.context.namespace, judges) if self.context.kind == "kube" else None
+
+    def made(self, obj: Object) -> bool:
+        """Whether an object there has the mark of what was made with this program."""
+        raw = self.api.raw(obj.key)
+        return raw is not None and remote.applied(raw) is not None
+
+    def require_inside(self, keys: Iterable[Key]) -> None:
+        """HK406 where one is meant for another namespace than the context's."""
+        pinned = self.api.namespace
+        if wrong := [key.ref for key in keys if pinned and key.namespace != pinned]:
+            what = f"{', '.join(wrong)}: another namespace than the context's ({pinned})"
+            raise UsageError("HK406", what, fix="leave metadata.namespace out, or make a context for that namespace")
 
     @property
     def statuses(self) -> Any:
@@ -205,10 +218,8 @@ class Objects:
 
     def may_be_changed(self, keys: Iterable[Key]) -> None:
         """All that is somebody else's is told before anything is changed."""
-        pinned, asked = self.session.api.namespace, list(keys)
-        if wrong := [key.ref for key in asked if pinned and key.namespace != pinned]:
-            what = f"{', '.join(wrong)}: another namespace than the context's ({pinned})"
-            raise UsageError("HK406", what, fix="leave metadata.namespace out, or make a context for that namespace")
+        asked = list(keys)
+        self.session.require_inside(asked)
         self._raws = {key: raw for key in asked if (raw := self.api.raw(key))}
         strange = [key.ref for key, raw in self._raws.items() if remote.applied(raw) is None]
         if strange and not self.session.adopt:

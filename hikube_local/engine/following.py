@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from hikube_local.api.objects import INSTANCE, Key
 from hikube_local.backends.remote.backend import CREATE, UPDATE
+from hikube_local.backends.remote.recorder import Recorder, Seat
 from hikube_local.engine.reconcile import Done
 from hikube_local.errors import HikubeError, unexpected
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.plan.running import expected_up
 from hikube_local.plan.steps import Planned, RunOptions, Step, Verb
+from hikube_local.readiness import cloudinit
+from hikube_local.readiness.console import Console
 from hikube_local.readiness.stages import WORDS, Result, Stage, Trouble, Verdict
 from hikube_local.store.records import Intent
 
@@ -115,6 +118,20 @@ class Following:
                 time.sleep(EVERY)
 
     def _ready(self, waiting: list[Done], timeout: float | None) -> None:
+        boots = {d.key: boot for d in waiting if d.steps and (boot := self._boot(d.key)) is not None}
+        try:
+            self._follow(waiting, timeout, boots)
+        finally:
+            for boot in boots.values():
+                boot.recorder.close()
+
+    def _boot(self, key: Key) -> Boot | None:
+        """What its console tells of the boot that begins, where nothing else does."""
+        obj = self.session.store.get(key)
+        recorder = self.session.remote.record(obj) if obj else None
+        return Boot(recorder, obj) if obj and recorder else None
+
+    def _follow(self, waiting: list[Done], timeout: float | None, boots: dict[Key, Boot]) -> None:
         begin = time.monotonic()
         told: dict[Key, str] = {}
         first = True
@@ -123,7 +140,7 @@ class Following:
             for done in list(waiting):
                 spent = time.monotonic() - begin
                 try:
-                    verdict = self._verdict(done, spent, told, first and not done.steps)
+                    verdict = self._verdict(done, spent, told, first and not done.steps, boots.get(done.key))
                 except Exception as e:
                     done.error = unexpected(e)
                     self._failed(done.key, done.error)
@@ -132,7 +149,9 @@ class Following:
                 if verdict is None and spent > (PATIENCE if timeout is None else timeout):
                     stage = Stage(told[done.key]) if told.get(done.key) in list(Stage) else None
                     what = f"timed out in stage {WORDS[stage]}" if stage else "timed out"
-                    verdict = Verdict(Result.TIMEOUT, stage or Stage.FIRMWARE, what, seconds=spent)
+                    lines = tuple(boots[done.key].lines) if done.key in boots else ()
+                    trouble = Trouble("HK907", what, lines, f"hikube-local logs {done.key.name}") if lines else None
+                    verdict = Verdict(Result.TIMEOUT, stage or Stage.FIRMWARE, what, trouble, seconds=spent)
                 if verdict:
                     waiting.remove(done)
                     done.verdict = verdict
@@ -141,15 +160,22 @@ class Following:
             if waiting:
                 time.sleep(EVERY)
 
-    def _verdict(self, done: Done, spent: float, told: dict[Key, str], before: bool) -> Verdict | None:
+    def _verdict(
+        self, done: Done, spent: float, told: dict[Key, str], before: bool, boot: Boot | None
+    ) -> Verdict | None:
         obj = self.session.store.get(done.key)
         if obj is None:
             return Verdict(Result.GONE, Stage.FIRMWARE, "it was deleted meanwhile", seconds=spent)
         now = self.session.remote.status(obj)
         word, phase = str(now.get("printableStatus")), str(now.get("phase") or now.get("printableStatus"))
         cloud_init = {c["type"]: c["status"] for c in now["conditions"]}.get("CloudInitSucceeded")
+        if boot is not None and boot.console.any_sign:
+            phase = str(boot.console.progress.stage)
         stage = Stage(phase) if phase in list(Stage) else Stage.FIRMWARE
-        if now.get("ready"):
+        if boot is not None and (now.get("ready") or boot.console.trouble):
+            if verdict := boot.verdict(time.monotonic(), spent):
+                return verdict
+        elif now.get("ready"):
             done_before = {"True": True, "False": False}.get(str(cloud_init))
             return Verdict(Result.READY, Stage.DONE, "ready", cloud_init=done_before, seconds=spent, fresh=not before)
         if not done.steps and word == "Stopped" and obj.instance.strategy == "Halted":
@@ -171,6 +197,48 @@ class Following:
             data |= {"why": v.trouble.message, "fix": v.trouble.remedy}
         kind = EventType.READY if ok else EventType.FAILED
         self._say(kind, done.key, v.message, stage=str(v.stage), code=v.trouble.code if v.trouble else "", data=data)
+
+
+class Boot:
+    """A boot in a tenant, by its console: what it says while it is read, and what is said of one that cannot be read on."""
+
+    SILENCE = 30.0  # seconds after which a console that says nothing is one of an image without
+
+    def __init__(self, recorder: Recorder, obj: Object) -> None:
+        self.recorder, self.has_seed = recorder, obj.instance.has_seed
+        self._runs_since: float | None = None
+
+    @property
+    def console(self) -> Console:
+        return self.recorder.console
+
+    @property
+    def lines(self) -> list[str]:
+        return [line.rstrip() for line in self.console.lines][-10:]
+
+    def verdict(self, now: float, spent: float) -> Verdict | None:
+        """Of a machine that runs. `now`: monotonic seconds; `spent`: those since it was asked for."""
+        console, seat = self.console, self.recorder.seat
+        if self._runs_since is None:
+            self._runs_since = now
+        if console.trouble:
+            what = f"{console.trouble.message} (after {spent:.0f} s)"
+            return Verdict(Result.FAILED, console.progress.stage, what, console.trouble, None, spent)
+        if self.has_seed and console.finished and console.failures:
+            trouble = cloudinit.trouble(cloudinit.CloudInit(True, False, "", ()), console.failures)
+            return Verdict(Result.CLOUD_INIT_FAILED, Stage.DONE, trouble.message, trouble, False, spent)
+        after = f"ready after {spent:.0f} s"
+        if self.has_seed and console.finished:
+            words = f"{after}: cloud-init is done (said on the console)"
+            return Verdict(Result.READY, Stage.DONE, words, cloud_init=True, seconds=spent)
+        if not self.has_seed and console.login:
+            return Verdict(Result.READY, Stage.DONE, after, seconds=spent)
+        quiet = not console.any_sign and now - self._runs_since > self.SILENCE
+        unseen = {
+            Seat.REFUSED: "it runs; your role may not read its console",
+            Seat.LOST: "it runs; somebody else has its console, so the end of its boot was not seen",
+        }.get(seat, "it runs; its console says nothing" if quiet else "")
+        return Verdict(Result.READY, Stage.DONE, f"ready: {unseen}", seconds=spent) if unseen else None
 
 
 def _was(done: Done, verb: str) -> bool:

@@ -108,17 +108,14 @@ class Session:
         """Image names beside the catalogue's: of the configuration, and those that were imported under a name."""
         return frozenset(self.config.images) | self.cache.own_names()
 
-    def known(self, offered: bool = False) -> Known:
-        """What manifests are judged against: the objects that are there, the images that have names.
-
-        `offered`: and, where that is a tenant's, what it has and may take.
-        """
+    def known(self) -> Known:
+        """What manifests are judged against: the objects that are there, the images that have names."""
         from hikube_local.manifests.validate import Known
 
-        return Known({o.key: o for o in self.store.objects()}, self.image_names, self.offer() if offered else None)
+        return Known({o.key: o for o in self.store.objects()}, self.image_names)
 
-    def offer(self) -> Offer | None:
-        """What a tenant has and may take; None where there is none."""
+    def offer(self, judges: bool = True) -> Offer | None:
+        """What a tenant has and may take; None where there is none. Without `judges` it only says which names are known."""
         return None
 
     @cached_property

@@ -14,8 +14,9 @@ from hikube_local.manifests.load import Loaded
 from hikube_local.manifests.rules import placed
 from hikube_local.render.sizing import Unsized, requested
 from hikube_local.source.finding import Finding, Path, Severity
-from hikube_local.text import size, timestamp
+from hikube_local.text import sanitize, size, timestamp
 from hikube_local.userdata.requested import makes_default
+from hikube_local.userdata.whole import ending
 
 # On each object, so that any machine can take away what a run left behind: the run, whose it is, Unix time of its end.
 RUN, OWNER, EXPIRES = (f"hikube.local/{name}" for name in ("run", "owner", "expires"))
@@ -76,7 +77,7 @@ def _machine(obj: Object, renamed: dict[Key, str], key: str) -> Any:
 def refused(items: Iterable[Loaded]) -> Iterator[Finding]:
     """What would not be tested but something else, told before anything is made."""
     given = list(items)
-    machines = [i.object.name for i in given if i.object.kind == INSTANCE]
+    machines = {i.object.name for i in given if i.object.kind == INSTANCE}
     for item in given:
         obj = item.object
         if obj.kind == DISK:
@@ -90,30 +91,40 @@ def refused(items: Iterable[Loaded]) -> Iterator[Finding]:
         elif not makes_default(spec.cloudInit):
             what = "user-data makes no default user, and sshKeys are for that one alone: nobody could log in"
             yield _at(item, what, ("cloudInit",), "add `- default` to users, or look at it with compare")
-        for name in machines:
+        if (end := ending(spec.cloudInit)) is not None and end.how != "reboot":
+            what = f"{end.why} ends with the machine off, and the copy would be started again"
+            yield _at(item, what, ("cloudInit",), "test it on this machine or on a box")
+        for name in sorted(machines - {obj.name}):
             # The copy's name is another one, and so is what finds it in the tenant's network.
-            if re.search(rf"\bvm-instance-{re.escape(name)}\b", spec.cloudInit):
+            if re.search(rf"(?<![a-z0-9-])vm-instance-{re.escape(name)}(?![a-z0-9-])", spec.cloudInit):
                 what = f"user-data names the machine {name}, whose copy has another name"
                 yield _at(item, what, ("cloudInit",), "look at it with compare")
 
 
-def cost(objects: Iterable[Object], seconds: float) -> tuple[str, bool]:
-    """What a run takes, in words, and whether that is more than is made without a word."""
-    vcpus = memory = storage = machines = 0
+def cost(objects: Iterable[Object], runs: int, seconds: float) -> tuple[str, bool]:
+    """What `runs` of these one after the other take, in words, and whether that is more than is made without a word.
+
+    `seconds`: of all of them. What a type of the tenant's own is, and what a GPU costs, is not known here: it is asked about.
+    """
+    vcpus = memory = storage = machines = gpus = 0
+    unknown: list[str] = []
     for obj in objects:
         if obj.kind == DISK:
             storage += in_bytes(obj.disk.storage)
             continue
-        machines += 1
+        machines, gpus = machines + 1, gpus + len(obj.instance.gpus)
         try:
             asked = requested(obj.instance)
-        except Unsized:  # a type that only the tenant knows
+        except Unsized:
+            unknown.append(obj.instance.instanceType)
             continue
         vcpus, memory = vcpus + asked.vcpus, memory + asked.memory
-    words = f"{machines} machine{'s' if machines != 1 else ''}, {vcpus} vCPUs, {size(memory)} of memory, {size(storage)} of disks"
-    return f"{words}, at most {seconds / 60:.0f} minutes", any(
-        now > free for now, free in zip((vcpus, memory, seconds), FREE, strict=True)
-    )
+    parts = [f"{machines} machine{'s' if machines != 1 else ''}", f"{vcpus} vCPUs", f"{size(memory)} of memory"]
+    parts += [f"{size(storage)} of disks", *([f"{gpus} GPU{'s' if gpus != 1 else ''}"] if gpus else [])]
+    parts += [f"types of unknown size ({', '.join(unknown)})"] if unknown else []
+    times = f", {runs} times" if runs > 1 else ""
+    much = any(now > free for now, free in zip((vcpus, memory, seconds), FREE, strict=True))
+    return f"{', '.join(parts)}{times}, at most {max(1, round(seconds / 60))} minutes", bool(much or gpus or unknown)
 
 
 def until(obj: Object) -> float | None:
@@ -124,8 +135,8 @@ def until(obj: Object) -> float | None:
 
 def told(obj: Object) -> str:
     """An object of a run that is still there, for a person."""
-    end = until(obj)
-    return f"{obj.ref}, of {obj.labels.get(OWNER, 'nobody')}" + (f", until {timestamp(end)}" if end is not None else "")
+    end, whose = until(obj), sanitize(obj.labels.get(OWNER, "nobody"))
+    return f"{obj.ref}, of {whose}" + (f", until {timestamp(end)}" if end is not None else "")
 
 
 def _at(item: Loaded, what: str, path: Path, help: str) -> Finding:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import os
 import re
 import secrets
 import socket
@@ -28,11 +29,16 @@ from hikube_local.plan.steps import RunOptions
 from hikube_local.run import program
 
 AGAIN, LONGEST = 2.0, 300.0  # seconds after which is looked once more: what was asked for last may come late
+MARGIN = 300.0  # seconds by which clocks may differ
 
 
 def new(seconds: float) -> Run:
     """One that anybody may clear away after so many seconds."""
-    whose = re.sub(r"[^a-z0-9]+", "-", f"{getpass.getuser()}-{socket.gethostname()}".lower())
+    try:
+        whose = getpass.getuser()
+    except (KeyError, OSError):  # a uid without a name, as in some containers
+        whose = f"uid-{os.getuid()}"
+    whose = re.sub(r"[^a-z0-9]+", "-", f"{whose}-{socket.gethostname()}".lower())
     return Run(secrets.token_hex(3), whose[:60].strip("-") or "nobody", time.time() + seconds)
 
 
@@ -44,7 +50,8 @@ def held(session: Elsewhere, run: Run, keys: Iterable[Key], emit: Emit, keep: bo
     """
     path = _journal(session.layout, run.id)
     files.make_folder(path.parent)
-    about = {"run": run.id, "owner": run.owner, "expires": run.expires, "objects": [k.ref for k in keys]}
+    names = [key.ref for key in keys]
+    about = {"run": run.id, "owner": run.owner, "expires": run.expires, "objects": names}
     with locked(_lock(path)):
         files.write_json(path, {**about, "kept": keep})
         watching = _watch(session, run, path)
@@ -53,56 +60,68 @@ def held(session: Elsewhere, run: Run, keys: Iterable[Key], emit: Emit, keep: bo
         finally:
             try:
                 if not keep:
-                    require_gone(removed(session, run.id, emit))
+                    _require_gone_of(session, run.id, names, emit)
                     _forget(path)
             finally:
                 assert watching.stdin is not None
                 watching.stdin.close()
 
 
+def _require_gone_of(session: Elsewhere, run: str, names: list[str], emit: Emit) -> None:
+    try:
+        left = removed(session, run, emit)
+    except HikubeError as e:  # nobody knows: it is told as if all were there
+        what = f"perhaps still in the tenant: {', '.join(names)}"
+        raise HikubeError("HK826", what, f"{e.what}: {e.why}" if e.why else e.what, _SWEEP, ExitCode.LEFT) from None
+    require_gone(left)
+
+
+_SWEEP = "hikube-local sweep tries again, from any machine"
+
+
 def require_gone(left: Iterable[Object]) -> None:
     """HK826 where something of a run is still there."""
     if there := "; ".join(map(told, left)):
-        fix = "hikube-local sweep tries again, from any machine"
-        raise HikubeError("HK826", f"still in the tenant: {there}", fix=fix, exit_code=ExitCode.LEFT)
+        raise HikubeError("HK826", f"still in the tenant: {there}", fix=_SWEEP, exit_code=ExitCode.LEFT)
 
 
 def outlive(session: Elsewhere, run: str, emit: Emit) -> None:
-    """Once the run has let go of its journal: what it left, if it left anything."""
+    """Once the run has let go of its journal: what it left, tried again until its time is over. The labels there have the word,
+    not the journal, which may be gone."""
     path = _journal(session.layout, run)
     with locked(_lock(path)):
-        known = files.read_json(path)
-    if known is not None and known.get("kept"):
+        known = files.read_json(path) or {}
+    if known.get("kept"):
         return
-    wait = AGAIN
-    while path.exists():  # somebody may have swept meanwhile
-        left = removed(session, run, emit)
-        time.sleep(wait)
-        if not left and not of_runs(session, run):
-            break
-        wait *= 2
-        if wait > LONGEST:  # it is for whoever sweeps
-            return
-    _forget(path)
+    end, wait, clean = max(time.time() + LONGEST, float(known.get("expires") or 0)), AGAIN, 0
+    while clean < 2 and time.time() < end:
+        try:
+            clean = 0 if removed(session, run, emit) else clean + 1
+        except Exception:  # not reached, not allowed now: the next try may be
+            clean = 0
+        if clean < 2:
+            time.sleep(AGAIN if clean else wait)
+            wait = min(LONGEST, wait * 2)
+    if clean == 2:
+        _forget(path)
 
 
-def sweep(session: Elsewhere, emit: Emit, only: str = "") -> tuple[list[Object], list[Object]]:
-    """(what was to go, what of it is still there): objects past their time and those of killed runs of this machine, or
-    one run's."""
+def sweep(session: Elsewhere, emit: Emit, only: str = "", mine: bool = False) -> tuple[list[Object], list[Object]]:
+    """(what was to go, what of it is still there): those of killed runs of this machine and, unless `mine`, objects past
+    their time; or one run's. A run that goes on here is left alone, whatever the clocks say."""
     journals = {p.stem: p for p in _folder(session.layout).glob("*.json")}
+    alive = {name: who for name, p in journals.items() if (who := holder(_lock(p))) is not None}
     there = of_runs(session)
     if only:
-        if (path := journals.get(only)) and (who := holder(_lock(path))):
-            raise HikubeError("HK609", f"the run {only} goes on: {who}", fix="end it first")
+        _journal(session.layout, only)
+        if only in alive:
+            raise HikubeError("HK609", f"the run {only} goes on: {alive[only]}", fix="end it first")
         doomed = {only}
     else:
-        dead = {
-            name
-            for name, p in journals.items()
-            if holder(_lock(p)) is None and not (files.read_json(p) or {}).get("kept")
-        }
-        now = time.time()
-        doomed = dead | {o.labels[RUN] for o in there if (end := until(o)) is not None and end < now}
+        doomed = {n for n, p in journals.items() if n not in alive and not (files.read_json(p) or {}).get("kept")}
+        if not mine:
+            now = time.time() - MARGIN
+            doomed |= {o.labels[RUN] for o in there if (end := until(o)) is not None and end < now} - alive.keys()
     gone = [o for o in there if o.labels[RUN] in doomed]
     left: list[Object] = []
     for run in sorted(doomed):
@@ -113,17 +132,20 @@ def sweep(session: Elsewhere, emit: Emit, only: str = "") -> tuple[list[Object],
 
 
 def of_runs(session: Elsewhere, run: str = "") -> list[Object]:
-    """The objects of runs, or of one, as they are there now."""
+    """The objects of runs, or of one, as they are there now; what has a run's label and was not made by one is none."""
     session.api.forget()
-    return [o for o in session.store.objects() if (o.labels.get(RUN) == run if run else RUN in o.labels)]
+    found = [o for o in session.store.objects() if (o.labels.get(RUN) == run if run else RUN in o.labels)]
+    return [o for o in found if session.made(o)]
 
 
 def removed(session: Elsewhere, run: str, emit: Emit) -> list[Object]:
     """Take away what a run has made, machines first, and wait until it is gone; what is still there then."""
     for kind in (INSTANCE, DISK):
         keys = [o.key for o in of_runs(session, run) if o.kind == kind]
+        for key in keys:  # each by itself: one that cannot go keeps no other
+            with contextlib.suppress(HikubeError):
+                session.store.mark_deleted([key])
         if keys:
-            session.store.mark_deleted(keys)
             session.reconciler(emit, RunOptions()).reconcile(keys)
     return of_runs(session, run)
 

@@ -10,6 +10,7 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 from hikube_local.api.objects import DISK, INSTANCE, Key, Object
 from hikube_local.backends.capabilities import Dials
@@ -23,6 +24,7 @@ from hikube_local.lab.guest import Guest
 from hikube_local.lab.looked import Checking, Report, look
 from hikube_local.plan.steps import RunOptions
 from hikube_local.readiness.stages import Result, Stage, Verdict
+from hikube_local.userdata.whole import ending
 
 AGAIN = 3.0  # seconds between two attempts to log in
 HTTP = 30.0  # seconds for an answer of a web server in the guest
@@ -53,11 +55,18 @@ class TenantTrial(Checking):
         self._deadline = 0.0
 
     def emit(self, event: Event) -> None:
-        if event.type is EventType.STAGE and event.stage in list(Stage):  # else it is the platform's own word
-            for key, report in self.reports.items():
-                if self._copies[key].ref == event.object and report.verdict is None:
-                    report.stages.append((event.stage, event.time))
-        self._emit(event)
+        """As an event of the object that was copied: by the copies' names nobody knows them."""
+        of = next((key for key, copy in self._copies.items() if copy.ref == event.object), None)
+        report = self.reports.get(of) if of is not None else None
+        # Another word is the platform's own.
+        if (
+            report is not None
+            and report.verdict is None
+            and event.type is EventType.STAGE
+            and event.stage in list(Stage)
+        ):
+            report.stages.append((event.stage, event.time))
+        self._emit(replace(event, object=of.ref, namespace=of.namespace) if of is not None else event)
 
     def run(
         self, objects: Sequence[Object], copies: dict[Key, Object], wanted: Sequence[Check], image: str = ""
@@ -91,15 +100,26 @@ class TenantTrial(Checking):
         return list(self.reports.values())
 
     def _look(self, report: Report) -> None:
-        self._wait(report)
-        guest, report.way_in = self.guest(report)
+        end = ending(report.machine.instance.cloudInit)
+        while True:
+            try:
+                self._wait(report)
+                if end is not None and end.how == "reboot":
+                    self._rebooted(report, end.patience)
+                    end = None
+                guest, report.way_in = self.guest(report)
+                look(report, guest, self.thorough)
+                break
+            except HikubeError:  # it reboots, or its network is set up anew
+                self._leave(report.machine.key)
+                if time.monotonic() > self._deadline:
+                    raise
         if report.verdict is not None and report.verdict.result is Result.READY:
             seconds = time.time() - report.started
             report.verdict = Verdict(Result.READY, Stage.DONE, "ready", cloud_init=True, seconds=seconds)
-        look(report, guest, self.thorough)
 
     def _wait(self, report: Report) -> None:
-        """Until cloud-init says that it is done; a guest that reboots meanwhile is entered again."""
+        """Until cloud-init says that it is done."""
         while True:
             guest, _ = self.guest(report)
             try:
@@ -112,6 +132,16 @@ class TenantTrial(Checking):
             what = "timed out: cloud-init is not done"
             report.verdict = Verdict(Result.TIMEOUT, Stage.CLOUD_FINAL, what, seconds=time.time() - report.started)
             return
+
+    def _rebooted(self, report: Report, patience: float) -> None:
+        """The boot that the user-data asks for at its end, if it comes within so many seconds; a lost connection is its sign."""
+        end = min(self._deadline, time.monotonic() + patience)
+        try:
+            while time.monotonic() < end:
+                self.guest(report)[0].run("sleep 1")
+        except HikubeError:
+            self._leave(report.machine.key)
+            self._wait(report)
 
     def guest(self, report: Report) -> tuple[Guest, str]:
         """By ssh, tried until the machine's time is over."""
@@ -147,14 +177,20 @@ class TenantTrial(Checking):
         copy = self._copies[report.machine.key]
         asked = "cat /proc/sys/kernel/random/boot_id"
         before = self.guest(report)[0].run(asked)[1]
-        self._emit(Event(EventType.STEP, "rebooting for the checks with after: reboot", copy.ref, copy.namespace))
+        self._emit(
+            Event(EventType.STEP, "rebooting for the checks with after: reboot", report.machine.ref, copy.namespace)
+        )
         self._leave(report.machine.key)
         power.ask(self.session, [copy], "restart")
-        self._deadline = max(self._deadline, time.monotonic() + self.timeout)
-        while self.guest(report)[0].run(asked)[1] == before:
+        self._deadline = time.monotonic() + self.timeout
+        while True:
+            with contextlib.suppress(HikubeError):  # it is just going down
+                if self.guest(report)[0].run(asked)[1] not in (before, b""):
+                    return self._wait(report)
             self._leave(report.machine.key)
+            if time.monotonic() > self._deadline:
+                raise HikubeError("HK907", f"it did not come back within {self.timeout:.0f} s")
             time.sleep(AGAIN)
-        self._wait(report)
 
     def http(self, report: Report, port: int, path: str) -> tuple[int, str]:
         copy = self._copies[report.machine.key]

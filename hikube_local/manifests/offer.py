@@ -31,13 +31,15 @@ class Offer:
     """`lists`: what may be named, by list; one that was not asked or not answered is not among them.
 
     `left`: what the tenant's quotas leave, by the names of a ResourceQuota: vCPUs, bytes, objects.
-    `silent`: what the person's role or the platform's version does not tell.
+    `silent`: what the person's role or the platform's version does not tell. `judges`: whether what it has not is an error:
+    not of what is only to be found or removed.
     """
 
     where: str
     lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     left: Mapping[str, Fraction] = field(default_factory=dict)
     silent: tuple[str, ...] = ()
+    judges: bool = True
 
     def decides(self, found: Finding) -> bool:
         """Whether the tenant's own list has the word on what our tables found."""
@@ -49,57 +51,68 @@ class Offer:
         )
 
 
-def lists_of(options: Iterable[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
+def lists_of(options: Iterable[Any]) -> dict[str, tuple[str, ...]]:
     """The values of the objects `options` of core.cozystack.io/v1alpha1 (cozystack's pkg/registry/core/option)."""
     found = {}
     for option in options:
-        items = (option.get("spec") or {}).get("items") or []
-        name = str((option.get("metadata") or {}).get("name"))
-        found[name] = tuple(str(i["value"]) for i in items if isinstance(i, dict) and "value" in i)
+        items = _at(option, "spec", "items")
+        name = _at(option, "metadata", "name")
+        if isinstance(name, str):
+            rows = items if isinstance(items, list) else []
+            found[name] = tuple(str(i["value"]) for i in rows if isinstance(i, dict) and "value" in i)
     return found
 
 
-def left_of(quotas: Iterable[Mapping[str, Any]]) -> dict[str, Fraction]:
-    """What ResourceQuotas leave: of several that speak of one resource the least."""
+def left_of(quotas: Iterable[Any]) -> dict[str, Fraction]:
+    """What ResourceQuotas leave: of several that speak of one resource the least. Those for some pods alone say nothing here."""
     found: dict[str, Fraction] = {}
     for quota in quotas:
-        status = quota.get("status") or {}
-        used = status.get("used") or {}
-        for name, hard in (status.get("hard") or {}).items():
+        hard, used = _at(quota, "status", "hard"), _at(quota, "status", "used")
+        if not isinstance(hard, dict) or _at(quota, "spec", "scopes") or _at(quota, "spec", "scopeSelector"):
+            continue
+        for name, most in hard.items():
             try:
-                left = parse(hard) - parse(used.get(name, 0))
+                left = parse(most) - parse(used.get(name, 0) if isinstance(used, dict) else 0)
             except (ValueError, TypeError):
                 continue
             found[str(name)] = min(left, found.get(str(name), left))
     return found
 
 
-def missing(item: Loaded, offer: Offer) -> Iterator[Finding]:
-    """What an object names that the tenant does not have."""
-    if item.object.kind == INSTANCE:
-        spec = item.object.instance
-        asked: list[tuple[str, str, Path]] = [
+def _at(value: Any, *path: str) -> Any:
+    for step in path:
+        value = value.get(step) if isinstance(value, dict) else None
+    return value
+
+
+def missing(item: Loaded, offer: Offer, before: Object | None = None) -> Iterator[Finding]:
+    """What an object names that the tenant does not have. `before`: as it is there: what stays as it was is not asked again."""
+    known = {(name, value) for name, value, _ in _names(before)} if before is not None else set()
+    for name, value, path in _names(item.object):
+        there = offer.lists.get(name)
+        if value and there is not None and value not in there and (name, value) not in known:
+            # A network may come with another kind of the same files.
+            severity = Severity.WARNING if name == "network" else Severity.ERROR
+            what = f"the tenant has no {name} {value[:60]!r}"
+            yield _found(item, "HK408", what, path, _instead(value, there), severity)
+
+
+def _names(obj: Object) -> list[tuple[str, str, Path]]:
+    """What an object names of the tenant's lists: the list, the name, and where below spec."""
+    if obj.kind == INSTANCE:
+        spec = obj.instance
+        networks = "networks" if spec.networks else "subnets"
+        return [
             ("instancetype", spec.instanceType, ("instanceType",)),
             ("instanceprofile", spec.instanceProfile, ("instanceProfile",)),
             *(("gpu", gpu.name, ("gpus", i)) for i, gpu in enumerate(spec.gpus)),
-            *(
-                ("network", network.name, ("networks" if spec.networks else "subnets", i))
-                for i, network in enumerate(spec.attached)
-            ),
+            *(("network", network.name, (networks, i)) for i, network in enumerate(spec.attached)),
         ]
-    else:
-        disk = item.object.disk
-        asked = [("storageclass", disk.storageClass, ("storageClass",))]
-        if disk.source.image is not None:
-            asked.append(("image", disk.source.image.name, ("source", "image", "name")))
-    for name, value, path in asked:
-        there = offer.lists.get(name)
-        if value and there is not None and value not in there:
-            # A network may come with another kind of the same files.
-            severity = Severity.WARNING if name == "network" else Severity.ERROR
-            yield _found(
-                item, "HK408", f"the tenant has no {name} {value[:60]!r}", path, _instead(value, there), severity
-            )
+    disk = obj.disk
+    found: list[tuple[str, str, Path]] = [("storageclass", disk.storageClass, ("storageClass",))]
+    if disk.source.image is not None:
+        found.append(("image", disk.source.image.name, ("source", "image", "name")))
+    return found
 
 
 def _instead(value: str, there: tuple[str, ...]) -> str:
@@ -110,26 +123,30 @@ def _instead(value: str, there: tuple[str, ...]) -> str:
     return f"it has {listed}" if there else ""
 
 
-def beyond(items: Iterable[Loaded], known: Mapping[Any, Object], offer: Offer) -> Iterator[Finding]:
+def beyond(asked: Iterable[tuple[Loaded, Object]], known: Mapping[Any, Object], offer: Offer) -> Iterator[Finding]:
     """What all of a manifest together needs beyond the quotas, at the first object that does not fit.
 
-    It is the least that the platform will count: overheads, scratch volumes and what a parent tenant's pool leaves are
-    not known here.
+    `asked`: what is made, beside the item that says so. It is the least that the platform will count: overheads, scratch
+    volumes and what a parent tenant's pool leaves are not known here.
     """
-    spent: dict[str, Fraction] = {}
-    told: set[str] = set()
-    for item in items:
-        before = known.get(item.object.key)
-        now, had = _needs(item.object), _needs(before) if before is not None and not before.deletion else {}
-        for name, amount in now.items():
-            more = amount - had.get(name, Fraction(0))
-            spent[name] = spent.get(name, Fraction(0)) + max(more, Fraction(0))
-            if name in offer.left and spent[name] > offer.left[name] and name not in told:
-                told.add(name)
-                left = max(offer.left[name], Fraction(0))
-                what = f"the tenant's quota leaves {_said(name, left)} of {name}: up to here {_said(name, spent[name])} more"
+    more: list[tuple[Loaded, str, Fraction]] = []
+    for item, obj in asked:
+        before = known.get(obj.key)
+        now, had = _needs(obj), _needs(before) if before is not None and not before.deletion else {}
+        more += [(item, name, now.get(name, Fraction(0)) - had.get(name, Fraction(0))) for name in {**had, **now}]
+    for name in sorted({name for _, name, _ in more} & offer.left.keys()):
+        left = max(offer.left[name], Fraction(0))
+        # What shrinks makes room first: in which order the platform counts is not known.
+        total = sum((amount for _, n, amount in more if n == name and amount < 0), Fraction(0))
+        for item, of, amount in more:
+            if of != name or amount <= 0:
+                continue
+            total += amount
+            if total > left:
+                what = f"the tenant's quota leaves {_said(name, left)} of {name}: up to here {_said(name, total)} more"
                 path = ("storage",) if item.object.kind == DISK else ()
                 yield _found(item, "HK409", what, path, "ask for a larger quota, or remove what is not needed")
+                break
 
 
 def _needs(obj: Object) -> dict[str, Fraction]:

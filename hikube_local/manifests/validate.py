@@ -104,11 +104,11 @@ def _together(items: list[Loaded], known: Known, for_plan: bool) -> Iterable[Fin
 
 
 def _of_the_tenant(items: list[Loaded], known: Known) -> Iterable[Finding]:
-    if known.offer is None:
+    if known.offer is None or not known.offer.judges:
         return
     for item in items:
-        yield from missing(item, known.offer)
-    yield from beyond(items, known.objects, known.offer)
+        yield from missing(item, known.offer, known.objects.get(item.object.key))
+    yield from beyond([(item, item.object) for item in items], known.objects, known.offer)
 
 
 def _one_uuid(items: list[Loaded], known: Known) -> Iterable[Finding]:

@@ -282,14 +282,15 @@ def formats(user_data: str) -> list[str]:
 def login(user_data: str) -> str:
     """The user that this user-data makes instead of the image's own: `user`, or the first of `users` without `default`."""
     own, listed = _asked_for(user_data)
-    if _default_among(listed):
+    if own or _default_among(listed):
         return own
     return max(listed or [], key=lambda u: (u.keys, not u.system), default=_User("")).name  # the first of the likeliest
 
 
 def makes_default(user_data: str) -> bool:
     """Whether it makes the image's own user, or `user` in its place: the one whom the seed's keys let in."""
-    return _default_among(_asked_for(user_data)[1])
+    own, listed = _asked_for(user_data)
+    return bool(own) or _default_among(listed)  # `user` is added to `users` as the default one (ug_util.py)
 
 
 def _asked_for(user_data: str) -> tuple[str, list[_User] | None]:

@@ -191,7 +191,8 @@ def test_the_guest_sees_the_machine_that_kubevirt_makes(booted):
     }
     assert rows["0000:00:01.0"] == "0x1111 0x030000"  # VGA with BIOS
     assert seen["dmi"].split() == ["KubeVirt", "None", "KubeVirt"]
-    assert seen["possible"] == f"0-{4 * vcpus - 1}"  # room for four times as many
+    # Room for four times as many; an emulated machine of one vCPU has none, as on a host with one processor.
+    assert seen["possible"] == (f"0-{4 * vcpus - 1}" if vcpus > 1 else "0")
     assert (
         len(set(re.findall(r"physical id\s*: (\d+)", seen["cpuinfo"]))) == vcpus and "cpu cores\t: 1" in seen["cpuinfo"]
     )

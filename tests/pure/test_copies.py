@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from hikube_local.api.objects import Named
 from hikube_local.lab import copies
 from hikube_local.lab.copies import Run
 from hikube_local.manifests.load import Fetched
@@ -68,8 +71,6 @@ def test_a_name_that_would_be_too_long_is_cut_and_stays_its_own():
     long = "a" * 40
     objects = [i.object for i in read()]
     many = [objects[2]]
-    from dataclasses import replace
-
     many += [replace(objects[2], name=f"{long}{n}"[-41:]) for n in range(3)]
     names = [o.name for o in copies.copies([*objects[:2], *many], "t", RUN, KEY).values()]
     assert len(set(names)) == len(names) and max(map(len, names)) <= 41
@@ -80,7 +81,7 @@ def test_a_name_that_would_be_too_long_is_cut_and_stays_its_own():
     [
         ({"USERDATA": "", "KEYS": ""}, "no cloud-init seed", 14),
         ({"USERDATA": "#cloud-config\\nusers: [{name: me}]"}, "makes no default user", 15),
-        ({"USERDATA": "#cloud-config\\nruncmd: [ping vm-instance-web]"}, "names the machine web", 15),
+        ({"USERDATA": "#cloud-config\\npower_state: {mode: poweroff}"}, "ends with the machine off", 15),
     ],
 )
 def test_what_no_copy_is_true_to_is_refused_at_its_line(changed: dict, said: str, line: int):
@@ -94,11 +95,30 @@ def test_what_no_copy_is_true_to_is_refused_at_its_line(changed: dict, said: str
         "#cloud-config\\nusers: [default, {name: me}]",
         "#cloud-config\\nuser: {name: me}",
         "#!/bin/sh",
-        "#cloud-config\\nruncmd: [ping vm-instance-website]",
+        "#cloud-config\\nuser: ops\\nusers: [{name: deploy}]",
+        "#cloud-config\\nhostname: vm-instance-web",
+        "#cloud-config\\npower_state: {mode: reboot}",
     ],
 )
 def test_what_a_copy_is_true_to_is_made(user_data: str):
     assert list(copies.refused(read(USERDATA=user_data))) == []
+
+
+@pytest.mark.parametrize(
+    ("named", "refused"), [("vm-instance-db", True), ("vm-instance-db-2", False), ("xvm-instance-db", False)]
+)
+def test_user_data_that_names_another_machine_of_the_manifest(named: str, refused: bool):
+    items = read(USERDATA=f"#cloud-config\\nruncmd: [ping {named}.tenant.svc]")
+    text = (
+        MANIFEST.split("---\n")[2]
+        .replace("web", "db")
+        .replace("STRATEGY", "Always")
+        .replace("USERDATA", "#cloud-config")
+    )
+    for name, value in {"TYPE": "u1.medium", "KEYS": "mine"}.items():
+        text = text.replace(name, value)
+    items += validate([Fetched.of("n.yaml", text.encode())], None, "default", Known.nothing()).objects
+    assert [f.code for f in copies.refused(items)] == ["HK410"] * refused
 
 
 def test_an_upload_is_refused():
@@ -110,9 +130,19 @@ def test_an_upload_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("kind", "seconds", "much"), [("u1.medium", 900, False), ("u1.8xlarge", 900, True), ("u1.medium", 7200, True)]
+    ("kind", "seconds", "much"),
+    [("u1.medium", 900, False), ("u1.8xlarge", 900, True), ("u1.medium", 7200, True), ("own.128", 900, True)],
 )
 def test_what_it_takes_is_told_and_much_is_asked_about(kind: str, seconds: float, much: bool):
-    words, asks = copies.cost([i.object for i in read(TYPE=kind)], seconds)
+    objects = [i.object for i in read()]
+    objects = [replace(o, spec=o.instance.but(instanceType=kind)) if o.name == "web" else o for o in objects]
+    words, asks = copies.cost(objects, 1, seconds)
     assert asks is much and "1 machine, " in words and "40Gi of disks" in words
     assert f"at most {seconds // 60} minutes" in words
+
+
+def test_gpus_and_several_images_are_told():
+    objects = [i.object for i in read()]
+    objects = [replace(o, spec=o.instance.but(gpus=(Named(name="a"),))) if o.name == "web" else o for o in objects]
+    words, asks = copies.cost(objects, 3, 2.0)
+    assert asks and "1 GPU, 3 times, at most 1 minutes" in words

@@ -132,10 +132,50 @@ def _disk(storage: str) -> bytes:
     return text.replace("IMAGE", "debian-12").replace("CLASS", "replicated").encode()
 
 
-def test_lists_that_are_none_are_no_lists():
-    assert lists_of(
-        [{"metadata": {"name": "image"}, "spec": {"items": [{"value": "a"}, {"label": "b"}, "c"]}}, {}]
-    ) == {
-        "image": ("a",),
-        "None": (),
+def test_a_tenant_over_its_quota_refuses_nothing_that_asks_for_nothing_more():
+    over = left_of([{"status": {"hard": {"limits.cpu": "1", "pods": "1"}, "used": {"limits.cpu": "4", "pods": "3"}}}])
+    there = {i.object.key: replace(i.object, uid="u") for i in _loaded()}
+    assert codes(judged(Offer("t", LISTS, over), there)) == []
+    assert codes(judged(Offer("t", LISTS, over), {})) == ["HK409", "HK409"]
+    # What one machine gives back another may take.
+    bigger = {
+        k: replace(o, spec=o.instance.but(instanceType="u1.4xlarge")) if o.kind != DISK else o for k, o in there.items()
     }
+    assert codes(judged(Offer("t", LISTS, over), bigger)) == []
+
+
+def test_what_is_there_already_is_not_asked_for_again():
+    fewer = {**LISTS, "image": (), "instancetype": ("own.large",)}
+    there = {i.object.key: replace(i.object, uid="u") for i in _loaded()}
+    assert codes(judged(Offer("t", fewer), there)) == [] and codes(judged(Offer("t", fewer))) == ["HK408", "HK408"]
+
+
+def test_what_is_only_looked_for_is_not_judged():
+    assert codes(judged(Offer("t", LISTS, judges=False), TYPE="own.large")) == []
+    assert codes(judged(Offer("t", LISTS, judges=False), TYPE="u1.large")) == []
+
+
+def _loaded():
+    text = MANIFEST
+    for name, value in GIVEN.items():
+        text = text.replace(name, value)
+    return validate([Fetched.of("m.yaml", text.encode())], None, "default", Known.nothing()).objects
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{}, {"status": {"hard": [1]}}, {"spec": [1], "status": 5}, 7, {"status": {"hard": {"pods": "1"}, "used": 3}}],
+)
+def test_an_answer_of_an_odd_shape_is_no_answer(odd):
+    assert set(left_of([odd])) <= {"pods"}
+    assert lists_of([odd, {"metadata": "x"}, {"metadata": {"name": "image"}, "spec": {"items": 5}}]) == {"image": ()}
+
+
+@pytest.mark.parametrize("scope", [{"scopes": ["Terminating"]}, {"scopeSelector": {"matchExpressions": []} | {"x": 1}}])
+def test_a_quota_for_some_pods_says_nothing_of_machines(scope: dict):
+    assert left_of([{"spec": scope, "status": {"hard": {"pods": "0"}}}]) == {}
+
+
+def test_lists_that_are_none_are_no_lists():
+    rows = [{"value": "a"}, {"label": "b"}, "c"]
+    assert lists_of([{"metadata": {"name": "image"}, "spec": {"items": rows}}, {}]) == {"image": ("a",)}

@@ -23,8 +23,8 @@ PATIENCE = 120.0  # seconds for one question
 class OnBox(Remote, Agents):
     """A box's objects: as over the API, and the agents of its guests."""
 
-    def __init__(self, link: Link, api: Api, words: Sequence[str], folder: Callable[[], Path]) -> None:
-        super().__init__(api, words, folder)
+    def __init__(self, link: Link, api: Api, words: Sequence[str], folder: Callable[[], Path], kept: Path) -> None:
+        super().__init__(api, words, folder, kept)
         self.link = link
 
     def agent(self, obj: Object, slowness: float = 1.0) -> GuestAgent:

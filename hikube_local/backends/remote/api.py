@@ -172,16 +172,17 @@ class Api:
             self._beside[namespace] = (time.monotonic(), kept)
         return kept
 
-    def offer(self, namespace: str) -> Offer:
-        """What the tenant has and what its quotas leave, as far as it is told."""
+    def offer(self, namespace: str, judges: bool) -> Offer:
+        """What the tenant has and what its quotas leave, as far as it is told; without `judges` what it has alone."""
         options = self._asked(f"/apis/core.cozystack.io/v1alpha1/namespaces/{namespace}/options")
-        quotas = self._asked(f"/api/v1/namespaces/{namespace}/resourcequotas")
+        quotas = self._asked(f"/api/v1/namespaces/{namespace}/resourcequotas") if judges else ()
         silent = {"what the tenant offers": options, "the tenant's quotas": quotas}
         return Offer(
             namespace,
             offer.lists_of(options or ()),
             offer.left_of(quotas or ()),
             tuple(name for name, answer in silent.items() if answer is None),
+            judges,
         )
 
     def pod(self, obj: Object) -> dict[str, Any] | None:

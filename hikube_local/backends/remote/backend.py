@@ -15,6 +15,7 @@ from hikube_local.backends.capabilities import Consoles, Dials, Logs, Pauses, Re
 from hikube_local.backends.protocol import View
 from hikube_local.backends.remote import NAME, relay, status
 from hikube_local.backends.remote.api import SUBRESOURCES, Api, applied, parsed, seconds
+from hikube_local.backends.remote.recorder import Recorder
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit
 from hikube_local.kubeclient import websocket
@@ -30,13 +31,13 @@ _RUNS = {"Running": RunState.RUNNING, "Paused": RunState.PAUSED, "CrashLoopBackO
 
 
 class Remote(Dials, Consoles, Screens, Logs, Pauses, Reboots, Switches):
-    """`words`: the options that lead a command of ours to the same place; `folder`: makes one for sockets that stand for streams.
-    Whether a machine may be changed is asked of the session before (`may_be_changed`)."""
+    """`words`: the options that lead a command of ours to the same place; `folder`: makes one for sockets that stand for streams;
+    `kept`: one for recorded consoles. Whether a machine may be changed is asked of the session before (`may_be_changed`)."""
 
     name = NAME
 
-    def __init__(self, api: Api, words: Sequence[str], folder: Callable[[], Path]) -> None:
-        self.api, self._words, self._folder = api, tuple(words), folder
+    def __init__(self, api: Api, words: Sequence[str], folder: Callable[[], Path], kept: Path) -> None:
+        self.api, self._words, self._folder, self._kept = api, tuple(words), folder, kept
 
     # what there is
 
@@ -189,20 +190,32 @@ class Remote(Dials, Consoles, Screens, Logs, Pauses, Reboots, Switches):
     def _stream(self, obj: Object | Key, what: str) -> websocket.Socket:
         return websocket.connect(self.api.client, _below("virtualmachineinstances", obj, what))
 
+    def record(self, obj: Object) -> Recorder | None:
+        """Read the console of a machine that starts; None where the other side tells of its boot itself."""
+        raw = self.raw(obj)
+        if raw is None or status.says_all(raw):
+            return None
+        return Recorder(lambda: self._stream(obj, "console"), obj.instance.cloudInit, self._recorded(obj))
+
+    def _recorded(self, obj: Object) -> Path:
+        return self._kept / obj.namespace / f"{obj.name}.log"
+
     def log(self, obj: Object, name: str = "console") -> PodLog:
         if name != "console":
             raise HikubeError("HK825", "the firmware's log is not in the API", fix="leave --firmware out")
         pod = self.api.pod(obj)
         if pod is None:
             raise HikubeError("HK805", f"{obj.name} is not running", fix=f"hikube-local start {obj.name}")
-        return PodLog(self.api, f"/api/v1/namespaces/{obj.namespace}/pods/{pod['metadata']['name']}/log")
+        path = f"/api/v1/namespaces/{obj.namespace}/pods/{pod['metadata']['name']}/log"
+        return PodLog(self.api, path, self._recorded(obj))
 
 
 class PodLog:
-    """The console's log through its pod: an endpoint of ours has it, Hikube keeps none."""
+    """The console's log through its pod: an endpoint of ours has it. Hikube keeps none: there it is what was recorded here
+    while `up` or `test` waited, if they did."""
 
-    def __init__(self, api: Api, path: str) -> None:
-        self._client, self._path, self._read = api.client, path, 0
+    def __init__(self, api: Api, path: str, recorded: Path) -> None:
+        self._client, self._path, self._recorded, self._read = api.client, path, recorded, 0
 
     def read(self, previous: bool, since: float | None, whole: bool = True) -> str:
         query: dict[str, Any] = {"previous": "true"} if previous else {}
@@ -211,12 +224,14 @@ class PodLog:
         try:
             text = self._client.text(self._path, **query)
         except Refused as e:
-            if e.status == 403:
+            if e.status != 403:
+                raise
+            if self._recorded.exists() and not previous and since is None:
+                text = self._recorded.read_bytes().decode("utf-8", "replace")
+            else:
+                what = "Hikube keeps no console log: only what is read while it runs can be seen"
                 fix = "hikube-local console, from before the machine starts"
-                raise HikubeError(
-                    "HK825", "Hikube keeps no console log: only what is read while it runs can be seen", e.what, fix
-                ) from None
-            raise
+                raise HikubeError("HK825", what, e.what, fix) from None
         self._read = 0 if previous or since is not None else len(text.splitlines())
         return text
 

@@ -224,11 +224,21 @@ def resolver(text):
     LIBC.umount2(b"/mnt", 2)
 
 
-def speak_through_parent():
-    """As mux.speak_through_parent, for a program that has the standard library alone."""
+def by_ssh():
+    """As in mux, which is none of the standard library's: whether ssh connects through this."""
     try:
-        if os.fstat(2).st_rdev == os.stat(os.devnull).st_rdev:
-            os.dup2(os.open(f"/proc/{os.getppid()}/fd/2", os.O_WRONLY | os.O_APPEND), 2)
+        with open(f"/proc/{os.getppid()}/comm", encoding="ascii") as f:
+            return f.read().strip() == "ssh"
+    except OSError:
+        return False
+
+
+def tell(text):
+    """As mux.tell."""
+    try:
+        if by_ssh() and os.fstat(2).st_rdev == os.stat(os.devnull).st_rdev:
+            with open(f"/proc/{os.getppid()}/fd/2", "a") as stderr:
+                print(text, file=stderr)
     except OSError:
         pass
 
@@ -246,6 +256,11 @@ def main(argv):
     elif mode in ("exec", "inside"):
         os.execvp(argv[2], argv[2:])
     elif mode == "connect":
+        if by_ssh():  # others than the terminal's command may share the connection
+            try:
+                os.setsid()
+            except OSError:
+                pass
         connect(argv[2], int(argv[3]))
     elif mode == "scan":
         scan(argv[2])
@@ -260,6 +275,6 @@ if __name__ == "__main__":
         why = getattr(e, "strerror", None) or str(e)
         if sys.argv[2:3] == ["connect"]:
             why = f"port {sys.argv[4]} of the guest cannot be reached: {why}"
-            speak_through_parent()
+            tell(why)
         print(why, file=sys.stderr)
         sys.exit(111)

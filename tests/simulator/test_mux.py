@@ -1,0 +1,118 @@
+"""Connections of ssh that stay for the next ones, against a real sshd: who shares them, who ends them, what is told."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from hikube_local import mux
+from hikube_local.backends.qemu.network.namespace import ENTER
+from hikube_local.paths import Layout, layout
+from tests import sshbox
+from tests.conftest import ROOT, Program
+from tests.growth import patience
+from tests.sshbox import Box
+
+pytestmark = pytest.mark.skipif(sshbox.server() is None, reason="OpenSSH's server could not be fetched")
+UID = "0123456789"
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory) -> Iterator[Box]:
+    made = Box(Program(tmp_path_factory.mktemp("there")), Program(tmp_path_factory.mktemp("here")))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Layout]:
+    found = layout({"HIKUBE_LOCAL_HOME": str(tmp_path)})
+    yield found
+    mux.close(found, UID)
+    for path in found.runtime.glob("mux-*"):
+        path.unlink()
+    if found.runtime.exists():
+        found.runtime.rmdir()
+
+
+def words(box: Box, port: int | None = None) -> list[str]:
+    """As access/ssh.py has them, through the program that carries."""
+    through = f"{sys.executable} -I -S {ENTER} 0 connect 127.0.0.1 {port or box.port}"
+    alias = f"HostKeyAlias=[127.0.0.1]:{box.port}"
+    return ["ssh", "-F", str(box.folder / "config"), "-o", f"ProxyCommand={through}", "-o", alias, "root@guest"]
+
+
+def place(own: Layout, boot: float = 1.0) -> Path:
+    found = mux.path(own, UID, boot, "root")
+    assert found is not None
+    return found
+
+
+def asked(box: Box, path: Path, command: str) -> subprocess.CompletedProcess[str]:
+    first, *rest = words(box)
+    argv = [first, *mux.options(path), *rest, "--", command]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=patience(50))
+
+
+def test_the_next_one_shares_it_and_nobodys_output_is_held_open(box: Box, own: Layout):
+    path = place(own)
+    assert mux.opened(path, words(box)) == (0, "")
+    one, two = (asked(box, path, "echo $SSH_CONNECTION").stdout for _ in "12")
+    assert one == two and one.count(" ") == 3
+    assert mux.is_open(path)  # the pipes ended, and the connection did not
+    assert asked(box, path, "exit 7").returncode == 7
+    assert place(own, 2.0) != path  # after another boot it is another one
+
+
+def test_of_several_at_once_one_makes_it(box: Box, own: Layout):
+    path = place(own)
+    before = box.log.read_text().count("Accepted publickey")
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda _: mux.opened(path, words(box)), range(6)))
+    assert found == [(0, "")] * 6
+    assert box.log.read_text().count("Accepted publickey") == before + 1
+
+
+def test_what_ends_the_command_that_made_it_ends_no_other(box: Box, own: Layout):
+    path = place(own)
+    script = "import sys, time; from pathlib import Path; from hikube_local import mux; print(mux.opened(Path(sys.argv[1]), sys.argv[2:])[0], flush=True); time.sleep(600)"
+    argv = [sys.executable, "-c", script, str(path), *words(box)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, start_new_session=True, env=env) as first:
+        assert first.stdout is not None and first.stdout.readline() == "0\n"
+        for sign in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+            os.killpg(first.pid, sign)
+        first.wait(patience(20))
+    assert asked(box, path, "echo there").stdout == "there\n"
+
+
+def test_a_machine_that_ends_takes_its_connections_with_it(box: Box, own: Layout):
+    path, other = place(own), mux.path(own, "another-uid", 1.0, "root")
+    assert other is not None
+    assert mux.opened(path, words(box))[0] == mux.opened(other, words(box))[0] == 0
+    mux.close(own, UID)
+    deadline = time.monotonic() + patience(20)
+    while mux.is_open(path):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert mux.is_open(other)
+    mux.close(own, "another-uid")
+
+
+def test_why_there_is_none_is_told_although_ssh_would_not_show_it(box: Box, own: Layout):
+    code, said = mux.opened(place(own), words(box, port=1))
+    assert code and "port 1 of the guest cannot be reached: Connection refused" in said
+    assert not mux.is_open(place(own))
+
+
+def test_a_path_that_is_too_long_for_a_socket_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(mux, "make_runtime", lambda _: tmp_path / ("d" * 80))
+    assert mux.path(layout({}), UID, 1.0, "root") is None
