@@ -101,6 +101,12 @@ def test_a_login_prompt_is_ready_where_there_is_no_cloud_init(watched):
     assert [e.stage for e in told if e.type == "stage"][-1] in (str(Stage.NETWORK), str(Stage.INIT))
 
 
+def test_of_a_machine_that_is_up_already_no_stage_is_told(watched):
+    verdict, told = watched({0: KERNEL + b"web login: "})
+    assert verdict.message == "ready" and not verdict.fresh
+    assert [e for e in told if e.type in ("stage", "progress") and e.stage] == []
+
+
 def test_a_login_prompt_without_a_sign_of_cloud_init_is_ready_after_a_while(watched):
     verdict, _ = watched({1: KERNEL, 4: b"web login: "}, cloud_init="#cloud-config\n{}\n")
     assert verdict.result is Result.READY and "no sign of cloud-init" in verdict.message and verdict.seconds > 15

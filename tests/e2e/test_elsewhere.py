@@ -179,3 +179,23 @@ def test_a_manifest_is_tested_in_a_tenant(tenant: Real):
     bad = tenant.file("bad.yaml", TESTED.replace("runcmd:\n", "runcmd:\n      - [/no/such/program]\n"))
     done = tenant("--context", "prod", "test", bad, "--yes", "--timeout", f"{patience(500):.0f}s", timeout=1500)
     assert done.code == 1 and "bad.yaml:2" in done.out, done.out + done.err
+
+
+def test_a_boot_in_a_tenant_is_followed_on_its_console(tenant: Real):
+    """As Cozystack and KubeVirt have it: the objects themselves say nothing of a boot."""
+    folder = tenant.folder / "plain"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        "from hikube_local.backends.remote import status\nstatus.says_all = lambda raw: False\n"
+    )
+    plain = {"PYTHONPATH": f"{folder}:{tenant.env.get('PYTHONPATH', '')}"}
+
+    def ask(*words: object, timeout: float = 400):
+        return tenant("--context", "prod", *words, env=plain, timeout=timeout)
+
+    path = tenant.file("m.yaml", MANIFEST)
+    up = ask("up", path, "--timeout", f"{patience(500):.0f}s", timeout=1500)
+    assert up.code == 0 and "cloud-init (" in up.err, up.err
+    assert "cloud-init is done (said on the console)" in up.err, up.err
+    assert "Linux version" in ask("logs", "web").out
+    assert ask("down", path, "--disks", "--yes").code == 0

@@ -132,8 +132,10 @@ class Follower:
                 self._ask()
                 seen = self.connected and self.console.any_sign
                 next_ask = now + (ASK_AT_END if at_end else ASK_EVERY if seen else ASK_BLIND)
-            self._tell()
-            if verdict := self._verdict():
+            verdict = self._verdict()
+            if verdict is None or not self._first:  # of one that is up already there is no stage to tell
+                self._tell()
+            if verdict:
                 return verdict
             if self.console.again >= TOO_OFTEN:
                 return self._loops()
