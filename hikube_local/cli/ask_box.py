@@ -6,6 +6,7 @@ A frame is a kind, a length and bytes; the other end is `box run` (box.py).
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import struct
@@ -18,7 +19,8 @@ from typing import IO, Any
 from hikube_local.errors import HikubeError
 from hikube_local.text import Cleaner, in_actions
 
-OUT, ERR, FILE, EXIT = b"o", b"e", b"f", b"x"
+OUT, ERR, FILE, EXIT, NEED = b"o", b"e", b"f", b"x", b"n"
+LARGE = 1 << 20  # bytes from which on a file is offered by its digest, and sent only where the box does not have it
 HEAD = struct.Struct("!cQ")
 BLOCK = 1 << 16
 # Of the environment of whoever asks, what is about how things are shown.
@@ -45,9 +47,10 @@ def ask(argv: list[str], words: list[str]) -> int:
     """Run the words on the box, through the ssh that `argv` is; what they write is written here. The exit code is theirs."""
     sent, outputs, given = _packed(words)
     environment = {k: v for k in PASSED if (v := os.environ.get(k))}
+    digests = {n: _digest(content) for n, content, size in sent if isinstance(content, Path) and size >= LARGE}
     wanted = {
         "argv": given,
-        "files": [{"path": n, "size": s} for n, _, s in sent],
+        "files": [{"path": n, "size": s, **({"sha256": digests[n]} if n in digests else {})} for n, _, s in sent],
         "outputs": list(outputs),
         "environment": environment,
     }
@@ -56,8 +59,12 @@ def ask(argv: list[str], words: list[str]) -> int:
     try:
         with contextlib.suppress(BrokenPipeError):  # the answer says why
             process.stdin.write(json.dumps(wanted).encode() + b"\n")
-            for _, content, size in sent:
-                _pour(content, size, process.stdin)
+            process.stdin.flush()
+            needed = _needed(process.stdout) if digests else set()
+            for name, content, size in sent:
+                if name not in digests or digests[name] in needed:
+                    needed.discard(digests.get(name, ""))  # once, under however many names
+                    _pour(content, size, process.stdin)
             process.stdin.flush()
         code = _answered(process.stdout, outputs)
     finally:
@@ -69,6 +76,21 @@ def ask(argv: list[str], words: list[str]) -> int:
             "HK821", "the connection ended before the command did", fix="run it again; what was done there stays done"
         )
     return code
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def _needed(answer: IO[bytes]) -> set[str]:
+    """The digests that the box does not have; nothing where it says something else, which its end explains."""
+    head = answer.read(HEAD.size)
+    kind, n = HEAD.unpack(head) if len(head) == HEAD.size else (b"", 0)
+    if kind != NEED or n > BLOCK:
+        return set()
+    rows = json.loads(answer.read(n) or b"[]")
+    return {str(row) for row in rows} if isinstance(rows, list) else set()
 
 
 def _pour(content: Path | bytes, size: int, into: Any) -> None:

@@ -23,7 +23,7 @@ import click
 
 from hikube_local import __version__
 from hikube_local.cli.app import App
-from hikube_local.cli.ask_box import BLOCK, ERR, EXIT, FILE, OUT, PASSED, frame, inside
+from hikube_local.cli.ask_box import BLOCK, ERR, EXIT, FILE, NEED, OUT, PASSED, frame, inside
 from hikube_local.cli.options import common
 from hikube_local.errors import ExitCode, HikubeError
 from hikube_local.run import program
@@ -152,11 +152,25 @@ def _all(fd: int, data: bytes) -> None:
 @common
 def run(app: App) -> int:
     """Run a command that comes as data; it is ended when whoever asked is gone."""
+    from hikube_local.engine import sent
+
     wanted = json.loads(_line(0))
     folder = Path(tempfile.mkdtemp(prefix="hikube-local-box-"))
     try:
+        large = {str(r["sha256"]): int(r["size"]) for r in wanted["files"] if "sha256" in r}
+        missing = [digest for digest, size in large.items() if not sent.has(app.layout, digest, size)]
+        if large:
+            _all(1, frame(NEED, json.dumps(missing).encode()))
         for row in wanted["files"]:
-            _receive(0, inside(folder, row["path"]), int(row["size"]))
+            digest, size = str(row.get("sha256", "")), int(row["size"])
+            if not digest:
+                _receive(0, inside(folder, row["path"]), size)
+                continue
+            if digest in missing:
+                missing.remove(digest)
+                sent.keep(app.layout, digest, size, lambda n: os.read(0, n))
+            sent.place(app.layout, digest, inside(folder, row["path"]))
+        sent.bound(app.layout)
         given = folder / ".stdin"
         argv = [*program(), *map(str, wanted["argv"])]
         env = {k: v for k, v in os.environ.items() if k not in ("HIKUBE_LOCAL_CONTEXT", "HIKUBE_LOCAL_HOST")}
@@ -170,6 +184,8 @@ def run(app: App) -> int:
         for name in wanted["outputs"]:
             _send_back(inside(folder, name), name)
         _all(1, frame(EXIT, str(code).encode()))
+    except HikubeError as e:
+        _all(1, frame(ERR, f"{e.render()}\n".encode()) + frame(EXIT, str(int(e.exit_code)).encode()))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return ExitCode.DONE

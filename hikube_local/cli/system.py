@@ -63,17 +63,18 @@ def _rows(app: App) -> list[Any]:
 @common
 def prune(app: App, everything: bool, dry_run: bool, yes: bool) -> int:
     """Remove unused images, incomplete downloads, and what `test` left; never a machine, a disk or a snapshot."""
-    from hikube_local.engine import space
+    from hikube_local.engine import sent, space
     from hikube_local.lab import results, root
     from hikube_local.text import size
 
     spare, states, roots = space.unused(app.session, everything), space.warm(app.layout), root.stale(app.layout)
-    reports = results.ended(app.layout) if everything else []
+    reports, received = results.ended(app.layout) if everything else [], sent.all(app.layout)
     lab = root.folder(app.layout)
     for digest, (count, origin) in sorted(spare.images.items()):
         print(f"image {digest[:12]}  {size(count)}  {origin}")
     lines = [(f"incomplete download {p.name[:12]}", count) for p, count in sorted(spare.files.items())]
     lines += [(f"warm state {p.name[:12]}", space.total([p], lone=True)) for p in states]
+    lines += [(f"file sent to this box {p.name[:12]}", space.on_disk(p)) for p in received]
     lines += [(f"test root {name}", space.on_disk(lab / name)) for name in roots]
     lines += [(f"test report {p.name}", space.on_disk(p)) for p in reports]
     for words, count in lines:
@@ -87,7 +88,7 @@ def prune(app: App, everything: bool, dry_run: bool, yes: bool) -> int:
         return ExitCode.DONE
     confirm(f"Remove these ({size(freed)})?", yes)
     kept = space.drop_unused(app.session, spare, everything, waits)
-    space.remove([*states, *reports])
+    space.remove([*states, *reports, *received])
     for name in roots:
         root.remove(app.layout, name)
     print(tr(f"{kept} kept: now in use" if kept else f"{size(freed)} freed"))

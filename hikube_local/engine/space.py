@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hikube_local.api.objects import INSTANCE
 from hikube_local.disks import qcow2
+from hikube_local.engine import sent
 from hikube_local.engine.session import Session
 from hikube_local.images.cache import own_name
 from hikube_local.paths import Layout
@@ -95,6 +96,7 @@ def survey(session: Session) -> list[Use]:
         Use("Snapshots", len(points), len(points), total(points), 0),
         Use("Machines (logs, seeds)", len(machines), len(machines), total(machines), 0),
         Use("Warm states", len(states), 0, total(states), total(states, lone=True)),
+        Use("Files sent to this box", len(received := sent.all(layout)), 0, total(received), total(received)),
     ]
 
 

@@ -17,8 +17,8 @@ from tests import sshbox
 from tests.conftest import Program
 from tests.endpoint import disk
 from tests.growth import patience
-from tests.simulator.test_contexts import MANIFEST
 from tests.sshbox import Box
+from tests.tenant import MANIFEST
 
 pytestmark = [
     pytest.mark.skipif(sshbox.server() is None, reason="OpenSSH's server could not be fetched"),
@@ -83,6 +83,49 @@ def test_a_file_that_goes_to_the_box_is_the_same_there(box: Box, tmp_path):
     ).out
 
 
+def test_a_large_file_is_sent_once(box: Box):
+    """What the box has by its digest is not sent again: here it is put in by hand, and found to be used."""
+    image = box.here.folder / "a.raw"
+    image.write_bytes(os.urandom(2 << 20))
+    assert box("images", "import", "a.raw", "--name", "one").code == 0
+    (kept,) = [p for p in (box.there.home / "cache" / "sent").iterdir() if not p.name.startswith(".")]
+    assert kept.read_bytes() == image.read_bytes() and kept.stat().st_mode & 0o777 == 0o400
+    small = box.here.folder / "small.raw"
+    small.write_bytes(b"\0" * 4096)
+    box("images", "import", "small.raw", "--name", "small")
+    planted = os.urandom(2 << 20)
+    kept.chmod(0o600)
+    kept.write_bytes(planted)
+    assert box("images", "import", "a.raw", "--name", "two").code == 0
+    rows = {r["name"]: r["digest"] for r in box("images", "list", "-o", "json").json}
+    assert rows["one"] != rows["two"]
+    used = box("system", "df", "-o", "json").json
+    assert next(r for r in used if r["kind"] == "Files sent to this box")["total"] == 1
+    assert box("system", "prune", "--yes").code == 0 and not kept.exists()
+
+
+def test_a_file_that_is_not_what_was_said_is_kept_nowhere(tmp_path):
+    from hikube_local.engine import sent
+    from hikube_local.errors import HikubeError
+    from hikube_local.paths import layout
+
+    own = layout({"HIKUBE_LOCAL_HOME": str(tmp_path)})
+    for blocks in ([b"x" * 10], [b"x" * 5, b""]):
+        come = iter(blocks)
+        with pytest.raises(HikubeError):
+            sent.keep(own, "0" * 64, 10, lambda n, come=come: next(come))
+    for odd in ("../../etc/passwd", "", "A" * 64):
+        with pytest.raises(HikubeError):
+            sent.has(own, odd, 1)
+    assert list(sent.folder(own).iterdir()) == []
+    for name in "abc":
+        path = sent.folder(own) / (name * 64)
+        path.write_bytes(b"y" * 100)
+        os.utime(path, (time.time() - (200 - ord(name)), time.time() - (200 - ord(name))))
+    sent.bound(own, 250)
+    assert [p.name[0] for p in sent.all(own)] == ["b", "c"]
+
+
 @pytest.mark.parametrize("box", [{"AllowStreamLocalForwarding": "no"}, {"DisableForwarding": "yes"}], indirect=True)
 def test_where_the_server_forwards_nothing_it_works_all_the_same(box: Box):
     """ssh says that all is well then; only a request shows it."""
@@ -103,7 +146,7 @@ def test_a_box_without_the_program_and_no_box_are_told(box: Box, here: Program):
 
 
 @pytest.mark.parametrize(
-    ("protocol", "fix"), [(2, "upgrade this one"), (0, "upgrade it there"), (None, "does not answer")]
+    ("protocol", "fix"), [(3, "upgrade this one"), (1, "upgrade it there"), (None, "does not answer")]
 )
 def test_a_box_that_is_not_understood_is_told_with_what_mends_it(box: Box, protocol: int | None, fix: str):
     binary = box.folder / "bin"
@@ -178,7 +221,7 @@ def test_the_boxs_own_context_is_not_what_is_asked_about(box: Box, here: Program
 def test_what_a_box_calls_its_socket_is_read_as_nothing_else(box: Box, socket: str):
     binary = box.folder / "bin"
     binary.mkdir()
-    answer = json.dumps({"protocol": 1, "version": "1", "socket": socket, "token": "t", "namespace": "default"})
+    answer = json.dumps({"protocol": 2, "version": "1", "socket": socket, "token": "t", "namespace": "default"})
     (binary / "hikube-local").write_text(f"#!/bin/sh\necho '{answer}'\n")
     (binary / "hikube-local").chmod(0o755)
     box.environment["PATH"] = f"{binary}:{box.environment['PATH']}"

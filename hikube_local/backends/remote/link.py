@@ -23,7 +23,7 @@ from hikube_local.locks import locked
 from hikube_local.run import find, left_behind
 from hikube_local.text import one_line, sanitize
 
-PROTOCOL = 1  # of `box hello` and `box run`
+PROTOCOL = 2  # of `box hello` and `box run`
 KEPT = "10m"  # the connection, after its last use
 CONNECT = 20  # seconds
 PATIENCE = 60.0  # seconds for the box to answer
