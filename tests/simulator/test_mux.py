@@ -116,3 +116,15 @@ def test_why_there_is_none_is_told_although_ssh_would_not_show_it(box: Box, own:
 def test_a_path_that_is_too_long_for_a_socket_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(mux, "make_runtime", lambda _: tmp_path / ("d" * 80))
     assert mux.path(layout({}), UID, 1.0, "root") is None
+
+
+def test_what_carries_ends_with_ssh_whatever_the_other_side_does():
+    """A guest that is gone says nothing any more: nobody waits for it."""
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        # comm is what tells that ssh connects through it
+        script = f"import subprocess, sys; open('/proc/self/comm', 'w').write('ssh'); sys.exit(subprocess.run([sys.executable, '-I', '-S', {str(ENTER)!r}, '0', 'connect', '127.0.0.1', '{port}'], stdin=-3).returncode)"
+        done = subprocess.run([sys.executable, "-c", script], timeout=patience(30), capture_output=True)
+        assert done.returncode == 0, done.stderr

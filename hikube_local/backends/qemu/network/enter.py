@@ -102,8 +102,8 @@ def batch():
     json.dump(results, sys.stdout)
 
 
-def connect(host, port):
-    """Carry bytes both ways until both sides have ended."""
+def connect(host, port, for_ssh):
+    """Carry bytes both ways until both sides have ended; `for_ssh`: until ssh has, which says no more then."""
     s = socket.create_connection((host, port), timeout=20)
     s.settimeout(None)
     pairs = {0: (lambda: os.read(0, 65536), s.sendall), s.fileno(): (lambda: s.recv(65536), lambda b: write_all(1, b))}
@@ -120,6 +120,8 @@ def connect(host, port):
                 continue
             del pairs[fd]
             if fd == 0:
+                if for_ssh:
+                    return
                 try:
                     s.shutdown(socket.SHUT_WR)
                 except OSError:
@@ -256,12 +258,13 @@ def main(argv):
     elif mode in ("exec", "inside"):
         os.execvp(argv[2], argv[2:])
     elif mode == "connect":
-        if by_ssh():  # others than the terminal's command may share the connection
+        for_ssh = by_ssh()
+        if for_ssh:  # others than the terminal's command may share the connection
             try:
                 os.setsid()
             except OSError:
                 pass
-        connect(argv[2], int(argv[3]))
+        connect(argv[2], int(argv[3]), for_ssh)
     elif mode == "scan":
         scan(argv[2])
     elif mode == "pod":
