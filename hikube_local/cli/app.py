@@ -173,6 +173,13 @@ class App:
             if obj.kind == INSTANCE and obj.instance.whole_ip:
                 self.session.statuses.refresh(obj)
 
+    def refresh_ssh_config(self) -> None:
+        """Where `ssh-config --install` was run: it follows the machines that there are."""
+        if self.layout.ssh_config.exists():
+            from hikube_local.cli.ssh import refresh
+
+            refresh(self)
+
     def in_namespace(self, obj: Object) -> str:
         """The words that name the object's namespace to the next command, where it is not the default one."""
         where = f" {' '.join(self._leads)}" if self._host or self._context else ""

@@ -21,7 +21,6 @@ from hikube_local.cli.options import (
     seconds,
 )
 from hikube_local.cli.references import reference, references, urls
-from hikube_local.cli.ssh import refresh
 from hikube_local.errors import ExitCode, UsageError, worst
 from hikube_local.language import tr
 
@@ -36,7 +35,7 @@ def _remove(app: App, keys: list[Any], grace: float = 30.0, force: bool = False)
         return ExitCode.DONE
     with ProgressPrinter(app) as progress:
         results = remove(app.session, keys, RunOptions(grace=grace, force=force), progress)
-    refresh(app)
+    app.refresh_ssh_config()
     for (kind, _, name), done in sorted(results.items()):
         if not done.error and app.store.get(done.key) is None:
             print(f"{kind.lower()}.apps.cozystack.io/{name} deleted")

@@ -209,8 +209,7 @@ def _blocks(app: App, namespace: str | None) -> list[str]:
 
 def refresh(app: App) -> None:
     """Bring what `ssh-config --install` wrote to the machines that there are now."""
-    if app.layout.ssh_config.exists():
-        from hikube_local.access import ssh as access
+    from hikube_local.access import ssh as access
 
-        with contextlib.suppress(HikubeError, OSError):  # nothing that was asked for depends on it
-            access.write_config(app.layout, _blocks(app, None))
+    with contextlib.suppress(HikubeError, OSError):  # nothing that was asked for depends on it
+        access.write_config(app.layout, _blocks(app, None))

@@ -129,7 +129,6 @@ def _up(
     **_: object,
 ) -> int:
     from hikube_local.cli.progress import ProgressPrinter
-    from hikube_local.cli.ssh import refresh
     from hikube_local.engine import apply as engine
     from hikube_local.plan.steps import RunOptions
 
@@ -164,7 +163,7 @@ def _up(
         with contextlib.suppress(HikubeError):  # as on a disk that is full: what went wrong before is what is told
             if any(app.store.get(obj.key) for obj in wanted):
                 remember(app, loaded)
-    refresh(app)
+    app.refresh_ssh_config()
     return _finish(app, done, output == "json")
 
 

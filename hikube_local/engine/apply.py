@@ -15,9 +15,7 @@ from hikube_local.engine.reconcile import Done
 from hikube_local.engine.session import Session
 from hikube_local.errors import UsageError, unexpected
 from hikube_local.events import Emit, Event, EventType
-from hikube_local.host import network
-from hikube_local.images import bundle, sources
-from hikube_local.images.fetch import mirrored
+from hikube_local.images.settings import BUNDLED
 from hikube_local.plan.running import applied
 from hikube_local.plan.steps import RunOptions, Verb
 from hikube_local.store.db import Basis
@@ -146,7 +144,11 @@ def _fetches_nothing_inner(session: Session, wanted: list[Object]) -> None:
     inner = []
     for obj in wanted:
         url = url_of(obj.disk.content) if obj.kind == DISK else None
-        if url is None or not is_this_host(url) or mirrored(url, session.config.mirrors) != url:
+        if url is None or not is_this_host(url):
+            continue
+        from hikube_local.images.fetch import mirrored
+
+        if mirrored(url, session.config.mirrors) != url:
             continue
         if session.able(obj, OnThisHost) and not session.of(obj).observe_disk(obj).exists:
             inner.append(f"{obj.ref} ({mask_url(url)[:120]})")
@@ -166,7 +168,9 @@ def preflight(session: Session, objects: list[Object]) -> None:
 def _take_bundles(session: Session, folders: Iterable[Path], objects: list[Object], emit: Emit) -> None:
     """A folder that `bundle` made brings its images along."""
     for folder in folders:
-        if (folder / bundle.FOLDER / bundle.INDEX).is_file():
+        if folder.joinpath(*BUNDLED).is_file():
+            from hikube_local.images import bundle, sources  # an `up` that takes none does not wait for them
+
             session.layout.make()
             disks = [o for o in objects if o.kind == DISK]
             keys = {k for o in disks for k in sources.keys(o, session.image_settings, session.cache)}
@@ -179,6 +183,8 @@ def _check_bridge(session: Session, wanted: list[Object], name: str | None, emit
     if not name or not any(session.able(o, OnThisHost) for o in whole):
         return
     if session.layout.root:
+        from hikube_local.host import network
+
         network.bridge(name)
     else:
         what = f"only root may put a machine on {name}: WholeIP machines get a loopback address instead"

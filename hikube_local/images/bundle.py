@@ -12,10 +12,10 @@ from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.images import checksums
 from hikube_local.images.cache import Cache, Entry
+from hikube_local.images.settings import BUNDLED
 from hikube_local.text import sanitize
 
-FOLDER = "images"
-INDEX = "bundle.json"
+FOLDER, INDEX = BUNDLED
 
 
 def write(folder: Path, manifests: Iterable[tuple[str, str]], entries: dict[str, Entry], cache: Cache) -> None:

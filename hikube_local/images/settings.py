@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+# A folder that `bundle` made is known by this file, below its images.
+BUNDLED = "images", "bundle.json"
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
