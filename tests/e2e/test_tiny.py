@@ -117,7 +117,7 @@ def test_forwards_survive_a_reboot_and_what_died_comes_back(real: Real, host: Ho
     assert up(real).code == 0
     where = real.access(80)
     real("virsh", "reset", "default_vm-instance-web")
-    deadline = time.monotonic() + patience(30)
+    deadline = time.monotonic() + patience(120)
     while host.http(where, 1) is None:
         assert time.monotonic() < deadline
     for lock in ("libvirtd", "slirp", "ns"):
