@@ -12,6 +12,7 @@ from hikube_local.backends.qemu import libvirt
 from hikube_local.backends.qemu.machine import power
 from hikube_local.errors import HikubeError
 from hikube_local.events import Event
+from hikube_local.paths import layout
 from hikube_local.plan.steps import RunOptions
 
 pytest.importorskip("libvirt")
@@ -56,7 +57,9 @@ def stopped(monkeypatch: pytest.MonkeyPatch, dom: Domain) -> list[Event]:
 
     monkeypatch.setattr(power, "time", SimpleNamespace(monotonic=lambda: dom.clock[0], sleep=sleep))
     told: list[Event] = []
-    context: Any = SimpleNamespace(active=lambda obj: dom, tenants=SimpleNamespace(ip=lambda obj: None))
+    context: Any = SimpleNamespace(
+        active=lambda obj: dom, tenants=SimpleNamespace(ip=lambda obj: None), layout=layout({})
+    )
     power.stop(context, OBJ, RunOptions(grace=30), told.append)
     return told
 

@@ -305,7 +305,7 @@ def test_scps_words_come_behind_a_double_dash(hikube: Program, tmp_path, monkeyp
         raise Stop
 
     monkeypatch.setattr(command.os, "execv", execv)
-    monkeypatch.setattr(access, "prepare", lambda *a: ("me", ["-o", "X=y"]))
+    monkeypatch.setattr(access, "prepare", lambda *a: ("me", ["-o", "X=y"], None))
     monkeypatch.setattr(Session, "require", lambda self, obj, capability: self.of(obj))
     hikube("up", "-", "--backend", "simulator", input=instance(disks=[], sshKeys=["k"]))
     monkeypatch.setenv("HIKUBE_LOCAL_HOME", str(hikube.home))
