@@ -17,7 +17,7 @@ from hikube_local.run import find, left_behind, run
 
 LASTS = 60  # seconds after the last one that used it
 # A socket's path has at most 107 bytes, and ssh binds to one of 17 more characters first.
-_MOST = 107 - 17
+MOST = 107 - 17
 
 
 def path(layout: Layout, uid: str, boot: float, *who: object) -> Path | None:
@@ -27,7 +27,7 @@ def path(layout: Layout, uid: str, boot: float, *who: object) -> Path | None:
     """
     tag = hashlib.sha256(repr((uid, boot, *map(str, who))).encode()).hexdigest()[:12]
     found = make_runtime(layout) / f"mux-{uid[:8]}-{tag}"
-    return found if len(os.fsencode(found)) <= _MOST else None
+    return found if len(os.fsencode(found)) <= MOST else None
 
 
 def options(path: Path) -> list[str]:
@@ -61,13 +61,18 @@ def is_open(path: Path) -> bool:
     return False
 
 
+def end(path: Path) -> None:
+    """Whoever still uses it is cut off."""
+    with contextlib.suppress(HikubeError, OSError):
+        if is_open(path):
+            run([find("ssh"), "-F", "/dev/null", "-o", f"ControlPath={_escaped(path)}", "-O", "exit", "machine"])
+        path.unlink(missing_ok=True)
+
+
 def close(layout: Layout, uid: str) -> None:
     """End a machine's connections: its guest ends, or goes back to what it was."""
     for path in layout.runtime.glob(f"mux-{uid[:8]}-*") if uid else ():
-        with contextlib.suppress(HikubeError, OSError):
-            if path.suffix != ".lock" and is_open(path):
-                run([find("ssh"), "-F", "/dev/null", "-o", f"ControlPath={_escaped(path)}", "-O", "exit", "machine"])
-            path.unlink(missing_ok=True)
+        end(path)
 
 
 def carries() -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from hikube_local import log
+from hikube_local import log, mux
 from hikube_local.access import ssh
 from hikube_local.api.objects import Object
 from hikube_local.engine.session import Session
@@ -60,4 +60,4 @@ def entered(
     try:
         yield BySsh([program, *options, *shared, "-o", "ControlMaster=no", "-o", "LogLevel=ERROR"], target, obj.name)
     finally:
-        subprocess.run([program, *shared, "-O", "exit", target], stdin=subprocess.DEVNULL, capture_output=True)
+        mux.end(control)

@@ -27,8 +27,8 @@ from hikube_local.userdata.requested import login
 HOST_KEY_FILES = tuple(f"/etc/ssh/ssh_host_{kind}_key.pub" for kind in ("ed25519", "ecdsa", "rsa"))
 
 
-# Characters of a folder with sockets of ssh's: /ssh-, 40 of %C, a dot and 16 that ssh adds come behind, 107 are let.
-CONTROL_MOST = 107 - 5 - 40 - 17
+# Characters of a folder with sockets of ssh's: /ssh- and 40 of %C come behind.
+CONTROL_MOST = mux.MOST - 5 - 40
 # Their images' default users are named as they are.
 SYSTEMS = ("debian", "ubuntu", "rocky", "almalinux", "fedora", "alpine", "cirros", "opensuse")
 # A user's name as a guest may have it; what begins with a dash would be an option of ssh's.
@@ -148,7 +148,8 @@ def prepare(
         raise HikubeError("HK810", f"{user[:60]!r} is not a user name", exit_code=ExitCode.USAGE)
     shared = mux.path(session.layout, obj.uid, boot, user, identity or "") if boot is not None else None
     if shared is not None and mux.is_open(shared):
-        return user, options(session, obj, [identity] if identity else []), shared
+        keys_of = [identity] if identity else [*keys.user_keys(), session.layout.own_key]  # should it end just now
+        return user, options(session, obj, keys_of), shared
     learn_host_keys(session, obj)
     return user, _entered(session, obj, user, identity, say), shared
 
@@ -159,9 +160,9 @@ def _entered(session: Session, obj: Object, user: str, identity: Path | None, sa
     if identity is not None:
         return options(session, obj, [identity])
     own = session.layout.own_key
-    plain = options(session, obj, keys.user_keys())
     if own.exists() and noted(session, obj, user) and let_in(session, obj, user, say):
         return options(session, obj, [*keys.user_keys(), own])
+    plain = options(session, obj, keys.user_keys())
     if (
         (keys.user_keys() or os.environ.get("SSH_AUTH_SOCK"))
         and any(obj.instance.sshKeys)
@@ -241,7 +242,7 @@ def config(session: Session, obj: Object) -> str:
     ]
     folder = str(make_runtime(session.layout))
     if len(folder) <= CONTROL_MOST:  # the next one within a minute shares the connection
-        lines += ["  ControlMaster auto", f'  ControlPath "{folder}/ssh-%C"', "  ControlPersist 60"]
+        lines += ["  ControlMaster auto", f'  ControlPath "{folder}/ssh-%C"', f"  ControlPersist {mux.LASTS}"]
     lines += [f'  IdentityFile "{p}"' for p in [*keys.user_keys(), own]]
     return "\n".join(lines) + "\n"
 

@@ -6,7 +6,6 @@ A frame is a kind, a length and bytes; the other end is `box run` (box.py).
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import struct
@@ -47,7 +46,12 @@ def ask(argv: list[str], words: list[str]) -> int:
     """Run the words on the box, through the ssh that `argv` is; what they write is written here. The exit code is theirs."""
     sent, outputs, given = _packed(words)
     environment = {k: v for k in PASSED if (v := os.environ.get(k))}
-    digests = {n: _digest(content) for n, content, size in sent if isinstance(content, Path) and size >= LARGE}
+    digests: dict[str, str] = {}
+    for name, content, size in sent:
+        if isinstance(content, Path) and size >= LARGE:
+            from hikube_local.images.cache import digest_of
+
+            digests[name] = digest_of(content)
     wanted = {
         "argv": given,
         "files": [{"path": n, "size": s, **({"sha256": digests[n]} if n in digests else {})} for n, _, s in sent],
@@ -76,11 +80,6 @@ def ask(argv: list[str], words: list[str]) -> int:
             "HK821", "the connection ended before the command did", fix="run it again; what was done there stays done"
         )
     return code
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def _needed(answer: IO[bytes]) -> set[str]:

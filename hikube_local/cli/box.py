@@ -16,6 +16,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -161,15 +162,17 @@ def run(app: App) -> int:
         missing = [digest for digest, size in large.items() if not sent.has(app.layout, digest, size)]
         if large:
             _all(1, frame(NEED, json.dumps(missing).encode()))
+        read = partial(os.read, 0)
         for row in wanted["files"]:
-            digest, size = str(row.get("sha256", "")), int(row["size"])
+            digest, size, target = str(row.get("sha256", "")), int(row["size"]), inside(folder, row["path"])
+            target.parent.mkdir(parents=True, exist_ok=True)
             if not digest:
-                _receive(0, inside(folder, row["path"]), size)
+                sent.receive(target, size, read)
                 continue
             if digest in missing:
                 missing.remove(digest)
-                sent.keep(app.layout, digest, size, lambda n: os.read(0, n))
-            sent.place(app.layout, digest, inside(folder, row["path"]))
+                sent.keep(app.layout, digest, size, read)
+            sent.place(app.layout, digest, target)
         sent.bound(app.layout)
         given = folder / ".stdin"
         argv = [*program(), *map(str, wanted["argv"])]
@@ -216,17 +219,6 @@ def _line(fd: int) -> bytes:
             raise HikubeError("HK810", "box run is given a command as data")
         out += block
     return bytes(out)
-
-
-def _receive(fd: int, path: Path, size: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "wb", opener=lambda p, f: os.open(p, f, 0o600)) as out:
-        while size:
-            block = os.read(fd, min(size, 1 << 20))
-            if not block:
-                raise HikubeError("HK821", "the connection ended in the middle of a file")
-            out.write(block)
-            size -= len(block)
 
 
 def _carry(child: subprocess.Popen[bytes]) -> int:

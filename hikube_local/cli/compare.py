@@ -151,7 +151,7 @@ def _facts(app: App, machines: list[Any], wanted: list[Any]) -> dict[str, dict[s
             commands.entered(app.session, obj, Path(folder), _say) as guest,
         ):
             found = facts.read(guest.run(facts.COMMAND)[1].decode("utf-8", "replace"))
-            if mine := [c for c in wanted if c.machine in ("", machine.name)]:
+            if mine := [c for c in wanted if c.concerns(machine.name)]:
                 inside = host(guest, machine.name)
                 found |= facts.outcomes(checks.probe(c, inside, _from_inside(guest)) for c in mine)
             out[machine.name if names.count(machine.name) == 1 else f"{machine.namespace}/{machine.name}"] = found

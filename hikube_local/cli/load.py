@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
-from dataclasses import replace
 from typing import Any
 
 import click
@@ -34,8 +33,7 @@ def load(
     from hikube_local.manifests.validate import validate
     from hikube_local.source.finding import Severity, folded
 
-    known = app.session.known()
-    known = replace(known, offer=app.session.offer(makes))
+    known = app.session.known(app.session.offer(makes))
     result = validate(files, app.flag_namespace, app.default_namespace, known, for_plan, unknown)
     for d in folded(result.findings.items):
         if d.severity is Severity.ERROR or (d.severity is Severity.WARNING and not quiet):

@@ -193,6 +193,10 @@ def run(argv: list[str]) -> int:
 
         error = unexpected(e)
         print(sanitize(error.render()), file=sys.stderr)
+        if "--stdio" in own:
+            from hikube_local import mux
+
+            mux.tell(sanitize(error.render()))
         return int(error.exit_code)
     finally:
         if timed:

@@ -58,11 +58,7 @@ def port_forward(app: App, stdio: bool, login: str, address: str, name: str, por
 
             with contextlib.suppress(HikubeError, OSError):  # ssh itself says who is not let in
                 ssh.log_in(app.session, obj, login, lambda text: print(tr(text), file=sys.stderr))
-        try:
-            return backend.carry(obj, pairs[0][1])
-        except HikubeError as e:
-            mux.tell(e.render())
-            raise
+        return backend.carry(obj, pairs[0][1])
     with contextlib.ExitStack() as held:
         listeners: dict[socket.socket, forward.Target] = {}
         for near, far in pairs:

@@ -49,7 +49,7 @@ def in_a_tenant(app: App, items: list[Any], wanted: list[Any], each: list[list[A
     own = keys.own_key(app.layout)
     _judged(app, items, each, keys.public(app.layout))
     limit = how.timeout or PATIENCE * how.factor
-    reboots = len({o.key for o in each[0] for c in wanted if c.after_reboot and c.machine in ("", o.name)})
+    reboots = len({o.key for o in each[0] for c in wanted if c.after_reboot and c.concerns(o.name)})
     longest = limit * (1 + reboots)
     session.writes()
     words, much = copies.cost(each[0], len(each), longest * len(each))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import click
 
 from hikube_local.cli.app import App, annotate
@@ -28,7 +26,7 @@ def validate(
     from hikube_local.manifests.validate import validate
     from hikube_local.source.finding import Severity, counted, folded
 
-    known = replace(app.session.known(), offer=app.session.offer())
+    known = app.session.known(app.session.offer())
     result = validate(manifests(files, filename), app.flag_namespace, app.default_namespace, known, unknown=unknown)
     findings = result.findings
     annotate(findings.items)

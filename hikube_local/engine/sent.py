@@ -46,23 +46,27 @@ def keep(layout: Layout, digest: str, size: int, read: Callable[[int], bytes]) -
     """Take it in. HK810 where what comes is something else than was said: it changed while it was sent."""
     path = _path(layout, digest)
     files.make_folder(path.parent)
-    found = hashlib.sha256()
     with files.beside(path, 0o400) as temporary:
-        with open(temporary, "xb", opener=lambda p, f: os.open(p, f, 0o600)) as out:
-            while size:
-                block = read(min(size, BLOCK))
-                if not block:
-                    raise HikubeError("HK821", "the connection ended in the middle of a file")
-                found.update(block)
-                out.write(block)
-                size -= len(block)
-        if found.hexdigest() != digest:
+        if receive(temporary, size, read) != digest:
             raise HikubeError("HK810", "a file changed while it was sent", fix="run it again")
+
+
+def receive(path: Path, size: int, read: Callable[[int], bytes]) -> str:
+    """So many bytes into a file (0600); their SHA-256. HK821 where fewer come. `read`: at most so many bytes, none at the end."""
+    found = hashlib.sha256()
+    with open(path, "wb", opener=lambda p, f: os.open(p, f, 0o600)) as out:
+        while size:
+            block = read(min(size, BLOCK))
+            if not block:
+                raise HikubeError("HK821", "the connection ended in the middle of a file")
+            found.update(block)
+            out.write(block)
+            size -= len(block)
+    return found.hexdigest()
 
 
 def place(layout: Layout, digest: str, target: Path) -> None:
     """Put it where a command looks for it; a copy, so that nothing that the command does reaches the kept one."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
         shutil.copyfile(_path(layout, digest), target)
     except FileNotFoundError:

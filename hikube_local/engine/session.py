@@ -108,11 +108,11 @@ class Session:
         """Image names beside the catalogue's: of the configuration, and those that were imported under a name."""
         return frozenset(self.config.images) | self.cache.own_names()
 
-    def known(self) -> Known:
-        """What manifests are judged against: the objects that are there, the images that have names."""
+    def known(self, offer: Offer | None = None) -> Known:
+        """What manifests are judged against: the objects that are there, the images that have names, what a tenant offers."""
         from hikube_local.manifests.validate import Known
 
-        return Known({o.key: o for o in self.store.objects()}, self.image_names)
+        return Known({o.key: o for o in self.store.objects()}, self.image_names, offer)
 
     def offer(self, judges: bool = True) -> Offer | None:
         """What a tenant has and may take; None where there is none. Without `judges` it only says which names are known."""

@@ -38,6 +38,9 @@ class Check:
     after_reboot: bool = False
     place: Place = Place()
 
+    def concerns(self, machine: str) -> bool:
+        return self.machine in ("", machine)
+
     @property
     def title(self) -> str:
         first = next(iter(self.values.values()), "")

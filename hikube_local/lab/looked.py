@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from hikube_local.api.objects import Object
 from hikube_local.backends.capabilities import MOST
+from hikube_local.engine.reconcile import Done
 from hikube_local.errors import ExitCode, HikubeError, unexpected
 from hikube_local.lab import checks, evidence, units
 from hikube_local.lab.checklist import Check
@@ -39,6 +40,14 @@ class Report:
     files: dict[str, bytes] = field(default_factory=dict)
     units: list[units.Unit] = field(default_factory=list)
     started: float = 0.0  # Unix seconds
+
+    def take(self, done: Done | None, broken: Sequence[HikubeError], started: float) -> None:
+        """What bringing it up came to. `broken`: what became of disks; `started`: Unix seconds, from which its stages are counted."""
+        self.verdict, self.error = (done.verdict, done.error) if done else (None, None)
+        self.started = started
+        self.stages = [(stage, max(0.0, at - started)) for stage, at in self.stages]
+        if self.error is None and self.verdict is None:
+            self.error = next(iter(broken), HikubeError("HK805", f"{self.machine.name} did not start"))
 
     @property
     def warm(self) -> bool:
@@ -101,13 +110,14 @@ class Checking:
 
     def check(self, report: Report, wanted: Sequence[Check]) -> None:
         """Those of its machine, into the report; with `after: reboot` the last ones."""
-        first = [c for c in wanted if not c.after_reboot]
-        later = [c for c in wanted if c.after_reboot]
-        if not wanted:
+        mine = [c for c in wanted if c.concerns(report.machine.name)]
+        first = [c for c in mine if not c.after_reboot]
+        later = [c for c in mine if c.after_reboot]
+        if not mine:
             return
         booted = report.verdict is not None and report.verdict.result in (Result.READY, Result.CLOUD_INIT_FAILED)
         if not booted:
-            report.outcomes = [checks.Outcome(c, ("the machine did not come up",)) for c in wanted]
+            report.outcomes = [checks.Outcome(c, ("the machine did not come up",)) for c in mine]
             return
         report.outcomes += self._probe(report, first)
         if later:

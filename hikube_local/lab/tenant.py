@@ -29,6 +29,7 @@ from hikube_local.userdata.whole import ending
 AGAIN = 3.0  # seconds between two attempts to log in
 HTTP = 30.0  # seconds for an answer of a web server in the guest
 _DONE = "command -v cloud-init >/dev/null || exit 0; cloud-init status --wait >/dev/null 2>&1; exit 0"
+_WHO = "id -un; id -u; sudo -n true 2>/dev/null && echo yes"
 Enter = Callable[[Object], AbstractContextManager[Guest]]
 
 
@@ -82,18 +83,13 @@ class TenantTrial(Checking):
         broken = [d.error for k, d in results.items() if d.error and k.kind == DISK]
         try:
             for key, report in self.reports.items():
-                done = results.get(copies[key].key)
-                report.started = begin
-                report.stages = [(stage, max(0.0, at - begin)) for stage, at in report.stages]
-                report.verdict, report.error = (done.verdict, done.error) if done else (None, None)
-                if report.error is None and report.verdict is None:
-                    report.error = next(iter(broken), HikubeError("HK805", f"{report.machine.name} did not start"))
+                report.take(results.get(copies[key].key), broken, begin)
                 try:
                     if report.verdict is not None and report.verdict.result is Result.READY:
                         self._look(report)
                 except Exception as e:
                     report.error = report.error or unexpected(e)
-                self.check(report, [c for c in wanted if c.machine in ("", report.machine.name)])
+                self.check(report, wanted)
         finally:
             for key in list(self._open):
                 self._leave(key)
@@ -150,22 +146,18 @@ class TenantTrial(Checking):
             stack = contextlib.ExitStack()
             try:
                 guest = stack.enter_context(self._enter(self._copies[key]))
-                who = (
-                    guest.run("id -un; id -u; sudo -n true 2>/dev/null && echo yes")[1]
-                    .decode("utf-8", "replace")
-                    .split()
-                )
+                said = guest.run(_WHO)[1].decode("utf-8", "replace")
             except HikubeError as e:
                 stack.close()
                 if time.monotonic() > self._deadline:
                     raise HikubeError("HK806", f"nobody could log in: {e.what}", e.why) from None
                 time.sleep(AGAIN)
                 continue
-            root = who[1:2] == ["0"] or who[2:] == ["yes"]
-            powers = "" if who[1:2] == ["0"] else ", with sudo" if root else ", who is not root and has no sudo"
-            inside = AsRoot(guest) if powers == ", with sudo" else guest
+            name, uid, sudo = (*said.split(), "", "", "")[:3]
+            powers = "" if uid == "0" else ", with sudo" if sudo else ", who is not root and has no sudo"
+            inside = AsRoot(guest) if uid != "0" and sudo else guest
             self._open[key] = stack
-            self._guests[key] = (inside, f"ssh as {''.join(who[:1])}{powers}, by a key that was added to sshKeys")
+            self._guests[key] = (inside, f"ssh as {name}{powers}, by a key that was added to sshKeys")
         return self._guests[key]
 
     def _leave(self, key: Key) -> None:

@@ -98,16 +98,12 @@ class Trial(Checking):
 
     def _judge(self, results: dict[Key, Any], wanted: Sequence[Check], begin: float) -> None:
         """Each machine's report: how it came up, what its guest says, what its checks found."""
-        broken = {k: d.error for k, d in results.items() if d.error and k.kind == DISK}
+        broken = [d.error for k, d in results.items() if d.error and k.kind == DISK]
         for key, report in self.reports.items():
-            if key in results:
-                report.verdict, report.error = results[key].verdict, results[key].error
-            report.started = begin
+            started = begin
             with contextlib.suppress(Exception):
-                report.started = self.backend.observe_machine(report.machine).started or begin
-            report.stages = [(stage, max(0.0, at - report.started)) for stage, at in report.stages]
-            if report.error is None and report.verdict is None:
-                report.error = next(iter(broken.values()), HikubeError("HK805", f"{report.machine.name} did not start"))
+                started = self.backend.observe_machine(report.machine).started or begin
+            report.take(results.get(key), broken, started)
             ready = report.verdict is not None and report.verdict.result is Result.READY and report.verdict.cloud_init
             if self.options.warm and ready:
                 with contextlib.suppress(HikubeError, OSError):
@@ -117,7 +113,7 @@ class Trial(Checking):
             except Exception as e:
                 # What one guest answers keeps no other from its report; without evidence nothing passes.
                 report.error = report.error or unexpected(e)
-            self.check(report, [c for c in wanted if c.machine in ("", report.machine.name)])
+            self.check(report, wanted)
 
     def guest(self, report: Report) -> tuple[Guest, str]:
         """The image's agent, else ssh."""

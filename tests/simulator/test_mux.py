@@ -113,6 +113,17 @@ def test_why_there_is_none_is_told_although_ssh_would_not_show_it(box: Box, own:
     assert not mux.is_open(place(own))
 
 
+def test_whatever_keeps_a_command_of_ours_from_connecting_is_told(
+    box: Box, own: Layout, monkeypatch: pytest.MonkeyPatch
+):
+    """As ssh-config has it: the whole program stands between, and fails before it connects to anything."""
+    monkeypatch.setenv("HIKUBE_LOCAL_HOME", str(box.here.home))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    through = f"{sys.executable} -m hikube_local --context local port-forward nobody 22 --stdio"
+    code, said = mux.opened(place(own), ["ssh", "-F", "none", "-o", f"ProxyCommand={through}", "root@guest"])
+    assert code and "[HK804]" in said and "nobody" in said, said
+
+
 def test_a_path_that_is_too_long_for_a_socket_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(mux, "make_runtime", lambda _: tmp_path / ("d" * 80))
     assert mux.path(layout({}), UID, 1.0, "root") is None

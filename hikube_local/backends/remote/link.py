@@ -16,7 +16,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hikube_local import __version__, files, log
+from hikube_local import __version__, files, log, mux
 from hikube_local.backends.remote import relay
 from hikube_local.errors import HikubeError
 from hikube_local.locks import locked
@@ -68,20 +68,16 @@ class Link:
     def open(self, ask: bool = False) -> None:
         """A connection that the commands after this one share; HK821 with ssh's own words. `ask`: on a terminal ssh may ask."""
         with locked(self._folder / "lock"):
-            if self._alive():
+            if mux.is_open(self.control):
                 return
             code, words = left_behind(self._ssh("-f", "-N", "-M", "-o", f"ControlPersist={KEPT}", ask=ask), ask)
             if code:
                 fix = f"try it yourself: ssh ssh://{self.host}"
                 raise HikubeError("HK821", f"{self.host} cannot be reached over ssh", words[:600], fix)
 
-    def _alive(self) -> bool:
-        argv = self._ssh("-O", "check")
-        return self.control.exists() and subprocess.run(argv, capture_output=True).returncode == 0
-
     def close(self) -> None:
         """End the connection, and what goes through it."""
-        subprocess.run(self._ssh("-O", "exit"), capture_output=True)
+        mux.end(self.control)
         self._kept.unlink(missing_ok=True)
 
     def argv(self, verb: str) -> list[str]:
