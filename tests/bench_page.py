@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -80,6 +81,7 @@ def _many(chromium: Any, endpoint: Endpoint, row: Row) -> tuple[float, float]:
             look.shows(f"{MACHINES} in all")
             took.append(time.perf_counter() - begin)
             if len(took) == 3:
+                row(f"page: a renderer's memory with {MACHINES} machines (GB)", max(map(_pss, _renderers())) / 1e9)
                 _changes(look, sockets[-1], items, row)
     with looking(chromium) as look:
         empty = _link(endpoint)
@@ -115,12 +117,11 @@ def _idle(chromium: Any, endpoint: Endpoint, row: Row) -> None:
             tab = look.context.new_page()
             tab.goto(look.page.url)
         look.page.wait_for_timeout(3000)
-        begin, spent = time.perf_counter(), _cpu(endpoint.process.pid)
+        begin, spent, drawn = time.perf_counter(), _cpu(endpoint.process.pid), sum(map(_cpu, _renderers()))
         look.page.wait_for_timeout(10000)
-        row(
-            "page: a core's share of serve with ten tabs",
-            (_cpu(endpoint.process.pid) - spent) / (time.perf_counter() - begin),
-        )
+        passed = time.perf_counter() - begin
+        row("page: a core's share of serve with ten tabs", (_cpu(endpoint.process.pid) - spent) / passed)
+        row("page: a core's share of ten idle tabs", (sum(map(_cpu, _renderers())) - drawn) / passed)
     begin = time.perf_counter()
     with looking(chromium) as look:
         look.open(_link(endpoint)).shows("10 in all")
@@ -128,6 +129,22 @@ def _idle(chromium: Any, endpoint: Endpoint, row: Row) -> None:
         endpoint.process.terminate()
         endpoint.process.wait()
         row("page: serve's end with a tab open", time.perf_counter() - begin)
+
+
+def _renderers() -> list[int]:
+    """The processes of the browser that this one drives."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if b"--type=renderer" in path.read_bytes():
+                found.append(int(path.parent.name))
+    return found
+
+
+def _pss(pid: int) -> int:
+    """Bytes, what it shares counted by its share (proc(5), smaps_rollup)."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return int(re.search(r"^Pss:\s+(\d+) kB", text, re.M)[1]) << 10  # type: ignore[index]
 
 
 def _cpu(pid: int) -> float:

@@ -87,7 +87,8 @@ def odd(elsewhere: Elsewhere) -> Iterator[tuple[Elsewhere, list]]:
             length = int(self.headers.get("Content-Length") or 0)
             body = self.rfile.read(length) if length else None
             asked.append((self.command, self.path))
-            day = days.pop(0) if days else None
+            mine = elsewhere.of_watches if "watch=true" in self.path else days
+            day = mine.pop(0) if mine else None
             plural = self.path.partition("?")[0].rpartition("/")[2]
             if elsewhere.quotas and plural == "resourcequotas":
                 self._answer(200, json.dumps({"items": elsewhere.quotas}).encode(), {})
@@ -118,6 +119,9 @@ def odd(elsewhere: Elsewhere) -> Iterator[tuple[Elsewhere, list]]:
                 "Authorization": self.headers.get("Authorization", ""),
                 "Content-Type": self.headers.get("Content-Type", ""),
             }
+            if "watch=true" in self.path:
+                self._stream(headers)
+                return
             answer = elsewhere.endpoint.http.request(
                 self.command, elsewhere.endpoint.url + self.path, data=body, headers=headers, timeout=patience(20)
             )
@@ -125,6 +129,18 @@ def odd(elsewhere: Elsewhere) -> Iterator[tuple[Elsewhere, list]]:
                 self.close_connection = True
                 return
             self._answer(answer.status_code, answer.content, {"Content-Type": "application/json"})
+
+        def _stream(self, headers: dict) -> None:
+            """Line by line, for so long as the watches here are to live (`elsewhere.watches`: events of each)."""
+            self.close_connection = True
+            url = elsewhere.endpoint.url + self.path
+            with elsewhere.endpoint.http.get(url, headers=headers, stream=True, timeout=None) as answer:
+                self.send_response(answer.status_code)
+                self.end_headers()
+                for n, line in enumerate(answer.iter_lines(chunk_size=1), 1):
+                    self.wfile.write(line + b"\n")
+                    if n == elsewhere.watches:
+                        return
 
         def _answer(self, status: int, body: bytes, headers: dict) -> None:
             self.send_response(status)
@@ -154,6 +170,7 @@ def odd(elsewhere: Elsewhere) -> Iterator[tuple[Elsewhere, list]]:
     )
     elsewhere.asked, elsewhere.refused, elsewhere.quotas, elsewhere.options = asked, [], [], []
     elsewhere.hidden = elsewhere.kept = ""
+    elsewhere.of_watches, elsewhere.watches = [], 0  # days of theirs alone; events of each, then it is cut
     yield elsewhere, days
     server.shutdown()
     server.server_close()

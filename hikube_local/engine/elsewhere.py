@@ -5,7 +5,6 @@ What a command records here is sent there at once; the other side brings it abou
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from functools import cached_property, partial
 from typing import Any
@@ -17,6 +16,7 @@ from hikube_local.backends.remote.agent import OnBox
 from hikube_local.backends.remote.api import Api
 from hikube_local.backends.remote.backend import CREATE, UPDATE, Remote
 from hikube_local.backends.remote.link import Link
+from hikube_local.backends.remote.watches import Watches
 from hikube_local.config import Config
 from hikube_local.contexts import Context
 from hikube_local.engine.session import Session
@@ -31,8 +31,6 @@ from hikube_local.plan.steps import RunOptions, Step, Verb
 from hikube_local.store.db import Basis, Store
 from hikube_local.store.records import Intent
 from hikube_local.text import timestamp
-
-EVERY = 1.0  # seconds between two questions of who waits
 
 
 class Elsewhere(Session):
@@ -98,7 +96,7 @@ class Elsewhere(Session):
         return Objects(self)
 
     def bell(self) -> Any:
-        return _Ticks(self.api)
+        return Watches(self.api)
 
     def backend(self, name: str) -> Any:  # whatever it is called there
         return self.remote
@@ -289,20 +287,9 @@ class Looks(Statuses):
         return self.session.reached(obj, self.session.remote.status(obj))
 
     def refresh(self, obj: Object, emit: Emit = ignore) -> dict[str, Any]:
-        self.session.api.forget()
+        if not self.session.api.watched:
+            self.session.api.forget()
         return self.keep(obj)
 
     def keep(self, obj: Object) -> dict[str, Any]:
         return self._status(obj)
-
-
-class _Ticks:
-    """In place of a bell: whoever waits asks again after a moment."""
-
-    def __init__(self, api: Api) -> None:
-        self._api = api
-
-    def wait(self, seconds: float) -> bool:
-        time.sleep(max(seconds, EVERY))
-        self._api.forget()
-        return True

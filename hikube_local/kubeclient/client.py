@@ -115,11 +115,16 @@ class Client:
         body: dict[str, Any] = {"propagationPolicy": "Background"}
         self.send("DELETE", path, body=body | ({"preconditions": {"uid": uid}} if uid else {})).close()
 
-    def follow(self, path: str, **query: Any) -> Iterator[str]:
-        """The lines of an answer that goes on, as they come."""
-        with contextlib.closing(self.send("GET", path, query, stream=True, read=None)) as answer:
+    def revision(self, path: str) -> str:
+        """Of a list, as it is now."""
+        return str((self.get(path, limit=1).get("metadata") or {}).get("resourceVersion", ""))
+
+    def follow(self, path: str, read: float | None = None, **query: Any) -> Iterator[str]:
+        """The lines of an answer that goes on, as they come. `read`: seconds of silence after which it counts as cut."""
+        with contextlib.closing(self.send("GET", path, query, stream=True, read=read)) as answer:
             try:
-                for line in answer.iter_lines():
+                # Without chunks a read waits until it has all that it asks for.
+                for line in answer.iter_lines(512 if answer.raw.chunked else 1):
                     yield line.decode("utf-8", "replace")
             except requests.RequestException:
                 return  # cut: whoever follows asks again
@@ -127,7 +132,7 @@ class Client:
     def watch(self, path: str, revision: str, seconds: int = 300) -> Iterator[dict[str, Any]]:
         """Changes after the revision, until the server ends it; Refused (410) where it does not know the revision any more."""
         query = {"watch": "true", "resourceVersion": revision, "allowWatchBookmarks": "true", "timeoutSeconds": seconds}
-        for line in self.follow(path, **query):
+        for line in self.follow(path, seconds + READ, **query):
             if not line:
                 continue
             event = json.loads(line)

@@ -65,8 +65,10 @@ def console(look: Look) -> None:
 
 
 def screen(look: Look) -> None:
+    begin = time.monotonic()
     at(look, "/screen")
     look.shows("Connected. Keys go to the guest once")
+    print(f"screen connected: {time.monotonic() - begin:.2f}")
     code = """() => { const c = document.querySelector('.screen canvas'); if (!c || !c.width) return 0;
       const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let lit = 0;
       for (let i = 0; i < d.length; i += 4) if (d[i] + d[i + 1] + d[i + 2] > 120) lit++; return lit; }"""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import stat
+import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -370,21 +374,73 @@ def test_nobody_there_and_a_stranger_there_are_told(elsewhere: Elsewhere, here: 
     assert check.code == 1 and "FAILED" in check.out
 
 
-def test_get_watches_a_tenant(elsewhere: Elsewhere, here: Program):
-    import subprocess
+@contextlib.contextmanager
+def followed(elsewhere: Elsewhere, *words: str) -> Iterator[Callable[[str], None]]:
+    """A command that goes on; what is given waits until a line begins so."""
+    argv = [sys.executable, "-m", "hikube_local", "--context", "prod", *words]
+    running = subprocess.Popen(
+        argv, env=elsewhere.here.env, stdout=subprocess.PIPE, text=True, cwd=elsewhere.here.folder
+    )
+    seen: list[str] = []
+    threading.Thread(target=lambda: seen.extend(iter(running.stdout.readline, "")), daemon=True).start()
 
-    argv = [sys.executable, "-m", "hikube_local", "--context", "prod", "get", "vmdisk", "-w"]
-    watching = subprocess.Popen(argv, env=here.env, stdout=subprocess.PIPE, text=True, cwd=here.folder)
-    try:
-        time.sleep(1)
-        assert elsewhere.endpoint("POST", f"{BASE}/vmdisks", disk("late")).status_code == 201
-        seen: list[str] = []
-        reader = threading.Thread(target=lambda: seen.extend(iter(watching.stdout.readline, "")), daemon=True)
-        reader.start()
+    def says(begin: str) -> None:
         end = time.monotonic() + patience(20)
-        while not any(line.startswith("late") for line in seen):
-            assert time.monotonic() < end, seen
-            time.sleep(0.05)
+        while not any(line.startswith(begin) for line in seen):
+            assert time.monotonic() < end and running.poll() is None, (seen, elsewhere.asked[-12:])
+            time.sleep(0.02)
+
+    try:
+        yield says
     finally:
-        watching.terminate()
-        watching.wait()
+        running.terminate()
+        running.wait()
+
+
+def watched(elsewhere: Elsewhere) -> int:
+    return sum("watch=true" in path for _, path in elsewhere.asked)
+
+
+@pytest.mark.parametrize("day", ["as usual", "cut", 410, 503, 403])
+def test_get_watches_a_tenant(odd, day):
+    """Told by the server; where a watch is cut it goes on, and where it cannot be had it is looked again."""
+    elsewhere, _ = odd
+    make = partial(elsewhere.endpoint, "POST", f"{BASE}/vmdisks")
+    assert make(disk("first")).status_code == 201
+    if day == "cut":
+        elsewhere.watches = 1
+    elif day != "as usual":
+        elsewhere.of_watches += [day] * 2
+    with followed(elsewhere, "get", "vmdisk", "-w") as says:
+        says("first")
+        for name in ("late", "later", "latest"):
+            assert make(disk(name)).status_code == 201
+            says(name)
+    assert watched(elsewhere) >= (3 if day == "cut" else 1)
+
+
+def test_while_nothing_changes_there_nothing_is_asked(odd):
+    elsewhere, _ = odd
+    assert elsewhere.endpoint("POST", f"{BASE}/vmdisks", disk("first")).status_code == 201
+    with followed(elsewhere, "get", "vmdisk", "-w") as says:
+        says("first")
+        end = time.monotonic() + patience(20)
+        while not watched(elsewhere):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        time.sleep(1)
+        before = len(elsewhere.asked)
+        time.sleep(4)  # four looks, where it asked each second
+        assert len(elsewhere.asked) <= before + 1, elsewhere.asked[before:]
+
+
+def test_wait_hears_of_what_it_waits_for(odd):
+    elsewhere, _ = odd
+    elsewhere.asked.clear()
+    with followed(elsewhere, "wait", "vmdisk/late", "--for=create", "--timeout=10m") as says:
+        end = time.monotonic() + patience(20)
+        while not watched(elsewhere):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert elsewhere.endpoint("POST", f"{BASE}/vmdisks", disk("late")).status_code == 201
+        says("vmdisk.apps.cozystack.io/late condition met")

@@ -133,6 +133,9 @@ class Api:
 
     def __init__(self, client: Client, namespace: str = "") -> None:
         self.client, self.namespace = client, namespace
+        self.good_for = FRESH  # seconds
+        self.watched = False  # whether somebody is told of changes: of lists, so objects are looked at in theirs
+        self.looked: dict[str, str] = {}  # the revision of each list, as it was seen last
         self._seen: dict[tuple[str, str | None], tuple[float, list[dict[str, Any]]]] = {}
         self._beside: dict[str, tuple[float, Beside]] = {}
 
@@ -144,8 +147,8 @@ class Api:
     def raws(self, kind: str, namespace: str | None) -> list[dict[str, Any]]:
         where = namespace or self.namespace or None
         at, kept = self._seen.get((kind, where), (0.0, []))
-        if time.monotonic() - at > FRESH:
-            _, found = self.client.list(path(kind, where))
+        if time.monotonic() - at > self.good_for:
+            found = self._list(path(kind, where))
             kept = [{**raw, "kind": kind} for raw in found if _sound(raw)]  # items of a list may name no kind
             self._seen[kind, where] = (time.monotonic(), kept)
         return kept
@@ -154,14 +157,16 @@ class Api:
         """Of one object, asked for by its name."""
         for where in (key.namespace, None):
             at, kept = self._seen.get((key.kind, where), (0.0, []))
-            if time.monotonic() - at <= FRESH:
+            if time.monotonic() - at <= self.good_for:
                 return next((raw for raw in kept if key_of(raw) == key), None)
+        if self.watched:
+            return next((raw for raw in self.raws(key.kind, key.namespace) if key_of(raw) == key), None)
         found = self.client.find(path(*key))
         return {**found, "kind": key.kind} if found and _sound(found) else None
 
     def beside(self, namespace: str) -> Beside:
         at, kept = self._beside.get(namespace, (0.0, Beside()))
-        if time.monotonic() - at > FRESH:
+        if time.monotonic() - at > self.good_for:
             core, own = f"/api/v1/namespaces/{namespace}", f"namespaces/{namespace}"
             kept = Beside(
                 self._named(f"/apis/kubevirt.io/v1/{own}/virtualmachines"),
@@ -196,10 +201,14 @@ class Api:
         """What the person's role lets them list."""
         return [raw for raw in self._asked(where) or () if _sound(raw)]
 
+    def _list(self, where: str) -> list[dict[str, Any]]:
+        self.looked[where], items = self.client.list(where)
+        return items
+
     def _asked(self, where: str) -> list[dict[str, Any]] | None:
         """None where the person's role or the platform's version has no such list."""
         try:
-            return self.client.list(where)[1]
+            return self._list(where)
         except Refused as e:
             if e.status in (403, 404):
                 return None
