@@ -1,5 +1,7 @@
 # The two commands: `make up` boots the quickstart, `make test` passes the tests. Both do all the set-up themselves.
 SHELL := /bin/bash
+# Some images of CI set it: then each command compiles all that it loads, a tenth of a second each time.
+unexport PYTHONDONTWRITEBYTECODE
 VENV := .venv
 RUN := $(VENV)/bin/hikube-local
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
