@@ -22,25 +22,38 @@ def alias(obj: Object) -> str:
 def own_key(layout: Layout) -> Path:
     """A key pair of ours, made at its first use (0600); its public half beside it as .pub."""
     path = layout.make().own_key
-    public = path.with_name(path.name + ".pub")
-    if path.exists() and public.exists():
+    if path.exists() and _public(path).exists():
         return path
     with locked(layout.locks / "own-key"):
-        files.make_folder(path.parent)
-        if not path.exists():
-            files.sweep_partials(path.parent)
-            temporary = path.with_name(f"{files.PARTIAL}key")
-            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "hikube-local", "-f", temporary])
-            temporary.with_name(temporary.name + ".pub").rename(public)
-            temporary.rename(path)
-        elif not public.exists():
-            files.write(public, run(["ssh-keygen", "-y", "-f", path]).stdout, 0o644)
+        return pair(path)
+
+
+def pair(path: Path) -> Path:
+    """A key pair at this path (0600), its public half beside it as .pub: as it is there, else made."""
+    files.make_folder(path.parent)
+    if not path.exists():
+        files.sweep_partials(path.parent)
+        temporary = path.with_name(f"{files.PARTIAL}key")
+        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "hikube-local", "-f", temporary])
+        _public(temporary).rename(_public(path))
+        temporary.rename(path)
+    elif not _public(path).exists():
+        files.write(_public(path), run(["ssh-keygen", "-y", "-f", path]).stdout, 0o644)
     return path
+
+
+def _public(path: Path) -> Path:
+    return path.with_name(path.name + ".pub")
+
+
+def public_of(path: Path) -> str:
+    """The public half of a pair, as authorized_keys has it."""
+    return _public(path).read_text().strip()
 
 
 def public(layout: Layout) -> str:
     """The public half of our own key, as authorized_keys has it."""
-    return own_key(layout).with_suffix(".pub").read_text().strip()
+    return public_of(own_key(layout))
 
 
 def user_keys() -> list[Path]:

@@ -46,8 +46,7 @@ def in_a_tenant(app: App, items: list[Any], wanted: list[Any], each: list[list[A
 
     session = there(app)
     session.require_inside(i.object.key for i in items)
-    own = keys.own_key(app.layout)
-    _judged(app, items, each, keys.public(app.layout))
+    _judged(app, items, each)
     limit = how.timeout or PATIENCE * how.factor
     reboots = len({o.key for o in each[0] for c in wanted if c.after_reboot and c.concerns(o.name)})
     longest = limit * (1 + reboots)
@@ -62,7 +61,8 @@ def in_a_tenant(app: App, items: list[Any], wanted: list[Any], each: list[list[A
 
     def tried(objects: list[Any], wanted: list[Any], image: str, emit: Any) -> Iterator[list[Any]]:
         run = runs.new(longest + SLACK)
-        made = copies.copies(objects, app.namespace, run, keys.public(app.layout))
+        own = keys.pair(runs.key(session, run))
+        made = copies.copies(objects, app.namespace, run, keys.public_of(own))
         if how.leave:
             where = f"hikube-local --context {app.context.name}"
             for obj in (o for o in made.values() if o.kind == "VMInstance"):
@@ -85,7 +85,7 @@ def in_a_tenant(app: App, items: list[Any], wanted: list[Any], each: list[list[A
     return tried
 
 
-def _judged(app: App, items: list[Any], each: list[list[Any]], key: str) -> None:
+def _judged(app: App, items: list[Any], each: list[list[Any]]) -> None:
     """What no copy is true to, what the tenant does not have, and what its quotas do not leave, on each of the images."""
     from dataclasses import replace
 
@@ -98,7 +98,7 @@ def _judged(app: App, items: list[Any], each: list[list[Any]], key: str) -> None
     found: dict[tuple[str, str, str], Any] = {}
     for objects in each:
         placed = [replace(i, object=o) for i, o in zip(items, objects, strict=True)]
-        made = copies.copies(objects, app.namespace, copies.Run("0", "", 0.0), key)
+        made = copies.copies(objects, app.namespace, copies.Run("0", "", 0.0), "")
         wrong = list(copies.refused(placed))
         if offer is not None:
             wrong += [f for i in placed for f in missing(i, offer)]

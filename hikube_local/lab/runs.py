@@ -30,6 +30,7 @@ from hikube_local.run import program
 
 AGAIN, LONGEST = 2.0, 300.0  # seconds after which is looked once more: what was asked for last may come late
 MARGIN = 300.0  # seconds by which clocks may differ
+_KEY = ".key"
 
 
 def new(seconds: float) -> Run:
@@ -65,6 +66,11 @@ def held(session: Elsewhere, run: Run, keys: Iterable[Key], emit: Emit, keep: bo
             finally:
                 assert watching.stdin is not None
                 watching.stdin.close()
+
+
+def key(session: Elsewhere, run: Run) -> Path:
+    """Where the key pair stands that gets into the machines of this run alone; it goes with the run's journal."""
+    return _journal(session.layout, run.id).with_suffix(_KEY)
 
 
 def _require_gone_of(session: Elsewhere, run: str, names: list[str], emit: Emit) -> None:
@@ -110,6 +116,9 @@ def sweep(session: Elsewhere, emit: Emit, only: str = "", mine: bool = False) ->
     """(what was to go, what of it is still there): those of killed runs of this machine and, unless `mine`, objects past
     their time; or one run's. A run that goes on here is left alone, whatever the clocks say."""
     journals = {p.stem: p for p in _folder(session.layout).glob("*.json")}
+    for path in _folder(session.layout).glob(f"*{_KEY}"):  # of a run that was killed before it asked for anything
+        if path.stem not in journals and holder(_lock(path)) is None:
+            _forget(path)
     alive = {name: who for name, p in journals.items() if (who := holder(_lock(p))) is not None}
     there = of_runs(session)
     if only:
@@ -165,7 +174,7 @@ def _lock(path: Path) -> Path:
 
 
 def _forget(path: Path) -> None:
-    for suffix in (".json", ".log", ".lock"):
+    for suffix in (".json", ".log", _KEY, f"{_KEY}.pub", ".lock"):
         path.with_suffix(suffix).unlink(missing_ok=True)
 
 

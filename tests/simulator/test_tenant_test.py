@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -101,12 +102,28 @@ def test_what_is_kept_stays_until_it_is_swept(elsewhere: Elsewhere):
     done = elsewhere("test", path, *QUICK, "--keep")
     run = done.err.split("sweep --run ")[1].split()[0]
     assert set(there(elsewhere)) == {f"t-{run}-web", f"t-{run}-sys"}
+    (key,) = (p for p in journals(elsewhere) if p.name == f"{run}.key")
+    spec = elsewhere.endpoint("GET", f"{BASE}/vminstances/t-{run}-web").json()["spec"]
+    assert key.with_name(f"{run}.key.pub").read_text().strip() in spec["sshKeys"] and f"ssh -i {key}" in done.err
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    own = elsewhere.here.home / "state" / "contexts" / "prod" / "ssh" / "id_ed25519"
+    assert not own.exists()  # a test gets in by a key of its run alone
     assert elsewhere("sweep").code == 0 and len(there(elsewhere)) == 2  # its time is not over
     listed = elsewhere("sweep", "--list").out
     assert f"{run}  vminstance/t-{run}-web, of " in listed and len(listed.splitlines()) == 2
     assert elsewhere("sweep", "--run", run).code == 0
     gone(elsewhere)
     assert "nothing to remove" in elsewhere("sweep").err
+
+
+def test_a_key_without_a_run_goes_with_the_next_sweep(elsewhere: Elsewhere):
+    """A kill between the key and the journal."""
+    folder = elsewhere.here.home / "state" / "contexts" / "prod" / "runs"
+    folder.mkdir(parents=True)
+    for name in ("abc123.key", "abc123.key.pub", ".partial-key"):
+        (folder / name).write_text("x")
+    assert elsewhere("test", elsewhere.here.file("m.yaml", MANIFEST), *QUICK).code == 1
+    gone(elsewhere)
 
 
 def test_any_machine_sweeps_what_is_past_its_time_and_nothing_else(elsewhere: Elsewhere, tmp_path_factory):
