@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -45,6 +47,9 @@ class Box:
             "PYTHONPATH": str(ROOT),
             "LANG": "C.UTF-8",
         }
+        self.room = settings.pop(
+            "room", ""
+        )  # of the box's state root, where it is a file system of its own (tmpfs's size)
         self.settings = settings
         self.made = False  # sshd's own folder
         self._wrapper()
@@ -54,8 +59,7 @@ class Box:
 
     def _wrapper(self) -> None:
         """ssh as a person has it set up: their key, the box's host key."""
-        host = (self.folder / "host.pub").read_text().strip()
-        (self.folder / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {host}\n")
+        self.knows(self.port)
         (self.folder / "config").write_text(
             f"IdentityFile {self.folder}/person\nUserKnownHostsFile {self.folder}/known_hosts\nIdentityAgent none\n"
         )
@@ -64,6 +68,12 @@ class Box:
         (binary / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {self.folder}/config "$@"\n')
         (binary / "ssh").chmod(0o755)
         self.here.env["PATH"] = f"{binary}:{os.environ['PATH']}"
+
+    def knows(self, port: int) -> None:
+        """Whoever asks knows the box's host key at this port, too."""
+        host = (self.folder / "host.pub").read_text().strip()
+        with open(self.folder / "known_hosts", "a") as out:
+            out.write(f"[127.0.0.1]:{port} {host}\n")
 
     def start(self) -> None:
         keys = {
@@ -84,6 +94,17 @@ class Box:
         )
         self.made = self.made or not Path("/run/sshd").exists()
         script = 'mkdir -p /run/sshd && mount --bind "$1" /etc/passwd && shift && exec "$@"'
+        if self.room:
+            home = self.there.home  # sshd's own folder stands in it
+            for name in ("state", "cache"):
+                (home / name).mkdir(mode=0o711, exist_ok=True)
+            script = (
+                "".join(
+                    f"mount -t tmpfs -o size={self.room},mode=0711 none {home}/{name} && "
+                    for name in ("state", "cache")
+                )
+                + script
+            )
         argv = [
             *self.there.before(self.there.env)[:-1],
             "unshare",
@@ -138,3 +159,55 @@ class Box:
         if self.made:
             with contextlib.suppress(OSError):
                 os.rmdir("/run/sshd")
+
+
+class Wire:
+    """A way to a port of 127.0.0.1 that may be slow, and may fall silent while every connection stays open."""
+
+    def __init__(self, port: int, delay: float = 0.0) -> None:
+        self._to, self.delay = port, delay  # seconds, one way
+        self._sounds = threading.Event()
+        self._sounds.set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def silent(self, is_so: bool) -> None:
+        (self._sounds.clear if is_so else self._sounds.set)()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                try:
+                    far = socket.create_connection(("127.0.0.1", self._to))
+                except OSError:
+                    near.close()
+                    continue
+                for a, b in ((near, far), (far, near)):
+                    blocks: queue.Queue[tuple[float, bytes]] = queue.Queue()
+                    threading.Thread(target=self._read, args=(a, blocks), daemon=True).start()
+                    threading.Thread(target=self._write, args=(b, blocks), daemon=True).start()
+
+    def _read(self, from_: socket.socket, blocks: queue.Queue[tuple[float, bytes]]) -> None:
+        block = b"x"
+        while block:
+            block = b""
+            with contextlib.suppress(OSError):
+                block = from_.recv(1 << 16)
+            blocks.put((time.monotonic() + self.delay, block))
+
+    def _write(self, to: socket.socket, blocks: queue.Queue[tuple[float, bytes]]) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                at, block = blocks.get()
+                time.sleep(max(0.0, at - time.monotonic()))
+                self._sounds.wait()
+                if not block:
+                    to.shutdown(socket.SHUT_WR)
+                    return
+                to.sendall(block)
+
+    def close(self) -> None:
+        self._listener.close()
+        self._sounds.set()

@@ -22,6 +22,7 @@ OUT, ERR, FILE, EXIT, NEED = b"o", b"e", b"f", b"x", b"n"
 LARGE = 1 << 20  # bytes from which on a file is offered by its digest, and sent only where the box does not have it
 HEAD = struct.Struct("!cQ")
 BLOCK = 1 << 16
+Frame = tuple[bytes, bytes]
 # Of the environment of whoever asks, what is about how things are shown.
 PASSED = ("COLUMNS", "LANG", "LC_ALL", "LC_MESSAGES", "LANGUAGE", "HIKUBE_LOCAL_LANG", "NO_COLOR", "TERM")
 
@@ -58,19 +59,22 @@ def ask(argv: list[str], words: list[str]) -> int:
         "outputs": list(outputs),
         "environment": environment,
     }
+    needed: set[str] = set()
+    said: list[Frame] = []
     process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None and process.stdout is not None
     try:
         with contextlib.suppress(BrokenPipeError):  # the answer says why
             process.stdin.write(json.dumps(wanted).encode() + b"\n")
             process.stdin.flush()
-            needed = _needed(process.stdout) if digests else set()
+            if digests:
+                needed, said = _needed(process.stdout)
             for name, content, size in sent:
                 if name not in digests or digests[name] in needed:
                     needed.discard(digests.get(name, ""))  # once, under however many names
                     _pour(content, size, process.stdin)
             process.stdin.flush()
-        code = _answered(process.stdout, outputs)
+        code = _answered(process.stdout, outputs, said)
     finally:
         with contextlib.suppress(OSError):
             process.stdin.close()  # the command is ended there
@@ -82,14 +86,25 @@ def ask(argv: list[str], words: list[str]) -> int:
     return code
 
 
-def _needed(answer: IO[bytes]) -> set[str]:
-    """The digests that the box does not have; nothing where it says something else, which its end explains."""
+def _needed(answer: IO[bytes]) -> tuple[set[str], list[Frame]]:
+    """(the digests that the box does not have, what it said instead)."""
+    first = _frame(answer)
+    if first is None or first[0] != NEED:
+        return set(), [first] if first else []
+    rows = json.loads(first[1] or b"[]")
+    return {str(row) for row in rows} if isinstance(rows, list) else set(), []
+
+
+def _frame(answer: IO[bytes]) -> Frame | None:
+    """The next one; None where the connection ended before it was whole."""
     head = answer.read(HEAD.size)
-    kind, n = HEAD.unpack(head) if len(head) == HEAD.size else (b"", 0)
-    if kind != NEED or n > BLOCK:
-        return set()
-    rows = json.loads(answer.read(n) or b"[]")
-    return {str(row) for row in rows} if isinstance(rows, list) else set()
+    if len(head) < HEAD.size:
+        return None
+    kind, n = HEAD.unpack(head)
+    if n > BLOCK:  # none of ours is
+        raise HikubeError("HK821", "the box did not answer as hikube-local does")
+    data = answer.read(n)
+    return (kind, data) if len(data) == n else None
 
 
 def _pour(content: Path | bytes, size: int, into: Any) -> None:
@@ -158,20 +173,12 @@ def _plain(path: Path) -> bool:
     return not path.is_absolute() and ".." not in path.parts
 
 
-def _answered(answer: IO[bytes], outputs: dict[str, Path]) -> int | None:
+def _answered(answer: IO[bytes], outputs: dict[str, Path], before: list[Frame]) -> int | None:
     """The exit code; None where the connection ended before it came. Only what was asked for is written here, and nothing that a
     terminal or a CI would read as a command is shown."""
     shown = {OUT: _showing(sys.stdout), ERR: _showing(sys.stderr)}
-    while True:
-        head = answer.read(HEAD.size)
-        if len(head) < HEAD.size:
-            return None
-        kind, n = HEAD.unpack(head)
-        if n > BLOCK:  # none of ours is
-            raise HikubeError("HK821", "the box did not answer as hikube-local does")
-        data = answer.read(n)
-        if len(data) < n:
-            return None
+    while (frame := before.pop(0) if before else _frame(answer)) is not None:
+        kind, data = frame
         try:
             if kind == EXIT:
                 code = int(data)
@@ -183,6 +190,7 @@ def _answered(answer: IO[bytes], outputs: dict[str, Path]) -> int | None:
             raise HikubeError("HK821", "the box did not answer as hikube-local does") from None
         if kind in shown:
             shown[kind](data)
+    return None
 
 
 def _showing(stream: Any) -> Callable[[bytes], None]:

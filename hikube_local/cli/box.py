@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -26,7 +25,8 @@ from hikube_local import __version__
 from hikube_local.cli.app import App
 from hikube_local.cli.ask_box import BLOCK, ERR, EXIT, FILE, NEED, OUT, PASSED, frame, inside
 from hikube_local.cli.options import common
-from hikube_local.errors import ExitCode, HikubeError
+from hikube_local.errors import ExitCode, HikubeError, unexpected
+from hikube_local.paths import Layout
 from hikube_local.run import program
 
 IDLE = "30m"
@@ -153,45 +153,58 @@ def _all(fd: int, data: bytes) -> None:
 @common
 def run(app: App) -> int:
     """Run a command that comes as data; it is ended when whoever asked is gone."""
-    from hikube_local.engine import sent
 
     wanted = json.loads(_line(0))
-    folder = Path(tempfile.mkdtemp(prefix="hikube-local-box-"))
     try:
-        large = {str(r["sha256"]): int(r["size"]) for r in wanted["files"] if "sha256" in r}
-        missing = [digest for digest, size in large.items() if not sent.has(app.layout, digest, size)]
-        if large:
-            _all(1, frame(NEED, json.dumps(missing).encode()))
-        read = partial(os.read, 0)
-        for row in wanted["files"]:
-            digest, size, target = str(row.get("sha256", "")), int(row["size"]), inside(folder, row["path"])
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if not digest:
-                sent.receive(target, size, read)
-                continue
-            if digest in missing:
-                missing.remove(digest)
-                sent.keep(app.layout, digest, size, read)
-            sent.place(app.layout, digest, target)
-        sent.bound(app.layout)
-        given = folder / ".stdin"
-        argv = [*program(), *map(str, wanted["argv"])]
-        env = {k: v for k, v in os.environ.items() if k not in ("HIKUBE_LOCAL_CONTEXT", "HIKUBE_LOCAL_HOST")}
-        env |= {k: str(v) for k, v in wanted["environment"].items() if k in PASSED}
-        env["HIKUBE_LOCAL_CONTEXT"] = "local"  # whatever `context use` chose here
-        with open(given if given.exists() else os.devnull, "rb") as stdin:
-            child = subprocess.Popen(
-                argv, cwd=folder, env=env, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-            )
-        code = _carry(child)
-        for name in wanted["outputs"]:
-            _send_back(inside(folder, name), name)
+        with tempfile.TemporaryDirectory(prefix="hikube-local-box-", ignore_cleanup_errors=True) as name:
+            folder = Path(name)
+            try:
+                _take_in(app.layout, wanted["files"], folder)
+            except Exception as e:
+                of = unexpected(e)
+                what = f"the box could not take the files in: {of.what}"
+                raise HikubeError(of.code, what, of.why, of.fix, of.exit_code) from None
+            code = _carry(_started(wanted, folder))
+            for name in wanted["outputs"]:
+                _send_back(inside(folder, name), name)
         _all(1, frame(EXIT, str(code).encode()))
-    except HikubeError as e:
-        _all(1, frame(ERR, f"{e.render()}\n".encode()) + frame(EXIT, str(int(e.exit_code)).encode()))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    except Exception as e:
+        error = unexpected(e)
+        _all(1, frame(ERR, f"{error.render()}\n".encode()) + frame(EXIT, str(int(error.exit_code)).encode()))
     return ExitCode.DONE
+
+
+def _take_in(layout: Layout, rows: list[dict[str, Any]], folder: Path) -> None:
+    """The files that come behind the command; large ones only where they are not here yet."""
+    from hikube_local.engine import sent
+
+    large = {str(r["sha256"]): int(r["size"]) for r in rows if "sha256" in r}
+    missing = [digest for digest, size in large.items() if not sent.has(layout, digest, size)]
+    if large:
+        _all(1, frame(NEED, json.dumps(missing).encode()))
+    read = partial(os.read, 0)
+    for row in rows:
+        digest, size, target = str(row.get("sha256", "")), int(row["size"]), inside(folder, row["path"])
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not digest:
+            sent.receive(target, size, read)
+            continue
+        if digest in missing:
+            missing.remove(digest)
+            sent.keep(layout, digest, size, read)
+        sent.place(layout, digest, target)
+    sent.bound(layout)
+
+
+def _started(wanted: dict[str, Any], folder: Path) -> subprocess.Popen[bytes]:
+    argv = [*program(), *map(str, wanted["argv"])]
+    env = {k: v for k, v in os.environ.items() if k not in ("HIKUBE_LOCAL_CONTEXT", "HIKUBE_LOCAL_HOST")}
+    env |= {k: str(v) for k, v in wanted["environment"].items() if k in PASSED}
+    env["HIKUBE_LOCAL_CONTEXT"] = "local"  # whatever `context use` chose here
+    given = folder / ".stdin"
+    with open(given if given.exists() else os.devnull, "rb") as stdin:
+        pipe = subprocess.PIPE
+        return subprocess.Popen(argv, cwd=folder, env=env, stdin=stdin, stdout=pipe, stderr=pipe)
 
 
 @box.command("agent")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -17,7 +18,7 @@ from tests import sshbox
 from tests.conftest import Program
 from tests.endpoint import disk
 from tests.growth import patience
-from tests.sshbox import Box
+from tests.sshbox import Box, Wire
 from tests.tenant import MANIFEST
 
 pytestmark = [
@@ -177,6 +178,61 @@ def test_a_connection_that_was_cut_is_made_again_and_the_boxs_machines_go_on(box
     assert box("get", "vm").out.splitlines()[1].split()[1] == "Running"
 
 
+@pytest.fixture
+def wire(box: Box) -> Iterator[Wire]:
+    """The box in a context `far`, at the end of a wire."""
+    made = Wire(box.port)
+    box.knows(made.port)
+    yield made
+    box.here("context", "rm", "far")
+    made.close()
+
+
+def test_over_a_slow_wire_it_is_slow_and_works(box: Box, wire: Wire):
+    """0.2 s there and back, as between continents."""
+    wire.delay = 0.1
+    far = partial(box.here, "--context", "far")
+    assert box.here("context", "create", "far", "--ssh", f"root@127.0.0.1:{wire.port}").code == 0
+    up = far("up", box.here.file("m.yaml", MANIFEST))
+    assert up.code == 0 and "vminstance/web: ready" in up.err, up.err
+    assert far("get", "vm").out.splitlines()[1].split()[1] == "Running"
+    image = box.here.folder / "a.raw"
+    image.write_bytes(os.urandom(3 << 20))
+    assert far("images", "import", "a.raw", "--name", "one").code == 0
+    assert far("down", "--disks", "--yes").code == 0
+
+
+@pytest.mark.full
+def test_a_wire_that_falls_silent_is_noticed_and_gone_on_with(box: Box, wire: Wire):
+    """No connection is closed, nothing comes any more: ssh's own keepalives notice it (15 s)."""
+    far = partial(box.here, "--context", "far")
+    assert box.here("context", "create", "far", "--ssh", f"root@127.0.0.1:{wire.port}").code == 0
+    assert far("up", box.here.file("m.yaml", MANIFEST)).code == 0
+    wire.silent(True)
+    try:
+        gone = far("stop", "web")
+        assert gone.code == 1 and "HK821" in gone.err and "Traceback" not in gone.err, gone.err
+    finally:
+        wire.silent(False)
+    assert box.there("get", "vm").out.splitlines()[1].split()[1] == "Running"  # machines go on
+    again = far("stop", "web")
+    assert again.code == 0, box.log.read_text()[-3000:]
+    assert far("get", "vm").out.splitlines()[1].split()[1] == "Stopped"
+
+
+@pytest.mark.parametrize("box", [{"room": "2m"}], indirect=True)
+def test_a_full_disk_on_the_box_is_told_as_the_boxs(box: Box):
+    image = box.here.folder / "a.raw"
+    image.write_bytes(os.urandom(3 << 20))
+    done = box("images", "import", "a.raw", "--name", "one")
+    assert done.code == 1 and "Traceback" not in done.err, done.err
+    (line,) = (line for line in done.err.splitlines() if line.startswith("error"))
+    assert line == "error[HK604]: the box could not take the files in: no space: the file system is full", done.err
+    image.write_bytes(os.urandom(4096))  # the command's own word of it comes as it is
+    assert "HK604" in box("images", "import", "a.raw", "--name", "one").err
+    assert box("get").code == 0
+
+
 def test_an_endpoint_that_ended_is_started_again(box: Box):
     assert box("get").code == 0
     first = box.endpoint()
@@ -253,7 +309,7 @@ def test_what_is_no_answer_of_a_box_is_told(answer: bytes):
     from hikube_local.errors import HikubeError
 
     with pytest.raises(HikubeError, match="did not answer"):
-        _answered(io.BytesIO(answer), {})
+        _answered(io.BytesIO(answer), {}, [])
 
 
 def test_nothing_listens_where_only_a_box_says_so():
