@@ -22,6 +22,7 @@ from hikube_local.disks import qcow2
 from hikube_local.events import ignore
 from hikube_local.images import build, fetch
 from hikube_local.images.cache import Cache
+from tests.bench_box import into_a_guest, over_ssh
 from tests.bench_network import throughput
 from tests.bench_page import looked_at
 from tests.bench_serve import serving as serving_kubernetes
@@ -272,6 +273,7 @@ def lab(work: Path) -> None:
         again = program.file("w.yaml", (DEBIAN + LAB).replace("disks: [sys]", "disks: [sys]\n  external: true"))
         warm_starts(program, again, cold)
         log_ins(program, host)
+        into_a_guest(program, Real(work / "here", host), row)
     finally:
         program.close()
         host.close()
@@ -338,6 +340,7 @@ def main() -> None:
         command_line(work)
         serving_kubernetes(work, row)
         looked_at(work, row)
+        over_ssh(work / "box", row)
         disks(work)
         fetching(work)
         if os.geteuid() == 0:
