@@ -141,7 +141,8 @@ class Box:
 
     def endpoint(self) -> int:
         """The process of the endpoint on the box; 0 where there is none."""
-        row = self.there.home / "state" / "serve" / "serve.json"
+        seen = Path(f"/proc/{self.process.pid}/root") if self.room and self.process.poll() is None else Path("/")
+        row = seen / (self.there.home / "state" / "serve" / "serve.json").relative_to("/")
         pid = json.loads(row.read_text())["pid"] if row.exists() else 0
         with contextlib.suppress(OSError):
             if pid and b"serve" in Path(f"/proc/{pid}/cmdline").read_bytes():
