@@ -133,6 +133,7 @@ CODES: dict[str, str] = {
     "HK608": "the state belongs to another user or version",
     "HK609": "waiting for another command",
     "HK610": "the libvirt that runs the machines has stopped",
+    "HK611": "not possible on this system",
     # images and disks
     "HK701": "the image could not be fetched",
     "HK702": "the image is refused",

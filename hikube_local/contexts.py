@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hikube_local import files
 from hikube_local.errors import NotFound, UsageError
 from hikube_local.locks import locked
+from hikube_local.osdep import require_unix
 from hikube_local.paths import Layout, below
 from hikube_local.text import nearest
 
@@ -113,7 +114,8 @@ def named(layout: Layout, name: str) -> Context:
 
 
 def of_host(url: str) -> Context:
-    """A box for once: ssh://[USER@]HOST[:PORT]."""
+    """A box for once: ssh://[USER@]HOST[:PORT]. HK611 on Windows, whose OpenSSH shares no connections (Win32-OpenSSH#405)."""
+    require_unix("a box over ssh")
     scheme, found, rest = url.partition("://")
     host = (rest if found else scheme).rstrip("/")
     if (found and scheme != "ssh") or not _HOST.fullmatch(host):

@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from hikube_local.errors import HikubeError
+from hikube_local.osdep import UNIX
 
 PARTIAL = ".partial-"
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable."""
+    """Make the names in `folder` durable; Windows has no such call."""
+    if not UNIX:
+        return
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
@@ -53,13 +56,13 @@ def beside(path: Path, mode: int = 0o600, name_too: bool = True) -> Iterator[Pat
     temporary = path.parent / f"{PARTIAL}{secrets.token_hex(4)}-{path.name}"[:250]
     try:
         yield temporary
-        fd = os.open(temporary, os.O_RDONLY)
+        fd = os.open(temporary, os.O_RDONLY if UNIX else os.O_RDWR)
         try:
-            os.fchmod(fd, mode)
+            os.chmod(temporary, mode)
             os.fsync(fd)
         finally:
             os.close(fd)
-        os.rename(temporary, path)
+        os.replace(temporary, path)
         if name_too:
             fsync_folder(path.parent)
     except BaseException:

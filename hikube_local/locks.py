@@ -6,14 +6,13 @@ Order: objects (sorted), then the tenant network, then cache entries. The holder
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from hikube_local import osdep
 from hikube_local.errors import HikubeError
 from hikube_local.files import make_folder
 
@@ -26,15 +25,13 @@ def _command() -> str:
 def holder(path: Path) -> str | None:
     """Who holds the lock at `path`, in words, or None when nobody does."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as e:
-        if e.errno in (errno.EWOULDBLOCK, errno.EAGAIN):
-            return os.pread(fd, 300, 0).decode("utf-8", "replace").strip() or "another command"
-        raise
+        osdep.lock(fd, wait=False)
+    except BlockingIOError:
+        return _named(fd)
     else:
         return None
     finally:
@@ -47,32 +44,38 @@ def locked(
 ) -> Iterator[None]:
     """Hold the lock at `path`; `waiting` is told once for whom we wait, HK609 after `patience` seconds."""
     make_folder(path.parent)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
-            fcntl.flock(fd, mode | fcntl.LOCK_NB)
-        except OSError as e:
-            if e.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
-                raise
-            who = os.pread(fd, 300, 0).decode("utf-8", "replace").strip() or "another command"
+            osdep.lock(fd, shared, wait=False)
+        except BlockingIOError:
+            who = _named(fd)
             if waiting:
                 waiting(who)
-            _wait(fd, mode, who, patience)
+            _wait(fd, shared, who, patience)
         # Of several that share it the one that came last is named.
         with contextlib.suppress(OSError):  # a full disk: the others do not learn who holds it
             os.ftruncate(fd, 0)
-            os.pwrite(fd, _command().encode(), 0)
+            os.lseek(fd, 0, os.SEEK_SET)
+            os.write(fd, _command().encode())
         yield
     finally:
         os.close(fd)
 
 
-def _wait(fd: int, mode: int, who: str, patience: float | None) -> None:
+def _named(fd: int) -> str:
+    """Who holds it, by what they wrote; on Windows nobody else reads that."""
+    with contextlib.suppress(PermissionError):
+        os.lseek(fd, 0, os.SEEK_SET)
+        return os.read(fd, 300).decode("utf-8", "replace").strip() or "another command"
+    return "another command"
+
+
+def _wait(fd: int, shared: bool, who: str, patience: float | None) -> None:
     deadline = None if patience is None else time.monotonic() + patience
     while True:
         try:
-            fcntl.flock(fd, mode if deadline is None else mode | fcntl.LOCK_NB)
+            osdep.lock(fd, shared, wait=deadline is None)
             return
         except InterruptedError:
             time.sleep(0.01)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import socket
 import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 from hikube_local.errors import HikubeError
 from hikube_local.locks import locked
+from hikube_local.osdep import UNIX, connect
 from hikube_local.paths import Layout, make_runtime
 from hikube_local.run import find, left_behind, run
 
@@ -25,6 +25,8 @@ def path(layout: Layout, uid: str, boot: float, *who: object) -> Path | None:
 
     `boot`: when this boot of the guest began: what was connected to the one before is of no use to it.
     """
+    if not UNIX:
+        return None  # its OpenSSH shares no connections (Win32-OpenSSH#405)
     tag = hashlib.sha256(repr((uid, boot, *map(str, who))).encode()).hexdigest()[:12]
     found = make_runtime(layout) / f"mux-{uid[:8]}-{tag}"
     return found if len(os.fsencode(found)) <= MOST else None
@@ -55,8 +57,7 @@ def _escaped(path: Path) -> str:
 
 def is_open(path: Path) -> bool:
     """Whether somebody answers there."""
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as s:
-        s.connect(str(path))
+    with contextlib.suppress(OSError), connect(path):
         return True
     return False
 
@@ -77,7 +78,7 @@ def close(layout: Layout, uid: str) -> None:
 
 def carries() -> None:
     """Called by a program through which ssh connects: the connection may be shared by others than the terminal's command."""
-    if _by_ssh():
+    if UNIX and _by_ssh():
         with contextlib.suppress(OSError):
             os.setsid()
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hikube_local.errors import HikubeError, UsageError
 from hikube_local.files import make_folder, open_to
+from hikube_local.osdep import UNIX, euid
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +90,8 @@ class Layout:
         for folder in (self.state, self.cache):
             make_folder(folder, self.mode)
             if self.shared:
-                _trusted(folder.parent, (0, os.geteuid()))
-            _trusted(folder, (os.geteuid(),))
+                _trusted(folder.parent, (0, euid()))
+            _trusted(folder, (euid(),))
             open_to(folder, self.mode)
         return self
 
@@ -97,7 +99,7 @@ class Layout:
 def layout(environ: dict[str, str] | None = None) -> Layout:
     """The layout that this environment asks for; nothing is made."""
     env = os.environ if environ is None else environ
-    root = os.geteuid() == 0
+    root = euid() == 0
     if home := env.get("HIKUBE_LOCAL_HOME"):
         if any(c in home for c in '"\\\n\r') or any(
             ord(c) < 32 or 0x7F <= ord(c) < 0xA0 or 0xD800 <= ord(c) < 0xE000 for c in home
@@ -136,6 +138,8 @@ def below(where: Layout, state: Path) -> Layout:
 def _trusted(folder: Path, owners: tuple[int, ...]) -> None:
     """HK608 for a folder that somebody else owns or that every user may write to: what lies in it could be anybody's."""
     st = os.stat(folder)
+    if not UNIX:
+        return  # a person's folders are theirs alone
     if st.st_uid not in owners:
         what, fix = (
             f"belongs to another user (uid {st.st_uid})",
@@ -158,7 +162,9 @@ def _runtime(env, root: bool) -> Path:
     given = env.get("XDG_RUNTIME_DIR", "")
     if given.startswith("/") and len(given) <= 30 and os.access(given, os.W_OK):
         return Path(given) / "hikube-local"
-    return Path(f"/tmp/hikube-local-{os.geteuid()}")
+    if not UNIX:
+        return Path(tempfile.gettempdir()) / "hikube-local"  # each person's own
+    return Path(f"/tmp/hikube-local-{euid()}")
 
 
 def make_runtime(where: Layout) -> Path:
@@ -173,6 +179,6 @@ def make_runtime(where: Layout) -> Path:
         except FileNotFoundError:  # a `purge` took the empty folder away
             if last:
                 raise
-    if st.st_uid != os.geteuid() or (st.st_mode & 0o022) or not parent.is_dir() or parent.is_symlink():
+    if UNIX and (st.st_uid != euid() or (st.st_mode & 0o022) or not parent.is_dir() or parent.is_symlink()):
         raise HikubeError("HK608", f"{parent} is not private to you", fix=f"remove {parent} or set XDG_RUNTIME_DIR")
     return where.runtime

@@ -15,6 +15,7 @@ from hikube_local.api.objects import Object
 from hikube_local.engine.session import Session
 from hikube_local.errors import HikubeError
 from hikube_local.lab.overssh import bounded
+from hikube_local.osdep import require_unix
 from hikube_local.run import clean_environment, find, left_behind
 from hikube_local.text import one_line, sanitize
 
@@ -49,6 +50,7 @@ def entered(
     session: Session, obj: Object, folder: Path, say: Callable[[str], None], identity: Path | None = None
 ) -> Iterator[BySsh]:
     """The machine, entered as `ssh NAME` would, or with this private key; `folder`: short, for the connection's socket."""
+    require_unix("a shared connection of ssh's")
     user, options, _ = ssh.prepare(session, obj, "", identity, say)
     program, control = find("ssh"), folder / "c"
     shared = ["-o", f"ControlPath={control}", "-o", "BatchMode=yes", "-o", "ConnectTimeout=30"]

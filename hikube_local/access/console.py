@@ -7,10 +7,10 @@ import os
 import select
 import socket
 import sys
-import termios
-import tty
+import threading
 from pathlib import Path
 
+from hikube_local import osdep
 from hikube_local.errors import HikubeError
 
 ESCAPE = b"\x1d"
@@ -20,28 +20,33 @@ _RESET = b"\x1b[?1049l\x1b[?25h\x1b[?2004l\x1b[?1000l\x1b[?1002l\x1b[?1006l\x1b[
 
 def attach(path: Path, name: str) -> None:
     """Carry bytes until Ctrl-], the end of input without a terminal, or the end of the machine."""
-    with socket.socket(socket.AF_UNIX) as s:
-        try:
-            s.connect(str(path))
-        except OSError as e:
-            raise HikubeError(
-                "HK805", f"the console of {name} cannot be opened: {e.strerror}", fix=f"hikube-local start {name}"
-            ) from None
+    try:
+        s = osdep.connect(path)
+    except OSError as e:
+        raise HikubeError(
+            "HK805", f"the console of {name} cannot be opened: {e.strerror}", fix=f"hikube-local start {name}"
+        ) from None
+    with s:
         terminal = sys.stdin.isatty()
-        before = termios.tcgetattr(0) if terminal else None
         leave = "leave with Ctrl-]" if terminal else "Ctrl-C ends it"
         print(f"Connected to {name}; {leave}", file=sys.stderr)
-        if terminal:
-            tty.setraw(0)
-        try:
+        if not terminal:
             _carry(s, terminal)
+            return
+        try:
+            with osdep.raw_terminal():
+                _carry(s, terminal)
         finally:
-            if before is not None:
-                termios.tcsetattr(0, termios.TCSADRAIN, before)
-                os.write(1, _RESET)
+            os.write(1, _RESET)
 
 
 def _carry(s: socket.socket, terminal: bool) -> None:
+    if not osdep.UNIX:  # standard input is nothing to wait for there
+        threading.Thread(target=_type_all, args=(s, terminal), daemon=True).start()
+        with contextlib.suppress(OSError):
+            while block := s.recv(65536):
+                os.write(1, block)
+        return
     sources: list[int | socket.socket] = [0, s]
     while True:
         ready, _, _ = select.select(sources, [], [])
@@ -51,14 +56,23 @@ def _carry(s: socket.socket, terminal: bool) -> None:
                 return
             with contextlib.suppress(BlockingIOError):
                 os.write(1, block)
-        if 0 in ready:
-            typed = os.read(0, 4096)
-            if terminal and ESCAPE in typed:
-                s.sendall(typed.split(ESCAPE)[0])
+        if 0 in ready and not _type(s, terminal):
+            if terminal:
                 return
-            if not typed:
-                if terminal:
-                    return
-                sources.remove(0)  # piped input ended: go on showing what the machine says
-                continue
-            s.sendall(typed)
+            sources.remove(0)  # piped input ended: go on showing what the machine says
+
+
+def _type(s: socket.socket, terminal: bool) -> bool:
+    """Send what was typed; False at its end, and at Ctrl-]."""
+    typed = osdep.keys() if terminal else os.read(0, 4096)
+    before, left, _ = typed.partition(ESCAPE) if terminal else (typed, b"", b"")
+    s.sendall(before)
+    return bool(typed) and not left
+
+
+def _type_all(s: socket.socket, terminal: bool) -> None:
+    with contextlib.suppress(OSError):
+        while _type(s, terminal):
+            pass
+        if terminal:
+            s.shutdown(socket.SHUT_RDWR)

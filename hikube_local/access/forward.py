@@ -8,15 +8,15 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
-from hikube_local import log
+from hikube_local import log, osdep
 from hikube_local.errors import HikubeError
 from hikube_local.run import clean_environment
 from hikube_local.text import one_line
 
-Target = (
-    tuple[str, str] | list[str]
-)  # ("unix", path), or the words of a child that carries its standard input and output
+# ("unix", path), the words of a child that carries its standard input and output, or who carries the connection itself
+Target = tuple[str, str] | list[str] | Callable[[socket.socket], None]
 
 
 def listen(address: str, port: int) -> socket.socket:
@@ -61,8 +61,13 @@ def _carry(connection: socket.socket, target: Target, say: Say) -> None:
             if done.returncode and done.stderr:
                 say(one_line(done.stderr.decode("utf-8", "replace"))[:200])
             return
-        with socket.socket(socket.AF_UNIX) as other:
-            other.connect(target[1])
+        if callable(target):
+            try:
+                target(connection)
+            except HikubeError as e:
+                say(e.what)
+            return
+        with osdep.connect(Path(target[1])) as other:
             both(connection, other)
 
 

@@ -18,6 +18,7 @@ from hikube_local.backends.capabilities import Agents, Dials, GuestAgent, Logs
 from hikube_local.catalogue.data import default_user
 from hikube_local.engine.session import Session
 from hikube_local.errors import ExitCode, HikubeError
+from hikube_local.osdep import shell_words
 from hikube_local.paths import Layout, make_runtime
 from hikube_local.run import find, program
 from hikube_local.store.db import logins
@@ -40,7 +41,7 @@ def proxy_command(session: Session, obj: Object, login: bool = False) -> str:
     words = [*program(), *session.flags, "-n", obj.namespace, "port-forward", obj.name, "22", "--stdio"]
     if home := os.environ.get("HIKUBE_LOCAL_HOME"):
         words = ["env", f"HIKUBE_LOCAL_HOME={Path(home).expanduser().absolute()}", *words]
-    return shlex.join(words).replace("%", "%%") + (" --login %r" if login else "")
+    return shell_words(words).replace("%", "%%") + (" --login %r" if login else "")
 
 
 def user_of(session: Session, obj: Object) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeVar
 
@@ -27,6 +28,10 @@ class Dials(Capability):
     def connector(self, obj: Object, port: int) -> contextlib.AbstractContextManager[list[str]]:
         """The words of a program that carries its standard input and output to a TCP port of the running machine."""
         raise NotImplementedError
+
+    def within(self, obj: Object, port: int) -> Callable[[socket.socket], None] | None:
+        """Who carries a connection there in this process, where that needs no program of its own."""
+        return None
 
     def direct(self, obj: Object, port: int) -> list[str]:
         """The same words where nothing has to be undone after them; none where something has to."""

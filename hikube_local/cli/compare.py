@@ -16,6 +16,7 @@ from hikube_local.cli.app import App
 from hikube_local.cli.options import common, option, output_option
 from hikube_local.errors import ExitCode, HikubeError, NotFound, UsageError
 from hikube_local.language import tr
+from hikube_local.osdep import require_unix
 from hikube_local.text import timestamp
 
 WIDTH = 60  # of a value in the table
@@ -58,6 +59,7 @@ def compare(
     if app.context.local and against is None and record is None:
         fix = "add --context NAME, --record OUT or --against RECORD"
         raise UsageError("HK810", "there is nothing to compare with", fix=fix)
+    require_unix("to compare machines")
     machines, wanted = _machines(app, file, checks_file)
     before = _record(against) if against else {}
     found = _facts(app, machines, wanted)

@@ -63,7 +63,7 @@ def port_forward(app: App, stdio: bool, login: str, address: str, name: str, por
         listeners: dict[socket.socket, forward.Target] = {}
         for near, far in pairs:
             s = forward.listen(address, near)
-            listeners[s] = held.enter_context(backend.connector(obj, far))
+            listeners[s] = backend.within(obj, far) or held.enter_context(backend.connector(obj, far))
             print(tr(f"Forwarding from {address}:{s.getsockname()[1]} -> {far}"), flush=True)
         forward.serve(listeners, lambda text: print(tr(text), file=sys.stderr, flush=True))
     return ExitCode.DONE

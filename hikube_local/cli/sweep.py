@@ -16,6 +16,7 @@ from hikube_local.cli.options import common, option
 from hikube_local.errors import ExitCode, UsageError
 from hikube_local.events import ignore
 from hikube_local.language import tr
+from hikube_local.osdep import require_unix
 from hikube_local.text import timestamp
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def in_a_tenant(app: App, items: list[Any], wanted: list[Any], each: list[list[A
     from hikube_local.lab import copies, runs
     from hikube_local.lab.tenant import TenantTrial
 
+    require_unix("a test in a tenant")
     session = there(app)
     session.require_inside(i.object.key for i in items)
     _judged(app, items, each)

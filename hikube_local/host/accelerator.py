@@ -8,10 +8,8 @@ between a short and a long run, since QEMU's start takes longer than either and 
 from __future__ import annotations
 
 import contextlib
-import grp
 import math
 import os
-import pwd
 import subprocess
 import tempfile
 import threading
@@ -171,6 +169,8 @@ def access(device: str = "/dev/kvm") -> str:
 
 
 def _group(gid: int) -> str:
+    import grp
+
     with contextlib.suppress(KeyError):
         return grp.getgrgid(gid).gr_name
     return str(gid)
@@ -195,6 +195,9 @@ def remedy(device: str = "/dev/kvm") -> str:
         return f"start the container with --group-add {st.st_gid}"
     if os.environ.get("CI"):
         return f"sudo chmod 0666 {device}"
+    import grp
+    import pwd
+
     with contextlib.suppress(KeyError):
         if pwd.getpwuid(os.geteuid()).pw_name in grp.getgrgid(st.st_gid).gr_mem:
             return f"log in again: you were added to the group {name} after this login (or: newgrp {name})"

@@ -14,6 +14,7 @@ import threading
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from hikube_local import osdep
 from hikube_local.errors import HikubeError
 from hikube_local.kubeclient.client import CONNECT, Client, Refused, host, refusal
 from hikube_local.text import one_line
@@ -145,7 +146,7 @@ def _connect(client: Client, path: str, renew: bool) -> Socket:
         raw.close()
         raise HikubeError("HK822", f"{client.target.server} did not answer as a websocket does")
     raw.settimeout(None)
-    if raw.family != socket.AF_UNIX:  # a peer that falls silent is noticed after a minute and a half
+    if client.socket is None:  # a peer that falls silent is noticed after a minute and a half
         for level, name, value in (
             (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
             *((socket.IPPROTO_TCP, *pair) for pair in _ALIVE),
@@ -157,10 +158,7 @@ def _connect(client: Client, path: str, renew: bool) -> Socket:
 
 def _raw(client: Client, name: str, port: int, proof: Any) -> socket.socket:
     if client.socket is not None:
-        made = socket.socket(socket.AF_UNIX)
-        made.settimeout(CONNECT)
-        made.connect(str(client.socket))
-        return made
+        return osdep.connect(client.socket, CONNECT)
     proxy = client.proxies().get("https")
     plain = socket.create_connection(_proxy(proxy) if proxy else (name, port), CONNECT)
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

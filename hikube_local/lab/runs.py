@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import os
 import re
 import secrets
 import socket
@@ -24,6 +23,7 @@ from hikube_local.errors import ExitCode, HikubeError
 from hikube_local.events import Emit
 from hikube_local.lab.copies import RUN, Run, told, until
 from hikube_local.locks import holder, locked
+from hikube_local.osdep import euid
 from hikube_local.paths import Layout
 from hikube_local.plan.steps import RunOptions
 from hikube_local.run import program
@@ -38,7 +38,7 @@ def new(seconds: float) -> Run:
     try:
         whose = getpass.getuser()
     except (KeyError, OSError):  # a uid without a name, as in some containers
-        whose = f"uid-{os.getuid()}"
+        whose = f"uid-{euid()}"
     whose = re.sub(r"[^a-z0-9]+", "-", f"{whose}-{socket.gethostname()}".lower())
     return Run(secrets.token_hex(3), whose[:60].strip("-") or "nobody", time.time() + seconds)
 

@@ -132,7 +132,7 @@ def texts(sources: Iterable[str], findings: Findings) -> list[tuple[str, str]]:
 
 def _bytes(path: Path) -> bytes:
     """The file's content; a pipe is read as bash's <(…) gives it, a device is not."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDONLY)
     with os.fdopen(fd, "rb") as f:
         mode = os.fstat(fd).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):

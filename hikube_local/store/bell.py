@@ -29,8 +29,9 @@ class Bell:
             about = os.stat(self._path)
             if self._file is None or os.fstat(self._file).st_ino != about.st_ino:
                 self.close()
-                self._file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-            head = os.pread(self._file, 4, 24)
+                self._file = os.open(self._path, os.O_RDONLY)
+            os.lseek(self._file, 24, os.SEEK_SET)
+            head = os.read(self._file, 4)
             return about.st_ino, about.st_mtime_ns, about.st_size, int.from_bytes(head)
         return ()
 

@@ -197,7 +197,10 @@ class File:
                 return
             fd = os.open(self._reserve, os.O_RDWR | os.O_CREAT, 0o600)
             try:
-                os.posix_fallocate(fd, 0, SPARE)
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(fd, 0, SPARE)
+                else:
+                    os.write(fd, bytes(SPARE))
             finally:
                 os.close(fd)
 

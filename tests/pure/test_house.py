@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 PACKAGE = ROOT / "hikube_local"
 # From the bottom up; a room imports from its own row and the rows before it.
 ORDER = [
-    {"errors", "codes", "text", "urls", "language", "timings"},
+    {"errors", "codes", "text", "urls", "language", "timings", "osdep"},
     {"events", "files"},
     {"locks", "log", "paths"},
     {"run", "kubeclient"},

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,9 @@ class Remote(Dials, Consoles, Screens, Logs, Pauses, Reboots, Switches):
     @contextlib.contextmanager
     def connector(self, obj: Object, port: int) -> Iterator[list[str]]:
         yield [*program(), *self._words, "-n", obj.namespace, "port-forward", obj.name, str(port), "--stdio"]
+
+    def within(self, obj: Object, port: int) -> Callable[[socket.socket], None]:
+        return partial(self.carry_socket, obj.key, port)
 
     def carry(self, obj: Object, port: int) -> int:
         with self._stream(obj, f"portforward/{port}/tcp") as stream:

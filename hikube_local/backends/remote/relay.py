@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from hikube_local import osdep
 from hikube_local.kubeclient.websocket import Socket
 
 BLOCK = 1 << 16
@@ -16,6 +17,7 @@ BLOCK = 1 << 16
 
 def over_stdio(stream: Socket) -> None:
     """Until one of both sides ends."""
+    osdep.bytes_as_they_are()
 
     def into() -> None:
         with contextlib.suppress(OSError):
@@ -33,23 +35,15 @@ def over_stdio(stream: Socket) -> None:
 
 def on_socket(path: Path, carry: Callable[[socket.socket], None]) -> None:
     """Listen at this path, for its owner alone, as long as the process lives; each connection is handed to `carry`."""
-    with contextlib.suppress(FileNotFoundError):
-        path.unlink()
-    listener = socket.socket(socket.AF_UNIX)
-    before = os.umask(0o177)
-    try:
-        listener.bind(str(path))
-    finally:
-        os.umask(before)
-    listener.listen(4)
+    listener = osdep.listen(path)
 
-    def accept() -> None:
+    def accepting() -> None:
         with contextlib.suppress(OSError):
             while True:
-                here, _ = listener.accept()
+                here = osdep.accept(listener, path)
                 threading.Thread(target=_carry, args=(here, carry), daemon=True).start()
 
-    threading.Thread(target=accept, daemon=True).start()
+    threading.Thread(target=accepting, daemon=True).start()
 
 
 def _carry(here: socket.socket, carry: Callable[[socket.socket], None]) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from hikube_local import osdep
 from hikube_local.errors import HikubeError
 from hikube_local.log import started
 from hikube_local.run import find
@@ -27,7 +27,7 @@ def pid_of(lock: Path) -> int | None:
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        osdep.lock(fd, wait=False)
         return None
     except OSError as e:
         if e.errno not in (errno.EAGAIN, errno.EWOULDBLOCK):
@@ -87,7 +87,7 @@ def ensure(
                     time.sleep(0.02)  # started by somebody else a moment ago
                 return pid, False
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                osdep.lock(fd, wait=False)
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:

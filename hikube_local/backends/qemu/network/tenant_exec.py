@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from typing import NoReturn
 
-from hikube_local import files
+from hikube_local import files, osdep
 from hikube_local.api import names
 from hikube_local.backends.qemu.network.tenants import Tenants
 from hikube_local.backends.qemu.network.user_network import LOST
@@ -58,7 +57,7 @@ def _taken(layout: Layout, namespace: str, host: int) -> bool:
     path = files.make_folder(layout.locks) / f"pod.{namespace}.{host}"
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        osdep.lock(fd, wait=False)
     except OSError:
         os.close(fd)
         return False

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import pwd
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -289,7 +288,7 @@ class Tenants:
             files.write(conf, text, 0o644)
         # In the foreground and without closing standard input, which carries its lock: so it never changes its user itself.
         words = [find("dnsmasq"), "--no-daemon", f"--conf-file={conf}"]
-        words += [f"--user={pwd.getpwuid(0 if self.sandbox.root else int(self.sandbox.launcher.owner)).pw_name}"]
+        words += [f"--user={qemu_ids.name_of(0 if self.sandbox.root else int(self.sandbox.launcher.owner))}"]
         if self.sandbox.root:
             leases = net / f"{bridge}.leases"
             leases.touch()

@@ -1,0 +1,157 @@
+"""What Windows' Python has otherwise than Unix', for the commands that act elsewhere: asked here, and nowhere else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shlex
+import socket
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from hikube_local.errors import HikubeError
+
+try:
+    import fcntl
+    import termios
+    import tty
+
+    UNIX = True
+except ImportError:
+    UNIX = False
+
+_SECRET = 32  # bytes that whoever connects shows first, where a port of the loopback stands for a socket in a folder
+
+
+def require_unix(what: str) -> None:
+    """HK611 on Windows."""
+    if not UNIX:
+        fix = "do it in WSL2, which is Linux: docs/windows.md"
+        raise HikubeError("HK611", f"{what} is not possible from Windows", fix=fix)
+
+
+def euid() -> int:
+    """The user's number; on Windows 1: nobody is root there, and who owns a file its own permissions say."""
+    return os.geteuid() if UNIX else 1
+
+
+def lock(fd: int, shared: bool = False, wait: bool = True) -> None:
+    """Lock an open file until it is closed; BlockingIOError where another process has it. On Windows no lock is shared (that
+    wants pywin32): who would share one waits."""
+    if UNIX:
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+        return
+    import portalocker
+
+    flags = portalocker.LockFlags.EXCLUSIVE | (portalocker.LockFlags(0) if wait else portalocker.LockFlags.NON_BLOCKING)
+    try:
+        portalocker.lock(fd, flags)
+    except portalocker.AlreadyLocked as e:  # also after ten seconds of waiting
+        raise BlockingIOError(str(e)) from None
+
+
+def shell_words(words: Sequence[str]) -> str:
+    """One line for the shell through which ssh runs a ProxyCommand."""
+    return shlex.join(words) if UNIX else subprocess.list2cmdline(words)
+
+
+def bytes_as_they_are() -> None:
+    """Standard input and output carry bytes: Windows would change their line ends."""
+    if not UNIX:
+        import msvcrt
+
+        for fd in (0, 1):
+            msvcrt.setmode(fd, os.O_BINARY)  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def raw_terminal() -> Iterator[None]:
+    """Each key as it is typed, in a terminal on standard input."""
+    if not UNIX:
+        yield
+        return
+    before = termios.tcgetattr(0)
+    tty.setraw(0)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)
+
+
+# What Windows' console says for a key that is no character, after 0 or 224, and what a terminal sends for it.
+_KEYS = {"H": "A", "P": "B", "M": "C", "K": "D", "G": "H", "O": "F", "S": "3~", "I": "5~", "Q": "6~", "R": "2~"}
+
+
+def keys() -> bytes:
+    """What was typed, once something was, in a raw terminal; nothing at its end."""
+    if UNIX:
+        return os.read(0, 4096)
+    import msvcrt
+
+    typed: str = msvcrt.getwch()  # type: ignore[attr-defined]
+    if typed in ("\0", "\xe0"):
+        typed = "\x1b[" + _KEYS.get(msvcrt.getwch(), "")  # type: ignore[attr-defined]
+    return typed.encode()
+
+
+# Sockets with a name in a folder, which its owner alone enters. Windows' Python has none: there the file names a port of the
+# loopback and what is to be said first.
+
+
+def listen(path: Path) -> socket.socket:
+    """Whoever may enter the folder may connect."""
+    path.unlink(missing_ok=True)
+    if UNIX:
+        made = socket.socket(socket.AF_UNIX)
+        before = os.umask(0o177)
+        try:
+            made.bind(str(path))
+        finally:
+            os.umask(before)
+        made.listen(4)
+        return made
+    made = socket.create_server(("127.0.0.1", 0))
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+        out.write(f"{made.getsockname()[1]} {secrets.token_hex(_SECRET // 2)}")
+    return made
+
+
+def accept(listener: socket.socket, path: Path) -> socket.socket:
+    """The next one; who does not know the word gets no further."""
+    while True:
+        here, _ = listener.accept()
+        if UNIX:
+            return here
+        with contextlib.suppress(OSError):
+            here.settimeout(5)
+            word = path.read_text().split()[1].encode()
+            if secrets.compare_digest(_exactly(here, _SECRET), word):
+                here.settimeout(None)
+                return here
+        here.close()
+
+
+def connect(path: Path, timeout: float | None = None) -> socket.socket:
+    """OSError where nobody listens there."""
+    if UNIX:
+        made = socket.socket(socket.AF_UNIX)
+        try:
+            made.settimeout(timeout)
+            made.connect(str(path))
+        except OSError:
+            made.close()
+            raise
+        return made
+    port, word = path.read_text().split()
+    made = socket.create_connection(("127.0.0.1", int(port)), timeout)
+    made.sendall(word.encode())
+    return made
+
+
+def _exactly(here: socket.socket, n: int) -> bytes:
+    got = b""
+    while len(got) < n and (block := here.recv(n - len(got))):
+        got += block
+    return got
