@@ -108,6 +108,13 @@ def one_machine_is_emulated_when_it_is_asked_for(host: Nested) -> None:
 
 
 @case()
+def bench_rows_under_kvm(host: Nested) -> str:
+    """Ratios, as `make bench` has them without KVM."""
+    said = host.ssh(f"{CHECKOUT}/.venv/bin/python {CHECKOUT}/tests/nested/bench_kvm.py {H}", timeout=2400).stdout
+    return said.strip().replace("\n", "; ")
+
+
+@case()
 def a_device_of_another_group_is_used_or_told(host: Nested) -> None:
     host.ssh(f"{H} down -A", timeout=300)
     host.ssh("groupadd -g 2345 odd; chgrp odd /dev/kvm; chmod 0660 /dev/kvm", user="root")
