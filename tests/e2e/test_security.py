@@ -94,7 +94,9 @@ def test_the_user_of_one_machines_qemu_reads_no_disk_and_no_seed_of_another(real
     greedy = ("--hmp", "object_add memory-backend-ram,id=greedy,size=64G,reserve=off")
     wants = real("virsh", "qemu-monitor-command", "default_vm-instance-web", *greedy)
     assert "annot" in wants.out and "memory" in wants.out, (wants.out, wants.err)
-    modest = real("virsh", "qemu-monitor-command", "default_vm-instance-web", *(w.replace("64G", "64M") for w in greedy))
+    modest = real(
+        "virsh", "qemu-monitor-command", "default_vm-instance-web", *(w.replace("64G", "64M") for w in greedy)
+    )
     assert modest.code == 0 and "annot" not in modest.out, (modest.out, modest.err)  # it is the limit that says no
     assert real.status("web")["printableStatus"] == "Running"
     for name, (pid, user) in running.items():

@@ -162,7 +162,24 @@ def the_quickstart_as_a_user_with_sudo(host: Nested) -> None:
     host.ssh(f"{H} images import /payload/debian-12.qcow2 --name debian-12")
     host.ssh(f"cd {CHECKOUT} && make up", timeout=1800)
     assert "kvm" in host.ssh(f"{H} ssh demo@quickstart -- systemd-detect-virt").stdout
-    host.ssh(f"{H} reset quickstart --yes && {H} ssh demo@quickstart -- true && {H} down -A --disks --yes", timeout=600)
+    host.ssh(f"{H} reset quickstart --yes && {H} ssh demo@quickstart -- true", timeout=600)
+
+
+@case()
+def after_the_host_slept_clocks_and_ways_in_are_right(host: Nested) -> str:
+    """A minute of suspend to idle, ended by its clock. With the machine of the case before, or anew."""
+    host.ssh(f"{H} images import /payload/debian-12.qcow2 --name debian-12; cd {CHECKOUT} && make up", timeout=1800)
+    begin = int(host.ssh("date +%s").stdout)
+    sleeps = "echo 0 > /sys/class/rtc/rtc0/wakealarm; echo +60 > /sys/class/rtc/rtc0/wakealarm; echo freeze > /sys/power/state"
+    host.ssh(sleeps, "root", timeout=600)
+    slept = int(host.ssh("date +%s").stdout) - begin
+    assert slept >= 55, f"the host did not sleep: {slept} s"
+    host.ssh(f"{H} get vm", timeout=300)
+    offset = host.ssh(f'guest=$({H} ssh demo@quickstart -- date +%s); echo "$(date +%s) $guest"', timeout=300).stdout
+    here, there = map(int, offset.split())
+    assert 0 <= here - there <= 5, offset
+    host.ssh(f"{H} down -A --disks --yes", timeout=600)
+    return f"{slept} s, then its clock was {here - there} s behind"
 
 
 @case()
