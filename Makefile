@@ -28,7 +28,7 @@ FOR := 600
 help:
 	@echo "make up        boot examples/quickstart.yaml and print how to log in"
 	@echo "make down      remove that machine (its disks stay)"
-	@echo "make test      install what is missing and pass the tests (about half an hour under emulation on two cores)"
+	@echo "make test      install what is missing and pass the tests (a quarter of an hour under emulation on two idle cores)"
 	@echo "make test-all  every test, the long sweeps and all boots too; ten minutes of fuzz and of chaos"
 	@echo "make fuzz      hostile input into every reader, FOR=600 seconds; findings are kept and replayed"
 	@echo "make chaos     kills, full disks and slow clocks under a random run of commands, FOR=600 seconds"
