@@ -153,9 +153,12 @@ def program() -> list[str]:
     return [sys.executable, "-P", "-m", "hikube_local"]
 
 
-def left_behind(argv: Sequence[str], ask: bool = False, env: Mapping[str, str] | None = None) -> tuple[int, str]:
+def left_behind(
+    argv: Sequence[str], ask: bool = False, env: Mapping[str, str] | None = None, patience: float | None = None
+) -> tuple[int, str]:
     """(exit code, what it said) of a program that leaves a process of its own behind, as `ssh -f` does. What it says goes to a
-    file: a pipe would be held open by what stays. `ask`: it may talk to the terminal."""
+    file: a pipe would be held open by what stays. `ask`: it may talk to the terminal. `patience`: seconds after which it is ended,
+    with exit code 255: ssh's own ConnectTimeout is over once the other side has said its name."""
     from hikube_local.text import one_line, sanitize
 
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND  # to its end, whoever else writes there
@@ -163,7 +166,13 @@ def left_behind(argv: Sequence[str], ask: bool = False, env: Mapping[str, str] |
         begin = time.monotonic()
         log.started(argv)
         quiet = subprocess.DEVNULL
-        code = subprocess.run(argv, stdin=None if ask else quiet, stdout=quiet, stderr=said, env=env).returncode
+        stdin = None if ask else quiet
+        try:
+            code = subprocess.run(argv, stdin=stdin, stdout=quiet, stderr=said, env=env, timeout=patience).returncode
+        except subprocess.TimeoutExpired:
+            code = 255
+            said.write(f"it did not answer in {patience:.0f} s\n".encode())
+            said.flush()
         log.ended(argv, code, begin)
         said.seek(0)
         return code, one_line(sanitize(said.read(4000)))

@@ -56,7 +56,7 @@ def entered(
     shared = ["-o", f"ControlPath={control}", "-o", "BatchMode=yes", "-o", "ConnectTimeout=30"]
     target = f"{user}@{obj.name}"
     opened = [program, *options, *shared, "-f", "-N", "-M", "-o", "ControlPersist=yes", target]
-    code, words = left_behind(opened, env=clean_environment())
+    code, words = left_behind(opened, env=clean_environment(), patience=ssh.OPENING)
     if code:
         raise HikubeError("HK806", f"{obj.name} is not reached over ssh", words[:300], f"hikube-local ssh {obj.name}")
     try:

@@ -30,6 +30,9 @@ HOST_KEY_FILES = tuple(f"/etc/ssh/ssh_host_{kind}_key.pub" for kind in ("ed25519
 
 # Characters of a folder with sockets of ssh's: /ssh- and 40 of %C come behind.
 CONTROL_MOST = mux.MOST - 5 - 40
+# Seconds for a log-in without a person: a guest that is switched off in the middle of one says nothing any more, and ssh's own
+# ConnectTimeout is over by then.
+OPENING = 120.0
 # Their images' default users are named as they are.
 SYSTEMS = ("debian", "ubuntu", "rocky", "almalinux", "fedora", "alpine", "cirros", "opensuse")
 # A user's name as a guest may have it; what begins with a dash would be an option of ssh's.
@@ -126,7 +129,10 @@ def _works(argv: list[str]) -> bool:
 
     probe = [*argv[:-1], "-o", "BatchMode=yes", "-o", "ConnectTimeout=30", argv[-1], "true"]
     begin = time.monotonic()
-    code = subprocess.run(probe, stdin=subprocess.DEVNULL, capture_output=True).returncode
+    try:
+        code = subprocess.run(probe, stdin=subprocess.DEVNULL, capture_output=True, timeout=OPENING).returncode
+    except subprocess.TimeoutExpired:
+        code = 255
     log.ended(probe, code, begin)
     return code != 255
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from hikube_local import log
 from hikube_local.errors import HikubeError
-from hikube_local.run import run
+from hikube_local.run import left_behind, run
 from tests.conftest import ROOT, Program
 
 
@@ -136,3 +139,22 @@ def test_timings_name_what_the_seconds_went_to(hikube, pair):
     assert "timings: " in hikube("--timings", "get").err and "timings: " not in hikube("get").err
     assert "x program" in hikube("doctor", "--timings").err
     assert "timings: " in hikube("get", "vm", "nothing", "--timings").err  # also where it failed
+
+
+def test_a_server_that_says_its_name_and_nothing_more_keeps_nobody_waiting():
+    """As a guest that is switched off in the middle of a log-in: ssh's ConnectTimeout does not count any more."""
+    held = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    held.append(listener.accept()[0])
+                    held[-1].sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+        threading.Thread(target=serve, daemon=True).start()
+        words = ["ssh", "-F", "none", "-f", "-N", "-p", str(listener.getsockname()[1])]
+        for option in ("ConnectTimeout=1", "BatchMode=yes", "UserKnownHostsFile=/dev/null"):
+            words += ["-o", option]
+        code, said = left_behind([*words, "x@127.0.0.1"], patience=3.0)
+        assert (code, said) == (255, "it did not answer in 3 s") and held

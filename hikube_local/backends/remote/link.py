@@ -70,7 +70,11 @@ class Link:
         with locked(self._folder / "lock"):
             if mux.is_open(self.control):
                 return
-            code, words = left_behind(self._ssh("-f", "-N", "-M", "-o", f"ControlPersist={KEPT}", ask=ask), ask)
+            code, words = left_behind(
+                self._ssh("-f", "-N", "-M", "-o", f"ControlPersist={KEPT}", ask=ask),
+                ask,
+                patience=None if ask else PATIENCE,
+            )
             if code:
                 fix = f"try it yourself: ssh ssh://{self.host}"
                 raise HikubeError("HK821", f"{self.host} cannot be reached over ssh", words[:600], fix)
