@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,15 @@ def gone(elsewhere: Elsewhere) -> None:
             return
         assert time.monotonic() < deadline, left
         time.sleep(0.2)
+
+
+@pytest.fixture(autouse=True)
+def outlived(elsewhere: Elsewhere) -> Iterator[None]:
+    """What outlives a run ends a moment after it."""
+    yield
+    deadline = time.monotonic() + patience(60)
+    while outliving(elsewhere) and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 def start(elsewhere: Elsewhere, *words: object) -> subprocess.Popen[str]:
