@@ -21,7 +21,7 @@ from urllib3.connectionpool import HTTPConnectionPool
 from hikube_local import __version__, log
 from hikube_local.errors import HikubeError
 from hikube_local.kubeclient.kubeconfig import Target
-from hikube_local.kubeclient.login import Logins
+from hikube_local.kubeclient.login import Logins, Proof
 from hikube_local.text import one_line, sanitize
 
 CONNECT, READ = 10.0, 60.0  # seconds
@@ -152,19 +152,20 @@ class Client:
     ) -> requests.Response:
         """The answer to one request. What is no look is sent once: whether a lost one was done, only a look can tell."""
         looks = method == "GET"
-        renewed = False
+        refused: Proof | None = None
         tries = 0
         while True:
             tries += 1
             try:
-                answer = self._once(method, path, query or {}, body, content, stream, read, renewed)
+                proof = self.logins.proof(refused)
+                answer = self._once(method, path, query or {}, body, content, stream, read, proof)
             except requests.RequestException as e:
                 if looks and tries < TRIES:
                     time.sleep(0.3 * tries)
                     continue
                 raise self._unreachable(e, sent=not looks and not isinstance(e, requests.ConnectTimeout)) from None
-            if answer.status_code == 401 and not renewed and self.target.login.plugin:
-                renewed = True
+            if answer.status_code == 401 and refused is None and self.target.login.plugin:
+                refused = proof
                 answer.close()
                 continue
             if answer.status_code in (429, 503) and tries < TRIES and (looks or answer.status_code == 429):
@@ -185,9 +186,8 @@ class Client:
         content: str,
         stream: bool,
         read: float | None,
-        renew: bool,
+        proof: Proof,
     ) -> requests.Response:
-        proof = self.logins.proof(renew)
         headers = {"Accept": "application/json"}
         if proof.token:
             headers["Authorization"] = f"Bearer {proof.token}"

@@ -44,8 +44,8 @@ class Logins:
         self._kept: Proof | None = None
         self._turn = threading.Lock()
 
-    def proof(self, renew: bool = False) -> Proof:
-        """`renew`: what was given is not taken any more."""
+    def proof(self, refused: Proof | None = None) -> Proof:
+        """`refused`: what is not taken any more. Of several that had it one asks for another, which the others get, too."""
         login = self.target.login
         if login.plugin is None:
             token = login.token
@@ -57,7 +57,7 @@ class Logins:
             return Proof(token, login.certificate, login.key)
         with self._turn:
             ended = self._kept and self._kept.ends is not None and self._kept.ends - EARLY < time.time()
-            if self._kept is None or ended or renew:
+            if self._kept is None or ended or self._kept is refused:
                 self._kept = self._asked(login.plugin)
             return self._kept
 

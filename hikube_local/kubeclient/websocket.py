@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from hikube_local import osdep
 from hikube_local.errors import HikubeError
 from hikube_local.kubeclient.client import CONNECT, Client, Refused, host, refusal
+from hikube_local.kubeclient.login import Proof
 from hikube_local.text import one_line
 
 PROTOCOL = "plain.kubevirt.io"
@@ -106,17 +107,18 @@ class Socket:
 
 def connect(client: Client, path: str) -> Socket:
     """The stream of this path; what the server refuses is told in its words."""
-    for renew in (False, True):
+    refused: Proof | None = None
+    while True:
+        proof = client.logins.proof(refused)
         try:
-            return _connect(client, path, renew)
+            return _connect(client, path, proof)
         except Refused as e:
-            if e.status != 401 or renew or client.target.login.plugin is None:
+            if e.status != 401 or refused is not None or client.target.login.plugin is None:
                 raise
-    raise AssertionError("not reached")
+        refused = proof
 
 
-def _connect(client: Client, path: str, renew: bool) -> Socket:
-    proof = client.logins.proof(renew)
+def _connect(client: Client, path: str, proof: Proof) -> Socket:
     key = base64.b64encode(secrets.token_bytes(16)).decode()
     name, port = host(client.target.server) if client.socket is None else ("socket", 80)
     lines = [

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -243,16 +244,18 @@ with open(sys.argv[1], "a") as log:
 runs = len(open(sys.argv[1]).readlines())
 print("log in at https://login.example/", file=sys.stderr)
 token = open(sys.argv[2]).read() if runs > int(sys.argv[3]) else "expired"
-ends = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600))
+ends = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + float(sys.argv[4])))
 answer = {"apiVersion": given["apiVersion"], "kind": "ExecCredential", "status": {"token": token, "expirationTimestamp": ends}}
 print(json.dumps(answer))
 """
 
 
-def plugin(elsewhere: Elsewhere, bad: int, **more: object) -> Path:
+def plugin(elsewhere: Elsewhere, bad: int, lasts: float = 3600, **more: object) -> Path:
+    """`bad`: how many of the first tokens are not taken; `lasts`: seconds."""
     folder = elsewhere.here.folder
     (folder / "plugin.py").write_text(PLUGIN)
     words = [str(folder / "plugin.py"), str(folder / "runs"), str(elsewhere.endpoint.folder / "token"), str(bad)]
+    words.append(str(lasts))
     row = {
         "apiVersion": "client.authentication.k8s.io/v1beta1",
         "command": sys.executable,
@@ -279,6 +282,28 @@ def test_a_plugin_logs_in_and_is_asked_again_when_its_token_is_not_taken_any_mor
     plugin(elsewhere, bad=9)
     refused = elsewhere("get")
     assert refused.code == 1 and "HK823" in refused.err and len(runs.read_text().splitlines()) == 2
+
+
+def test_a_token_that_ends_in_the_middle_is_renewed_once_for_all_who_had_it(elsewhere: Elsewhere, tmp_path: Path):
+    """Watches and the command itself ask side by side; a plugin may open a browser each time."""
+    from hikube_local.kubeclient.kubeconfig import Login, Plugin, Target
+    from hikube_local.kubeclient.login import Logins
+
+    runs = plugin(elsewhere, bad=0)
+    words = (sys.executable, *yaml.safe_load(elsewhere.kubeconfig.read_text())["users"][0]["user"]["exec"]["args"])
+    asked = Plugin(words, "client.authentication.k8s.io/v1beta1", {"GREETING": "hello"})
+    logins = Logins(Target("c", elsewhere.endpoint.url, login=Login(plugin=asked)), tmp_path)
+    first = logins.proof()
+    with ThreadPoolExecutor(8) as pool:
+        others = list(pool.map(lambda _: logins.proof(first), range(8)))
+    assert len(runs.read_text().splitlines()) == 2 and all(o is others[0] for o in others)
+    # A test in the tenant, whose tokens are renewed ten seconds before their end: each serves for two.
+    runs = plugin(elsewhere, bad=0, lasts=12)
+    runs.unlink(missing_ok=True)
+    done = elsewhere("test", elsewhere.here.file("m.yaml", MANIFEST), "--timeout", "8s")
+    assert done.code == 1 and "nobody could log in" in done.out, done.err
+    assert len(runs.read_text().splitlines()) > 3
+    assert elsewhere.endpoint("GET", f"{BASE}/vminstances").json()["items"] == []
 
 
 @pytest.mark.parametrize(
