@@ -63,7 +63,10 @@ def command_line(work: Path) -> None:
     row("completion bash", median(lambda: program("completion", "bash")), empty, "an empty Python")
     path = program.file("m.yaml", PAIR)
     program("up", path, "--backend", "simulator")
-    row("up with nothing to do (simulator)", median(lambda: program("up", path)), empty, "an empty Python")
+    clicked = median(lambda: subprocess.run([sys.executable, "-c", "import click"], check=True))
+    for words in (["up", path], ["get"]):  # at most 2.5 each
+        name = f"{words[0]} with nothing to do (simulator)" if words[1:] else "get (simulator)"
+        row(name, median(lambda words=words: program(*words)), clicked, "a Python with click")
     for words in QUICK:  # at most 0.3 s each on an idle machine, where the empty Python takes 0.02 s
         row(
             " ".join(words),
