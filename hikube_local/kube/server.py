@@ -17,6 +17,7 @@ import socket
 import ssl
 import stat
 import time
+from asyncio import sslproto
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -116,6 +117,8 @@ class Server:
     async def run(self, ready: Callable[[], Awaitable[None]]) -> None:
         """Serve until `stop` is called, or nobody came for `idle` seconds."""
         _raise_limit()
+        # asyncio's room for what comes in is 256 KiB for each TLS connection, from its begin: half of what a watch takes.
+        sslproto.SSLProtocol.max_size = 32 << 10
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(self.credentials.certificate, self.credentials.key)
