@@ -25,9 +25,18 @@ from tests.nested.host import Nested
 def _payload(folder: Path) -> None:
     """What the host finds at /payload: a bundle of the checkout's last commit, and the guests' images."""
     subprocess.run(["git", "-C", ROOT, "bundle", "create", "-q", folder / "checkout.bundle", "HEAD"], check=True)
-    debian = Cache(KEPT / "images", 0o711).path(build.build(Cache(KEPT / "images", 0o711), "debian-12", ignore).digest)
+    cache = Cache(KEPT / "images", 0o711)
+    entry = build.build(cache, "debian-12", ignore)
+    debian = cache.path(entry.digest)
+    guest = tiny.make(debian, KEPT / "test-guests")
     shutil.copy(debian, folder / "debian-12.qcow2")
-    shutil.copy(tiny.make(debian, KEPT / "test-guests"), folder / "tiny.qcow2")
+    shutil.copy(guest, folder / "tiny.qcow2")
+    # What the tests there would build, where they keep it: that host has no mirror.
+    noted = next(p for p in (KEPT / "images" / "index").glob("*.json") if entry.key in p.read_text())
+    for path in (debian, guest, noted):
+        kept = folder / "kept" / path.relative_to(KEPT)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, kept)
 
 
 def main() -> int:
