@@ -31,6 +31,7 @@ def look_at(real: Real, host: Host) -> None:
     told = dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
     assert told["list"] == told["screen"] == told["snapshots"] == told["console after a reload"] == "yes", told
     assert told["console"] == "page-42" and told["network"] == "True" and told["usage"] == "4", told
+    print(done.stdout)
 
 
 def test_virtctl_kubectl_and_prometheus_reach_a_machine_that_the_command_line_made(
