@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hikube_local.errors import HikubeError
-from hikube_local.osdep import UNIX
+from hikube_local.osdep import BINARY, UNIX
 
 PARTIAL = ".partial-"
 
@@ -75,7 +75,7 @@ def write(path: Path, content: bytes | str, mode: int = 0o600) -> None:
     """Replace the content of `path` in one step."""
     data = content.encode() if isinstance(content, str) else content
     with beside(path, mode) as temporary:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o600)
         with os.fdopen(fd, "wb") as f:
             f.write(data)
 

@@ -8,8 +8,10 @@ import secrets
 import shlex
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from hikube_local.errors import HikubeError
 
@@ -22,6 +24,7 @@ try:
 except ImportError:
     UNIX = False
 
+BINARY = 0 if UNIX else os.O_BINARY  # type: ignore[attr-defined,unused-ignore]
 _SECRET = 32  # bytes that whoever connects shows first, where a port of the loopback stands for a socket in a folder
 
 
@@ -50,6 +53,13 @@ def lock(fd: int, shared: bool = False, wait: bool = True) -> None:
         portalocker.lock(fd, flags)
     except portalocker.AlreadyLocked as e:  # also after ten seconds of waiting
         raise BlockingIOError(str(e)) from None
+
+
+def in_place(program: str, words: Sequence[str]) -> NoReturn:
+    """Run a program in place of this one; `words`: its own name first. Windows' way loses quotes, the terminal and the exit code."""
+    if UNIX:
+        os.execv(program, list(words))
+    sys.exit(subprocess.run([program, *words[1:]]).returncode)
 
 
 def shell_words(words: Sequence[str]) -> str:

@@ -32,8 +32,8 @@ def pair(path: Path) -> Path:
     """A key pair at this path (0600), its public half beside it as .pub: as it is there, else made."""
     files.make_folder(path.parent)
     if not path.exists():
-        files.sweep_partials(path.parent)
-        temporary = path.with_name(f"{files.PARTIAL}key")
+        temporary = path.with_name(f"{files.PARTIAL}{path.name}")  # others make theirs in the same folder
+        temporary.unlink(missing_ok=True)
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "hikube-local", "-f", temporary])
         _public(temporary).rename(_public(path))
         temporary.rename(path)

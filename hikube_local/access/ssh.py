@@ -18,7 +18,7 @@ from hikube_local.backends.capabilities import Agents, Dials, GuestAgent, Logs
 from hikube_local.catalogue.data import default_user
 from hikube_local.engine.session import Session
 from hikube_local.errors import ExitCode, HikubeError
-from hikube_local.osdep import shell_words
+from hikube_local.osdep import UNIX, shell_words
 from hikube_local.paths import Layout, make_runtime
 from hikube_local.run import find, program
 from hikube_local.store.db import logins
@@ -42,7 +42,7 @@ _USER = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.@$+-]{0,255}")
 def proxy_command(session: Session, obj: Object, login: bool = False) -> str:
     """A way in that needs no port on the host; with `login` it also lets ssh's user in. Percent signs are ssh's own."""
     words = [*program(), *session.flags, "-n", obj.namespace, "port-forward", obj.name, "22", "--stdio"]
-    if home := os.environ.get("HIKUBE_LOCAL_HOME"):
+    if (home := os.environ.get("HIKUBE_LOCAL_HOME")) and UNIX:  # Windows has no `env`: there ssh hands its own on
         words = ["env", f"HIKUBE_LOCAL_HOME={Path(home).expanduser().absolute()}", *words]
     return shell_words(words).replace("%", "%%") + (" --login %r" if login else "")
 
@@ -155,7 +155,9 @@ def prepare(
         raise HikubeError("HK810", f"{user[:60]!r} is not a user name", exit_code=ExitCode.USAGE)
     shared = mux.path(session.layout, obj.uid, boot, user, identity or "") if boot is not None else None
     if shared is not None and mux.is_open(shared):
-        keys_of = [identity] if identity else [*keys.user_keys(), session.layout.own_key]  # should it end just now
+        # Should it end just now.
+        own_one = [p for p in (session.layout.own_key,) if p.exists()]
+        keys_of = [identity] if identity else [*keys.user_keys(), *own_one]
         return user, options(session, obj, keys_of), shared
     learn_host_keys(session, obj)
     return user, _entered(session, obj, user, identity, say), shared
@@ -248,7 +250,7 @@ def config(session: Session, obj: Object) -> str:
         f"  ProxyCommand {proxy_command(session, obj, login=True)}",
     ]
     folder = str(make_runtime(session.layout))
-    if len(folder) <= CONTROL_MOST:  # the next one within a minute shares the connection
+    if UNIX and len(folder) <= CONTROL_MOST:  # the next one within a minute shares the connection
         lines += ["  ControlMaster auto", f'  ControlPath "{folder}/ssh-%C"', f"  ControlPersist {mux.LASTS}"]
     lines += [f'  IdentityFile "{p}"' for p in [*keys.user_keys(), own]]
     return "\n".join(lines) + "\n"

@@ -19,8 +19,9 @@ _ON_LINUX = ("qemu",)
 Able = TypeVar("Able")
 
 
-def names() -> list[str]:
-    return sorted(_MODULES)
+def names(here: bool = False) -> list[str]:
+    """`here`: those that this system can have."""
+    return sorted(n for n in _MODULES if not here or n not in _ON_LINUX or _is_linux())
 
 
 def register(name: str, module: str) -> None:
@@ -38,9 +39,13 @@ def make(name: str, layout: Layout, store: Store, settings: Settings) -> Backend
     return backend
 
 
+def _is_linux() -> bool:
+    return UNIX and sys.platform.startswith("linux")
+
+
 def require_linux() -> None:
     """HK611 where no guest can run."""
-    if not sys.platform.startswith("linux") or not UNIX:
+    if not _is_linux():
         fix = "act on a Linux machine (context create), or try the manifest without guests: --backend simulator"
         raise HikubeError("HK611", "guests run on Linux with QEMU, and this system is none", fix=fix)
 

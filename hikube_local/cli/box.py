@@ -264,7 +264,7 @@ def _send_back(path: Path, name: str) -> None:
     ):
         below = f"{name}/{found.relative_to(path)}" if found != path else name
         head = json.dumps({"path": below, "size": found.stat().st_size}).encode()
-        _all(1, frame(FILE, head))
-        with open(found, "rb") as content:
+        with open(found, "rb") as content:  # before it is promised
+            _all(1, frame(FILE, head))
             while block := content.read(1 << 20):
                 _all(1, block)

@@ -18,6 +18,7 @@ from hikube_local.cli.options import common, complete_machine, option
 from hikube_local.errors import ExitCode, HikubeError, UsageError
 from hikube_local.events import ignore
 from hikube_local.language import tr
+from hikube_local.osdep import in_place
 from hikube_local.readiness.stages import WORDS
 
 
@@ -123,7 +124,7 @@ def ssh(
         options = [*mux.options(shared), *options]
     words = ("ssh", *passed, *local_ssh_opts, *quiet, *options, f"{user}@{obj.name}", *(["--"] if run else []), *run)
     log.started(words)
-    os.execv(find("ssh"), words)
+    in_place(find("ssh"), words)
 
 
 def _told_phase(app: App, obj: Any) -> float | None:
@@ -173,7 +174,7 @@ def scp(app: App, identity_file: Path | None, recursive: bool, words: tuple[str,
     # Without -q scp shows how far it is, on a terminal alone.
     argv = ["scp", *(["-q"] if app.quiet else []), *options, *(["-r"] if recursive else []), "--", *changed]
     log.started(argv)
-    os.execv(find("scp"), argv)
+    in_place(find("scp"), argv)
 
 
 @click.command("ssh-config")

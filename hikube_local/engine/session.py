@@ -29,10 +29,10 @@ if TYPE_CHECKING:  # loaded by those alone who need it: a look is to be there at
     from hikube_local.plan.steps import RunOptions
 
 
-def backend_names() -> list[str]:
+def backend_names(here: bool = False) -> list[str]:
     from hikube_local.backends import registry
 
-    return registry.names()
+    return registry.names(here)
 
 
 class Session:
@@ -82,8 +82,8 @@ class Session:
         return backend if isinstance(backend, capability) else None
 
     def every(self, capability: type[Able]) -> list[Able]:
-        """All backends that have the capability, whether or not they carry an object now."""
-        return [b for name in backend_names() if isinstance(b := self.backend(name), capability)]
+        """All backends of this system that have the capability, whether or not they carry an object now."""
+        return [b for name in backend_names(here=True) if isinstance(b := self.backend(name), capability)]
 
     def may_be_changed(self, keys: Iterable[Key]) -> None:
         """Asked of all objects before one is changed: what is somebody else's in another context is an error."""

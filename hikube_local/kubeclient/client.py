@@ -124,8 +124,17 @@ class Client:
         with contextlib.closing(self.send("GET", path, query, stream=True, read=read)) as answer:
             try:
                 # Without chunks a read waits until it has all that it asks for.
-                for line in answer.iter_lines(512 if answer.raw.chunked else 1):
-                    yield line.decode("utf-8", "replace")
+                left = bytearray()
+                for block in answer.iter_content(512 if answer.raw.chunked else 1):
+                    left += block
+                    if b"\n" in block:
+                        *whole, rest = bytes(left).split(b"\n")
+                        left = bytearray(rest)
+                        for line in whole:
+                            for part in line.removesuffix(b"\r").splitlines() or [b""]:
+                                yield part.decode("utf-8", "replace")
+                if left:
+                    yield bytes(left).decode("utf-8", "replace")
             except requests.RequestException:
                 return  # cut: whoever follows asks again
 

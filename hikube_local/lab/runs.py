@@ -116,9 +116,11 @@ def sweep(session: Elsewhere, emit: Emit, only: str = "", mine: bool = False) ->
     """(what was to go, what of it is still there): those of killed runs of this machine and, unless `mine`, objects past
     their time; or one run's. A run that goes on here is left alone, whatever the clocks say."""
     journals = {p.stem: p for p in _folder(session.layout).glob("*.json")}
-    for path in _folder(session.layout).glob(f"*{_KEY}"):  # of a run that was killed before it asked for anything
-        if path.stem not in journals and holder(_lock(path)) is None:
-            _forget(path)
+    for pattern in (f"*{_KEY}*", f"{files.PARTIAL}*"):  # of a run that was killed before it asked for anything
+        for path in _folder(session.layout).glob(pattern):
+            with contextlib.suppress(OSError):  # younger ones may be of a run that just begins
+                if path.name.partition(".")[0] not in journals and path.stat().st_mtime < time.time() - 3600:
+                    path.unlink()
     alive = {name: who for name, p in journals.items() if (who := holder(_lock(p))) is not None}
     there = of_runs(session)
     if only:

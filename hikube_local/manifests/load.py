@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hikube_local.api.objects import Object
 from hikube_local.manifests import kinds, shape
+from hikube_local.osdep import BINARY
 from hikube_local.source import nodes
 from hikube_local.source.finding import Finding, Findings, Place, Severity
 from hikube_local.source.nodes import Node, Refused, Text
@@ -132,7 +133,7 @@ def texts(sources: Iterable[str], findings: Findings) -> list[tuple[str, str]]:
 
 def _bytes(path: Path) -> bytes:
     """The file's content; a pipe is read as bash's <(…) gives it, a device is not."""
-    fd = os.open(path, os.O_RDONLY)
+    fd = os.open(path, os.O_RDONLY | BINARY)
     with os.fdopen(fd, "rb") as f:
         mode = os.fstat(fd).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):

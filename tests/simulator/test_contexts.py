@@ -426,7 +426,7 @@ def watched(elsewhere: Elsewhere) -> int:
     return sum("watch=true" in path for _, path in elsewhere.asked)
 
 
-@pytest.mark.parametrize("day", ["as usual", "cut", 410, 503, 403])
+@pytest.mark.parametrize("day", ["as usual", "cut", 410, 500, 403])
 def test_get_watches_a_tenant(odd, day):
     """Told by the server; where a watch is cut it goes on, and where it cannot be had it is looked again."""
     elsewhere, _ = odd

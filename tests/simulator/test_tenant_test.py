@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -130,10 +131,23 @@ def test_a_key_without_a_run_goes_with_the_next_sweep(elsewhere: Elsewhere):
     """A kill between the key and the journal."""
     folder = elsewhere.here.home / "state" / "contexts" / "prod" / "runs"
     folder.mkdir(parents=True)
-    for name in ("abc123.key", "abc123.key.pub", ".partial-key"):
+    for name in ("abc123.key", "abc123.key.pub", ".partial-abc123.key"):
         (folder / name).write_text("x")
+        os.utime(folder / name, (1, 1))
+    young = folder / "def456.key"  # of a run that just begins
+    young.write_text("x")
     assert elsewhere("test", elsewhere.here.file("m.yaml", MANIFEST), *QUICK).code == 1
+    assert young in journals(elsewhere)
+    young.unlink()
     gone(elsewhere)
+
+
+def test_keys_are_made_side_by_side(elsewhere: Elsewhere, tmp_path: Path):
+    from hikube_local.access import keys
+
+    with ThreadPoolExecutor(6) as pool:
+        made = list(pool.map(keys.pair, [tmp_path / f"{n}.key" for n in range(6)]))
+    assert len({keys.public_of(path) for path in made}) == 6
 
 
 def test_any_machine_sweeps_what_is_past_its_time_and_nothing_else(elsewhere: Elsewhere, tmp_path_factory):

@@ -43,7 +43,9 @@ def test_a_life_in_a_tenant_from_windows(windows: Elsewhere):
     assert windows("wait", "vm/web", "--for=condition=Ready").code == 0
     assert windows("describe", "vm", "web").code == 0 and windows("events").code == 0
     assert windows("stop", "web").code == 0 and windows("start", "web").code == 0
-    assert "Host web" in windows("ssh-config").out
+    config = windows("ssh-config").out
+    assert "Host web" in config and "ControlMaster" not in config and "ProxyCommand env" not in config, config
+    assert windows("restart", "web").code == 0
     assert windows("down", "web", "--yes").code == 0
     assert windows.endpoint("GET", f"{BASE}/vminstances").json()["items"] == []
 
@@ -55,7 +57,11 @@ def test_what_needs_no_guest_works_on_windows_itself(windows: Elsewhere):
     assert here("render", path, "--to", "-").code == 0
     assert here("up", path, "--backend", "simulator").code == 0
     assert here("get", "vm").out.splitlines()[1].split()[:2] == ["web", "Running"]
+    assert here("cloudinit", "check", path).code == 0 and here("explain", "vminstance").code == 0
+    assert here("restart", "web").code == 0
     assert here("down", "--disks", "--yes").code == 0
+    purged = here("purge", "-A", "--disks", "--yes")
+    assert purged.code == 0, purged.err
 
 
 def refused(done, what: str) -> None:

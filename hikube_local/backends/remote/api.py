@@ -135,6 +135,7 @@ class Api:
         self.client, self.namespace = client, namespace
         self.good_for = FRESH  # seconds
         self.watched = False  # whether somebody is told of changes: of lists, so objects are looked at in theirs
+        self.unheard: set[str] = set()  # lists that the person's role may not read
         self.looked: dict[str, str] = {}  # the revision of each list, as it was seen last
         self._seen: dict[tuple[str, str | None], tuple[float, list[dict[str, Any]]]] = {}
         self._beside: dict[str, tuple[float, Beside]] = {}
@@ -159,8 +160,13 @@ class Api:
             at, kept = self._seen.get((key.kind, where), (0.0, []))
             if time.monotonic() - at <= self.good_for:
                 return next((raw for raw in kept if key_of(raw) == key), None)
-        if self.watched:
-            return next((raw for raw in self.raws(key.kind, key.namespace) if key_of(raw) == key), None)
+        if self.watched and not self.unheard:
+            try:
+                return next((raw for raw in self.raws(key.kind, key.namespace) if key_of(raw) == key), None)
+            except Refused as e:
+                if e.status != 403:
+                    raise
+                self.unheard.add(path(key.kind, key.namespace))
         found = self.client.find(path(*key))
         return {**found, "kind": key.kind} if found and _sound(found) else None
 

@@ -6,11 +6,12 @@ import threading
 import time
 
 from hikube_local.backends.remote.api import FRESH, Api
-from hikube_local.errors import HikubeError
 from hikube_local.kubeclient.client import Refused
+from hikube_local.log import SENT
 
 EVERY = 1.0  # seconds between two looks of who waits, where nothing tells of a change
 LONG = 30.0  # seconds for which a look is good while changes are told: some are not (a list that the role may not read)
+FLOOR = 0.3  # seconds between two looks, however much changes
 _NEVER = (400, 403, 404, 405)  # what a server says that has no such watch, or not for this person
 
 
@@ -20,6 +21,7 @@ class Watches:
     def __init__(self, api: Api) -> None:
         self._api = api
         api.watched = True
+        api.good_for = LONG  # of each list the look whose revision is watched is the one that is shown
         self._rang = threading.Event()
         self._followed: set[str] = set()
         self._deaf: set[str] = set()  # lists of which nothing is heard at the moment
@@ -31,11 +33,12 @@ class Watches:
             if where not in self._followed:
                 self._followed.add(where)
                 threading.Thread(target=self._follow, args=(where, revision), daemon=True).start()
-        deaf = bool(self._deaf) or not self._followed
+        deaf = bool(self._deaf or self._api.unheard) or not self._followed
         self._api.good_for = FRESH if deaf else LONG
         rang = self._rang.wait(max(seconds, EVERY) if deaf else seconds)
         if not (rang or deaf or time.monotonic() - self._looked > LONG):
             return False
+        time.sleep(max(0.0, self._looked + FLOOR - time.monotonic()))  # many changes are one look
         self._rang.clear()
         self._api.forget()
         self._looked = time.monotonic()
@@ -54,15 +57,12 @@ class Watches:
                         self._rang.set()
                 self._deaf.discard(where)  # ended by the server, or cut
             except Refused as e:
-                if e.status == 410:
-                    revision = ""
-                    continue
                 self._deaf.add(where)
                 if e.status in _NEVER:
                     return
-            except HikubeError:
+                if e.status == 410:
+                    revision = ""
+            except Exception as e:  # not reached, no API's answer, no room for a certificate: the next try may be
+                SENT.debug("the watch of %s: %s", where, e)
                 self._deaf.add(where)
-            except (KeyError, TypeError, ValueError):  # no API's answer
-                self._deaf.add(where)
-                return
             time.sleep(EVERY)
