@@ -63,6 +63,6 @@ class Watches:
                 if e.status == 410:
                     revision = ""
             except Exception as e:  # not reached, no API's answer, no room for a certificate: the next try may be
-                SENT.debug("the watch of %s: %s", where, e)
+                SENT.debug("%s: %s", where, e)
                 self._deaf.add(where)
             time.sleep(EVERY)
