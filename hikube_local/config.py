@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 from hikube_local.errors import UsageError
+from hikube_local.records import dataclass
 
 KEYS = ("namespace", "bridge", "mirrors", "images", "networks", "linkLocal", "options")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from hikube_local.errors import NotFound, UsageError
 from hikube_local.locks import locked
 from hikube_local.osdep import require_unix
 from hikube_local.paths import Layout, below
+from hikube_local.records import dataclass
 from hikube_local.text import nearest
 
 if TYPE_CHECKING:  # every command asks where it acts, and few need a kubeconfig

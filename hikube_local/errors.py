@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import IntEnum
 
 from hikube_local.language import tr
+from hikube_local.records import dataclass
 
 
 class ExitCode(IntEnum):

@@ -1,11 +1,11 @@
 """What --debug shows: each program that is run, each call that changes something in libvirt, each step and its reason.
 
-Python's logging, below the name `hikube_local`; silent unless somebody listens.
+Python's logging, below the name `hikube_local`; silent unless somebody listens, and not even loaded before (with all that
+it brings it is a twentieth of a short command).
 """
 
 from __future__ import annotations
 
-import logging
 import shlex
 import sys
 import time
@@ -17,10 +17,27 @@ from typing import Any
 from hikube_local import timings
 from hikube_local.text import mask_url, one_line
 
-PROGRAMS = logging.getLogger("hikube_local.programs")
-LIBVIRT = logging.getLogger("hikube_local.libvirt")
-STEPS = logging.getLogger("hikube_local.steps")
-SENT = logging.getLogger("hikube_local.requests")  # to another machine's API
+
+class Room:
+    """One logger of Python's, asked for once somebody has loaded logging."""
+
+    def __init__(self, name: str) -> None:
+        self._name = f"hikube_local.{name}"
+
+    @property
+    def heard(self) -> bool:
+        logging = sys.modules.get("logging")
+        return logging is not None and logging.getLogger(self._name).isEnabledFor(logging.DEBUG)
+
+    def debug(self, message: str, *words: object) -> None:
+        if self.heard:
+            sys.modules["logging"].getLogger(self._name).debug(message, *words)
+
+
+PROGRAMS = Room("programs")
+LIBVIRT = Room("libvirt")
+STEPS = Room("steps")
+SENT = Room("requests")  # to another machine's API
 MOST = 300  # characters of a word that are shown
 # The methods of libvirt's binding with which we change something (libvirt.org/html/libvirt-libvirt-domain.html).
 CHANGES = {
@@ -43,18 +60,17 @@ CHANGES = {
 }
 
 
-class _Line(logging.Formatter):
-    """Seconds since the program began, the room, and the message in one line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        room = record.name.rpartition(".")[2]
-        return f"debug {record.relativeCreated / 1000:8.3f}  {room}: {one_line(record.getMessage())}"
-
-
 def to_stderr() -> None:
-    """Show it, from now on."""
+    """Show it, from now on: seconds since the program began, the room, and the message in one line."""
+    import logging
+
+    class Line(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            room = record.name.rpartition(".")[2]
+            return f"debug {record.relativeCreated / 1000:8.3f}  {room}: {one_line(record.getMessage())}"
+
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Line())
+    handler.setFormatter(Line())
     logger = logging.getLogger("hikube_local")
     logger.handlers[:] = [handler]
     logger.setLevel(logging.DEBUG)
@@ -68,14 +84,14 @@ def _words(argv: Sequence[str | Path]) -> str:
 
 def started(argv: Sequence[str | Path]) -> None:
     """A program that stays, or that this process becomes."""
-    if PROGRAMS.isEnabledFor(logging.DEBUG):
+    if PROGRAMS.heard:
         PROGRAMS.debug("%s (goes on)", _words(argv))
 
 
 def ended(argv: Sequence[str | Path], code: int | None, begin: float) -> None:
     """A program that ended: its exit code, or None where it was ended for taking too long; `begin` by time.monotonic."""
     timings.add("program", Path(str(argv[0])).name, begin)
-    if PROGRAMS.isEnabledFor(logging.DEBUG):
+    if PROGRAMS.heard:
         how = "took too long" if code is None else f"exit {code}"
         PROGRAMS.debug("%s (%s, %.2f s)", _words(argv), how, time.monotonic() - begin)
 
@@ -83,7 +99,7 @@ def ended(argv: Sequence[str | Path], code: int | None, begin: float) -> None:
 def watch(binding: Any) -> None:
     """Have libvirt's binding tell each call that changes something; without --debug and --timings it is left as it is."""
     timings.watch(binding)
-    if not LIBVIRT.isEnabledFor(logging.DEBUG) or hasattr(binding, "_told_by_hikube_local"):
+    if not LIBVIRT.heard or hasattr(binding, "_told_by_hikube_local"):
         return
     binding._told_by_hikube_local = True
     for kind, names in CHANGES.items():

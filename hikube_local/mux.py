@@ -9,9 +9,10 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from hikube_local import sockets
 from hikube_local.errors import HikubeError
 from hikube_local.locks import locked
-from hikube_local.osdep import UNIX, connect
+from hikube_local.osdep import UNIX
 from hikube_local.paths import Layout, make_runtime
 from hikube_local.run import find, left_behind, run
 
@@ -57,7 +58,7 @@ def _escaped(path: Path) -> str:
 
 def is_open(path: Path) -> bool:
     """Whether somebody answers there."""
-    with contextlib.suppress(OSError), connect(path):
+    with contextlib.suppress(OSError), sockets.connect(path):
         return True
     return False
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from hikube_local.errors import HikubeError, UsageError
 from hikube_local.files import make_folder, open_to
 from hikube_local.osdep import UNIX, euid
+from hikube_local.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from hikube_local import log
 from hikube_local.errors import HikubeError
+from hikube_local.records import dataclass
 
 INSTALL = {
     "qemu-img": "qemu-utils",

@@ -8,8 +8,8 @@ import re
 import unicodedata
 from datetime import UTC, datetime
 
-# Terminal strings (OSC, DCS, SOS, PM, APC) up to their end or 4 KiB, then CSI, then two-byte escapes.
-_ESCAPES = re.compile(
+# Terminal strings (OSC, DCS, SOS, PM, APC) up to their end or 4 KiB, then CSI, then two-byte escapes; compiled when met.
+_ESCAPES = (
     "(?:\x1b[\\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]{0,4096}(?:\x07|\x1b\\\\|\x9c|$)?"
     "|(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]?"
     "|\x1b[ -/]*[0-~]?"
@@ -18,7 +18,7 @@ _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _TURNS = "\u200e\u200f\u202a-\u202e\u2066-\u2069"  # what turns text around
 _BIDI = re.compile(f"[{_TURNS}]")
 # What a terminal acts on behind ASCII's own controls, which JSON escapes by itself.
-UNSAFE = re.compile(f"[\x7f-\x9f{_TURNS}]")
+UNSAFE = f"[\x7f-\x9f{_TURNS}]"
 
 
 def sanitize(text: str | bytes) -> str:
@@ -27,7 +27,7 @@ def sanitize(text: str | bytes) -> str:
         text = text.decode("utf-8", "replace")
     text = text.replace("\r\n", "\n")
     if "\x1b" in text or any("\x80" <= c <= "\x9f" for c in text):
-        text = _ESCAPES.sub("", text)
+        text = re.sub(_ESCAPES, "", text)
     text = text.replace("\r", "\n")
     return _no_command(_BIDI.sub("\N{REPLACEMENT CHARACTER}", _CONTROLS.sub("", text)))
 
@@ -63,7 +63,7 @@ class Cleaner:
     """`sanitize` for text that comes in blocks: a sequence or a character cut at a block's end waits for its rest."""
 
     # A CSI, a terminal string or a short escape that still lacks its end.
-    _OPEN = re.compile("\x1b(?:\\[[0-?]*[ -/]*|[\\]PX^_][^\x07\x1b]{0,4096}|[ -/]*)")
+    _OPEN = "\x1b(?:\\[[0-?]*[ -/]*|[\\]PX^_][^\x07\x1b]{0,4096}|[ -/]*)"
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -74,7 +74,7 @@ class Cleaner:
         text = self._rest + self._decoder.decode(block)
         at = len(text)
         last = text.rfind("\x1b")
-        if last >= 0 and self._OPEN.fullmatch(text, last):
+        if last >= 0 and re.fullmatch(self._OPEN, text[last:]):
             at = last
         elif text.endswith("\r"):
             at -= 1
@@ -134,7 +134,7 @@ def moment(text: str) -> float:
 
 
 # Names of query parameters that may carry one, those of S3, Google and Azure among them.
-_SECRET = re.compile(
+_SECRET = (
     r"(?i)([?&#;](?:[a-z0-9_.-]*(?:token|sig|secret|passw|key|cred|auth|session)[a-z0-9_.-]*"
     r"|pass|pwd|policy|code|x-amz-[a-z-]+|x-goog-[a-z-]+)=)[^&\s]+"
 )
@@ -143,7 +143,7 @@ _SECRET = re.compile(
 def mask_url(url: str) -> str:
     """A URL without the password or token that may stand before its host or in its query."""
     url = re.sub(r"//[^/?#\s]*@", "//***@", url)
-    return _SECRET.sub(r"\1***", url)
+    return re.sub(_SECRET, r"\1***", url)
 
 
 def nearest(word: str, known: list[str]) -> str | None:
@@ -163,11 +163,11 @@ def _no_command(text: str) -> str:
     """In GitHub Actions `##[…]` is a command wherever it stands in a line, `::…` at a line's start: what a guest says
     shall be none."""
     if ("##[" in text or "::" in text) and in_actions():
-        return _COMMAND.sub("\\1\u200b::", text.replace("##[", "##\u200b["))
+        return re.sub(_COMMAND, "\\1\u200b::", text.replace("##[", "##\u200b["))
     return text
 
 
-_COMMAND = re.compile(r"(?m)^([^\S\n]*)::")
+_COMMAND = r"(?m)^([^\S\n]*)::"
 
 
 def workflow_command(level: str, file: str, line: int, message: str) -> str:

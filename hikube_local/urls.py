@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import socket
 from urllib.parse import urlsplit
 
 
@@ -14,6 +13,8 @@ def _host(name: str | None) -> str:
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """The address that a host is written as, also in the forms that resolvers take (127.1, 0x7f000001); an IPv4 one in an
     IPv6 one is that."""
+    import socket
+
     found: ipaddress.IPv4Address | ipaddress.IPv6Address
     try:
         found = ipaddress.IPv4Address(socket.inet_aton(host))

@@ -27,6 +27,7 @@ SILENT = (
     "api/",
     "codes.py",
     "log.py",
+    "records.py",
     "pytest_plugin.py",
     "lab/facts.py",
     "store/file.py",

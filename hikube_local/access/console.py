@@ -10,7 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
-from hikube_local import osdep
+from hikube_local import osdep, sockets
 from hikube_local.errors import HikubeError
 
 ESCAPE = b"\x1d"
@@ -21,7 +21,7 @@ _RESET = b"\x1b[?1049l\x1b[?25h\x1b[?2004l\x1b[?1000l\x1b[?1002l\x1b[?1006l\x1b[
 def attach(path: Path, name: str) -> None:
     """Carry bytes until Ctrl-], the end of input without a terminal, or the end of the machine."""
     try:
-        s = osdep.connect(path)
+        s = sockets.connect(path)
     except OSError as e:
         raise HikubeError(
             "HK805", f"the console of {name} cannot be opened: {e.strerror}", fix=f"hikube-local start {name}"

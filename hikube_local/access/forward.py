@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from hikube_local import log, osdep
+from hikube_local import log, sockets
 from hikube_local.errors import HikubeError
 from hikube_local.run import clean_environment
 from hikube_local.text import one_line
@@ -67,7 +67,7 @@ def _carry(connection: socket.socket, target: Target, say: Say) -> None:
             except HikubeError as e:
                 say(e.what)
             return
-        with osdep.connect(Path(target[1])) as other:
+        with sockets.connect(Path(target[1])) as other:
             both(connection, other)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 from hikube_local.api import names
 from hikube_local.api.shapes import Shape, hints, made, said, value_of
 from hikube_local.api.sources import Blank, Content, CopyOf, FromImage, FromUpload, FromUrl
+from hikube_local.records import dataclass
 
 GROUP = "apps.cozystack.io"
 API_VERSION = f"{GROUP}/v1alpha1"

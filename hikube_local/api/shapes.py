@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import MISSING, field, fields, replace
 from types import UnionType
 from typing import Any, Self, get_args, get_origin, get_type_hints
+
+from hikube_local.records import dataclass
 
 _HINTS: dict[type, dict[str, Any]] = {}
 

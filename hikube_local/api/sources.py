@@ -3,8 +3,9 @@ that is forgotten somewhere is an error of its types."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import assert_never
+
+from hikube_local.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

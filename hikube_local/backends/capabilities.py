@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 from hikube_local.api.objects import Key, Object
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit
 from hikube_local.host.check import HostCheck
 from hikube_local.host.facts import HostFacts
+
+if TYPE_CHECKING:
+    import socket
 
 MOST = 2_900_000  # bytes of output that an agent can answer: libvirt hands over 4 MiB of text (REMOTE_STRING_MAX)
 FIRST_BOOT = "configured"  # the snapshot that `up` takes and `reset` goes back to

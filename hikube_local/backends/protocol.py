@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 from hikube_local.api.objects import Object
@@ -11,6 +11,7 @@ from hikube_local.events import Emit
 from hikube_local.images.settings import Settings as ImageSettings
 from hikube_local.plan.steps import DiskObserved, MachineObserved, Planned, RunOptions, Step
 from hikube_local.readiness.stages import Progress, Trouble, Verdict
+from hikube_local.records import dataclass
 from hikube_local.source.finding import Finding
 from hikube_local.store.records import Intent
 

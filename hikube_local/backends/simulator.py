@@ -9,7 +9,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from typing import Any
 
 from hikube_local.api import names
@@ -33,6 +33,7 @@ from hikube_local.plan.steps import (
     Verb,
 )
 from hikube_local.readiness.stages import WORDS, Progress, Result, Stage, Trouble, Verdict
+from hikube_local.records import dataclass
 from hikube_local.render import growth, seed
 from hikube_local.render.growth import Capacity
 from hikube_local.render.machine import storage_bytes

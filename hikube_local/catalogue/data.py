@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hikube_local.api.quantities import in_bytes
-
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+from hikube_local.records import dataclass
 
 # Series whose memory is huge pages there (common-instancetypes).
 HUGE_PAGES = ("cx1", "m1", "n1", "rt1")
@@ -21,7 +18,10 @@ STORAGE_CLASSES = {"local": 1, "replicated": 3, "replicated-async": 3}
 
 
 def _table(name: str) -> dict[str, dict[str, Any]]:
-    rows: dict[str, dict[str, Any]] = yaml.load(Path(__file__).with_name(name).read_bytes(), Loader=_Loader)
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    rows: dict[str, dict[str, Any]] = yaml.load(Path(__file__).with_name(name).read_bytes(), Loader=loader)
     return rows
 
 
@@ -44,13 +44,13 @@ class Profile:
     """What an instanceProfile prefers and requires (min_memory in bytes)."""
 
     name: str
-    os: str
-    disk_bus: str
-    nic: str
-    firmware: str
-    min_vcpu: int
     min_memory: int
     hikube: bool
+    os: str = "linux"
+    disk_bus: str = "virtio"
+    nic: str = "virtio"
+    firmware: str = "bios"
+    min_vcpu: int = 1
     smm: bool = False
     rng: bool = False
     dedicated_iothread: bool = False
@@ -90,10 +90,12 @@ class NamedImage:
 
 @cache
 def instancetypes() -> dict[str, InstanceType]:
-    return {
-        name: InstanceType(name, row["vcpu"], in_bytes(row["memory"]), row["hikube"])
-        for name, row in _table("instancetypes.yaml").items()
-    }
+    found = {}
+    for owner, rows in _table("instancetypes.yaml").items():
+        for name, size in rows.items():
+            vcpus, memory = size.split(" vCPU, ")
+            found[name] = InstanceType(name, int(vcpus), in_bytes(memory), owner == "hikube")
+    return found
 
 
 @cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -14,6 +13,7 @@ from hikube_local.cli.options import common, complete_object, files_option, opti
 from hikube_local.cli.references import references, urls
 from hikube_local.errors import ExitCode, NotFound, UsageError
 from hikube_local.language import tr
+from hikube_local.records import dataclass
 
 EVERY = 0.3  # seconds between two looks at machines that run, while they are watched
 

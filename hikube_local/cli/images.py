@@ -94,7 +94,7 @@ def import_(app: App, file: Path, url: str, name: str, checksum: str) -> int:
     """Copy an image file of this host into the cache; the file itself is not changed."""
     from hikube_local.api.names import DNS_1123
     from hikube_local.cli.progress import ProgressPrinter
-    from hikube_local.images import checksums
+    from hikube_local.images import checksums, intake
     from hikube_local.images.cache import own_key
 
     if not name and not url:
@@ -109,7 +109,7 @@ def import_(app: App, file: Path, url: str, name: str, checksum: str) -> int:
     keys = [*([url] if url else []), *([own_key(name)] if name else [])]
     with ProgressPrinter(app) as progress, cache.lock(keys[0], progress):
         say = partial(say_progress, progress, f"image/{name or file.name}")
-        entry = cache.take(file.absolute(), keys[0], f"imported from {file.name}", given, say=say)
+        entry = intake.take(cache, file.absolute(), keys[0], f"imported from {file.name}", given, say=say)
         say("imported", done=True)
     for key in keys[1:]:
         cache.name(entry, key)

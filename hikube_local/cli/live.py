@@ -11,11 +11,12 @@ import re
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TextIO
 
 from hikube_local.events import Event, EventType
 from hikube_local.language import tr
+from hikube_local.records import dataclass
 from hikube_local.text import clip, columns, one_line
 
 EVERY = 0.1  # seconds between two drawings

@@ -41,12 +41,12 @@ def _short(value: Any, secret: bool) -> Any:
 
 def notes(old: Any, new: Any) -> list[str]:
     """What the changes come to in the guest: a new instance-id, under which cloud-init begins again."""
+    if old is None or old.kind != "VMInstance" or old.instance.cloudInitSeed == new.instance.cloudInitSeed:
+        return []
     from hikube_local.render import seed
     from hikube_local.text import one_line
     from hikube_local.userdata import requested
 
-    if old is None or old.kind != "VMInstance" or old.instance.cloudInitSeed == new.instance.cloudInitSeed:
-        return []
     if not new.instance.has_seed:
         return ["cloudInitSeed changes, but there is no user-data and no SSH key: nothing runs again"]
     text = seed.user_data(new).decode("utf-8", "replace")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hikube_local.cli.app import App
-from hikube_local.cli.live import Board
 from hikube_local.events import Event, EventType
 from hikube_local.language import tr
 from hikube_local.text import one_line
+
+if TYPE_CHECKING:
+    from hikube_local.cli.live import Board
 
 _MARK = {
     EventType.FAILED: "FAILED",
@@ -40,7 +42,11 @@ class ProgressPrinter:
         self._colour = app.color(sys.stderr)
         self._no_differences = app.no_differences
         self.mode = app.progress_mode
-        self._board = Board(sys.stderr, self._colour, self._lock) if self.mode == "tty" and not json_lines else None
+        self._board: Board | None = None
+        if self.mode == "tty" and not json_lines:
+            from hikube_local.cli.live import Board
+
+            self._board = Board(sys.stderr, self._colour, self._lock)
         self._last: dict[tuple[str, str], float] = {}
         self._once: set[tuple[str, str]] = set()
         self._totals: dict[tuple[str, str], int | None] = {}

@@ -34,7 +34,7 @@ def table(header: Sequence[str] | None, rows: Iterable[Sequence[str]]) -> str:
 
 
 def as_json(value: Any) -> str:
-    return UNSAFE.sub(lambda m: f"\\u{ord(m[0]):04x}", json.dumps(value, indent=4, ensure_ascii=False))
+    return re.sub(UNSAFE, lambda m: f"\\u{ord(m[0]):04x}", json.dumps(value, indent=4, ensure_ascii=False))
 
 
 def as_yaml(value: Any) -> str:
@@ -48,7 +48,7 @@ def as_yaml(value: Any) -> str:
         return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
     Dumper.add_representer(str, text)
-    plain = not UNSAFE.search(json.dumps(value, ensure_ascii=False, default=str))  # else all of it by numbers
+    plain = not re.search(UNSAFE, json.dumps(value, ensure_ascii=False, default=str))  # else all of it by numbers
     return yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=plain, default_flow_style=False).rstrip("\n")
 
 

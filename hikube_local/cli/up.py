@@ -169,10 +169,12 @@ def _up(
 
 def _tell_again(app: App, wanted: list[Any]) -> None:
     """What cloud-init does once more because of this manifest."""
-    from hikube_local.cli.plan import notes
-
     for obj in wanted:
-        for said in notes(app.store.get(obj.key), obj):
+        if (old := app.store.get(obj.key)) is None or old.spec == obj.spec:
+            continue
+        from hikube_local.cli.plan import notes
+
+        for said in notes(old, obj):
             print(f"note: {obj.ref}: {tr(said)}", file=sys.stderr)
 
 

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from hikube_local import files
 from hikube_local.errors import HikubeError
+from hikube_local.records import dataclass
 from hikube_local.run import Limits, run
 
 FIRST = "disk.qcow2"

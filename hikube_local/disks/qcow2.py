@@ -10,13 +10,14 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from hikube_local import files
 from hikube_local.disks import layers
 from hikube_local.errors import HikubeError
 from hikube_local.images.inspect import virtual_size
+from hikube_local.records import dataclass
 from hikube_local.run import Limits, run
 
 DISK = layers.FIRST

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
 from hikube_local.api.objects import DEFAULT_BACKEND, DISK, INSTANCE, Key, Object
@@ -18,6 +18,7 @@ from hikube_local.events import Emit, Event, EventType
 from hikube_local.images.settings import BUNDLED
 from hikube_local.plan.running import applied
 from hikube_local.plan.steps import RunOptions, Verb
+from hikube_local.records import dataclass
 from hikube_local.store.db import Basis
 from hikube_local.text import mask_url
 from hikube_local.urls import is_this_host

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from hikube_local.api.objects import Key, Object
 from hikube_local.backends.capabilities import Pauses, Switches
 from hikube_local.engine.reconcile import Done, healed
@@ -11,6 +9,7 @@ from hikube_local.engine.session import Session
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, ignore
 from hikube_local.plan.steps import MachineObserved, RunOptions, RunState
+from hikube_local.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from hikube_local.api.objects import DISK, INSTANCE, Object
 from hikube_local.backends.capabilities import OnThisHost
@@ -10,6 +10,7 @@ from hikube_local.engine.session import Session
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit
 from hikube_local.plan.steps import RunOptions
+from hikube_local.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -23,6 +23,7 @@ from hikube_local.plan.planner import upload_words
 from hikube_local.plan.running import applied
 from hikube_local.plan.steps import Planned, RunOptions, RunState, Step, Verb
 from hikube_local.readiness.stages import Result, Stage, Trouble, Verdict
+from hikube_local.records import dataclass
 from hikube_local.store.db import Store
 from hikube_local.store.records import Intent
 from hikube_local.text import timestamp

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from hikube_local.api.names import DNS_1123
 from hikube_local.api.objects import Object
@@ -12,6 +11,7 @@ from hikube_local.backends.capabilities import FIRST_BOOT, Snapshot, Snapshots, 
 from hikube_local.engine.session import Session
 from hikube_local.errors import HikubeError, UsageError
 from hikube_local.events import Emit
+from hikube_local.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

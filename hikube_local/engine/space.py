@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import stat
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from hikube_local.api.objects import INSTANCE
@@ -14,6 +13,7 @@ from hikube_local.engine import sent
 from hikube_local.engine.session import Session
 from hikube_local.images.cache import own_name
 from hikube_local.paths import Layout
+from hikube_local.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

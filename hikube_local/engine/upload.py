@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from hikube_local.api.objects import API_VERSION, DISK, INSTANCE, Key, Object
@@ -14,6 +13,7 @@ from hikube_local.engine.session import Session
 from hikube_local.errors import HikubeError, UsageError
 from hikube_local.events import Emit
 from hikube_local.plan.steps import RunOptions
+from hikube_local.records import dataclass
 from hikube_local.source.finding import Severity
 
 

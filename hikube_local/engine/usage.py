@@ -10,7 +10,6 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -18,6 +17,7 @@ from hikube_local.api.objects import Key, Object
 from hikube_local.backends.capabilities import Figures, Measures
 from hikube_local.engine.session import Session
 from hikube_local.paths import Layout
+from hikube_local.records import dataclass
 
 STEP, HOUR = 5, 3600  # seconds between two points, and how long they are kept
 MINUTE, DAY = 60, 86400

@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from functools import lru_cache
 from typing import Any
 
@@ -23,6 +23,7 @@ from hikube_local.api.names import ACCELERATORS
 from hikube_local.errors import UsageError
 from hikube_local.host import facts, qemu_ids
 from hikube_local.paths import Layout
+from hikube_local.records import dataclass
 from hikube_local.run import clean_environment, find
 
 # The boot sector, assembled by hand (AT&T syntax):

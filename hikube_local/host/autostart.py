@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from hikube_local.errors import HikubeError
 from hikube_local.paths import Layout
+from hikube_local.records import dataclass
 from hikube_local.run import program
 
 _PLACES = ("XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")  # where a user's state root is looked for

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from dataclasses import dataclass
+
+from hikube_local.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ import shlex
 import shutil
 import tarfile
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,9 @@ from hikube_local.api.quantities import in_bytes
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.host import userns
+from hikube_local.images import intake
 from hikube_local.images.cache import Cache, Entry
+from hikube_local.records import dataclass
 from hikube_local.run import clean_environment, run
 
 SECTOR = 512
@@ -109,7 +110,7 @@ def build(cache: Cache, name: str, emit: Emit, force: bool = False) -> Entry:
         # A path that an ordinary user's namespace can enter; not under a 0700 home.
         with tempfile.TemporaryDirectory(prefix="build-", dir=_space(cache)) as work:
             image = _build(recipe, Path(work), emit)
-            return cache.adopt(image, key, f"built from {recipe.name}", verified="built here")
+            return intake.adopt(cache, image, key, f"built from {recipe.name}", verified="built here")
 
 
 def _need(program: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from hikube_local import files
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
-from hikube_local.images import checksums
+from hikube_local.images import checksums, intake
 from hikube_local.images.cache import Cache, Entry
 from hikube_local.images.settings import BUNDLED
 from hikube_local.text import sanitize
@@ -52,4 +52,4 @@ def read(folder: Path, keys: Iterable[str], cache: Cache, emit: Emit) -> None:
                 cache.name(entry, key)
             else:
                 path = Path(os.path.abspath(folder / FOLDER / given.digest))
-                cache.take(path, key, sanitize(str(row.get("origin", "a bundle")))[:200], given)
+                intake.take(cache, path, key, sanitize(str(row.get("origin", "a bundle")))[:200], given)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from hikube_local.errors import HikubeError
 from hikube_local.images import http
+from hikube_local.records import dataclass
 
 LENGTHS = {"sha256": 64, "sha512": 128}
 MOST = 1 << 20  # bytes of a checksum file

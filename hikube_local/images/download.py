@@ -10,7 +10,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
 from hikube_local.images import http
 from hikube_local.images.beside import Beside
+from hikube_local.records import dataclass
 from hikube_local.text import mask_url, size
 
 BLOCK = 1 << 20  # bytes read at a time of what is on the disk

@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
-from hikube_local.images import checksums
+from hikube_local.images import checksums, intake
 from hikube_local.images.cache import Cache, Entry, digest_of
 from hikube_local.images.download import Download
 from hikube_local.images.unpack import Unpacker
+from hikube_local.records import dataclass
 from hikube_local.text import mask_url
 
 NOTED = 0.3  # seconds in which an interrupt that ended a program has come to us, too
@@ -80,7 +81,7 @@ def _from_folder(cache: Cache, want: Request, path: Path, given: checksums.Wante
         path = path.resolve(strict=True)
     except OSError as e:
         raise HikubeError("HK701", f"the mirror has no {path}", why=str(e.strerror)) from None
-    return cache.take(path, want.url, mask_url(want.url), given, want.limit)
+    return intake.take(cache, path, want.url, mask_url(want.url), given, want.limit)
 
 
 def _from_server(
@@ -122,7 +123,8 @@ def _from_server(
         say("the resumed download is damaged: downloading again from the start")
     try:
         unpacked = unpacker.finish()
-        entry = cache.adopt(
+        entry = intake.adopt(
+            cache,
             unpacked or target,
             want.url,
             mask_url(want.url),

@@ -9,7 +9,6 @@ import os
 import re
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,6 +16,7 @@ from hikube_local.errors import HikubeError
 from hikube_local.images import foreign, header
 from hikube_local.images.foreign import refused
 from hikube_local.images.header import QCOW2
+from hikube_local.records import dataclass
 from hikube_local.text import sanitize, size
 
 # Formats that become qcow2 once, by the name that qemu-img has for them: place and magic, and who reads the header.

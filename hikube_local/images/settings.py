@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from hikube_local.records import dataclass
 
 # A folder that `bundle` made is known by this file, below its images.
 BUNDLED = "images", "bundle.json"

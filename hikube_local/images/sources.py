@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from typing import assert_never
 
 from hikube_local.api.objects import Object
@@ -14,6 +13,7 @@ from hikube_local.events import Emit, Event, EventType
 from hikube_local.images import build, checksums, fetch, http
 from hikube_local.images.cache import Cache, Entry, own_key
 from hikube_local.images.settings import Settings
+from hikube_local.records import dataclass
 from hikube_local.text import mask_url, nearest
 
 CHECKSUM = "hikube.local/checksum"  # annotation of a VMDisk: sha256:… or sha512:…

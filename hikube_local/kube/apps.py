@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
@@ -22,6 +21,7 @@ from hikube_local.kube.kinds import Resource
 from hikube_local.kube.paths import Target
 from hikube_local.kube.query import count, dry, flag
 from hikube_local.kube.status import Refused, success
+from hikube_local.records import dataclass
 from hikube_local.source.finding import Finding
 from hikube_local.store.db import Basis, Changed
 

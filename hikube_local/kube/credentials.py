@@ -5,11 +5,11 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import secrets
-from dataclasses import dataclass
 from pathlib import Path
 
 from hikube_local import files, locks
 from hikube_local.paths import Layout
+from hikube_local.records import dataclass
 
 YEARS_CA, DAYS_SERVER, DAYS_LEFT = 10, 365, 30
 

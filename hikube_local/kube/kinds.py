@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from hikube_local.api.objects import DISK, INSTANCE
+from hikube_local.records import dataclass
 
 GROUP, VERSION = "apps.cozystack.io", "v1alpha1"
 CRUD = ("create", "delete", "get", "list", "patch", "update", "watch")

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from hikube_local.api import names
@@ -20,6 +20,7 @@ from hikube_local.host import facts
 from hikube_local.kube.kinds import NODE_METRICS, POD_METRICS
 from hikube_local.kube.projections.host import node_name
 from hikube_local.kube.projections.machines import pod_name
+from hikube_local.records import dataclass
 from hikube_local.text import timestamp
 
 LOG = logging.getLogger("hikube_local.kube")

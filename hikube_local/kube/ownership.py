@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from copy import deepcopy
-from dataclasses import dataclass
 from typing import Any
+
+from hikube_local.records import dataclass
 
 Path = tuple[str, ...]
 Fields = frozenset[Path]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from hikube_local.kube import kinds
 from hikube_local.kube.kinds import Resource
 from hikube_local.kube.query import flag
+from hikube_local.records import dataclass
 
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
 

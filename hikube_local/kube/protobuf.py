@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from hikube_local.kube.status import Refused
+from hikube_local.records import dataclass
 from hikube_local.text import timestamp
 
 MAGIC = b"k8s\x00"

@@ -5,13 +5,13 @@ After Cozystack's packages/system/cozystack-basics (August 2026): each role has 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from hikube_local.kube import kinds
 from hikube_local.kube.paths import Target
 from hikube_local.kube.status import Refused
+from hikube_local.records import dataclass
 
 WATCHED = frozenset(kinds.LOOKS)
 WRITES = frozenset(("create", "update", "patch", "delete"))

@@ -20,7 +20,7 @@ import time
 from asyncio import sslproto
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ from hikube_local.page.sessions import Sessions
 from hikube_local.page.site import ROOT, Site, signed_in
 from hikube_local.paths import make_runtime
 from hikube_local.plan.steps import RunOptions
+from hikube_local.records import dataclass
 from hikube_local.source.nodes import Refused as NotRead
 
 LOG = logging.getLogger("hikube_local.kube")

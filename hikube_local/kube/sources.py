@@ -6,7 +6,6 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from hikube_local.api.objects import Key, Object
@@ -14,6 +13,7 @@ from hikube_local.engine.session import Session
 from hikube_local.kube.hub import Hub
 from hikube_local.kube.kinds import Resource
 from hikube_local.kube.projections import Projection
+from hikube_local.records import dataclass
 from hikube_local.store.db import ChangeType
 
 Value = dict[str, Any]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from hikube_local.kube.kinds import Resource
+from hikube_local.records import dataclass
 
 MISSING = "the server could not find the requested resource"
 # The reason of each HTTP code (apimachinery, meta/v1/types.go).

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from hikube_local.kube import kinds
 from hikube_local.kube.kinds import Resource
+from hikube_local.records import dataclass
 from hikube_local.text import age, moment
 
 Value = dict[str, Any]

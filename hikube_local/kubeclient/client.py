@@ -8,7 +8,6 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -22,6 +21,7 @@ from hikube_local import __version__, log
 from hikube_local.errors import HikubeError
 from hikube_local.kubeclient.kubeconfig import Target
 from hikube_local.kubeclient.login import Logins, Proof
+from hikube_local.records import dataclass
 from hikube_local.text import one_line, sanitize
 
 CONNECT, READ = 10.0, 60.0  # seconds

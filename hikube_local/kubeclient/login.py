@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from hikube_local.errors import HikubeError
 from hikube_local.files import make_folder, write
 from hikube_local.kubeclient.kubeconfig import Plugin, Target
 from hikube_local.locks import locked
+from hikube_local.records import dataclass
 from hikube_local.text import one_line
 
 EARLY = 10.0  # seconds before its end that a credential is renewed

@@ -14,7 +14,7 @@ import threading
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from hikube_local import osdep
+from hikube_local import sockets
 from hikube_local.errors import HikubeError
 from hikube_local.kubeclient.client import CONNECT, Client, Refused, host, refusal
 from hikube_local.kubeclient.login import Proof
@@ -160,7 +160,7 @@ def _connect(client: Client, path: str, proof: Proof) -> Socket:
 
 def _raw(client: Client, name: str, port: int, proof: Any) -> socket.socket:
     if client.socket is not None:
-        return osdep.connect(client.socket, CONNECT)
+        return sockets.connect(client.socket, CONNECT)
     proxy = client.proxies().get("https")
     plain = socket.create_connection(_proxy(proxy) if proxy else (name, port), CONNECT)
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

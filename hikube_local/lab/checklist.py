@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from hikube_local.manifests.load import Loaded
+from hikube_local.records import dataclass
 from hikube_local.source import nodes
 from hikube_local.source.finding import Finding, Place, Severity
 from hikube_local.source.nodes import Node, value_words

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from hikube_local.lab.checklist import Check
+from hikube_local.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

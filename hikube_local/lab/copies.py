@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from hikube_local.api import names
@@ -12,6 +12,7 @@ from hikube_local.api.objects import DISK, INSTANCE, Key, Named, Object
 from hikube_local.api.quantities import in_bytes
 from hikube_local.manifests.load import Loaded
 from hikube_local.manifests.rules import placed
+from hikube_local.records import dataclass
 from hikube_local.render.sizing import Unsized, requested
 from hikube_local.source.finding import Finding, Path, Severity
 from hikube_local.text import sanitize, size, timestamp

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from hikube_local.catalogue import data
 from hikube_local.readiness import cloudinit
+from hikube_local.records import dataclass
 from hikube_local.text import sanitize
 from hikube_local.userdata import parts, requested, schema, whole
 

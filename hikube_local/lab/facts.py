@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from hikube_local.lab.checks import Outcome
+from hikube_local.records import dataclass
 
 # One line of the guest's shell: a name, a tab, and the first words of a program's answer; what is missing is empty.
 _ASKED = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from hikube_local.api.objects import Object
 from hikube_local.backends.capabilities import MOST
@@ -15,6 +15,7 @@ from hikube_local.lab.checklist import Check
 from hikube_local.lab.evidence import Problem
 from hikube_local.lab.guest import Guest, cut, host, read
 from hikube_local.readiness.stages import Result, Verdict
+from hikube_local.records import dataclass
 from hikube_local.render.seed import user_data
 from hikube_local.text import sanitize
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+
+from hikube_local.records import dataclass
 
 # Microseconds since the kernel began (systemd.unit(5), org.freedesktop.systemd1(5)).
 COMMAND = "systemctl show '*' -p Id -p InactiveExitTimestampMonotonic -p ActiveEnterTimestampMonotonic"

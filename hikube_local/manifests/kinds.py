@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import SequenceMatcher
 from enum import StrEnum
 
 from hikube_local.api.objects import API_VERSION, DISK, GROUP, INSTANCE
@@ -59,6 +58,8 @@ def _refused(code: str, message: str, help: str, field: str = "kind") -> Finding
 
 
 def _ratio(a: str, b: str) -> float:
+    from difflib import SequenceMatcher
+
     return SequenceMatcher(None, a.lower(), b.lower()).ratio()
 
 

@@ -6,12 +6,13 @@ import os
 import stat
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from hikube_local.api.objects import Object
 from hikube_local.manifests import kinds, shape
 from hikube_local.osdep import BINARY
+from hikube_local.records import dataclass
 from hikube_local.source import nodes
 from hikube_local.source.finding import Finding, Findings, Place, Severity
 from hikube_local.source.nodes import Node, Refused, Text

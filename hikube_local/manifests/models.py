@@ -5,7 +5,7 @@ The core alone: pydantic's own models take a third of a short command to load, a
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, field, fields
 from functools import cache
 from types import UnionType
 from typing import Any, get_args, get_origin
@@ -14,6 +14,7 @@ from pydantic_core import SchemaValidator
 
 from hikube_local.api.objects import SPECS, VMDiskSpec, VMInstanceSpec, spec_of
 from hikube_local.api.shapes import Shape, hints
+from hikube_local.records import dataclass
 
 _STRICT: dict[type, dict[str, Any]] = {
     str: {"type": "str", "strict": True},

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from hikube_local.api.objects import DISK, INSTANCE, Object, RunStrategy
 from hikube_local.api.quantities import in_bytes, parse
+from hikube_local.records import dataclass
 from hikube_local.render.sizing import Unsized, requested
 from hikube_local.source.finding import Finding, Path, Severity
 from hikube_local.text import nearest, size

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, fields
 from functools import cache
 from types import UnionType
 from typing import Any, get_args, get_origin
@@ -10,6 +10,7 @@ from typing import Any, get_args, get_origin
 from hikube_local.api.objects import API_VERSION, BUSES, DISK, INSTANCE, SPECS, RunStrategy
 from hikube_local.api.shapes import Shape, hints
 from hikube_local.catalogue import data
+from hikube_local.records import dataclass
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 

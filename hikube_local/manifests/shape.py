@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic_core import ValidationError
@@ -12,6 +11,7 @@ from hikube_local.api import names
 from hikube_local.api.objects import INSTANCE, SPECS, Object
 from hikube_local.api.shapes import Shape
 from hikube_local.manifests.models import Metadata, read_metadata, read_spec
+from hikube_local.records import dataclass
 from hikube_local.source.finding import Finding, Findings, Severity
 from hikube_local.source.nodes import Node, Text, value_words
 from hikube_local.text import nearest

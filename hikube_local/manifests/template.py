@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from hikube_local.api.objects import API_VERSION
+from hikube_local.records import dataclass
 
 # What speaks on a port, for the comment beside it.
 _SPEAKS = {22: "SSH", 80: "HTTP", 443: "HTTPS", 5432: "PostgreSQL", 3306: "MySQL", 6379: "Redis", 8080: "HTTP"}

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hikube_local.api.names import firmware_uuid
 from hikube_local.api.objects import DISK, INSTANCE, Key, Object
 from hikube_local.manifests import rules
 from hikube_local.manifests.load import Fetched, Input, Loaded, load
-from hikube_local.manifests.offer import Offer, beyond, missing
+from hikube_local.records import dataclass
 from hikube_local.source.finding import Finding, Severity
+
+if TYPE_CHECKING:
+    from hikube_local.manifests.offer import Offer
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,8 @@ def _together(items: list[Loaded], known: Known, for_plan: bool) -> Iterable[Fin
 def _of_the_tenant(items: list[Loaded], known: Known) -> Iterable[Finding]:
     if known.offer is None or not known.offer.judges:
         return
+    from hikube_local.manifests.offer import beyond, missing
+
     for item in items:
         yield from missing(item, known.offer, known.objects.get(item.object.key))
     yield from beyond([(item, item.object) for item in items], known.objects, known.offer)

@@ -10,8 +10,10 @@ import hashlib
 import secrets
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
+
+from hikube_local.records import dataclass
 
 CODE = 60.0  # seconds that a code may be used
 IDLE = 12 * 3600.0  # seconds after which a session that nobody used ends

@@ -6,13 +6,13 @@ import functools
 import gzip
 import hashlib
 import json
-from dataclasses import dataclass
 from importlib import resources
 
 from aiohttp import web
 
 from hikube_local.page import walls
 from hikube_local.page.sessions import Session, Sessions
+from hikube_local.records import dataclass
 
 ROOT = "/ui/"
 TYPES = {

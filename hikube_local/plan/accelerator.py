@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from hikube_local.api.names import ACCELERATORS
 from hikube_local.host.facts import HostFacts
+from hikube_local.records import dataclass
 
 KVM, TCG = ACCELERATORS
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from pathlib import Path
 
 from hikube_local.api.objects import Key
+from hikube_local.records import dataclass
 from hikube_local.render.growth import Capacity
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import Any
 
 from hikube_local.readiness.stages import Trouble
+from hikube_local.records import dataclass
 from hikube_local.text import sanitize
 
 _BEGAN = re.compile(rb"start: [\w-]+/config-([\w-]{1,60}):")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from hikube_local.readiness.stages import Progress, Stage, Trouble
+from hikube_local.records import dataclass
 from hikube_local.text import sanitize
 
 KEPT = 40

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
+
+from hikube_local.records import dataclass
 
 HIGH = 10000  # a port that may not be bound goes to p + HIGH
 FIRST, LAST = 10, 250  # of machines in their subnet; the rest is for `network exec`

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from hikube_local.records import dataclass
 from hikube_local.render.addresses import Range
 from hikube_local.render.tenant import Endpoint, Tenant
 

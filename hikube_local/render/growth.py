@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hikube_local.records import dataclass
 from hikube_local.text import size as words
 
 if TYPE_CHECKING:  # the catalogue comes with it, and every look needs a Capacity

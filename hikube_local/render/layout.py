@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from hikube_local.records import dataclass
 from hikube_local.render import growth
 from hikube_local.render.machine import Machine
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from hikube_local.api import names
 from hikube_local.api.objects import Object, VMInstanceSpec
 from hikube_local.api.quantities import in_bytes
 from hikube_local.catalogue import data
 from hikube_local.errors import HikubeError
+from hikube_local.records import dataclass
 from hikube_local.render.sizing import Size, requested
 
 SPARE_PORTS = 4  # root ports for disks that are attached later

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from dataclasses import dataclass
 from functools import lru_cache
 
 from hikube_local.api import names
 from hikube_local.api.objects import Object
+from hikube_local.records import dataclass
 
 # What the chart has netplan guests told (cozystack#4306): both names that a NIC can have.
 NETWORK = (

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from hikube_local.api.objects import VMInstanceSpec
 from hikube_local.api.quantities import in_bytes, parse
 from hikube_local.catalogue import data
 from hikube_local.errors import HikubeError
+from hikube_local.records import dataclass
 
 
 class Unsized(HikubeError):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from hikube_local.api import names
+from hikube_local.records import dataclass
 from hikube_local.render.addresses import Range
 
 MTU = 1400

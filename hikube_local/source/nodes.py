@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
+from hikube_local.records import dataclass
 from hikube_local.source.finding import Finding, Place, Severity
 from hikube_local.source.scalars import Value, resolve
 

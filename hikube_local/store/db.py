@@ -15,7 +15,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
@@ -25,6 +25,7 @@ from hikube_local.errors import HikubeError, UsageError
 from hikube_local.events import Event
 from hikube_local.files import read_json
 from hikube_local.paths import Layout
+from hikube_local.records import dataclass
 from hikube_local.store.bodies import OBJECT_FILE, from_json, parsed, to_json
 from hikube_local.store.file import File, has_log, newest
 from hikube_local.store.records import NAMES, GuestCache, Intent, Lease, of

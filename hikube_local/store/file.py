@@ -13,7 +13,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -22,6 +21,7 @@ from hikube_local.errors import HikubeError
 from hikube_local.files import beside, sweep_partials
 from hikube_local.locks import locked
 from hikube_local.paths import Layout
+from hikube_local.records import dataclass
 
 Found = TypeVar("Found")
 SCHEMA = 2

@@ -5,8 +5,10 @@ The three lie in one row, under the names of their fields; a value that is not t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, TypeVar
+
+from hikube_local.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

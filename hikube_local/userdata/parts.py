@@ -8,10 +8,10 @@ import io
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from hikube_local.catalogue import data
 from hikube_local.catalogue.cloudconfig import is_mime, kind_of
+from hikube_local.records import dataclass
 
 MOST = 16 << 20  # bytes that a gzip may unpack to
 GZIP = b"\x1f\x8b"

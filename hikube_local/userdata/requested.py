@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from hikube_local.catalogue import data
 from hikube_local.catalogue.cloudconfig import CLOUD_CONFIG
+from hikube_local.records import dataclass
 from hikube_local.source.nodes import Node
 from hikube_local.userdata import parts, tree
 

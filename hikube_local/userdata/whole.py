@@ -6,8 +6,8 @@ Without words of its own a later part's key takes the place of an earlier one's,
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
+from hikube_local.records import dataclass
 from hikube_local.source.nodes import Node
 from hikube_local.userdata import schema, tree
 from hikube_local.userdata.requested import Config, configs

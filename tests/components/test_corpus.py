@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hikube_local.errors import HikubeError
-from hikube_local.images.cache import check_image
 from hikube_local.images.inspect import inspect
+from hikube_local.images.intake import check_image
 from tests.conftest import ROOT
 from tests.growth import patience
 

@@ -20,7 +20,7 @@ from hikube_local.cli.progress import ProgressPrinter
 from hikube_local.errors import HikubeError
 from hikube_local.events import Event, EventType
 from hikube_local.host import network
-from hikube_local.images import inspect
+from hikube_local.images import inspect, intake
 from hikube_local.images.cache import Cache
 from hikube_local.locks import locked
 from hikube_local.render import domain, firewall
@@ -165,7 +165,7 @@ def image(tmp_path) -> tuple[Cache, str]:
     cache = Cache(tmp_path / "images", 0o711)
     raw = tmp_path / "a.raw"
     raw.write_bytes(b"\0" * 510 + b"\x55\xaa" + os.urandom(1 << 20))
-    return cache, cache.take(raw, "name:a", "a", None).digest
+    return cache, intake.take(cache, raw, "name:a", "a", None).digest
 
 
 def test_an_image_that_changed_is_seen_though_its_size_and_times_are_kept(image):
@@ -255,7 +255,7 @@ def test_folders_links_and_endless_files_are_no_images(tmp_path):
     cache = Cache(tmp_path / "images")
     for path, word in ((tmp_path, "folder"), (Path("/dev/zero"), "not a regular file")):
         with pytest.raises(HikubeError, match="refused") as e:
-            cache.take(path, "k", "o", None)
+            intake.take(cache, path, "k", "o", None)
         assert word in e.value.why
     sparse = tmp_path / "sparse"
     sparse.touch()
@@ -264,7 +264,7 @@ def test_folders_links_and_endless_files_are_no_images(tmp_path):
     except OSError:
         pytest.skip("this file system holds no file of 5 TiB")
     with pytest.raises(HikubeError) as e:
-        cache.take(sparse, "k", "o", None)
+        intake.take(cache, sparse, "k", "o", None)
     assert "at most" in e.value.why
 
 
@@ -276,7 +276,7 @@ def test_an_import_says_how_far_it_is(tmp_path, monkeypatch):
     raw = tmp_path / "a.raw"
     raw.write_bytes(b"\0" * 510 + b"\x55\xaa" + bytes(4 << 20))
     told: list[tuple[str, dict]] = []
-    Cache(tmp_path / "images").take(raw, "k", "o", None, say=lambda text, **data: told.append((text, data)))
+    intake.take(Cache(tmp_path / "images"), raw, "k", "o", None, say=lambda text, **data: told.append((text, data)))
     assert told and told[-1][1]["total"] == raw.stat().st_size and "%" in told[0][0]
 
 

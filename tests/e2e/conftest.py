@@ -18,7 +18,7 @@ import pytest
 
 from hikube_local.catalogue import data
 from hikube_local.events import ignore
-from hikube_local.images import build
+from hikube_local.images import build, intake
 from hikube_local.images.cache import Cache
 from tests import wheel
 from tests.conftest import Program
@@ -182,7 +182,7 @@ def stock(home: Path, key: str, image: Path) -> None:
     cache.make()
     copy = cache.folder / "partial" / image.name
     subprocess.run(["cp", "--reflink=auto", image, copy], check=True)
-    cache.adopt(copy, key, key)
+    intake.adopt(cache, copy, key, key)
 
 
 def stock_recipe(home: Path, image: Path, name: str = "debian-12") -> None:

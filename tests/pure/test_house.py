@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 PACKAGE = ROOT / "hikube_local"
 # From the bottom up; a room imports from its own row and the rows before it.
 ORDER = [
-    {"errors", "codes", "text", "urls", "language", "timings", "osdep"},
+    {"errors", "codes", "text", "urls", "language", "timings", "osdep", "sockets", "records"},
     {"events", "files"},
     {"locks", "log", "paths"},
     {"run", "kubeclient"},
@@ -120,6 +120,7 @@ def test_backends_qemu_has_no_circles():
     for path in (PACKAGE / "backends").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             circle = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+            circle = circle and "hikube_local" in ast.unparse(node)
             assert not circle, f"{path}:{node.lineno}: an import for types alone hides a circle"
 
 

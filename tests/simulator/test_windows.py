@@ -27,7 +27,7 @@ def windows(elsewhere: Elsewhere) -> Elsewhere:
 
 def test_what_windows_lacks_is_hidden(windows: Elsewhere):
     """Else nothing below shows anything."""
-    code = "import sitecustomize, hikube_local.osdep as o; print(o.UNIX, hasattr(o.os, 'geteuid'), hasattr(o.socket, 'AF_UNIX'))"
+    code = "import sitecustomize, hikube_local.osdep as o, hikube_local.sockets as s; print(o.UNIX, hasattr(o.os, 'geteuid'), hasattr(s.socket, 'AF_UNIX'))"
     done = subprocess.run([sys.executable, "-c", code], env=windows.here.env, capture_output=True, text=True)
     assert done.stdout == "False False False\n", done.stderr
 
@@ -111,7 +111,7 @@ def test_a_console_without_unix_sockets(tmp_path, hikube: Program):
     code = """if True:
         import socket, sys, threading
         from pathlib import Path
-        from hikube_local import osdep
+        from hikube_local import sockets
         from hikube_local.access import console
         from hikube_local.backends.remote import relay
         path = Path(sys.argv[1]) / "c.sock"

@@ -7,7 +7,7 @@ import datetime
 import json
 import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from pydantic_core import ValidationError
@@ -20,6 +20,7 @@ from hikube_local.kubeclient.client import Client, Refused
 from hikube_local.manifests import offer
 from hikube_local.manifests.models import read_spec
 from hikube_local.manifests.offer import Offer
+from hikube_local.records import dataclass
 
 BASE = f"/apis/{API_VERSION}"
 SUBRESOURCES = "/apis/subresources.kubevirt.io/v1"

@@ -13,13 +13,14 @@ import re
 import socket
 import subprocess
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from hikube_local import __version__, files, log, mux
 from hikube_local.backends.remote import relay
 from hikube_local.errors import HikubeError
 from hikube_local.locks import locked
+from hikube_local.records import dataclass
 from hikube_local.run import find, left_behind
 from hikube_local.text import one_line, sanitize
 

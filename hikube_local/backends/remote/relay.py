@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from hikube_local import osdep
+from hikube_local import osdep, sockets
 from hikube_local.kubeclient.websocket import Socket
 
 BLOCK = 1 << 16
@@ -35,12 +35,12 @@ def over_stdio(stream: Socket) -> None:
 
 def on_socket(path: Path, carry: Callable[[socket.socket], None]) -> None:
     """Listen at this path, for its owner alone, as long as the process lives; each connection is handed to `carry`."""
-    listener = osdep.listen(path)
+    listener = sockets.listen(path)
 
     def accepting() -> None:
         with contextlib.suppress(OSError):
             while True:
-                here = osdep.accept(listener, path)
+                here = sockets.accept(listener, path)
                 threading.Thread(target=_carry, args=(here, carry), daemon=True).start()
 
     threading.Thread(target=accepting, daemon=True).start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from hikube_local.api.objects import Object
 from hikube_local.backends.qemu.context import CHECKPOINT, Context
 from hikube_local.backends.qemu.machine import definition
 from hikube_local.plan.steps import RunOptions
+from hikube_local.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

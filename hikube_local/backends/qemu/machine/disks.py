@@ -15,7 +15,7 @@ from hikube_local.backends.qemu.context import Context
 from hikube_local.disks import layers, qcow2
 from hikube_local.errors import HikubeError
 from hikube_local.events import Emit, Event, EventType
-from hikube_local.images import inspect, sources
+from hikube_local.images import inspect, intake, sources
 from hikube_local.images.cache import Entry
 from hikube_local.locks import locked
 from hikube_local.plan.planner import upload_words
@@ -110,7 +110,7 @@ class Disks:
                 )
             key = f"upload:{obj.namespace}/{obj.name}/{obj.uid}"
             with context.cache.lock(key, emit):
-                entry = context.cache.take(file, key, f"upload of {file.name}", None, size)
+                entry = intake.take(context.cache, file, key, f"upload of {file.name}", None, size)
                 folder = context.make_folder(obj)
                 bodies.record(folder, obj)
                 self._on(entry, folder, size)

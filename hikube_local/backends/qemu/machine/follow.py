@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from hikube_local.plan.steps import RunState
 from hikube_local.readiness import cloudinit, qemu
 from hikube_local.readiness.console import Console, final_message
 from hikube_local.readiness.stages import WORDS, Result, Stage, Trouble, Verdict
+from hikube_local.records import dataclass
 from hikube_local.userdata import whole
 
 DEFAULT_TIMEOUT = 300.0
