@@ -195,11 +195,11 @@ MUTANTS = {
     ),
     "small files in place": (IN_PLACE, "in place"),
     "the image is not synced": (
-        "import hikube_local.images.download as d, hikube_local.images.cache as c, os\nfor m in (d, c):\n    m.os = type('O', (), {**{k: getattr(os, k) for k in dir(os)}, 'fsync': staticmethod(lambda fd: None)})",
+        "import hikube_local.images.download as d, hikube_local.images.intake as c, os\nfor m in (d, c):\n    m.os = type('O', (), {**{k: getattr(os, k) for k in dir(os)}, 'fsync': staticmethod(lambda fd: None)})",
         "before its content",
     ),
     "the image's name is not synced": (
-        "import hikube_local.images.cache as c\nreal = c.files\nc.files = type('F', (), {**{k: getattr(real, k) for k in dir(real)}, 'fsync_folder': staticmethod(lambda p: None)})",
+        "import hikube_local.images.intake as c\nreal = c.files\nc.files = type('F', (), {**{k: getattr(real, k) for k in dir(real)}, 'fsync_folder': staticmethod(lambda p: None)})",
         "was never on the disk",
     ),
     "the disk's name is not synced": (

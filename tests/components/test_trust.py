@@ -269,7 +269,7 @@ def test_folders_links_and_endless_files_are_no_images(tmp_path):
 
 
 def test_an_import_says_how_far_it_is(tmp_path, monkeypatch):
-    from hikube_local.images import cache as module
+    from hikube_local.images import intake as module
 
     moments = iter(range(0, 10_000, 2))
     monkeypatch.setattr(module.time, "monotonic", lambda: float(next(moments)))
