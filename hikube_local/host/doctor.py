@@ -102,9 +102,7 @@ def namespace() -> HostCheck:
     if found:
         through = " through rootlesskit" if found is userns.UsernsLauncher.ROOTLESSKIT else ""
         return HostCheck(name, True, f"a bridge could be made inside one{through}")
-    fix = "sudo sysctl kernel.unprivileged_userns_clone=1"
-    if _number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == 1:
-        fix = userns.remedy()
+    fix = CONTAINER if facts.container() else userns.remedy()
     return HostCheck(name, False, f"{why}; {ALONE}", fix, needed=False)
 
 

@@ -67,8 +67,20 @@ def find() -> tuple[UsernsLauncher | None, str]:
     return (None, f"{shut}; through rootlesskit: {other}") if other else (UsernsLauncher.ROOTLESSKIT, shut)
 
 
+# The kernel's own switches, and what opens them: Debian's, and everybody's (user_namespaces(7)).
+SWITCHES = {
+    "/proc/sys/kernel/unprivileged_userns_clone": "sudo sysctl kernel.unprivileged_userns_clone=1",
+    "/proc/sys/user/max_user_namespaces": "sudo sysctl user.max_user_namespaces=15000",
+}
+
+
 def remedy() -> str:
-    """The command that lets rootlesskit in: the package, or ids for this user that nobody else has (subuid(5))."""
+    """The command that opens the way: a switch of the kernel that is off; where all are on it is AppArmor that forbids them,
+    and rootlesskit has a profile: its package, or ids for this user that nobody else has (subuid(5))."""
+    for path, command in SWITCHES.items():
+        with contextlib.suppress(OSError):
+            if Path(path).read_text().strip() == "0":
+                return command
     if not os.access(ROOTLESSKIT, os.X_OK):
         return "sudo apt-get install rootlesskit uidmap"
     first = 100_000

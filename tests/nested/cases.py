@@ -248,3 +248,86 @@ def a_tpm_starts_under_ubuntus_profile_for_swtpm(host: Nested) -> None:
         host.ssh(
             "apparmor_parser -R /etc/apparmor.d/usr.bin.swtpm; rm /etc/apparmor.d/usr.bin.swtpm", "root", check=False
         )
+
+
+# As Ubuntu 24.04 has it, as far as Debian's kernel can show it: what a person starts may do anything but make user namespaces;
+# rootlesskit has a profile that may.
+NO_USERNS = """abi <abi/4.0>,
+profile no_userns {
+  capability,
+  network,
+  mount,
+  remount,
+  umount,
+  pivot_root,
+  ptrace,
+  signal,
+  unix,
+  dbus,
+  mqueue,
+  io_uring,
+  /** mrwlkpix,
+  deny userns,
+}
+profile rootlesskit /usr/bin/rootlesskit flags=(unconfined) {
+  userns,
+}
+"""
+
+
+@case()
+def where_apparmor_forbids_user_namespaces_rootlesskit_makes_them(host: Nested) -> None:
+    host.ssh(f"{H} down -A --disks --yes; {H} purge -A --yes", check=False, timeout=300)
+    profile = "/etc/apparmor.d/no_userns"
+    host.ssh(f"cat > {profile} <<'EOF'\n{NO_USERNS}EOF\napparmor_parser -r {profile}", "root")
+    confined = f"rm -rf .cache/hikube-local/namespace.json; aa-exec -p no_userns -- {H}"
+
+    def network() -> dict:
+        said = json.loads(host.ssh(f"{confined} doctor -o json", check=False).stdout)
+        return next(c for c in said["checks"] if c["name"] == "network namespace")
+
+    try:
+        host.ssh("chmod 0644 /usr/bin/rootlesskit", "root")
+        assert (network()["ok"], network()["fix"]) == (False, "sudo apt-get install rootlesskit uidmap"), network()
+        host.ssh("chmod 0755 /usr/bin/rootlesskit", "root")
+        assert network()["ok"] and "through rootlesskit" in network()["detail"], network()
+        host.ssh(f"{H} images import /payload/tiny.qcow2 --name tiny; {TINY}\n{confined} up tiny.yaml", timeout=900)
+        assert "hello from" in _page(host)
+        host.ssh(f"{H} down -A --disks --yes; {H} purge -A --yes", check=False, timeout=300)
+        # The kernel's own switch: what doctor says opens it.
+        host.ssh("sysctl -q kernel.unprivileged_userns_clone=0", "root")
+        row = network()
+        assert not row["ok"] and row["fix"] == "sudo sysctl kernel.unprivileged_userns_clone=1", row
+        host.ssh(row["fix"])
+        assert json.loads(host.ssh(f"{H} doctor -o json", check=False).stdout)["checks"]
+        assert network()["ok"]
+    finally:
+        host.ssh(
+            f"chmod 0755 /usr/bin/rootlesskit; sysctl -q kernel.unprivileged_userns_clone=1; "
+            f"apparmor_parser -R {profile}; rm {profile}",
+            "root",
+            check=False,
+        )
+
+
+@case()
+def secure_boot_under_nested_kvm_runs_or_says_why(host: Nested) -> str:
+    """SMM, which secure boot needs, is what nested KVM most often lacks: in seconds it is said, and the remedy is right."""
+    host.ssh(f"{H} down -A --disks --yes", check=False, timeout=300)
+    manifest = TINY.replace("name: tiny", "name: signed").replace(
+        "instanceType: u1.nano, instanceProfile: alpine", "instanceType: u1.small, instanceProfile: fedora"
+    )
+    up = host.ssh(
+        f"{H} images import /payload/signed.qcow2 --name signed; {manifest}\n{H} up tiny.yaml",
+        check=False,
+        timeout=1500,
+    )
+    try:
+        if up.returncode == 0:
+            assert _domain_type(host) == "kvm"
+            return "it runs"
+        assert "KVM" in up.stderr and "--accelerator tcg" in up.stderr, up.stderr
+        host.ssh(f"{H} up tiny.yaml --restart --accelerator tcg", timeout=2400)
+        return f"it does not: {up.stderr.strip().splitlines()[-1]}"
+    finally:
+        host.ssh(f"{H} down -A --disks --yes --force", check=False, timeout=300)

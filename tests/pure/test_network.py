@@ -160,7 +160,20 @@ VLAN -1 (hostnet0):
     ]
 
 
+def test_a_switch_that_is_off_is_what_doctor_names(tmp_path, monkeypatch):
+    """Debian's kernel has two; where both are on, what forbids namespaces is AppArmor."""
+    monkeypatch.setattr(userns, "ROOTLESSKIT", "/nowhere")
+    monkeypatch.setattr(userns, "SWITCHES", {str(tmp_path / "a"): "turn a", str(tmp_path / "b"): "turn b"})
+    assert "rootlesskit" in userns.remedy()
+    (tmp_path / "a").write_text("1\n")
+    (tmp_path / "b").write_text("0\n")
+    assert userns.remedy() == "turn b"
+    (tmp_path / "b").write_text("62813\n")
+    assert "rootlesskit" in userns.remedy()
+
+
 def test_the_ids_that_doctor_names_are_nobodys(monkeypatch):
+    monkeypatch.setattr(userns, "SWITCHES", {})
     monkeypatch.setattr(userns, "ROOTLESSKIT", "/nowhere")
     assert userns.remedy() == "sudo apt-get install rootlesskit uidmap"
     monkeypatch.setattr(userns, "ROOTLESSKIT", "/bin/sh")
