@@ -55,9 +55,10 @@ def locked(
             _wait(fd, shared, who, patience)
         # Of several that share it the one that came last is named.
         with contextlib.suppress(OSError):  # a full disk: the others do not learn who holds it
-            os.ftruncate(fd, 0)
             os.lseek(fd, 0, os.SEEK_SET)
-            os.write(fd, _command().encode())
+            os.write(
+                fd, f"{_command()}\n".encode()
+            )  # over what is there: to cut it off first costs a file system ten times as much
         yield
     finally:
         os.close(fd)
@@ -67,7 +68,7 @@ def _named(fd: int) -> str:
     """Who holds it, by what they wrote; on Windows nobody else reads that."""
     with contextlib.suppress(PermissionError):
         os.lseek(fd, 0, os.SEEK_SET)
-        return os.read(fd, 300).decode("utf-8", "replace").strip() or "another command"
+        return os.read(fd, 300).decode("utf-8", "replace").partition("\n")[0].strip() or "another command"
     return "another command"
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, field, fields, replace
+from functools import cache
 from types import UnionType
 from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from hikube_local.records import dataclass
 
 _HINTS: dict[type, dict[str, Any]] = {}
+_DEFAULTS: dict[type, list[tuple[str, Any]]] = {}
 
 
 def hints(kind: type) -> dict[str, Any]:
@@ -28,6 +30,12 @@ def said(description: str, default: Any = MISSING, reads: str = "", live: bool =
     return field(default=default, metadata={"description": description or None, "reads": reads, "live": live})
 
 
+def _defaults(kind: type[Shape]) -> list[tuple[str, Any]]:
+    if kind not in _DEFAULTS:
+        _DEFAULTS[kind] = [(f.name, f.default) for f in fields(kind) if f.name != "given"]
+    return _DEFAULTS[kind]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Shape:
     """What both kinds' parts have in common. Values were judged where a manifest was read (manifests/models.py).
@@ -40,7 +48,7 @@ class Shape:
 
     def __post_init__(self) -> None:
         """What is not as it is by default was given."""
-        other = (f.name for f in fields(self) if f.name != "given" and getattr(self, f.name) != f.default)
+        other = (name for name, default in _defaults(type(self)) if getattr(self, name) != default)
         object.__setattr__(self, "given", self.given.union(other))
 
     @classmethod
@@ -51,9 +59,7 @@ class Shape:
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         """The fields that have a value of their own where nothing is given, as plain data."""
-        return {
-            f.name: _plain(f.default) for f in fields(cls) if f.name != "given" and f.default not in (None, MISSING)
-        }
+        return {name: _plain(default) for name, default in _defaults(cls) if default not in (None, MISSING)}
 
     @classmethod
     def live(cls) -> frozenset[str]:
@@ -83,15 +89,22 @@ def made(shape: type[Shape], value: Any) -> Shape:
     return shape(**{name: value_of(name, known[name], v) for name, v in value.items()}, given=frozenset(value))
 
 
+@cache
+def _form(hint: Any) -> tuple[Any, Any]:
+    """What a type is made of: `X | None`, `tuple[X, ...]` or `dict`, and X."""
+    return get_origin(hint), next(iter(get_args(hint)), None)
+
+
 def value_of(name: str, hint: Any, value: Any) -> Any:
     """A value of the field `name` of this type, from plain data; TypeError where it is none."""
-    if get_origin(hint) is UnionType:
-        return None if value is None else value_of(name, get_args(hint)[0], value)
-    if get_origin(hint) is tuple:
+    origin, inner = _form(hint)
+    if origin is UnionType:
+        return None if value is None else value_of(name, inner, value)
+    if origin is tuple:
         if not isinstance(value, list):
             raise TypeError(f"{name} is a {type(value).__name__}, not a list")
-        return tuple(value_of(name, get_args(hint)[0], v) for v in value)
-    if get_origin(hint) is dict:
+        return tuple(value_of(name, inner, v) for v in value)
+    if origin is dict:
         if not isinstance(value, dict) or any(type(v) is not str for pair in value.items() for v in pair):
             raise TypeError(f"{name} is not a map of strings")
         return value

@@ -23,7 +23,7 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAGS = {f"tag:yaml.org,2002:{t}": t for t in ("str", "int", "bool", "null", "float", "map", "seq")}
 _TYPES: dict[str, type | tuple[type, ...]] = {"int": int, "bool": bool, "float": (int, float)}
 _BREAKS = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
-_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")  # and halves of characters
 
 
 class Refused(Exception):
@@ -235,7 +235,7 @@ class _Builder:
         text = event.value
         if len(text) > MAX_STRING:
             raise self.refuse("HK107", f"a value is longer than {MAX_STRING} characters", event.start_mark)
-        if _CONTROLS.search(text) or any("\ud800" <= c <= "\udfff" for c in text if c > "\ud7ff"):
+        if _CONTROLS.search(text):
             raise self.refuse("HK110", "a control character in a value", event.start_mark, "take it out")
         kind = _TAGS.get(event.tag or "")
         node.text = text
