@@ -17,7 +17,7 @@ from hikube_local.images import build
 from hikube_local.images.cache import Cache
 from tests.conftest import ROOT
 from tests.e2e.conftest import KEPT
-from tests.guests import efi, tiny
+from tests.guests import tiny
 from tests.nested.cases import CASES
 from tests.nested.host import Nested
 
@@ -31,7 +31,6 @@ def _payload(folder: Path) -> None:
     guest = tiny.make(debian, KEPT / "test-guests")
     shutil.copy(debian, folder / "debian-12.qcow2")
     shutil.copy(guest, folder / "tiny.qcow2")
-    shutil.copy(efi.make(guest, KEPT / "test-guests"), folder / "signed.qcow2")
     # What the tests there would build, where they keep it: that host has no mirror.
     noted = next(p for p in (KEPT / "images" / "index").glob("*.json") if entry.key in p.read_text())
     for path in (debian, guest, noted):
