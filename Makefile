@@ -18,7 +18,7 @@ SSHD := $(VENV)/sshd/.ready
 PACKAGES := qemu-system-x86 qemu-utils libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients python3-libvirt python3-venv \
   dnsmasq-base slirp4netns nftables iproute2 util-linux openssh-client \
   tini mmdebstrap uidmap e2fsprogs grub-pc-bin grub-common ovmf swtpm swtpm-tools
-TEST_PACKAGES := libxml2-utils busybox-static libarchive-tools strace curl cpio dosfstools mtools fdisk grub-efi-amd64-bin rootlesskit
+TEST_PACKAGES := libxml2-utils xz-utils busybox-static libarchive-tools strace curl cpio dosfstools mtools fdisk grub-efi-amd64-bin rootlesskit
 
 .PHONY: pictures release docs deb up down test test-all test-kvm test-host fuzz chaos bench lint wheel clean help
 

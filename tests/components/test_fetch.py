@@ -15,7 +15,7 @@ import zstandard
 
 from hikube_local.errors import HikubeError, Interrupted
 from hikube_local.events import Event, EventType, ignore
-from hikube_local.images import checksums, download, fetch, http
+from hikube_local.images import checksums, download, fetch, http, streams
 from hikube_local.images.cache import Cache
 from hikube_local.images.inspect import inspect
 from hikube_local.urls import is_inner
@@ -287,16 +287,26 @@ def test_passwords_are_never_told(cache, served, image):
 # compressed and foreign images
 
 
+def xz_of_blocks(data: bytes) -> bytes:
+    """As `xz -T` writes it: many blocks, whose headers say their sizes."""
+    words = ["xz", "-0", "-T2", "--block-size=256KiB", "-c"]
+    return subprocess.run(words, input=data, capture_output=True, check=True).stdout
+
+
+KINDS = ["gz", "bz2", "xz", "xz of blocks", "zst"]
+
+
 def packed(kind: str, data: bytes) -> bytes:
     return {
         "gz": gzip.compress,
         "bz2": bz2.compress,
         "xz": lzma.compress,
+        "xz of blocks": xz_of_blocks,
         "zst": zstandard.ZstdCompressor().compress,
     }[kind](data)
 
 
-@pytest.mark.parametrize("kind", ["gz", "bz2", "xz", "zst"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_compressed_images_are_known_by_content_and_unpacked(cache, served, image, kind):
     sparse = image.read_bytes() + bytes(8 << 20)
     served.files["/a.img"] = packed(kind, sparse)
@@ -310,7 +320,7 @@ def test_compressed_images_are_known_by_content_and_unpacked(cache, served, imag
     assert kept(cache) == []
 
 
-@pytest.mark.parametrize("kind", ["gz", "bz2", "xz", "zst"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_bombs_end_early_and_cut_or_doubled_layers_are_refused(cache, served, kind):
     data = b"\xeb\x63" + bytes(64 << 20)
     served.files["/a.img"] = packed(kind, data)
@@ -322,6 +332,29 @@ def test_bombs_end_early_and_cut_or_doubled_layers_are_refused(cache, served, ki
     served.files["/a.img"] = packed(kind, packed(kind, data + os.urandom(4096)))
     refusal(lambda: fetch.fetch(cache, f"{served.url}/a.img", ignore, "x"), "HK702", "twice")
     assert kept(cache, "sha256") == []
+
+
+def test_an_xz_of_blocks_is_unpacked_in_threads_where_the_program_is_there(cache, served, image, tmp_path, monkeypatch):
+    data = image.read_bytes() + os.urandom(1 << 20)
+    many, one = xz_of_blocks(data), lzma.compress(data)
+    assert streams.XzBlocks.helps(many[:64]) and not streams.XzBlocks.helps(one[:64])
+    served.files["/a.img"] = many
+    in_threads = fetch.fetch(cache, f"{served.url}/a.img", ignore, "x")
+    monkeypatch.setattr(streams.shutil, "which", lambda name: None)
+    other = Cache(tmp_path / "other")
+    assert fetch.fetch(other, f"{served.url}/a.img", ignore, "x").digest == in_threads.digest
+
+
+@pytest.mark.parametrize("damage", ["a block", "the index", "rubbish behind it"])
+def test_a_damaged_xz_of_blocks_is_refused_and_no_program_stays(cache, served, damage):
+    good = xz_of_blocks(b"\xeb\x63" + os.urandom(2 << 20))
+    at = {"a block": len(good) // 2, "the index": len(good) - 20}.get(damage)
+    bad = good + b"rubbish" if at is None else good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :]
+    served.files["/a.img"] = bad
+    refusal(lambda: fetch.fetch(cache, f"{served.url}/a.img", ignore, "x"), "HK702", "xz content ")
+    assert kept(cache) == [] and kept(cache, "sha256") == []
+    children = subprocess.run(["ps", "--ppid", str(os.getpid()), "-o", "comm="], capture_output=True, text=True).stdout
+    assert "xz" not in children.split()
 
 
 def test_an_xz_header_that_asks_for_gigabytes_is_refused(cache, served):

@@ -266,6 +266,7 @@ profile no_userns flags=(attach_disconnected) {
   dbus,
   mqueue,
   io_uring,
+  / rw,
   /** mrwlkpix,
   deny userns,
 }
