@@ -70,11 +70,14 @@ $(CLOUD_INIT): $(STAMP)
 	for deb in *.deb; do [ -e "$$deb" ] && dpkg-deb -x "$$deb" . ; done; true
 	@rm -rf $(VENV)/cloud-init && mv $(VENV)/cloud-init.new $(VENV)/cloud-init && touch $(CLOUD_INIT)
 
-# OpenSSH's server, for a box that tests reach over ssh: unpacked, never installed (it would listen on this host).
+# OpenSSH's server and the libraries that it alone needs, for a box that tests reach over ssh: unpacked, never installed
+# (it would listen on this host).
 $(SSHD): $(STAMP)
 	@echo "== OpenSSH's server, unpacked"
 	@rm -rf $(VENV)/sshd.new && mkdir -p $(VENV)/sshd.new && cd $(VENV)/sshd.new && \
-	{ apt-get download -qq openssh-server libwrap0 >/dev/null 2>&1 || { $(SUDO) apt-get update -qq && apt-get download -qq openssh-server libwrap0 >/dev/null 2>&1; } || true; } && \
+	get() { apt-get download -qq openssh-server $$(apt-cache depends -i openssh-server | sed -n 's/^ *Depends: \(lib[^ ]*\)$$/\1/p' | \
+	  while read p; do dpkg-query -W $$p >/dev/null 2>&1 || echo $$p; done) >/dev/null 2>&1; }; \
+	{ get || { $(SUDO) apt-get update -qq && get; } || true; } && \
 	for deb in *.deb; do [ -e "$$deb" ] && dpkg-deb -x "$$deb" . ; done; true
 	@rm -rf $(VENV)/sshd && mv $(VENV)/sshd.new $(VENV)/sshd && touch $(SSHD)
 

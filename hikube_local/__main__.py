@@ -25,12 +25,12 @@ def leave(code: int) -> NoReturn:
     traces the program, sys.exit itself.
     """
     if threading.active_count() == 1 and not (sys.gettrace() or sys.getprofile()):
+        atexit._run_exitfuncs()
         try:
             sys.stdout.flush()
             sys.stderr.flush()
         except (OSError, ValueError, AttributeError):  # a broken, a closed, none at all
             sys.exit(code)
-        atexit._run_exitfuncs()
         os._exit(code)
     sys.exit(code)
 

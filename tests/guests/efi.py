@@ -78,6 +78,8 @@ def _generic(work: Path, kernel: Path, initrd: Path) -> None:
     tree = _unpacked(work, "kernel", package)
     version = package.removeprefix("linux-image-")
     shutil.copy(tree / "boot" / f"vmlinuz-{version}", kernel)
+    if not (tree / "lib").exists():  # Debian 13's packages say /usr/lib
+        (tree / "lib").symlink_to("usr/lib")
     subprocess.run([tiny.BUSYBOX, "depmod", "-b", tree, version], check=True)
     base = tree / "lib" / "modules" / version
     order = tiny.order_of((base / "modules.dep").read_text(), (*tiny.WANTED, *tiny.PLAIN))

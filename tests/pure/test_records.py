@@ -191,14 +191,15 @@ def test_one_that_holds_itself_is_shown():
     assert "..." in repr(ring)
 
 
-def test_a_look_loads_what_it_needs():
+def test_a_look_loads_what_it_needs(tmp_path):
     """Each of these is two to seven milliseconds of every command, and a look needs none."""
     code = (
         "import sys; from hikube_local.cli.main import run; run(['get', '--all-namespaces']); "
         "print(sorted({'yaml', 'logging', 'concurrent.futures', 'pydantic_core', 'fractions', 'requests', 'libvirt',"
         " 'aiohttp', 'rich'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    env = {**os.environ, "HIKUBE_LOCAL_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True, env=env)
     assert done.stdout.splitlines()[-1] == "[]", done.stdout
 
 
@@ -216,7 +217,8 @@ def test_the_way_out(more, code, out):
         "import atexit, sys, threading, time; from hikube_local.__main__ import leave; "
         f"atexit.register(print, 'said at exit'); {more or 'pass'}; leave(7)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, env=env)
     assert done.returncode == code and (out is None or done.stdout == out), done
 
 
