@@ -105,6 +105,11 @@ def odd(elsewhere: Elsewhere) -> Iterator[tuple[Elsewhere, list]]:
             if body and any(word in body for word in elsewhere.refused):
                 self._answer(422, json.dumps({"kind": "Status", "message": "no room for it"}).encode(), {})
                 return
+            if (left := elsewhere.conflicts.get(self.command, 0)) and "/namespaces/" in self.path:
+                elsewhere.conflicts[self.command] = left - 1
+                said = {"kind": "Status", "code": 409, "reason": "Conflict", "message": "the object has been modified"}
+                self._answer(409, json.dumps(said).encode(), {})
+                return
             if day == "cut":
                 self.close_connection = True
                 return
@@ -170,6 +175,7 @@ def odd(elsewhere: Elsewhere) -> Iterator[tuple[Elsewhere, list]]:
     )
     elsewhere.asked, elsewhere.refused, elsewhere.quotas, elsewhere.options = asked, [], [], []
     elsewhere.hidden = elsewhere.kept = ""
+    elsewhere.conflicts = {}  # by method, how many of the next writes meet another one
     elsewhere.of_watches, elsewhere.watches = [], 0  # days of theirs alone; events of each, then it is cut
     yield elsewhere, days
     server.shutdown()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, TypeVar
 
 from hikube_local import contexts
 from hikube_local.api.objects import DISK, INSTANCE, Key, Object
@@ -31,6 +31,9 @@ from hikube_local.plan.steps import RunOptions, Step, Verb
 from hikube_local.store.db import Basis, Store
 from hikube_local.store.records import Intent
 from hikube_local.text import timestamp
+
+TRIES = 3  # of a write that met another one
+Done = TypeVar("Done")
 
 
 class Elsewhere(Session):
@@ -207,7 +210,7 @@ class Objects:
         out = []
         for obj in ordered:
             try:
-                out.append(self._put(obj))
+                out.append(self._in_spite_of_others(obj.key, partial(self._put, obj)))
             except HikubeError as e:
                 self.failed[obj.key] = e
                 out.append(obj)
@@ -219,10 +222,29 @@ class Objects:
         asked = list(keys)
         self.session.require_inside(asked)
         self._raws = {key: raw for key in asked if (raw := self.api.raw(key))}
+        self._not_strange()
+
+    def _not_strange(self) -> None:
         strange = [key.ref for key, raw in self._raws.items() if remote.applied(raw) is None]
         if strange and not self.session.adopt:
             what = f"not made from here: {', '.join(strange)}"
             raise UsageError("HK824", what, "another person or program looks after it", "if it is yours: add --adopt")
+
+    def _in_spite_of_others(self, key: Key, write: Callable[[], Done]) -> Done:
+        """A write that is refused because the object was changed meanwhile (409) was not carried out: it is worked out anew from
+        what is there now."""
+        for left in reversed(range(TRIES)):
+            try:
+                return write()
+            except Refused as e:
+                if e.status != 409 or not left:
+                    raise
+                self.api.forget()
+                self._raws = {k: raw for k, raw in self._raws.items() if k != key}
+                if raw := self.api.raw(key):
+                    self._raws[key] = raw
+                self._not_strange()
+        raise AssertionError("the last try returns or raises")
 
     def _put(self, obj: Object) -> Object:
         raw, body = self._raws.get(obj.key), remote.body(obj)
@@ -267,13 +289,20 @@ class Objects:
                 continue
             self.session.writes()
             try:
-                self.api.client.delete(remote.path(*key), str(self._raws[key]["metadata"].get("uid") or ""))
-            except Refused as e:
-                if e.status != 404:
-                    self.failed[key] = e
-                    continue
+                self._in_spite_of_others(key, partial(self._delete, key))
+            except HikubeError as e:
+                self.failed[key] = e
+                continue
             self.sent[key] = Step(Verb.DELETE, key)
         self.api.forget()
+
+    def _delete(self, key: Key) -> None:
+        if raw := self._raws.get(key):
+            try:
+                self.api.client.delete(remote.path(*key), str(raw["metadata"].get("uid") or ""))
+            except Refused as e:
+                if e.status != 404:
+                    raise
 
 
 class Looks(Statuses):

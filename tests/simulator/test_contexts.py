@@ -469,3 +469,22 @@ def test_wait_hears_of_what_it_waits_for(odd):
             time.sleep(0.05)
         assert elsewhere.endpoint("POST", f"{BASE}/vmdisks", disk("late")).status_code == 201
         says("vmdisk.apps.cozystack.io/late condition met")
+
+
+def test_a_write_that_meets_another_is_worked_out_anew(odd):
+    """409 says that it was not carried out: tried again from what is there then, and told where it is so for ever."""
+    elsewhere, _ = odd
+    path = elsewhere.here.file("m.yaml", MANIFEST)
+    assert elsewhere("up", path, "--no-wait").code == 0
+    changed = elsewhere.here.file("changed.yaml", MANIFEST.replace("team: a", "team: b").replace("[80]", "[80, 443]"))
+    elsewhere.conflicts = {"PATCH": 2}
+    done = elsewhere("up", changed, "--no-wait")
+    assert done.code == 0 and elsewhere.conflicts == {"PATCH": 0}, done.err
+    assert elsewhere("get", "vm", "web", "-o", "json").json["spec"]["externalPorts"] == [80, 443]
+    elsewhere.conflicts = {"PATCH": 9}
+    done = elsewhere("up", path, "--no-wait")
+    assert done.code == 1 and "the object has been modified" in done.err, done.err
+    elsewhere.conflicts = {"DELETE": 2}
+    done = elsewhere("down", path, "--disks", "--yes")
+    assert done.code == 0 and elsewhere.conflicts == {"DELETE": 0}, done.err
+    assert elsewhere("get", "-o", "json").json["items"] == []

@@ -265,6 +265,22 @@ def _family(pid: int) -> list[int]:
     return [*found, pid]
 
 
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+def test_writes_that_meet_others_in_the_middle_of_a_test_are_worked_out_anew(odd, method: str):
+    """The API says of each that it was not carried out (409): twice it is tried again, and nothing stays."""
+    elsewhere, _ = odd
+    path = elsewhere.here.file("m.yaml", MANIFEST)
+    elsewhere.conflicts = {method: 2}
+    done = elsewhere("test", path, *QUICK)
+    assert done.code == 1 and "nobody could log in" in done.out and "HK826" not in done.err, done.err
+    assert elsewhere.conflicts == {method: 0}
+    gone(elsewhere)
+    elsewhere.conflicts = {"POST": 9}  # for ever: told, and nothing was made
+    done = elsewhere("test", path, *QUICK)
+    assert done.code == 1 and "the object has been modified" in done.out + done.err, done
+    gone(elsewhere)
+
+
 def test_what_stays_is_told_with_an_exit_code_of_its_own(odd):
     elsewhere, _ = odd
     path = elsewhere.here.file("m.yaml", MANIFEST)
