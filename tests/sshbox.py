@@ -165,11 +165,11 @@ class Box:
 class Wire:
     """A way to a port of 127.0.0.1 that may be slow, and may fall silent while every connection stays open."""
 
-    def __init__(self, port: int, delay: float = 0.0) -> None:
+    def __init__(self, port: int, delay: float = 0.0, at: int = 0) -> None:
         self._to, self.delay = port, delay  # seconds, one way
         self._sounds = threading.Event()
         self._sounds.set()
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", at))
         self.port = int(self._listener.getsockname()[1])
         threading.Thread(target=self._accept, daemon=True).start()
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +21,7 @@ from hikube_local.paths import Layout, layout
 from tests import sshbox
 from tests.conftest import ROOT, Program
 from tests.growth import patience
-from tests.sshbox import Box
+from tests.sshbox import Box, Wire
 
 pytestmark = pytest.mark.skipif(sshbox.server() is None, reason="OpenSSH's server could not be fetched")
 UID = "0123456789"
@@ -105,6 +107,14 @@ def test_a_machine_that_ends_takes_its_connections_with_it(box: Box, own: Layout
         time.sleep(0.05)
     assert mux.is_open(other)
     mux.close(own, "another-uid")
+
+
+def test_a_server_that_starts_again_is_awaited_for_a_moment(box: Box, own: Layout):
+    """As cloud-init's set_passwords starts the guest's again, just when the machine is ready."""
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+    threading.Timer(0.7, Wire, (box.port, 0.0, port)).start()
+    assert mux.opened(place(own), words(box, port)) == (0, "")
 
 
 def test_why_there_is_none_is_told_although_ssh_would_not_show_it(box: Box, own: Layout):

@@ -102,9 +102,23 @@ def batch():
     json.dump(results, sys.stdout)
 
 
+RESTARTS = 2.0  # seconds for which a server of ssh is awaited that refuses: cloud-init, an upgrade, start it again
+
+
+def dial(host, port, patience):
+    end = time.monotonic() + patience
+    while True:
+        try:
+            return socket.create_connection((host, port), timeout=20)
+        except ConnectionRefusedError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(0.1)
+
+
 def connect(host, port, for_ssh):
     """Carry bytes both ways until both sides have ended; `for_ssh`: until ssh has, which says no more then."""
-    s = socket.create_connection((host, port), timeout=20)
+    s = dial(host, port, RESTARTS if for_ssh else 0)
     s.settimeout(None)
     pairs = {0: (lambda: os.read(0, 65536), s.sendall), s.fileno(): (lambda: s.recv(65536), lambda b: write_all(1, b))}
     while pairs:
