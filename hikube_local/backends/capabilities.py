@@ -295,7 +295,8 @@ class OnThisHost(Capability):
         raise NotImplementedError
 
     def tidy(self) -> None:
-        """End helpers that no machine needs, such as those of an `up` that was killed before it had one."""
+        """After machines went: what they shared follows, and helpers end that no machine needs, such as those of an `up` that was
+        killed before it had one."""
         raise NotImplementedError
 
     def scratch(self, obj: Object) -> Path:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from hikube_local.api.objects import DISK, INSTANCE, Key, Object
 from hikube_local.api.sources import FromUpload
+from hikube_local.backends.capabilities import OnThisHost
 from hikube_local.backends.protocol import Backend
 from hikube_local.engine.status import boot
 from hikube_local.engine.together import Together
@@ -133,9 +134,15 @@ class Reconciler:
             going = [k for k in ordered if k.kind == INSTANCE and (o := self.store.get(k)) and o.deletion]
             coming = [k for k in ordered if k.kind == INSTANCE and k not in going]
             # The locks stay held until whoever is at work has given up.
-            with Together(self._listener) as self._work:
-                for key in [*going, *self._disks_in_order(ordered), *coming]:
-                    futures[key] = self._work.submit(self._one, key, dict(futures))
+            hosts = {o.backend for k in going if (o := self.store.get(k))}
+            try:
+                with Together(self._listener) as self._work:
+                    for key in [*going, *self._disks_in_order(ordered), *coming]:
+                        futures[key] = self._work.submit(self._one, key, dict(futures))
+            finally:  # once for all that went, also after an interrupt
+                for backend in map(self.backend, hosts):
+                    if isinstance(backend, OnThisHost):
+                        backend.tidy()
             results = {key: future.result() for key, future in futures.items()}
         # The locks are free while we wait for the guests.
         waits = [(k, done) for k, done in results.items() if wait and k.kind == INSTANCE and not done.error]

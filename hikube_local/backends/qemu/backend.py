@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -85,7 +84,6 @@ class QemuBackend(
     def __init__(self, context: Context) -> None:
         self.context = context
         self._disks = Disks(context)
-        self._counting, self._going = threading.Lock(), 0  # machines that are being removed here
 
     # looking
 
@@ -172,7 +170,7 @@ class QemuBackend(
         context = self.context
         operations.before_machine(context, obj, emit)
         self._undefine(obj)
-        with self._one_of_several():
+        with context.network_lock():
             if ip := context.tenants.ip(obj):
                 with contextlib.suppress(OSError, HikubeError):
                     context.forwards.set(ip, frozenset())
@@ -184,30 +182,6 @@ class QemuBackend(
             operations.after_machine(context, obj, emit)
             context.store.forget(obj.key)
             context.tenants.free(obj.namespace)
-
-    @contextlib.contextmanager
-    def _one_of_several(self) -> Iterator[None]:
-        """The network lock for a machine that goes. Names, rules and helpers follow once, after the last that waits for it here."""
-        with self._counting:
-            self._going += 1
-        waits = True
-        try:
-            with self.context.network_lock():
-                waits = False
-                try:
-                    yield
-                finally:
-                    if self._is_last():
-                        self._tidy()
-        finally:
-            if waits:
-                self._is_last()
-
-    def _is_last(self) -> bool:
-        """Of those that go; it counts as gone from now on."""
-        with self._counting:
-            self._going -= 1
-            return not self._going
 
     def _undefine(self, obj: Object) -> None:
         lv = libvirt.module() if self.context.sandbox.daemon.pid() else None
@@ -422,6 +396,9 @@ class QemuBackend(
                     with contextlib.suppress(Exception):
                         connection.close()
                 context.tenants.lan.drop_all()
-                context.sandbox.finish()
-        elif pid:
+                context.sandbox.finish()  # with all devices
+                return
+        if pid:
+            context.tenants.take_away(pid)
+        if pid and left:
             context.tenants.refresh(pid)

@@ -32,6 +32,7 @@ _CAPABILITIES = [
     f"--{kind}-caps={caps}" for kind in ("inh", "ambient") for caps in ("+net_admin,+net_raw,+net_bind_service",)
 ]
 NETWORK = "network"  # the store's own row for the range
+_GONE = "7377"  # the group of devices that are taken away
 _NUMBERED = ("tenant/", "isolated/")  # its rows that have a subnet
 
 
@@ -43,6 +44,7 @@ class Tenants:
         link-local networks."""
         self.sandbox, self.store, self.bridged, self.link_local = sandbox, store, bridged, link_local
         self.lan = Lan(sandbox)
+        self._gone: set[str] = set()  # devices of machines that went, until they are taken away
         sandbox.domains = self._domains
 
     # addresses
@@ -317,7 +319,7 @@ class Tenants:
         return {"net": self.sandbox.id(), "text": hashlib.sha256(text.encode()).hexdigest()}
 
     def drop(self, obj: Object) -> None:
-        """The machine is gone: its tap, and what nobody else needs."""
+        """The machine is gone: its tap, and what nobody else needs. Of the kernel's devices only a note is made (`take_away`)."""
         pid = self.sandbox.holder()
         if pid is None or not self.sandbox.has_tenant_network:
             return
@@ -329,21 +331,27 @@ class Tenants:
         # Noted first: a tap that is noted and is not there would never be made again.
         made = {tap: master for tap, master in self._made().items() if tap not in mine.taps}
         self._keep_made(made)
-        self.sandbox.batch(pid, [{"run": ["ip", "link", "del", tap], "may_fail": True} for tap in sorted(mine.taps)])
+        self._gone |= mine.taps
         others = [s for t in self.all() for s in t.endpoints if s.tap in made]
         for lan in sorted(mine.lans - {b for s in others for b in s.lans}):
             self.lan.drop(pid, lan)
         left = {n.network for s in endpoints if s.tap in made for n in s.further}
         for nic in mine.further:
             if not nic.lan and nic.network not in left:
-                gone = ["ip", "link", "del", names.isolated(obj.namespace, nic.network)]
-                self.sandbox.batch(pid, [{"run": gone, "may_fail": True}])
+                self._gone.add(names.isolated(obj.namespace, nic.network))
         # Leases are for ever, and dnsmasq keeps them: one of a machine that is gone would stand in another's way.
         for served in (bridge, *(names.isolated(obj.namespace, n.network) for n in mine.further if not n.lan)):
             helpers.end(self._lock(served))
             (self.sandbox.net / f"{served}.leases").unlink(missing_ok=True)
         if not any(t.namespace == obj.namespace for t in self._standing(self.all())):
-            self.sandbox.batch(pid, [{"run": ["ip", "link", "del", bridge], "may_fail": True}])
+            self._gone.add(bridge)
+
+    def take_away(self, pid: int) -> None:
+        """The devices of all machines that went: the kernel waits once for all of a group, for the packets that are on their way."""
+        gone, self._gone = sorted(self._gone), set()
+        marked = [{"run": ["ip", "link", "set", name, "group", _GONE], "may_fail": True} for name in gone]
+        if marked:
+            self.sandbox.batch(pid, [*marked, {"run": ["ip", "link", "del", "group", _GONE], "may_fail": True}])
 
 
 def _isolated(namespace: str, network: str) -> str:
