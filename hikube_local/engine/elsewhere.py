@@ -244,7 +244,7 @@ class Objects:
                 if raw := self.api.raw(key):
                     self._raws[key] = raw
                 self._not_strange()
-        raise AssertionError("the last try returns or raises")
+        raise AssertionError
 
     def _put(self, obj: Object) -> Object:
         raw, body = self._raws.get(obj.key), remote.body(obj)
