@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
 import json
 import os
 import subprocess
@@ -62,14 +63,21 @@ class Logins:
             return self._kept
 
     def files(self, proof: Proof) -> tuple[str, str] | None:
-        """Certificate and key as files, which is how TLS takes them."""
+        """Certificate and key as files, which is how TLS takes them: under a name of this pair's own, since another thread or
+        command may have a newer one."""
         if not proof.certificate:
             return None
         folder = make_folder(self._folder, 0o700)
-        paths = folder / "client.crt", folder / "client.key"
+        mark = hashlib.sha256(proof.certificate + proof.key).hexdigest()[:16]
+        paths = folder / f"client-{mark}.crt", folder / f"client-{mark}.key"
         for path, content in zip(paths, (proof.certificate, proof.key), strict=True):
-            if not path.exists() or path.read_bytes() != content:
-                write(path, content, 0o600)
+            if path.exists():
+                continue
+            write(path, content, 0o600)
+            for other in folder.glob(f"client*{path.suffix}"):  # of a pair that ended long ago
+                with contextlib.suppress(OSError):
+                    if other.stat().st_mtime < time.time() - 86400:
+                        other.unlink()
         return str(paths[0]), str(paths[1])
 
     def ca(self) -> str | None:

@@ -129,7 +129,10 @@ def sweep(session: Elsewhere, emit: Emit, only: str = "", mine: bool = False) ->
             raise HikubeError("HK609", f"the run {only} goes on: {alive[only]}", fix="end it first")
         doomed = {only}
     else:
-        doomed = {n for n, p in journals.items() if n not in alive and not (files.read_json(p) or {}).get("kept")}
+        kept = {n for n, p in journals.items() if (files.read_json(p) or {}).get("kept")}
+        for name in kept - alive.keys() - {o.labels[RUN] for o in there}:  # others took its objects away
+            _forget(journals[name])
+        doomed = journals.keys() - alive.keys() - kept
         if not mine:
             now = time.time() - MARGIN
             doomed |= {o.labels[RUN] for o in there if (end := until(o)) is not None and end < now} - alive.keys()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -304,6 +305,23 @@ def test_a_token_that_ends_in_the_middle_is_renewed_once_for_all_who_had_it(else
     assert done.code == 1 and "nobody could log in" in done.out, done.err
     assert len(runs.read_text().splitlines()) > 3
     assert elsewhere.endpoint("GET", f"{BASE}/vminstances").json()["items"] == []
+
+
+def test_certificates_and_keys_that_are_renewed_side_by_side_never_mix(tmp_path: Path):
+    from hikube_local.kubeclient.kubeconfig import Login, Target
+    from hikube_local.kubeclient.login import Logins, Proof
+
+    logins = Logins(Target("c", "https://127.0.0.1:1", login=Login()), tmp_path / "own")
+    proofs = [Proof(certificate=b"cert %d" % n, key=b"key %d" % n) for n in range(4)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda n: (n % 4, logins.files(proofs[n % 4])), range(64)))
+    for n, paths in found:
+        assert paths is not None and [Path(p).read_bytes() for p in paths] == [b"cert %d" % n, b"key %d" % n]
+        assert all(stat.S_IMODE(os.stat(p).st_mode) == 0o600 for p in paths)
+    for path in (tmp_path / "own").iterdir():
+        os.utime(path, (1, 1))
+    logins.files(Proof(certificate=b"new", key=b"new"))
+    assert len(list((tmp_path / "own").iterdir())) == 2
 
 
 @pytest.mark.parametrize(

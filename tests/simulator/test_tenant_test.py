@@ -127,6 +127,21 @@ def test_what_is_kept_stays_until_it_is_swept(elsewhere: Elsewhere):
     assert "nothing to remove" in elsewhere("sweep").err
 
 
+def test_a_kept_run_whose_objects_others_took_away_goes_with_the_next_sweep(elsewhere: Elsewhere):
+    path = elsewhere.here.file("m.yaml", MANIFEST)
+    done = elsewhere("test", path, *QUICK, "--keep")
+    run = done.err.split("sweep --run ")[1].split()[0]
+    assert any(p.name == f"{run}.key" for p in journals(elsewhere))
+    for kind, name in (("vminstances", "web"), ("vmdisks", "sys")):
+        elsewhere.endpoint("DELETE", f"{BASE}/{kind}/t-{run}-{name}")
+    deadline = time.monotonic() + patience(20)
+    while there(elsewhere):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert elsewhere("sweep").code == 0
+    gone(elsewhere)
+
+
 def test_a_key_without_a_run_goes_with_the_next_sweep(elsewhere: Elsewhere):
     """A kill between the key and the journal."""
     folder = elsewhere.here.home / "state" / "contexts" / "prod" / "runs"
