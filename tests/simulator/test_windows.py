@@ -126,6 +126,14 @@ def test_a_console_without_unix_sockets(tmp_path, hikube: Program):
         with socket.create_connection(("127.0.0.1", int(port))) as stranger:
             stranger.sendall(b"x" * len(word))
             assert stranger.recv(10) == b"", "a stranger was let in"
+        silent = socket.create_connection(("127.0.0.1", int(port)))  # nobody waits for it
+        with sockets.connect(path) as other:
+            assert other.recv(7) == b"login: "
+        silent.setblocking(False)
+        try:
+            raise AssertionError(f"it was heard out first: {silent.recv(1)}")
+        except BlockingIOError:
+            pass
         console.attach(path, "web")
         print("left")
     """

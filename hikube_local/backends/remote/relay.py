@@ -40,15 +40,16 @@ def on_socket(path: Path, carry: Callable[[socket.socket], None]) -> None:
     def accepting() -> None:
         with contextlib.suppress(OSError):
             while True:
-                here = sockets.accept(listener, path)
-                threading.Thread(target=_carry, args=(here, carry), daemon=True).start()
+                here, _ = listener.accept()
+                threading.Thread(target=_carry, args=(here, path, carry), daemon=True).start()
 
     threading.Thread(target=accepting, daemon=True).start()
 
 
-def _carry(here: socket.socket, carry: Callable[[socket.socket], None]) -> None:
+def _carry(here: socket.socket, path: Path, carry: Callable[[socket.socket], None]) -> None:
     with contextlib.suppress(OSError), here:
-        carry(here)
+        if sockets.is_let_in(here, path):
+            carry(here)
 
 
 def between(here: socket.socket, stream: Socket) -> None:
