@@ -140,9 +140,8 @@ class Reconciler:
                     for key in [*going, *self._disks_in_order(ordered), *coming]:
                         futures[key] = self._work.submit(self._one, key, dict(futures))
             finally:  # once for all that went, also after an interrupt
-                for backend in map(self.backend, hosts):
-                    if isinstance(backend, OnThisHost):
-                        backend.tidy()
+                for name in sorted(hosts):
+                    self._tidy(name)
             results = {key: future.result() for key, future in futures.items()}
         # The locks are free while we wait for the guests.
         waits = [(k, done) for k, done in results.items() if wait and k.kind == INSTANCE and not done.error]
@@ -153,6 +152,15 @@ class Reconciler:
                 future.result()
         self._keep_status(results)
         return results
+
+    def _tidy(self, name: str) -> None:
+        """What the machines that went had together; they are gone, whatever becomes of this."""
+        try:
+            backend = self.backend(name)
+            if isinstance(backend, OnThisHost):
+                backend.tidy()
+        except HikubeError as e:
+            self._listener(Event(EventType.WARNING, e.what, code=e.code, data={"why": e.why, "fix": e.fix}))
 
     def _keep_status(self, results: dict[Key, Done]) -> None:
         """What became of the objects is status: whoever watches the store is told of it."""

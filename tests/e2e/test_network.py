@@ -382,7 +382,7 @@ def test_a_guests_clock_is_put_right_after_the_host_slept(real: Real):
 
 
 @pytest.mark.full
-def test_further_networks_are_isolated_ones_with_a_nic_each(real: Real):
+def test_further_networks_are_isolated_ones_with_a_nic_each(real: Real, host: Host):
     """A guest does not configure them by itself, as on Hikube; one that asks gets an address; two reach one another there."""
     other = "NIC=eth1; [ -e /sys/class/net/$NIC ] || NIC=enp2s0\nip link show $NIC | grep -q mtu && echo SECOND\nip addr show $NIC | grep -q 'inet ' && echo CONFIGURED\n"
     other += """printf '#!/bin/sh\n[ "$1" = bound ] && echo "LEASE $ip mtu=$mtu router=[$router] names=[$dns$search$domain]"\n' >/tmp/lease\n"""
@@ -401,6 +401,14 @@ def test_further_networks_are_isolated_ones_with_a_nic_each(real: Real):
     assert all(found and found[2].strip() == "mtu=1400 router=[] names=[]" for found in leases), log[-1500:]
     assert len({found[1] for found in leases}) == 2 and len({found[1].rpartition(".")[0] for found in leases}) == 1
     assert real("network", "exec", "--", "busybox", "ping", "-c", "1", "-W", "1", "192.168.5.1").code != 0
+
+    def devices() -> set[str]:
+        shown = host.run("nsenter", "-t", helpers.pid_of(real.runtime / "ns.lock"), "-n", "ip", "-br", "link")
+        return {line.split()[0].partition("@")[0] for line in shown.stdout.splitlines()}
+
+    before = devices()
+    assert real("down", "a", "--force").code == 0
+    assert len(before - devices()) == 2 and devices() < before, "its two taps went, and the bridges that b is on stayed"
 
 
 @pytest.mark.full

@@ -380,7 +380,7 @@ class QemuBackend(
         return self.context.sockets(obj)
 
     def tidy(self) -> None:
-        if self.context.sandbox.run.exists() and self.context.sandbox.holder():
+        if self.context.sandbox.run.exists():
             with self.context.network_lock():
                 self._tidy()
 
