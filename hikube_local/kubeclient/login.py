@@ -69,7 +69,8 @@ class Logins:
             return None
         folder = make_folder(self._folder, 0o700)
         mark = hashlib.sha256(proof.certificate + proof.key).hexdigest()[:16]
-        paths = folder / f"client-{mark}.crt", folder / f"client-{mark}.key"
+        pair = folder / f"client-{mark}"
+        paths = pair.with_suffix(".crt"), pair.with_suffix(".key")
         for path, content in zip(paths, (proof.certificate, proof.key), strict=True):
             if path.exists():
                 continue
