@@ -69,7 +69,7 @@ def taken(real: Real, name: str) -> Base:
     before = (counts(real) or [0])[-1]
     made = real("snapshot", "create", "web", name)
     assert made.code == 0, made.err
-    return before, counts(real)[-1]
+    return before, wait_for(real, 0, 0)[-1]  # one that has just been started anew has not counted yet
 
 
 def since_the_drop(found: list[int], base: Base) -> list[int]:

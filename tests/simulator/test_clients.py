@@ -199,7 +199,9 @@ def test_ansibles_collection(hikube: Program, tmp_path: Path):
         }
         words = [Path(sys.executable).parent / "ansible-playbook", play, "-e", f"manifest={QUICKSTART}"]
         words += ["-e", f"ansible_python_interpreter={sys.executable}"]
-        done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=patience(300))
+        done = subprocess.run(
+            words, env=env, capture_output=True, text=True, timeout=patience(300), stdin=subprocess.DEVNULL
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         assert "failed=0" in done.stdout and endpoint.program("get", "vm,vmdisk", "-o", "name").out == ""
     finally:
